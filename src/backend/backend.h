@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+// What a back end provides. The API layer checks arguments and calls through this table; nothing
+// above it sees inside a back end, and back ends never see each other. backend.c lists them.
+#ifndef MOE_BACKEND_BACKEND_H
+#define MOE_BACKEND_BACKEND_H
+
+#include "core/graph.h"
+#include <vkmoe/vulkan.h>
+
+struct moe_backend;
+
+// First member of every back end's own struct.
+struct moe_device {
+    const struct moe_backend *backend;
+    const vkmoe_host *host; // borrowed from the context
+    vkmoe_device_info info;
+};
+
+struct moe_packed_weights { // on the device
+    struct moe_device *device;
+    struct moe_layer layer;
+};
+
+struct moe_program { // a compiled graph
+    struct moe_device *device;
+    struct moe_graph graph;
+    uint32_t max_tokens;
+};
+
+struct moe_program_params {
+    uint32_t max_tokens;
+    enum vkmoe_precision precision;
+    enum vkmoe_dtype x_type;
+    const char *variant; // or NULL
+};
+
+struct moe_bound { // a program with its weights and memory
+    struct moe_program *program;
+    struct moe_packed_weights *weights;
+};
+
+// Checked sources of one weights object.
+struct moe_weights_source {
+    const vkmoe_router_tensors *router;
+    const vkmoe_expert_tensors *experts;
+    const void *const *packed_experts;
+    const vkmoe_expert_tensors *shared;
+    const void *packed_shared;
+};
+
+struct moe_backend {
+    const char *name; // "cpu", "vulkan", "reference"
+
+    // Devices of this back end on this machine. NULL: never listed.
+    // out NULL: only counts. Finding none is no failure. `index` is filled in by the caller.
+    enum vkmoe_status (*enumerate)(const vkmoe_host *host, vkmoe_device_info *out, uint32_t *n);
+
+    // Opens the i-th device of this back end's own enumeration. desc has no NULL defaults left.
+    enum vkmoe_status (*open)(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
+                              struct moe_device **out);
+    void (*close)(struct moe_device *device); // waits for the device's own work
+
+    enum vkmoe_status (*device_status)(const struct moe_device *device);         // NULL: always OK
+    uint32_t (*validation_count)(const struct moe_device *device);               // NULL: always 0
+
+    // Packed blocks: any multiple of 256 bytes; pack writes all of them.
+    void (*weights_layout)(const struct moe_device *device, const struct moe_layer *layer,
+                           vkmoe_weights_layout *out);
+    enum vkmoe_status (*pack_expert)(const struct moe_device *device,
+                                     const struct moe_layer *layer, uint32_t expert,
+                                     const vkmoe_expert_tensors *tensors, void *dst);
+    enum vkmoe_status (*weights_create)(struct moe_device *device, const struct moe_layer *layer,
+                                        const struct moe_weights_source *source,
+                                        struct moe_packed_weights **out);
+    void (*weights_destroy)(struct moe_packed_weights *weights);
+
+    enum vkmoe_status (*program_create)(struct moe_device *device, const struct moe_graph *graph,
+                                        const struct moe_program_params *params,
+                                        struct moe_program **out);
+    void (*program_destroy)(struct moe_program *program);
+
+    // vk_io is NULL but for Vulkan, or when the bind is to own its buffers.
+    enum vkmoe_status (*bind_create)(struct moe_program *program,
+                                     struct moe_packed_weights *weights,
+                                     const vkmoe_vk_io *vk_io, struct moe_bound **out);
+    void (*bind_destroy)(struct moe_bound *bound);
+
+    // Checked arguments: 0 < n_tokens <= max_tokens, strides filled in. Waits for the result.
+    enum vkmoe_status (*run)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+
+    // Vulkan only, NULL elsewhere.
+    void (*vk_handles)(const struct moe_device *device, vkmoe_vk_handles *out);
+    uint32_t (*vk_dispatch_count)(const struct moe_bound *bound, uint32_t n_tokens);
+    enum vkmoe_status (*vk_record)(struct moe_bound *bound, VkCommandBuffer cmd, uint32_t n_tokens,
+                                   uint32_t first, uint32_t n);
+};
+
+// Every back end of this build, ended by NULL; listing order is device order.
+extern const struct moe_backend *const moe_backends[];
+
+#endif

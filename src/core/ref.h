@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+// The oracle: interprets a graph in f64 on the weights' exact values. Slow, serial and obvious; it
+// defines what every back end must compute.
+#ifndef MOE_CORE_REF_H
+#define MOE_CORE_REF_H
+
+#include "core/graph.h"
+
+struct moe_ref_expert {
+    float *gate, *up, *down;                 // as vkmoe_expert_tensors, decoded; NULL where absent
+    float *gate_bias, *up_bias, *down_bias;
+};
+
+// Decoded weights. f32 holds every stored type exactly.
+struct moe_ref_weights {
+    struct moe_layer layer;
+    float *router, *router_bias, *selection_bias, *shared_gate;
+    struct moe_ref_expert *experts; // (n_experts)
+    struct moe_ref_expert shared;
+};
+
+// A run's values, f64, rows packed; ids are stored as f64 too. All of moe_graph's used values but
+// GROUPING are allocated by moe_ref_run_create for up to max_tokens.
+struct moe_ref_run {
+    const vkmoe_host *host;
+    double *values[MOE_N_VALUES];
+};
+
+enum vkmoe_status moe_ref_run_create(const vkmoe_host *host, const struct moe_graph *graph,
+                                     uint32_t max_tokens, struct moe_ref_run **out);
+void moe_ref_run_destroy(struct moe_ref_run *run);
+
+// Fills every value from run->values[MOE_VALUE_X].
+void moe_ref_run(struct moe_ref_run *run, const struct moe_graph *graph,
+                 const struct moe_ref_weights *weights, uint32_t n_tokens);
+
+double moe_ref_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, double v);
+
+#endif
