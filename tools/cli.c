@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// Options: one table drives getopt_long and the text of --help.
+#include "cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    MAX_OPTIONS = 48,
+    VALUE_BASE = 256, // getopt_long returns VALUE_BASE + row
+    HELP_COLUMN = 30,
+};
+
+// The command's own options, then the common ones.
+struct table {
+    struct cli_option rows[MAX_OPTIONS];
+    size_t n;
+    struct option longs[MAX_OPTIONS + 1];
+    char shorts[2 * MAX_OPTIONS + 2];
+};
+
+struct cli_device cli_device_init(void)
+{
+    struct cli_device device;
+    memset(&device, 0, sizeof device);
+    device.log = VKMOE_LOG_WARN - 1;
+    return device;
+}
+
+int cli_usage(const struct cli_spec *spec, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "vkmoe %s: ", spec->name);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\nTry 'vkmoe %s --help'.\n", spec->name);
+    va_end(args);
+    return CLI_USAGE;
+}
+
+static void add_row(struct table *table, const struct cli_option *row)
+{
+    if (table->n == MAX_OPTIONS)
+        abort(); // a bug in a command's table, met by its first test
+    table->rows[table->n] = *row;
+    struct option *entry = &table->longs[table->n];
+    entry->name = row->name;
+    entry->has_arg = row->kind == CLI_FLAG ? no_argument : required_argument;
+    entry->val = VALUE_BASE + (int) table->n;
+    if (row->letter) {
+        size_t end = strlen(table->shorts);
+        table->shorts[end] = row->letter;
+        table->shorts[end + 1] = row->kind == CLI_FLAG ? '\0' : ':';
+    }
+    table->n++;
+}
+
+static void fill_table(struct table *table, const struct cli_spec *spec, bool *help)
+{
+    memset(table, 0, sizeof *table);
+    for (const struct cli_option *row = spec->options; row && row->name; row++)
+        add_row(table, row);
+    struct cli_device *device = spec->device;
+    if (device) {
+        const struct cli_option rows[] = {
+            // out == NULL: handled by add_device
+            {"device", 'd', CLI_TEXT, NULL, "DEVICE",
+             spec->many_devices
+                 ? "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd, part of a "
+                   "name, or all;\nmay be repeated"
+                 : "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd or part of a "
+                   "name"},
+            {"threads", 0, CLI_U32, &device->n_threads, "N", "CPU threads (0: one per core)"},
+            {"isa", 0, CLI_TEXT, &device->isa, "NAME", "highest CPU instruction set: scalar, avx2"},
+            {"addressing", 0, CLI_CHOICE, &device->addressing, "auto|descriptors|bda",
+             "how Vulkan kernels reach buffers"},
+            {"floor", 0, CLI_FLAG, &device->floor, NULL,
+             "Vulkan 1.1 without extensions, features or\nlimits above the minimum"},
+            {"validation", 0, CLI_FLAG, &device->validation, NULL,
+             "run under the Vulkan validation layer; any\nmessage is a failure"},
+            {"log", 0, CLI_CHOICE, &device->log, "error|warn|info|debug",
+             "messages to show (warn)"},
+        };
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            add_row(table, &rows[i]);
+    }
+    add_row(table, &(struct cli_option){"help", 'h', CLI_FLAG, help, NULL, "this text"});
+}
+
+static void print_help(const struct cli_spec *spec, const struct table *table)
+{
+    printf("Usage: vkmoe %s [options]%s%s\n\n%s\n\nOptions:\n", spec->name,
+           *spec->synopsis ? " " : "", spec->synopsis, spec->text);
+    for (size_t i = 0; i < table->n; i++) {
+        const struct cli_option *row = &table->rows[i];
+        char left[96];
+        int size = snprintf(left, sizeof left, "  %c%c%c --%s%s%s", row->letter ? '-' : ' ',
+                            row->letter ? row->letter : ' ', row->letter ? ',' : ' ', row->name,
+                            row->value ? " " : "", row->value ? row->value : "");
+        if (size < HELP_COLUMN)
+            printf("%-*s", HELP_COLUMN, left);
+        else
+            printf("%s\n%*s", left, HELP_COLUMN, "");
+        for (const char *c = row->help; *c; c++) {
+            putchar(*c);
+            if (*c == '\n')
+                printf("%*s", HELP_COLUMN, "");
+        }
+        putchar('\n');
+    }
+}
+
+// A whole decimal number up to `max`, without sign or spaces.
+static bool parse_number(const char *text, uint64_t max, uint64_t *out)
+{
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno || *end || value > max)
+        return false;
+    *out = value;
+    return true;
+}
+
+static bool parse_choice(const char *words, const char *text, int *out)
+{
+    size_t size = strlen(text);
+    for (int i = 0; *words; i++) {
+        size_t word = strcspn(words, "|");
+        if (word == size && memcmp(words, text, size) == 0) {
+            *out = i;
+            return true;
+        }
+        words += word + (words[word] == '|');
+    }
+    return false;
+}
+
+// Writes a value where the row wants it; false: the text is not one.
+static bool store(const struct cli_option *row, const char *text)
+{
+    uint64_t number;
+    switch (row->kind) {
+    case CLI_FLAG:
+        *(bool *) row->out = true;
+        return true;
+    case CLI_TEXT:
+        *(const char **) row->out = text;
+        return true;
+    case CLI_U32:
+        if (!parse_number(text, UINT32_MAX, &number))
+            return false;
+        *(uint32_t *) row->out = (uint32_t) number;
+        return true;
+    case CLI_U64:
+        if (!parse_number(text, UINT64_MAX, &number))
+            return false;
+        *(uint64_t *) row->out = number;
+        return true;
+    case CLI_CHOICE:
+        return parse_choice(row->value, text, row->out);
+    }
+    return false;
+}
+
+static const char *add_device(const struct cli_spec *spec, const char *text)
+{
+    struct cli_device *device = spec->device;
+    uint32_t room = spec->many_devices ? CLI_MAX_DEVICES : 1;
+    if (strcmp(text, "all") != 0) {
+        if (device->n_specs == room)
+            return spec->many_devices ? "too many devices" : "takes one device";
+        device->specs[device->n_specs++] = text;
+        return NULL;
+    }
+    if (!spec->many_devices)
+        return "takes one device, not 'all'";
+    uint32_t n = 0;
+    if (vkmoe_device_list(NULL, &n) != VKMOE_OK)
+        return vkmoe_error_text();
+    for (uint32_t i = 0; i < n && device->n_specs < room; i++) {
+        char *name = device->index_text[device->n_specs];
+        snprintf(name, sizeof device->index_text[0], "%u", (unsigned) i);
+        device->specs[device->n_specs++] = name;
+    }
+    return NULL;
+}
+
+static const struct cli_option *find_row(const struct table *table, int key)
+{
+    if (key >= VALUE_BASE)
+        return &table->rows[key - VALUE_BASE];
+    for (size_t i = 0; i < table->n; i++) {
+        if (table->rows[i].letter == key)
+            return &table->rows[i];
+    }
+    return NULL;
+}
+
+bool cli_parse(const struct cli_spec *spec, int *argc, char ***argv, int *code)
+{
+    struct table table;
+    bool help = false;
+    fill_table(&table, spec, &help);
+    *code = CLI_USAGE;
+    optind = 1;
+    opterr = 0;
+    int key;
+    while ((key = getopt_long(*argc, *argv, table.shorts, table.longs, NULL)) != -1) {
+        const struct cli_option *row = find_row(&table, key);
+        if (!row) {
+            // optopt is set for an unknown letter and for an option whose value is missing.
+            const struct cli_option *known = optopt ? find_row(&table, optopt) : NULL;
+            if (known)
+                cli_usage(spec, "option --%s %s", known->name,
+                          known->kind == CLI_FLAG ? "takes no value" : "needs a value");
+            else if (optopt)
+                cli_usage(spec, "unknown option -%c", optopt);
+            else
+                cli_usage(spec, "unknown option %s", (*argv)[optind - 1]);
+            return false;
+        }
+        const char *reason = NULL;
+        if (!row->out)
+            reason = add_device(spec, optarg);
+        else if (!store(row, optarg))
+            reason = row->kind == CLI_CHOICE ? row->value : "not a whole number in range";
+        if (reason) {
+            cli_usage(spec, "--%s %s: %s", row->name, optarg, reason);
+            return false;
+        }
+    }
+    if (help) {
+        print_help(spec, &table);
+        *code = CLI_OK;
+        return false;
+    }
+    *argc -= optind;
+    *argv += optind;
+    if (*argc < spec->min_args)
+        cli_usage(spec, "too few arguments: needs %s", spec->synopsis);
+    else if (*argc > spec->max_args)
+        cli_usage(spec, "unexpected argument '%s'", (*argv)[spec->max_args]);
+    else
+        *code = CLI_OK;
+    return *code == CLI_OK;
+}

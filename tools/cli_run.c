@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+// The device, messages, interruption, progress and JSON of every command.
+#include "cli.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+// A signal handler has nowhere else to put its news; the progress line belongs to the terminal,
+// of which there is one as well.
+static volatile sig_atomic_t interrupted;
+static bool progress_shown;
+static double progress_time;
+
+void cli_error(const char *format, ...)
+{
+    cli_progress_end();
+    va_list args;
+    va_start(args, format);
+    fputs("vkmoe: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int cli_fail(enum vkmoe_status status)
+{
+    if (status == VKMOE_E_CANCELLED)
+        return CLI_INTERRUPTED;
+    cli_error("%s", vkmoe_error_text());
+    return status == VKMOE_E_NO_DEVICE ? CLI_NO_DEVICE : CLI_FAILED;
+}
+
+static void print_log(void *user, enum vkmoe_log_level level, const char *text)
+{
+    const struct cli_device *device = user;
+    if ((int) level > (device ? device->log + 1 : VKMOE_LOG_WARN))
+        return;
+    static const char *const names[] = {
+        [VKMOE_LOG_ERROR] = "error",
+        [VKMOE_LOG_WARN] = "warning",
+        [VKMOE_LOG_INFO] = "info",
+        [VKMOE_LOG_DEBUG] = "debug",
+    };
+    fprintf(stderr, "vkmoe: %s: %s\n", names[level], text);
+}
+
+vkmoe_host cli_host(const struct cli_device *device)
+{
+    vkmoe_host host = vkmoe_host_init();
+    host.user = (void *) device;
+    host.log = print_log;
+    return host;
+}
+
+uint32_t cli_n_devices(const struct cli_device *device)
+{
+    return device->n_specs ? device->n_specs : 1;
+}
+
+enum vkmoe_status cli_open(const struct cli_device *device, uint32_t i, vkmoe_context **context,
+                           vkmoe_device_info *info)
+{
+    vkmoe_host host = cli_host(device);
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    desc.host = &host;
+    desc.device = device->n_specs ? device->specs[i] : NULL;
+    desc.n_threads = device->n_threads;
+    desc.cpu_isa = device->isa;
+    desc.addressing = (enum vkmoe_addressing) device->addressing;
+    desc.floor = device->floor;
+    desc.validation = device->validation;
+    enum vkmoe_status status = vkmoe_context_create(&desc, context);
+    if (status == VKMOE_OK)
+        status = vkmoe_context_info(*context, info);
+    if (status != VKMOE_OK) {
+        vkmoe_context_destroy(*context);
+        *context = NULL;
+        return status;
+    }
+    fprintf(stderr, "device: %s (%s%s%s)\n", info->name, cli_device_type(info->type),
+            *info->tier ? ", " : "", info->tier);
+    return VKMOE_OK;
+}
+
+int cli_close(vkmoe_context *context, int code)
+{
+    uint32_t n_messages = context ? vkmoe_context_validation_count(context) : 0;
+    vkmoe_context_destroy(context);
+    if (n_messages == 0)
+        return code;
+    cli_error("%u validation messages", (unsigned) n_messages);
+    return code == CLI_OK ? CLI_FAILED : code;
+}
+
+const char *cli_device_type(enum vkmoe_device_type type)
+{
+    switch (type) {
+    case VKMOE_DEVICE_DISCRETE:
+        return "discrete";
+    case VKMOE_DEVICE_INTEGRATED:
+        return "integrated";
+    case VKMOE_DEVICE_SOFTWARE:
+        return "software";
+    case VKMOE_DEVICE_CPU:
+        return "cpu";
+    case VKMOE_DEVICE_REFERENCE:
+        return "reference";
+    }
+    return "unknown";
+}
+
+static void on_interrupt(int signal_number)
+{
+    (void) signal_number;
+    interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = SA_RESETHAND | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool cli_interrupted(void)
+{
+    return interrupted != 0;
+}
+
+void cli_progress(const char *what, uint64_t done, uint64_t total)
+{
+    double now = cli_clock();
+    if (!isatty(STDERR_FILENO) || (progress_shown && now - progress_time < 0.1))
+        return;
+    progress_time = now;
+    progress_shown = true;
+    if (total)
+        fprintf(stderr, "\r\033[K%s %llu/%llu", what, (unsigned long long) done,
+                (unsigned long long) total);
+    else
+        fprintf(stderr, "\r\033[K%s %llu", what, (unsigned long long) done);
+}
+
+void cli_progress_end(void)
+{
+    if (progress_shown)
+        fputs("\r\033[K", stderr);
+    progress_shown = false;
+}
+
+double cli_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+}
+
+int cli_print_json(json_t *value)
+{
+    // 9 digits carry an f32 exactly.
+    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
+    json_decref(value);
+    if (failed) {
+        cli_error("JSON could not be written");
+        return CLI_FAILED;
+    }
+    putchar('\n');
+    return CLI_OK;
+}

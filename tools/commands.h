@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// The commands of `vkmoe`: one line here, one file cmd_<name>.c. Each gets its own name as argv[0]
+// and returns an exit code.
+#ifndef COMMANDS_H
+#define COMMANDS_H
+
+// X(name, summary)
+#define COMMAND_LIST(X)                                                                            \
+    X(info, "list the devices of this machine")
+
+#define COMMAND_DECLARE(name, summary) int cmd_##name(int argc, char **argv);
+COMMAND_LIST(COMMAND_DECLARE)
+#undef COMMAND_DECLARE
+
+#endif
