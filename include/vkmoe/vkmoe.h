@@ -15,7 +15,7 @@
 // scores experts; a gate weight multiplies an expert's output.
 //
 // Rules that hold for every function:
-//   - A failure returns a negative status; vkmoe_error_text() then says what and with which numbers.
+//   - A failure returns a negative status; vkmoe_error_text() then says what, with the numbers.
 //   - A create that fails leaves *out == NULL. Every destroy accepts NULL.
 //   - Strings, arrays and descs are borrowed for the call only.
 //   - Nothing aborts, exits, throws or prints. There is no global mutable state.
@@ -189,8 +189,8 @@ typedef struct vkmoe_context_desc {
     const char *cache_dir;
     enum vkmoe_addressing addressing;
     bool floor;        // Vulkan 1.1, no extension, no feature, every limit at the specified minimum
-    bool validation;   // the Khronos layer with core and synchronisation checks; messages are logged
-                       // as errors and counted by vkmoe_context_validation_count
+    bool validation;   // the Khronos layer with core and synchronisation checks; messages are
+                       // logged as errors and counted by vkmoe_context_validation_count
     bool debug_labels; // names and labels for debuggers, where VK_EXT_debug_utils is there
 } vkmoe_context_desc;
 
@@ -376,7 +376,7 @@ typedef struct vkmoe_layer_desc {
     float adjugate_scale;
     const uint32_t *expert_d_ff;       // (n_experts) or NULL: all d_ff
     const enum vkmoe_act *expert_act;  // (n_experts) or NULL: all act
-    const uint32_t *expert_alias;      // (n_experts) or NULL: expert i shares the weights of alias[i]
+    const uint32_t *expert_alias;      // (n_experts) or NULL: expert i has the weights of alias[i]
 
     // Combine.
     enum vkmoe_shared_gate shared_gate;
@@ -562,7 +562,7 @@ static inline vkmoe_io vkmoe_io_init(void)
     return io;
 }
 
-// Runs the layer on host memory and waits for the result. n_tokens is 0..max_tokens; 0 does nothing.
+// Runs the layer on host memory and waits for the result. n_tokens is 0..max_tokens; 0 is a no-op.
 // On failure the outputs hold no promise.
 // VKMOE_E_SHAPE: n_tokens above the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned, or a
 // stride below a row.  VKMOE_E_DEVICE_LOST: now and for ever after.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // vkmoe inside a program that speaks Vulkan itself: handles of a context, the caller's buffers, and
-// recording into the caller's command buffer. Needs no Vulkan header and may come before or after one.
+// recording into the caller's command buffer. Needs no Vulkan header; may come before or after one.
 #ifndef VKMOE_VULKAN_H
 #define VKMOE_VULKAN_H
 
@@ -70,10 +70,10 @@ VKMOE_API enum vkmoe_status vkmoe_vk_dispatch_count(const vkmoe_bind *bind, uint
 // n = UINT32_MAX means all that follow. Allocates, submits, waits and reads nothing.
 //
 // Contract. Outside a render pass; primary or secondary; a compute-capable family. The caller has
-// made x visible to COMPUTE_SHADER / SHADER_READ, and earlier uses of y and of this bind's workspace
-// are done before COMPUTE_SHADER. Each call begins with a barrier COMPUTE -> COMPUTE | DRAW_INDIRECT,
-// so slices recorded in order need none between them. No transfer command and no queue transfer is
-// recorded. On exit y is written at COMPUTE_SHADER / SHADER_WRITE and made visible by the caller's
+// made x visible to COMPUTE_SHADER / SHADER_READ, and earlier uses of y and of this bind's
+// workspace are done before COMPUTE_SHADER. Each call begins with a barrier COMPUTE -> COMPUTE |
+// DRAW_INDIRECT, so slices recorded in order need none between them. No transfer command and no
+// queue transfer is recorded. On exit y is written at COMPUTE_SHADER / SHADER_WRITE and made visible by the caller's
 // next barrier. Left changed: the compute pipeline, descriptor set 0, push constants.
 // Threads: one call at a time per bind and per command buffer; a bind's workspace serves one
 // submission at a time.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Weight types. Adding one is a line in MOE_DTYPE_LIST, its conversion in dtype.c, a kernel entry on
-// the CPU and a case in shaders/include/weight.glsl.
+// Weight types. Adding one is a line in MOE_DTYPE_LIST, its conversion in dtype.c, a kernel entry
+// on the CPU and a case in shaders/include/weight.glsl.
 #ifndef MOE_CORE_DTYPE_H
 #define MOE_CORE_DTYPE_H
 

@@ -7,7 +7,7 @@
 
 #include "core/layer.h"
 
-// An array whose rows follow the token count. Slots are ordered token-major: slot = token * top_k + k.
+// An array whose rows follow the token count. Slots are token-major: slot = token * top_k + k.
 enum moe_rows {
     MOE_ROWS_TOKEN,   // n_tokens
     MOE_ROWS_SLOT,    // n_tokens * top_k
