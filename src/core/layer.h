@@ -5,6 +5,11 @@
 
 #include <vkmoe/vkmoe.h>
 
+enum {
+    MOE_MAX_EXPERTS = 1024,
+    MOE_MAX_WIDTH = 1 << 24, // of d_model, d_ff, d_out, d_shared_ff
+};
+
 struct moe_layer {
     vkmoe_layer_desc desc; // checked; d_out filled in; the optional arrays are NULL
 };
@@ -31,7 +36,7 @@ enum vkmoe_status moe_layer_check_expert(const struct moe_layer *layer, uint32_t
 enum vkmoe_status moe_layer_check_router(const struct moe_layer *layer,
                                          const vkmoe_router_tensors *tensors);
 
-// One row of a tensor as f32: row `row` of (n_rows, width).
+// One row of a tensor as f32: row `row` of (n_rows, width). The data may have any alignment.
 void moe_tensor_row(const vkmoe_tensor *tensor, uint64_t row, uint32_t width, float *out);
 
 // Hidden width of an expert: d_ff, or d_shared_ff for VKMOE_SHARED_EXPERT.

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// The public objects, and what the files of this folder share. Users' arguments are checked here
+// and nowhere below.
+#ifndef MOE_API_API_H
+#define MOE_API_API_H
+
+#include "backend/backend.h"
+#include "base/host.h"
+#include "base/status.h"
+
+struct vkmoe_context {
+    vkmoe_host host; // complete; every object below borrows it
+    struct moe_device *device;
+};
+
+struct vkmoe_weights {
+    vkmoe_context *context;
+    struct moe_packed_weights *packed;
+};
+
+struct vkmoe_plan {
+    vkmoe_context *context;
+    struct moe_program *program;
+};
+
+struct vkmoe_bind {
+    vkmoe_plan *plan;
+    struct moe_bound *bound;
+    bool own_io; // the bind owns x and y, as vkmoe_run needs it
+};
+
+// Fails with VKMOE_E_ARGUMENT and "<name> is NULL" for the first NULL of an argument list.
+#define API_NOT_NULL(argument)                                                                     \
+    do {                                                                                           \
+        if (!(argument))                                                                           \
+            return moe_fail(VKMOE_E_ARGUMENT, "%s: " #argument " is NULL", __func__);              \
+    } while (0)
+
+// VKMOE_E_DEVICE_LOST, with a text, once the context's device was lost.
+enum vkmoe_status moe_api_device_ok(const vkmoe_context *context);
+
+// Fills in a stride of 0 and checks that it is a multiple of 4 and holds a row.
+enum vkmoe_status moe_api_stride(const char *name, size_t *stride, uint32_t width,
+                                 enum vkmoe_dtype type);
+
+// Bytes from the first row's begin to the last row's end, n_rows > 0; false when that overflows.
+bool moe_api_extent(uint64_t n_rows, size_t stride, size_t row_size, uint64_t *out);
+
+#endif

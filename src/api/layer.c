@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// Layer checks and weight types, without a device.
+#include "api/api.h"
+#include "core/dtype.h"
+
+const char *vkmoe_dtype_name(enum vkmoe_dtype type)
+{
+    return moe_dtype_valid(type) ? moe_dtype_info(type)->name : "unknown";
+}
+
+enum vkmoe_status vkmoe_dtype_from_name(const char *name, enum vkmoe_dtype *out)
+{
+    API_NOT_NULL(name);
+    API_NOT_NULL(out);
+    for (uint32_t i = 0; i < MOE_N_DTYPES; i++) {
+        if (strcmp(moe_dtype_info((enum vkmoe_dtype) i)->name, name) == 0) {
+            *out = (enum vkmoe_dtype) i;
+            return VKMOE_OK;
+        }
+    }
+    return moe_fail(VKMOE_E_ARGUMENT, "no weight type \"%.64s\"", name);
+}
+
+enum vkmoe_status vkmoe_dtype_convert(enum vkmoe_dtype type, const float *src, size_t n, void *dst)
+{
+    if (!moe_dtype_valid(type))
+        return moe_fail(VKMOE_E_ARGUMENT, "type %u: there are %d types", (uint32_t) type,
+                        MOE_N_DTYPES);
+    if (n == 0)
+        return VKMOE_OK;
+    API_NOT_NULL(src);
+    API_NOT_NULL(dst);
+    moe_dtype_encode(type, src, n, dst);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status vkmoe_layer_check(const vkmoe_layer_desc *layer)
+{
+    API_NOT_NULL(layer);
+    struct moe_layer checked;
+    return moe_layer_init(&checked, layer);
+}

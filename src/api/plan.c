@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "api/api.h"
+#include "base/desc.h"
+
+// Slots are counted in 31 bits, so that kernels and i32 tensors can index them.
+static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct moe_layer *layer)
+{
+    uint64_t n_slots = (uint64_t) desc->max_tokens * layer->desc.top_k;
+    if (desc->max_tokens == 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.max_tokens = 0: must be at least 1");
+    if (n_slots > INT32_MAX)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.max_tokens = %u with top_k = %u: more than %d "
+                        "slots", desc->max_tokens, layer->desc.top_k, INT32_MAX);
+    if ((uint32_t) desc->precision > VKMOE_PRECISION_INT8)
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.precision = %u: must be below 3",
+                        (uint32_t) desc->precision);
+    if (desc->precision != VKMOE_PRECISION_EXACT)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %u: not computed yet (only exact)",
+                        (uint32_t) desc->precision);
+    if ((uint32_t) desc->x_type > VKMOE_BF16)
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.x_type = %u: must be below 3",
+                        (uint32_t) desc->x_type);
+    if (desc->x_type != VKMOE_F32)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %u: not computed yet (only f32)",
+                        (uint32_t) desc->x_type);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_desc *desc,
+                                    vkmoe_plan **out)
+{
+    API_NOT_NULL(out);
+    *out = NULL;
+    API_NOT_NULL(context);
+    API_NOT_NULL(desc);
+
+    enum vkmoe_status status;
+    vkmoe_plan_desc full = vkmoe_plan_desc_init();
+    vkmoe_plan *plan = NULL;
+    struct moe_layer layer;
+    struct moe_graph graph;
+    TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_plan_desc"));
+    API_NOT_NULL(full.layer);
+    TRY(moe_layer_init(&layer, full.layer));
+    TRY(check_plan(&full, &layer));
+    TRY(moe_api_device_ok(context));
+
+    TRY(moe_try_alloc(&context->host, sizeof *plan, "plan object", &plan));
+    plan->context = context;
+    moe_graph_forward(&graph, &layer, full.scores);
+    struct moe_program_params params = {full.max_tokens, full.precision, full.x_type, full.variant};
+    moe_trace(&context->host, "vkmoe compile", true);
+    status = context->device->backend->program_create(context->device, &graph, &params,
+                                                      &plan->program);
+    moe_trace(&context->host, "vkmoe compile", false);
+    TRY(status);
+    *out = plan;
+    return VKMOE_OK;
+fail:
+    vkmoe_plan_destroy(plan);
+    return status;
+}
+
+void vkmoe_plan_destroy(vkmoe_plan *plan)
+{
+    if (!plan)
+        return;
+    if (plan->program)
+        plan->context->device->backend->program_destroy(plan->program);
+    moe_free(&plan->context->host, plan);
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#include "base/host.h"
+
+#include "base/bits.h"
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void *default_alloc(void *user, size_t size, size_t align)
+{
+    (void) user;
+    void *memory = NULL;
+    return posix_memalign(&memory, align, size) == 0 ? memory : NULL;
+}
+
+static void default_free(void *user, void *memory)
+{
+    (void) user;
+    free(memory);
+}
+
+static void default_log(void *user, enum vkmoe_log_level level, const char *text)
+{
+    (void) user, (void) level, (void) text;
+}
+
+static const vkmoe_host default_host = {
+    .struct_size = sizeof(vkmoe_host),
+    .alloc = default_alloc,
+    .free = default_free,
+    .log = default_log,
+};
+
+const vkmoe_host *moe_host_default(void)
+{
+    return &default_host;
+}
+
+void moe_host_init(vkmoe_host *out, const vkmoe_host *host)
+{
+    *out = host ? *host : default_host;
+    if (!out->alloc || !out->free) {
+        out->alloc = default_alloc;
+        out->free = default_free;
+    }
+    if (!out->log)
+        out->log = default_log;
+    if (!out->cache_get || !out->cache_set) {
+        out->cache_get = NULL;
+        out->cache_set = NULL;
+    }
+}
+
+void *moe_alloc(const vkmoe_host *host, size_t size)
+{
+    // An empty array still gets memory of its own, so that NULL always means failure.
+    size_t real = size > 0 ? size : 1;
+    void *memory = host->alloc(host->user, real, MOE_HOST_ALIGN);
+    if (memory)
+        memset(memory, 0, real);
+    return memory;
+}
+
+void *moe_alloc_array(const vkmoe_host *host, size_t n, size_t element_size)
+{
+    uint64_t size;
+    if (!moe_mul(n, element_size, &size) || size > SIZE_MAX)
+        return NULL;
+    return moe_alloc(host, (size_t) size);
+}
+
+void moe_free(const vkmoe_host *host, void *memory)
+{
+    if (memory)
+        host->free(host->user, memory);
+}
+
+enum vkmoe_status moe_try_alloc(const vkmoe_host *host, size_t size, const char *what, void *out)
+{
+    void *memory = moe_alloc(host, size);
+    memcpy(out, &memory, sizeof memory);
+    if (!memory)
+        return moe_fail(VKMOE_E_MEMORY, "%s: %zu bytes", what, size);
+    return VKMOE_OK;
+}
+
+void moe_log(const vkmoe_host *host, enum vkmoe_log_level level, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    host->log(host->user, level, text);
+}
+
+void moe_trace(const vkmoe_host *host, const char *zone, bool begin)
+{
+    if (host->trace)
+        host->trace(host->user, zone, begin);
+}

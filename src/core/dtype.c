@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+#include "core/dtype.h"
+
+#include <assert.h>
+
+static const struct moe_dtype_info infos[MOE_N_DTYPES] = {
+#define INFO(type, text, elements, size) [type] = {text, elements, size},
+    MOE_DTYPE_LIST(INFO)
+#undef INFO
+};
+
+bool moe_dtype_valid(enum vkmoe_dtype type)
+{
+    return (uint32_t) type < MOE_N_DTYPES;
+}
+
+const struct moe_dtype_info *moe_dtype_info(enum vkmoe_dtype type)
+{
+    assert(moe_dtype_valid(type));
+    return &infos[type];
+}
+
+uint64_t moe_dtype_size(enum vkmoe_dtype type, uint64_t n)
+{
+    const struct moe_dtype_info *info = moe_dtype_info(type);
+    assert(n % info->block_elements == 0);
+    return n / info->block_elements * info->block_size;
+}
+
+static uint32_t f32_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float bits_f32(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Drops the low `n` bits of `bits`, 0 < n < 32, rounding to nearest and ties to even. A carry moves
+// into the exponent, which is what rounding up to the next power of two, or to infinity, asks for.
+static uint32_t shift_nearest_even(uint32_t bits, uint32_t n)
+{
+    uint32_t half = 1u << (n - 1);
+    uint32_t odd = bits >> n & 1;
+    return (bits + half - 1 + odd) >> n;
+}
+
+// f32 is 1.8.23 with bias 127, f16 is 1.5.10 with bias 15.
+uint16_t moe_f32_to_f16(float value)
+{
+    const uint32_t infinity = 0x7f800000u;
+    const uint32_t first_overflow = 0x477ff000u; // 65520, the tie between 65504 and 65536
+    const uint32_t first_normal = 0x38800000u;   // 2^-14
+    const uint32_t half_of_least = 0x33000000u;  // 2^-25, rounds to the even 0
+
+    uint32_t bits = f32_bits(value);
+    uint32_t sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits > infinity)
+        return (uint16_t) (sign | 0x7e00u | (bits >> 13 & 0x3ffu)); // a quiet NaN
+    if (bits >= first_overflow)
+        return (uint16_t) (sign | 0x7c00u);
+    if (bits >= first_normal)
+        return (uint16_t) (sign | shift_nearest_even(bits - (112u << 23), 13));
+    if (bits <= half_of_least)
+        return (uint16_t) sign;
+    // Subnormal: the significand counts units of 2^-24.
+    uint32_t exponent = bits >> 23;
+    uint32_t significand = (bits & 0x7fffffu) | 0x800000u;
+    return (uint16_t) (sign | shift_nearest_even(significand, 126 - exponent));
+}
+
+float moe_f16_to_f32(uint16_t value)
+{
+    uint32_t sign = (uint32_t) (value & 0x8000u) << 16;
+    uint32_t magnitude = value & 0x7fffu;
+    if (magnitude >= 0x7c00u)
+        return bits_f32(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    if (magnitude >= 0x400u)
+        return bits_f32(sign | ((magnitude << 13) + (112u << 23)));
+    float subnormal = (float) magnitude * 0x1p-24f;
+    return bits_f32(sign | f32_bits(subnormal));
+}
+
+uint16_t moe_f32_to_bf16(float value)
+{
+    uint32_t bits = f32_bits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t) (bits >> 16 | 0x40u); // a quiet NaN
+    return (uint16_t) shift_nearest_even(bits, 16);
+}
+
+float moe_bf16_to_f32(uint16_t value)
+{
+    return bits_f32((uint32_t) value << 16);
+}
+
+// Rows come from mapped files too, at any alignment: elements are copied, never pointed at.
+void moe_dtype_decode(enum vkmoe_dtype type, const void *src, size_t n, float *dst)
+{
+    const unsigned char *bytes = src;
+    uint16_t half;
+    switch (type) {
+    case VKMOE_F32:
+        if (n > 0)
+            memcpy(dst, src, n * sizeof *dst);
+        break;
+    case VKMOE_F16:
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, bytes + 2 * i, sizeof half);
+            dst[i] = moe_f16_to_f32(half);
+        }
+        break;
+    case VKMOE_BF16:
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, bytes + 2 * i, sizeof half);
+            dst[i] = moe_bf16_to_f32(half);
+        }
+        break;
+    }
+}
+
+void moe_dtype_encode(enum vkmoe_dtype type, const float *src, size_t n, void *dst)
+{
+    unsigned char *bytes = dst;
+    uint16_t half;
+    switch (type) {
+    case VKMOE_F32:
+        if (n > 0)
+            memcpy(dst, src, n * sizeof *src);
+        break;
+    case VKMOE_F16:
+        for (size_t i = 0; i < n; i++) {
+            half = moe_f32_to_f16(src[i]);
+            memcpy(bytes + 2 * i, &half, sizeof half);
+        }
+        break;
+    case VKMOE_BF16:
+        for (size_t i = 0; i < n; i++) {
+            half = moe_f32_to_bf16(src[i]);
+            memcpy(bytes + 2 * i, &half, sizeof half);
+        }
+        break;
+    }
+}
