@@ -13,10 +13,6 @@ static enum vkmoe_status check_host(vkmoe_host *out, const vkmoe_host *host)
     if (!copy.alloc != !copy.free)
         return moe_fail(VKMOE_E_ARGUMENT, "host.%s is NULL: give both alloc and free or none",
                         copy.alloc ? "free" : "alloc");
-    if (!copy.cache_get != !copy.cache_set)
-        return moe_fail(VKMOE_E_ARGUMENT,
-                        "host.%s is NULL: give both cache_get and cache_set or none",
-                        copy.cache_get ? "cache_set" : "cache_get");
     moe_host_init(out, &copy);
     return VKMOE_OK;
 fail:

@@ -55,7 +55,8 @@ struct moe_backend {
     // out NULL: only counts. Finding none is no failure. `index` is filled in by the caller.
     enum vkmoe_status (*enumerate)(const vkmoe_host *host, vkmoe_device_info *out, uint32_t *n);
 
-    // Opens the i-th device of this back end's own enumeration. desc has no NULL defaults left.
+    // Opens the i-th device of this back end's own enumeration. The text fields of desc are filled
+    // in: cpu_isa "" is the best level there is, cache_dir "" is no cache.
     enum vkmoe_status (*open)(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
                               struct moe_device **out);
     void (*close)(struct moe_device *device); // waits for the device's own work
