@@ -1,0 +1,29 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Installs what is missing, builds in build-test/ and runs the tests. Arguments go to `meson test`:
+#     tools/test.sh                       everything
+#     tools/test.sh --suite unit          one suite: unit kernels cross golden vulkan cli lint headers
+#     tools/test.sh --list
+# -Doption=value goes to the build instead, and VKMOE_TEST_BUILD names another build folder.
+set -eu
+cd "$(dirname "$0")/.."
+. tools/setup.sh
+
+install_needs "$build_needs$test_needs"
+swiftshader=$(swiftshader_manifest)
+
+build=${VKMOE_TEST_BUILD:-build-test}
+n_arguments=$#
+options=
+for argument; do
+    case $argument in
+    -D*) options="$options $argument" ;;
+    *) set -- "$@" "$argument" ;;
+    esac
+done
+shift "$n_arguments"
+
+say "building in $build/"
+configure "$build" -Dswiftshader="$swiftshader" $options
+ninja -C "$build" >&2
+exec meson test -C "$build" --no-rebuild --print-errorlogs "$@"
