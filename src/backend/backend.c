@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "backend/backend.h"
 
+extern const struct moe_backend moe_backend_cpu;
 extern const struct moe_backend moe_backend_reference;
 #ifdef MOE_HAVE_VULKAN
 extern const struct moe_backend moe_backend_vulkan;
@@ -10,6 +11,7 @@ const struct moe_backend *const moe_backends[] = {
 #ifdef MOE_HAVE_VULKAN
     &moe_backend_vulkan,
 #endif
+    &moe_backend_cpu,
     &moe_backend_reference,
     NULL,
 };

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// Graph -> program. Ops are fused here and nowhere else: both banks of experts share their phases,
+// and the output side adds into y at once, so that a layer's experts are two phases and every weight
+// is read once.
+#include "cpu/cpu.h"
+
+#include "base/host.h"
+#include "base/status.h"
+#include "cpu/route.h"
+
+#include <assert.h>
+
+static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
+                                              moe_cpu_logits_task};
+static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
+                                              moe_cpu_select_task};
+static const struct cpu_phase group_phase = {"group", moe_cpu_group_prepare, moe_cpu_group_task};
+static const struct cpu_phase in_phase = {"expert in", moe_cpu_in_prepare, moe_cpu_in_task};
+static const struct cpu_phase out_phase = {"expert out", moe_cpu_out_prepare, moe_cpu_out_task};
+
+static void add_phase(struct cpu_program *program, const struct cpu_phase *phase)
+{
+    assert(program->n_phases < CPU_MAX_PHASES);
+    program->phases[program->n_phases++] = *phase;
+}
+
+static void compile_op(struct cpu_program *program, const struct moe_op *op)
+{
+    switch (op->kind) {
+    case MOE_OP_ROUTE:
+        add_phase(program, &logits_phase);
+        add_phase(program, &select_phase);
+        return;
+    case MOE_OP_GROUP:
+        add_phase(program, &group_phase);
+        return;
+    case MOE_OP_EXPERT_IN: // the routed bank's phase does the shared expert too
+        if (op->bank == MOE_BANK_ROUTED)
+            add_phase(program, &in_phase);
+        return;
+    case MOE_OP_EXPERT_OUT: // part of COMBINE's phase
+        return;
+    case MOE_OP_COMBINE:
+        add_phase(program, &out_phase);
+        return;
+    }
+    assert(!"not an op");
+}
+
+static enum vkmoe_status check_params(const struct moe_graph *graph,
+                                      const struct moe_program_params *params)
+{
+    if (params->precision != VKMOE_PRECISION_EXACT)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "plan.precision = %d: the CPU computes exact (%d) only",
+                        (int) params->precision, (int) VKMOE_PRECISION_EXACT);
+    if (params->x_type != VKMOE_F32)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %s: the CPU computes f32 only",
+                        vkmoe_dtype_name(params->x_type));
+    if (params->variant)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "plan.variant = \"%s\": the CPU has no variants to choose from",
+                        params->variant);
+    uint64_t n_rows = (uint64_t) params->max_tokens * (graph->layer.desc.top_k + 1ull);
+    if (n_rows > UINT32_MAX)
+        return moe_fail(VKMOE_E_SHAPE, "%u tokens with top_k %u are more than %u rows of experts",
+                        params->max_tokens, graph->layer.desc.top_k, UINT32_MAX);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
+                                         const struct moe_program_params *params,
+                                         struct moe_program **out)
+{
+    *out = NULL;
+    assert(graph->layer.desc.n_experts <= MOE_MAX_EXPERTS);
+    struct cpu_program *program;
+    enum vkmoe_status status;
+    TRY(check_params(graph, params));
+    TRY(moe_try_alloc(device->host, sizeof *program, "program", &program));
+    program->base.device = device;
+    program->base.graph = *graph;
+    program->base.max_tokens = params->max_tokens;
+    for (uint32_t i = 0; i < graph->n_ops; i++)
+        compile_op(program, &graph->ops[i]);
+    *out = &program->base;
+    return VKMOE_OK;
+
+fail:
+    return status;
+}
+
+void moe_cpu_program_destroy(struct moe_program *program)
+{
+    if (program)
+        moe_free(program->device->host, program);
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// The CPU as a device. Opening it is cheap: a few CPUID instructions, no thread, no measurement.
+#include "cpu/cpu.h"
+
+#include "base/host.h"
+#include "base/status.h"
+#include "cpu/topology.h"
+
+#include <stdio.h>
+
+enum { MAX_THREADS = 1024 };
+
+static void fill_info(vkmoe_device_info *out, uint32_t features, enum cpu_isa isa)
+{
+    *out = (vkmoe_device_info){.type = VKMOE_DEVICE_CPU, .memory_bytes = moe_cpu_memory_bytes()};
+    moe_cpu_name(out->name, sizeof out->name);
+    snprintf(out->tier, sizeof out->tier, "%s", moe_cpu_isa_name(isa));
+    moe_cpu_feature_names(features, out->features, sizeof out->features);
+}
+
+static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *out, uint32_t *n)
+{
+    (void) host;
+    if (out) {
+        struct cpu_id id = moe_cpu_id();
+        uint32_t features = moe_cpu_features(&id);
+        fill_info(out, features, moe_cpu_best(moe_cpu_levels(features)));
+    }
+    *n = 1;
+    return VKMOE_OK;
+}
+
+// The level to use: the best there is, or the one asked for by name.
+static enum vkmoe_status choose_isa(const char *name, uint32_t levels, enum cpu_isa *out)
+{
+    char names[64];
+    *out = moe_cpu_best(levels);
+    if (!name || !name[0])
+        return VKMOE_OK;
+    moe_cpu_level_names(levels, names, sizeof names);
+    if (!moe_cpu_isa_from_name(name, out))
+        return moe_fail(VKMOE_E_ARGUMENT, "cpu_isa \"%s\": no such level; this machine has: %s",
+                        name, names);
+    if (!(levels & 1u << *out))
+        return moe_fail(VKMOE_E_UNSUPPORTED, "cpu_isa \"%s\": not here; this machine has: %s", name,
+                        names);
+    return VKMOE_OK;
+}
+
+static void close_device(struct moe_device *device)
+{
+    struct cpu_device *dev = (struct cpu_device *) device;
+    if (!dev)
+        return;
+    moe_pool_destroy(dev->pool);
+    moe_free(dev->base.host, dev);
+}
+
+static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context_desc *desc,
+                                     uint32_t i, struct moe_device **out)
+{
+    (void) i;
+    *out = NULL;
+    struct cpu_device *dev = NULL;
+    struct cpu_id id = moe_cpu_id();
+    uint32_t features = moe_cpu_features(&id);
+    enum cpu_isa isa;
+    enum vkmoe_status status;
+    TRY(choose_isa(desc->cpu_isa, moe_cpu_levels(features), &isa));
+    if (desc->n_threads > MAX_THREADS)
+        return moe_fail(VKMOE_E_ARGUMENT, "n_threads = %u: at most %d", desc->n_threads,
+                        (int) MAX_THREADS);
+    TRY(moe_try_alloc(host, sizeof *dev, "CPU device", &dev));
+    dev->base.backend = &moe_backend_cpu;
+    dev->base.host = host;
+    fill_info(&dev->base.info, features, isa);
+    moe_cpu_kernels_init(&dev->kernels, isa);
+    uint32_t n_threads = desc->n_threads > 0 ? desc->n_threads : moe_cpu_core_count();
+    TRY(moe_pool_create(host, n_threads < MAX_THREADS ? n_threads : MAX_THREADS, &dev->pool));
+    *out = &dev->base;
+    return VKMOE_OK;
+
+fail:
+    if (dev)
+        close_device(&dev->base);
+    return status;
+}
+
+const struct moe_backend moe_backend_cpu = {
+    .name = "cpu",
+    .enumerate = enumerate,
+    .open = open_device,
+    .close = close_device,
+    .weights_layout = moe_cpu_weights_layout,
+    .pack_expert = moe_cpu_pack_expert,
+    .weights_create = moe_cpu_weights_create,
+    .weights_destroy = moe_cpu_weights_destroy,
+    .program_create = moe_cpu_program_create,
+    .program_destroy = moe_cpu_program_destroy,
+    .bind_create = moe_cpu_bind_create,
+    .bind_destroy = moe_cpu_bind_destroy,
+    .run = moe_cpu_run,
+};

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+// The CPU back end's own objects.
+#ifndef MOE_CPU_CPU_H
+#define MOE_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "base/pool.h"
+#include "cpu/kernels.h"
+
+extern const struct moe_backend moe_backend_cpu;
+
+struct cpu_device {
+    struct moe_device base;
+    struct cpu_kernels kernels;
+    struct moe_pool *pool;
+};
+
+// ---- weights (pack.c) ------------------------------------------------------------------------
+
+// Where things lie in a packed expert, in bytes from its start:
+//   in-panels   for each panel of d_ff: the gate panel (if gated), then the up panel
+//   gate bias (if gated), up bias: f32, one for each output of the in-panels
+//   out-panels, out bias
+// Biases are zero where the layer has none.
+struct cpu_expert_layout {
+    enum vkmoe_dtype in_type, out_type;
+    bool gated;
+    uint32_t d_model, d_ff, d_out;
+    uint32_t n_in_panels, n_out_panels; // in-panels of one matrix
+    uint64_t in_panel_size, out_panel_size;
+    uint64_t gate_bias, up_bias, out_panels, out_bias;
+    uint64_t size; // a multiple of 256
+};
+
+// expert: an index, or VKMOE_SHARED_EXPERT.
+void moe_cpu_expert_layout(struct cpu_expert_layout *out, const struct moe_layer *layer,
+                           uint32_t expert);
+
+struct cpu_weights {
+    struct moe_packed_weights base;
+    // Router panels over (n_experts, d_model), f32. The sigmoid gate of the shared expert is one
+    // more output behind the experts.
+    uint32_t n_router_panels;
+    float *router;         // (n_router_panels, d_model, 16)
+    float *router_bias;    // (n_router_panels * 16), zeros where there is none
+    float *selection_bias; // (n_experts), zeros where there is none
+    struct cpu_expert_layout routed, shared;
+    char *experts; // (n_experts) blocks of routed.size bytes
+    char *shared_expert;
+};
+
+void moe_cpu_weights_layout(const struct moe_device *device, const struct moe_layer *layer,
+                            vkmoe_weights_layout *out);
+enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,
+                                      const struct moe_layer *layer, uint32_t expert,
+                                      const vkmoe_expert_tensors *tensors, void *dst);
+enum vkmoe_status moe_cpu_weights_create(struct moe_device *device, const struct moe_layer *layer,
+                                         const struct moe_weights_source *source,
+                                         struct moe_packed_weights **out);
+void moe_cpu_weights_destroy(struct moe_packed_weights *weights);
+
+// ---- programs (compile.c) --------------------------------------------------------------------
+
+struct cpu_bind;
+
+// A phase is a set of tasks that never wait for each other; phases run one after the other.
+struct cpu_phase {
+    const char *name;
+    // Decides how the phase is cut into tasks and returns their number, at least 1.
+    uint32_t (*prepare)(struct cpu_bind *bind);
+    void (*task)(struct cpu_bind *bind, uint32_t i);
+};
+
+enum { CPU_MAX_PHASES = 8 };
+
+struct cpu_program {
+    struct moe_program base;
+    struct cpu_phase phases[CPU_MAX_PHASES];
+    uint32_t n_phases;
+};
+
+enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
+                                         const struct moe_program_params *params,
+                                         struct moe_program **out);
+void moe_cpu_program_destroy(struct moe_program *program);
+
+// The phases, in phases_route.c and phases_expert.c.
+uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind);
+void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_select_prepare(struct cpu_bind *bind);
+void moe_cpu_select_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_group_prepare(struct cpu_bind *bind);
+void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_in_prepare(struct cpu_bind *bind);
+void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_out_prepare(struct cpu_bind *bind);
+void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i);
+
+// ---- binds and runs (run.c) ------------------------------------------------------------------
+
+// A matrix of rows by panels cut into tasks: task i does row tile i / n_blocks and panel block
+// i % n_blocks. How it is cut never changes a result.
+struct cpu_grid {
+    uint32_t n_rows, tile_rows;
+    uint32_t n_panels, block_panels;
+    uint32_t n_tiles, n_blocks;
+};
+
+enum {
+    CPU_TILE_ROWS = 48,
+    // Multiply-adds of a task when there is enough to do: microseconds from the cache, tens of them
+    // when the weights come from memory.
+    CPU_TASK_MACS = 65536,
+};
+
+// A grid of tiles of at most CPU_TILE_ROWS. macs: multiply-adds of one row with one panel.
+struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t n_panels, uint64_t macs);
+
+struct cpu_range {
+    uint32_t begin, end;
+};
+
+// Rows and panels of task i.
+static inline struct cpu_range moe_cpu_grid_rows(const struct cpu_grid *grid, uint32_t i)
+{
+    uint32_t begin = i / grid->n_blocks * grid->tile_rows, left = grid->n_rows - begin;
+    return (struct cpu_range){begin, begin + (left < grid->tile_rows ? left : grid->tile_rows)};
+}
+
+static inline struct cpu_range moe_cpu_grid_panels(const struct cpu_grid *grid, uint32_t i)
+{
+    uint32_t begin = i % grid->n_blocks * grid->block_panels, left = grid->n_panels - begin;
+    return (struct cpu_range){begin,
+                              begin + (left < grid->block_panels ? left : grid->block_panels)};
+}
+
+// A token as one expert's row.
+struct cpu_row {
+    uint32_t token;
+    float factor; // multiplies the expert's output: gate weight times the layer's constants
+};
+
+// The rows of one expert. The shared expert is a group like the others, of all tokens.
+struct cpu_group {
+    const struct cpu_expert_layout *layout;
+    const char *expert;         // its packed block
+    const struct cpu_row *rows; // in token order
+    float *h;                   // (n_rows, h_stride)
+    struct cpu_grid in;         // how its EXPERT_IN is cut
+    uint32_t n_rows, h_stride;
+    uint32_t first_task;        // its first EXPERT_IN task
+};
+
+struct cpu_bind {
+    struct moe_bound base;
+    const struct cpu_kernels *kernels;
+    void *memory; // all of the workspace below, made for max_tokens
+
+    float *logits;      // (n_tokens, n_router_panels * 16)
+    int32_t *ids;       // (n_tokens, top_k)
+    float *gates;       // (n_tokens, top_k)
+    float *shared_gate; // (n_tokens)
+    struct cpu_row *rows; // by expert, in token order; then those of the shared expert
+    uint32_t *starts;     // (n_experts + 2) first row of each expert; the rest is for sorting
+    struct cpu_group *groups; // experts that have rows, ascending; then the shared one
+    float *h;
+
+    // The run, and the phase it is in.
+    uint32_t n_tokens;
+    const vkmoe_io *io;
+    const struct cpu_phase *phase;
+    uint32_t n_groups, n_in_tasks; // made by the group phase
+    struct cpu_grid grid;
+    uint32_t block_tokens;         // of a select task
+};
+
+static inline const struct cpu_program *moe_cpu_bind_program(const struct cpu_bind *bind)
+{
+    return (const struct cpu_program *) bind->base.program;
+}
+
+static inline const struct cpu_weights *moe_cpu_bind_weights(const struct cpu_bind *bind)
+{
+    return (const struct cpu_weights *) bind->base.weights;
+}
+
+static inline const vkmoe_layer_desc *moe_cpu_bind_layer(const struct cpu_bind *bind)
+{
+    return &bind->base.program->graph.layer.desc;
+}
+
+static inline const float *moe_cpu_x_row(const struct cpu_bind *bind, uint32_t token)
+{
+    return (const float *) ((const char *) bind->io->x + (size_t) token * bind->io->x_stride);
+}
+
+enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,
+                                      struct moe_packed_weights *weights,
+                                      const vkmoe_vk_io *vk_io, struct moe_bound **out);
+void moe_cpu_bind_destroy(struct moe_bound *bound);
+enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+
+#endif

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Instruction-set levels: what the processor and the system allow, from lowest to highest.
+#ifndef MOE_CPU_ISA_H
+#define MOE_CPU_ISA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// In ascending order; a level that is there implies nothing about the ones between.
+enum cpu_isa {
+    CPU_ISA_SCALAR,
+    CPU_ISA_AVX2, // AVX2, FMA and F16C
+    CPU_N_ISAS,
+};
+
+// One bit each.
+enum cpu_feature {
+    CPU_FEATURE_AVX2 = 1 << 0,
+    CPU_FEATURE_FMA = 1 << 1,
+    CPU_FEATURE_F16C = 1 << 2,
+};
+
+// What the CPUID and XGETBV instructions answered; zeros where there are none.
+struct cpu_id {
+    uint32_t leaf1_ecx, leaf7_ebx;
+    uint32_t xcr0;
+};
+
+struct cpu_id moe_cpu_id(void);
+
+// Features that the processor has and whose registers the system saves: enum cpu_feature bits.
+uint32_t moe_cpu_features(const struct cpu_id *id);
+
+// Levels that these features and this build allow: bit 1 << level.
+uint32_t moe_cpu_levels(uint32_t features);
+
+// The highest level of a non-empty mask.
+enum cpu_isa moe_cpu_best(uint32_t levels);
+
+const char *moe_cpu_isa_name(enum cpu_isa isa);
+
+// False if no level has that name.
+bool moe_cpu_isa_from_name(const char *name, enum cpu_isa *out);
+
+// Names separated by spaces, for the features and for the levels of a mask; cut to `size` bytes.
+void moe_cpu_feature_names(uint32_t features, char *out, size_t size);
+void moe_cpu_level_names(uint32_t levels, char *out, size_t size);
+
+#endif

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/kernels.h"
+
+void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa)
+{
+    moe_cpu_kernels_scalar(kernels);
+#ifdef MOE_CPU_AVX2
+    if (isa >= CPU_ISA_AVX2)
+        moe_cpu_kernels_avx2(kernels);
+#else
+    (void) isa;
+#endif
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+// The kernels of the CPU back end: one table, filled in scalar C first; each instruction-set level
+// then overwrites the entries it does better.
+//
+// All matrix work is one kernel. A weight matrix (n_out, k) is stored as panels of 16 outputs,
+// k-major: panel[i][c] = w[16 p + c][i], outputs beyond the matrix being zero.
+#ifndef MOE_CPU_KERNELS_H
+#define MOE_CPU_KERNELS_H
+
+#include "cpu/isa.h"
+
+enum {
+    CPU_PANEL = 16,    // outputs of a panel
+    CPU_N_WEIGHTS = 3, // f32, f16, bf16: entries are indexed by enum vkmoe_dtype
+};
+
+// out[r][c] = sum over i < k of x[r][i] * panel[i][c], for r < n_rows and c < 16
+//
+//   x       n_rows pointers to rows of k floats, 4-byte aligned
+//   n_rows  at least 1
+//   panel   (k, 16) in the entry's type, k at least 1, 32-byte aligned
+//   out     (n_rows, 16), 64-byte aligned; may not overlap the inputs
+//
+// Each output is one chain of f32 multiply-adds in ascending i from zero. So a row's bits never
+// depend on the other rows of the call; between levels they differ (fused or not).
+typedef void cpu_panel_fn(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                          float *out);
+
+struct cpu_kernels {
+    cpu_panel_fn *panel[CPU_N_WEIGHTS];
+};
+
+// Fills the table for a level that this machine has.
+void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
+
+// The levels' own parts, in order. The scalar one fills every entry.
+void moe_cpu_kernels_scalar(struct cpu_kernels *kernels);
+void moe_cpu_kernels_avx2(struct cpu_kernels *kernels);
+
+#endif

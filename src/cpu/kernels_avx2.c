@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// Kernels for AVX2, FMA and F16C. This file alone is compiled for them, so it includes no header of
+// ours that has code in it: a shared inline function could otherwise be taken from here and run on
+// a processor without them.
+#include "cpu/kernels.h"
+
+#include <immintrin.h>
+
+enum {
+    // 6 rows of 16 outputs are 12 accumulators: with two vectors of weights and one of x they fill
+    // the 16 registers, and 12 chains cover the latency of two fused multiply-adds a cycle.
+    BLOCK_ROWS = 6,
+    // Rows of a panel that stay in the first-level cache while all row blocks use them.
+    BLOCK_K = 256,
+};
+
+enum weight_type { W_F32, W_F16, W_BF16 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE size_t weight_size(enum weight_type type)
+{
+    return type == W_F32 ? 4 : 2;
+}
+
+// 8 weights of any type as f32; exact.
+INLINE __m256 load_weights(enum weight_type type, const void *w)
+{
+    switch (type) {
+    case W_F32:
+        return _mm256_load_ps(w);
+    case W_F16:
+        return _mm256_cvtph_ps(_mm_load_si128(w));
+    case W_BF16:
+        break;
+    }
+    __m256i bits = _mm256_cvtepu16_epi32(_mm_load_si128(w));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+
+// Continues n_rows chains (a constant where this is expanded) by k steps, starting with x[r][first].
+INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
+                  const char *panel, uint32_t k, float *out)
+{
+    const size_t half = CPU_PANEL / 2 * weight_size(type);
+    const float *row[BLOCK_ROWS];
+    __m256 lo[BLOCK_ROWS], hi[BLOCK_ROWS];
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < n_rows; r++) {
+        row[r] = x[r] + first;
+        lo[r] = first > 0 ? _mm256_load_ps(out + r * CPU_PANEL) : _mm256_setzero_ps();
+        hi[r] = first > 0 ? _mm256_load_ps(out + r * CPU_PANEL + 8) : _mm256_setzero_ps();
+    }
+    for (uint32_t i = 0; i < k; i++, panel += 2 * half) {
+        __m256 w_lo = load_weights(type, panel), w_hi = load_weights(type, panel + half);
+#pragma GCC unroll 6
+        for (uint32_t r = 0; r < n_rows; r++) {
+            __m256 v = _mm256_broadcast_ss(row[r] + i);
+            lo[r] = _mm256_fmadd_ps(v, w_lo, lo[r]);
+            hi[r] = _mm256_fmadd_ps(v, w_hi, hi[r]);
+        }
+    }
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < n_rows; r++) {
+        _mm256_store_ps(out + r * CPU_PANEL, lo[r]);
+        _mm256_store_ps(out + r * CPU_PANEL + 8, hi[r]);
+    }
+}
+
+INLINE void block_of(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
+                     const char *panel, uint32_t k, float *out)
+{
+    switch (n_rows) {
+    case 1:
+        block(type, 1, x, first, panel, k, out);
+        return;
+    case 2:
+        block(type, 2, x, first, panel, k, out);
+        return;
+    case 3:
+        block(type, 3, x, first, panel, k, out);
+        return;
+    case 4:
+        block(type, 4, x, first, panel, k, out);
+        return;
+    case 5:
+        block(type, 5, x, first, panel, k, out);
+        return;
+    default:
+        block(type, BLOCK_ROWS, x, first, panel, k, out);
+    }
+}
+
+INLINE void panel_any(enum weight_type type, const float *const *x, uint32_t n_rows,
+                      const void *panel, uint32_t k, float *out)
+{
+    // One block of rows reads the panel once anyway: then no chain is interrupted.
+    const uint32_t step = n_rows > BLOCK_ROWS ? BLOCK_K : k;
+    for (uint32_t first = 0; first < k; first += step) {
+        const char *w = (const char *) panel + (size_t) first * CPU_PANEL * weight_size(type);
+        uint32_t n = k - first < step ? k - first : step;
+        for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
+            uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
+            block_of(type, rows, x + r, first, w, n, out + (size_t) r * CPU_PANEL);
+        }
+    }
+}
+
+static void panel_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                      float *out)
+{
+    panel_any(W_F32, x, n_rows, panel, k, out);
+}
+
+static void panel_f16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                      float *out)
+{
+    panel_any(W_F16, x, n_rows, panel, k, out);
+}
+
+static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                       float *out)
+{
+    panel_any(W_BF16, x, n_rows, panel, k, out);
+}
+
+void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
+{
+    kernels->panel[W_F32] = panel_f32;
+    kernels->panel[W_F16] = panel_f16;
+    kernels->panel[W_BF16] = panel_bf16;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// Binds and runs: the workspace, the cutting of work into tasks, and the walk over the phases.
+#include "cpu/cpu.h"
+
+#include "base/bits.h"
+#include "base/host.h"
+#include "base/status.h"
+
+struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t n_panels, uint64_t macs)
+{
+    struct cpu_grid grid = {.n_rows = n_rows, .n_panels = n_panels};
+    grid.n_tiles = (uint32_t) moe_div_up(n_rows, CPU_TILE_ROWS);
+    grid.tile_rows = (uint32_t) moe_div_up(n_rows, grid.n_tiles);
+    grid.n_tiles = (uint32_t) moe_div_up(n_rows, grid.tile_rows);
+    uint64_t panels = moe_min(moe_div_up(CPU_TASK_MACS, macs * grid.tile_rows), n_panels);
+    grid.n_blocks = (uint32_t) moe_div_up(n_panels, panels);
+    grid.block_panels = (uint32_t) moe_div_up(n_panels, grid.n_blocks);
+    grid.n_blocks = (uint32_t) moe_div_up(n_panels, grid.block_panels);
+    return grid;
+}
+
+// The parts of the workspace, one behind the other, each aligned for vectors.
+struct layout {
+    uint64_t size;
+    bool overflow;
+};
+
+static uint64_t reserve(struct layout *layout, uint64_t n, uint64_t width, uint64_t element_size)
+{
+    uint64_t offset = layout->size, size;
+    layout->overflow |= !moe_mul(n, width, &size) || !moe_mul(size, element_size, &size) ||
+                        size > SIZE_MAX / 4 - offset;
+    if (!layout->overflow)
+        layout->size = moe_align_up(offset + size, MOE_HOST_ALIGN);
+    return offset;
+}
+
+static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
+{
+    const struct moe_program *program = bind->base.program;
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
+    const bool shared = moe_layer_has_shared(&program->graph.layer);
+    const uint64_t n_tokens = program->max_tokens, n_slots = n_tokens * layer->top_k;
+    const uint64_t n_shared = shared ? n_tokens : 0;
+    struct layout l = {0};
+    uint64_t logits = reserve(&l, n_tokens, w->n_router_panels * CPU_PANEL, sizeof(float));
+    uint64_t ids = reserve(&l, n_slots, 1, sizeof(int32_t));
+    uint64_t gates = reserve(&l, n_slots, 1, sizeof(float));
+    uint64_t shared_gate = reserve(&l, n_tokens, 1, sizeof(float));
+    uint64_t rows = reserve(&l, n_slots + n_shared, 1, sizeof(struct cpu_row));
+    uint64_t starts = reserve(&l, layer->n_experts + 2, 1, sizeof(uint32_t));
+    uint64_t groups = reserve(&l, layer->n_experts + 1, 1, sizeof(struct cpu_group));
+    uint64_t h = reserve(&l, n_slots, (uint64_t) w->routed.n_in_panels * CPU_PANEL, sizeof(float));
+    reserve(&l, n_shared, (uint64_t) w->shared.n_in_panels * CPU_PANEL, sizeof(float));
+    if (l.overflow)
+        return moe_fail(VKMOE_E_MEMORY, "workspace for %u tokens is beyond the address space",
+                        program->max_tokens);
+
+    enum vkmoe_status status =
+        moe_try_alloc(program->device->host, (size_t) l.size, "workspace", &bind->memory);
+    if (status != VKMOE_OK)
+        return status;
+    char *memory = bind->memory;
+    bind->logits = (float *) (memory + logits);
+    bind->ids = (int32_t *) (memory + ids);
+    bind->gates = (float *) (memory + gates);
+    bind->shared_gate = (float *) (memory + shared_gate);
+    bind->rows = (struct cpu_row *) (memory + rows);
+    bind->starts = (uint32_t *) (memory + starts);
+    bind->groups = (struct cpu_group *) (memory + groups);
+    bind->h = (float *) (memory + h);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,
+                                      struct moe_packed_weights *weights,
+                                      const vkmoe_vk_io *vk_io, struct moe_bound **out)
+{
+    (void) vk_io;
+    *out = NULL;
+    struct cpu_bind *bind = NULL;
+    enum vkmoe_status status;
+    TRY(moe_try_alloc(program->device->host, sizeof *bind, "bind", &bind));
+    bind->base.program = program;
+    bind->base.weights = weights;
+    bind->kernels = &((const struct cpu_device *) program->device)->kernels;
+    TRY(alloc_workspace(bind));
+    *out = &bind->base;
+    return VKMOE_OK;
+
+fail:
+    if (bind)
+        moe_cpu_bind_destroy(&bind->base);
+    return status;
+}
+
+void moe_cpu_bind_destroy(struct moe_bound *bound)
+{
+    struct cpu_bind *bind = (struct cpu_bind *) bound;
+    if (!bind)
+        return;
+    const vkmoe_host *host = bind->base.program->device->host;
+    moe_free(host, bind->memory);
+    moe_free(host, bind);
+}
+
+static void run_task(void *arg, uint32_t i)
+{
+    struct cpu_bind *bind = arg;
+    bind->phase->task(bind, i);
+}
+
+enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io)
+{
+    struct cpu_bind *bind = (struct cpu_bind *) bound;
+    const struct cpu_program *program = moe_cpu_bind_program(bind);
+    const struct cpu_device *device = (const struct cpu_device *) program->base.device;
+    const vkmoe_host *host = device->base.host;
+    bind->n_tokens = n_tokens;
+    bind->io = io;
+    for (uint32_t p = 0; p < program->n_phases; p++) {
+        bind->phase = &program->phases[p];
+        uint32_t n_tasks = bind->phase->prepare(bind);
+        if (n_tasks == 1)
+            run_task(bind, 0);
+        else if (host->parallel_for)
+            host->parallel_for(host->user, n_tasks, run_task, bind);
+        else
+            moe_pool_run(device->pool, n_tasks, run_task, bind);
+    }
+    return VKMOE_OK;
+}
