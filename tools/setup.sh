@@ -78,7 +78,7 @@ install_needs() {
             done
             exit 1
         fi
-        apt_install $(printf '%s\n' "$lines" | cut -d' ' -f1)
+        apt_install $(printf '%s\n' "$lines" | cut -d' ' -f1 | sort -u)
     fi
     found=$(meson --version)
     printf '%s\n' "$meson_at_least" "$found" | sort -V -C ||
@@ -91,7 +91,10 @@ install_needs() {
 swiftshader_manifest() {
     folder=$PWD/build-deps/swiftshader
     if ! [ -e "$folder/vk_swiftshader_icd.json" ]; then
-        get_swiftshader "$folder" >&2 || { say 'no SwiftShader here: its tests are skipped'; return; }
+        if ! get_swiftshader "$folder" >&2; then
+            say 'no SwiftShader here: its tests are skipped'
+            return
+        fi
     fi
     printf '%s\n' "$folder/vk_swiftshader_icd.json"
 }

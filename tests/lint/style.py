@@ -24,7 +24,7 @@ def _check_lines(text):
 def _check_ends(path, text):
     lines = text.split('\n')
     comment = '//' if path.endswith(source.C_SUFFIXES) else '#'
-    first = 1 if lines[0].startswith('#!') else 0
+    first = 1 if lines[0].startswith(('#!', '#version')) else 0
     if lines[first:first + 1] != [comment + ' SPDX-License-Identifier: MIT']:
         yield first + 1, 'the licence line (SPDX-License-Identifier: MIT) is missing'
     if not text.endswith('\n') or text.endswith('\n\n'):
