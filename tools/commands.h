@@ -6,7 +6,8 @@
 
 // X(name, summary)
 #define COMMAND_LIST(X)                                                                            \
-    X(info, "list the devices of this machine")
+    X(info, "list the devices of this machine")                                                    \
+    X(verify, "compare a device with the f64 reference")
 
 #define COMMAND_DECLARE(name, summary) int cmd_##name(int argc, char **argv);
 COMMAND_LIST(COMMAND_DECLARE)

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+#include "verify_cases.h"
+
+#include <stdio.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+// ---- levels ------------------------------------------------------------------------------------
+
+struct shape {
+    uint32_t n_experts, top_k, d_model, d_ff, d_out;
+};
+
+static const struct shape shapes[] = {
+    {8, 2, 64, 32, 10},
+    {1, 1, 1, 1, 1},
+    {2, 1, 4, 8, 4},
+    {7, 3, 33, 20, 5},
+    {6, 6, 20, 16, 20}, // dense
+    {60, 4, 48, 24, 48},
+    {128, 8, 64, 32, 64},
+    {512, 64, 12, 8, 12},
+    {1024, 2, 8, 4, 8},
+    {8, 2, 256, 96, 256},
+};
+
+struct type_pair {
+    const char *name;
+    enum vkmoe_dtype in, out;
+};
+
+static const struct type_pair types[] = {
+    {"f32", VKMOE_F32, VKMOE_F32},
+    {"f16", VKMOE_F16, VKMOE_F16},
+    {"bf16", VKMOE_BF16, VKMOE_BF16},
+    {"f16-f32", VKMOE_F16, VKMOE_F32},
+    {"f32-bf16", VKMOE_F32, VKMOE_BF16},
+};
+
+struct router {
+    const char *name;
+    enum vkmoe_score score;
+    enum vkmoe_rank rank;
+    enum vkmoe_gate_source gate;
+    enum vkmoe_norm norm;
+    bool bias, selection_bias;
+    float eps, scale;
+};
+
+// Where eps is used it is far larger than in practice, so that forgetting it shows.
+static const struct router routers[] = {
+    {"softmax", .score = VKMOE_SCORE_SOFTMAX, .scale = 1},
+    {"softmax-norm", .score = VKMOE_SCORE_SOFTMAX, .norm = VKMOE_NORM_SUM_PLUS_EPS, .eps = 0.125f,
+     .bias = true, .scale = 1},
+    {"select-softmax", .score = VKMOE_SCORE_SOFTMAX, .gate = VKMOE_GATE_SOFTMAX_SELECTED,
+     .rank = VKMOE_RANK_LOGIT, .bias = true, .scale = 1},
+    {"select-softmax-biased", .score = VKMOE_SCORE_SOFTMAX, .gate = VKMOE_GATE_SOFTMAX_SELECTED,
+     .selection_bias = true, .scale = 0.75f},
+    {"sigmoid-norm-biased", .score = VKMOE_SCORE_SIGMOID, .norm = VKMOE_NORM_SUM_PLUS_EPS,
+     .eps = 0.125f, .selection_bias = true, .scale = 2.5f},
+    {"sigmoid-maxnorm", .score = VKMOE_SCORE_SIGMOID, .norm = VKMOE_NORM_MAX_SUM_EPS, .eps = 0.75f,
+     .rank = VKMOE_RANK_LOGIT, .scale = 1},
+};
+
+struct expert {
+    const char *name;
+    bool gated;
+    enum vkmoe_act act, act_out;
+    float alpha;
+};
+
+static const struct expert experts[] = {
+    {"gated-silu", true, VKMOE_ACT_SILU, VKMOE_ACT_NONE, 1},
+    {"gated-gelu_tanh", true, VKMOE_ACT_GELU_TANH, VKMOE_ACT_NONE, 1},
+    {"relu", false, VKMOE_ACT_RELU, VKMOE_ACT_NONE, 1},
+    {"relu2", false, VKMOE_ACT_RELU2, VKMOE_ACT_NONE, 1},
+    {"gelu_erf", false, VKMOE_ACT_GELU_ERF, VKMOE_ACT_NONE, 1},
+    {"sigmoid", false, VKMOE_ACT_SIGMOID, VKMOE_ACT_NONE, 1},
+    {"tanh-sigmoid", false, VKMOE_ACT_TANH, VKMOE_ACT_SIGMOID, 1},
+    {"none-tanh", false, VKMOE_ACT_NONE, VKMOE_ACT_TANH, 1},
+    {"gated-quick_gelu-relu", true, VKMOE_ACT_SILU, VKMOE_ACT_RELU, 1.702f},
+};
+
+struct shared {
+    const char *name;
+    bool expert;
+    enum vkmoe_shared_gate gate;
+    float c_routed, c_shared, out_scale;
+};
+
+static const struct shared shareds[] = {
+    {"routed", false, VKMOE_SHARED_PLAIN, 1, 1, 1},
+    {"shared", true, VKMOE_SHARED_PLAIN, 1, 1, 1},
+    {"shared-sigmoid", true, VKMOE_SHARED_SIGMOID, 1.5f, 0.5f, 0.75f},
+};
+
+struct bias {
+    const char *name;
+    bool in, out, scores;
+};
+
+static const struct bias biases[] = {
+    {"plain", false, false, false},
+    {"bias", true, true, false},
+    {"bias-scores", true, true, true},
+    {"downbias", false, true, false},
+};
+
+static const uint32_t tokens[] = {33, 8, 1, 0, 2, 7, 9, 64, 300, 1000};
+static const char *const strides[] = {"packed", "padded"};
+static const char *const twists[] = {
+    "", "/nan-row", "/inf-row", "/nan-expert", "/ties", "/one-expert", "/few-experts",
+};
+
+uint32_t verify_n_levels(enum verify_factor factor)
+{
+    static const uint32_t n_levels[VERIFY_N_FACTORS] = {
+        [VERIFY_SHAPE] = COUNT(shapes),   [VERIFY_TYPE] = COUNT(types),
+        [VERIFY_ROUTER] = COUNT(routers), [VERIFY_EXPERT] = COUNT(experts),
+        [VERIFY_SHARED] = COUNT(shareds), [VERIFY_BIAS] = COUNT(biases),
+        [VERIFY_TOKENS] = COUNT(tokens),  [VERIFY_STRIDE] = COUNT(strides),
+    };
+    return n_levels[factor];
+}
+
+// ---- one case ----------------------------------------------------------------------------------
+
+bool verify_allowed(const struct verify_case *c)
+{
+    uint8_t shape = c->level[VERIFY_SHAPE], n = c->level[VERIFY_TOKENS];
+    return shape == VERIFY_UNSET || n == VERIFY_UNSET || tokens[n] < 300 ||
+           shapes[shape].d_model <= 64;
+}
+
+void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
+{
+    const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
+    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s",
+             (unsigned) s->n_experts, (unsigned) s->top_k, (unsigned) s->d_model,
+             (unsigned) s->d_ff, (unsigned) s->d_out, types[c->level[VERIFY_TYPE]].name,
+             routers[c->level[VERIFY_ROUTER]].name, experts[c->level[VERIFY_EXPERT]].name,
+             shareds[c->level[VERIFY_SHARED]].name, biases[c->level[VERIFY_BIAS]].name,
+             (unsigned) verify_tokens(c), strides[c->level[VERIFY_STRIDE]], twists[c->twist]);
+}
+
+uint32_t verify_tokens(const struct verify_case *c)
+{
+    return tokens[c->level[VERIFY_TOKENS]];
+}
+
+bool verify_padded(const struct verify_case *c)
+{
+    return c->level[VERIFY_STRIDE] == 1;
+}
+
+bool verify_scores(const struct verify_case *c)
+{
+    return biases[c->level[VERIFY_BIAS]].scores;
+}
+
+vkmoe_layer_desc verify_layer(const struct verify_case *c)
+{
+    const struct shape *shape = &shapes[c->level[VERIFY_SHAPE]];
+    const struct type_pair *type = &types[c->level[VERIFY_TYPE]];
+    const struct router *router = &routers[c->level[VERIFY_ROUTER]];
+    const struct expert *expert = &experts[c->level[VERIFY_EXPERT]];
+    const struct shared *shared = &shareds[c->level[VERIFY_SHARED]];
+    const struct bias *bias = &biases[c->level[VERIFY_BIAS]];
+
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = shape->n_experts;
+    desc.top_k = shape->top_k;
+    desc.d_model = shape->d_model;
+    desc.d_ff = shape->d_ff;
+    desc.d_out = shape->d_out;
+    desc.in_type = type->in;
+    desc.out_type = type->out;
+
+    desc.score = router->score;
+    desc.rank = router->rank;
+    desc.gate_source = router->gate;
+    desc.norm = router->norm;
+    desc.norm_eps = router->eps;
+    desc.routed_scale = router->scale;
+    desc.router_bias = router->bias;
+    desc.selection_bias = router->selection_bias;
+
+    desc.gated = expert->gated;
+    desc.act = expert->act;
+    desc.act_out = expert->act_out;
+    desc.act_alpha = expert->alpha;
+    desc.gate_bias = bias->in && expert->gated;
+    desc.up_bias = bias->in;
+    desc.down_bias = bias->out;
+
+    // A width of its own, odd on most shapes.
+    desc.d_shared_ff = shared->expert ? shape->d_ff + shape->d_ff / 2 + 1 : 0;
+    desc.shared_gate = shared->gate;
+    desc.c_routed = shared->c_routed;
+    desc.c_shared = shared->c_shared;
+    desc.out_scale = shared->out_scale;
+    return desc;
+}
+
+bool verify_same_layer(const struct verify_case *a, const struct verify_case *b)
+{
+    return a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_LAYER_FACTORS) == 0;
+}
+
+uint32_t verify_layer_code(const struct verify_case *c)
+{
+    uint32_t code = c->twist;
+    for (uint32_t f = 0; f < VERIFY_N_LAYER_FACTORS; f++)
+        code = code * verify_n_levels(f) + c->level[f];
+    return code;
+}
+
+// ---- sets of cases -----------------------------------------------------------------------------
+
+bool verify_special(uint32_t i, struct verify_case *out)
+{
+    // {shape, type, router, expert, shared, bias, tokens, stride}, twist
+    static const struct verify_case cases[] = {
+        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_ROW},
+        {{0, 0, 0, 0, 0, 0, 1, 0}, VERIFY_NAN_ROW},
+        {{3, 1, 4, 2, 2, 1, 0, 1}, VERIFY_NAN_ROW},
+        {{0, 2, 0, 1, 1, 0, 0, 0}, VERIFY_INF_ROW},
+        {{0, 2, 0, 1, 1, 0, 1, 0}, VERIFY_INF_ROW},
+        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_EXPERT},
+        {{3, 1, 2, 4, 0, 1, 5, 0}, VERIFY_NAN_EXPERT},
+        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_TIES},
+        {{5, 0, 4, 0, 0, 0, 7, 0}, VERIFY_TIES},
+        {{7, 0, 2, 0, 0, 2, 1, 0}, VERIFY_TIES},
+        {{2, 0, 0, 0, 0, 1, 9, 0}, VERIFY_ONE_EXPERT},
+        {{6, 1, 1, 0, 1, 1, 8, 1}, VERIFY_ONE_EXPERT},
+        {{6, 1, 1, 0, 1, 1, 2, 1}, VERIFY_ONE_EXPERT},
+        {{5, 2, 0, 0, 0, 0, 8, 0}, VERIFY_FEW_EXPERTS},
+        {{8, 0, 2, 2, 0, 0, 0, 0}, VERIFY_FEW_EXPERTS},
+    };
+    if (i >= COUNT(cases))
+        return false;
+    *out = cases[i];
+    return true;
+}
+
+struct verify_case verify_first(void)
+{
+    struct verify_case c = {.twist = VERIFY_PLAIN};
+    return c;
+}
+
+bool verify_next(struct verify_case *c)
+{
+    do {
+        uint32_t f = VERIFY_N_FACTORS;
+        while (f > 0 && c->level[f - 1] + 1u == verify_n_levels(f - 1))
+            c->level[--f] = 0;
+        if (f == 0)
+            return false;
+        c->level[f - 1]++;
+    } while (!verify_allowed(c));
+    return true;
+}

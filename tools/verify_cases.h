@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// The cases of `vkmoe verify`: factors with a few levels each, the sets of cases made from them,
+// and what a case means as a layer.
+#ifndef VERIFY_CASES_H
+#define VERIFY_CASES_H
+
+#include <vkmoe/vkmoe.h>
+
+enum verify_factor {
+    // These make a layer.
+    VERIFY_SHAPE,
+    VERIFY_TYPE, // stored types of the weights
+    VERIFY_ROUTER,
+    VERIFY_EXPERT, // gated or not, activations
+    VERIFY_SHARED, // shared expert, factors of the combination
+    VERIFY_BIAS,   // biases of the experts; whether the plan yields scores
+    VERIFY_N_LAYER_FACTORS,
+    // These make one run of it.
+    VERIFY_TOKENS = VERIFY_N_LAYER_FACTORS,
+    VERIFY_STRIDE,
+    VERIFY_N_FACTORS,
+};
+
+enum { VERIFY_UNSET = 255 }; // a factor that has no level yet
+
+// What is special about a case's data.
+enum verify_twist {
+    VERIFY_PLAIN,
+    VERIFY_NAN_ROW,     // one row of x is NaN: its output is NaN, its neighbours do not notice
+    VERIFY_INF_ROW,     // one row of x holds an infinity
+    VERIFY_NAN_EXPERT,  // the weights of one expert are NaN: only its tokens notice
+    VERIFY_TIES,        // all rows of the router are equal
+    VERIFY_ONE_EXPERT,  // one expert is everybody's first choice
+    VERIFY_FEW_EXPERTS, // only the first top_k experts get any token
+};
+
+struct verify_case {
+    uint8_t level[VERIFY_N_FACTORS];
+    uint8_t twist; // enum verify_twist
+};
+
+enum { VERIFY_NAME_SIZE = 160 };
+
+uint32_t verify_n_levels(enum verify_factor factor);
+
+// False for cases that are left out: 300 rows and more only up to d_model 64. Factors that are
+// VERIFY_UNSET do not forbid anything.
+bool verify_allowed(const struct verify_case *c);
+
+// "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", and the twist if there is one.
+void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE]);
+
+uint32_t verify_tokens(const struct verify_case *c);
+bool verify_padded(const struct verify_case *c); // rows of x and y are apart
+bool verify_scores(const struct verify_case *c); // the plan is made with scores
+vkmoe_layer_desc verify_layer(const struct verify_case *c);
+
+// The same layer and twist: the same weights and plan serve both.
+bool verify_same_layer(const struct verify_case *a, const struct verify_case *b);
+
+// A number of its own for each layer.
+uint32_t verify_layer_code(const struct verify_case *c);
+
+// ---- sets of cases; cases of one layer are neighbours ------------------------------------------
+
+// Fixed cases with special data. i-th of them; false: there are only i.
+bool verify_special(uint32_t i, struct verify_case *out);
+
+// The product of all factors: turns a case into the next one. false: it was the last. `c` starts
+// as verify_first().
+struct verify_case verify_first(void);
+bool verify_next(struct verify_case *c);
+
+// A pairwise covering set: every two levels of two factors that are allowed together meet in a
+// case. Returns the number of cases, 0 when there is no memory; *out is freed by the caller.
+uint32_t verify_cover(struct verify_case **out);
+
+#endif

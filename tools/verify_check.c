@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT
+#include "verify_check.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define POISON UINT32_C(0x7fc0dead) // a NaN no arithmetic makes
+#define POISON_ID INT32_C(0x7fffffff)
+
+// ---- outputs -----------------------------------------------------------------------------------
+
+bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool padded,
+                           struct verify_outputs *out)
+{
+    size_t rows = (size_t) n_tokens + 1;
+    *out = (struct verify_outputs){
+        .n_tokens = n_tokens,
+        .d_out = desc->d_out,
+        .top_k = desc->top_k,
+        .n_experts = desc->n_experts,
+        .y_stride = desc->d_out + (padded ? 3 : 0),
+    };
+    size_t n_slots = rows * desc->top_k, n_y = rows * out->y_stride + 1;
+    out->size = (n_y + 2 * n_slots + rows * desc->n_experts) * 4;
+    float *at = out->memory = malloc(out->size);
+    if (!at)
+        return false;
+    out->y = at + (padded ? 1 : 0);
+    out->gates = at + n_y;
+    out->scores = out->gates + n_slots;
+    out->ids = (int32_t *) (void *) (out->scores + rows * desc->n_experts);
+    verify_poison(out);
+    return true;
+}
+
+void verify_outputs_finish(struct verify_outputs *outputs)
+{
+    free(outputs->memory);
+    memset(outputs, 0, sizeof *outputs);
+}
+
+void verify_poison(struct verify_outputs *outputs)
+{
+    const uint32_t word = POISON;
+    const int32_t id = POISON_ID;
+    unsigned char *ids = (unsigned char *) outputs->ids;
+    for (unsigned char *p = outputs->memory; p < ids; p += 4)
+        memcpy(p, &word, 4);
+    for (unsigned char *p = ids; p < (unsigned char *) outputs->memory + outputs->size; p += 4)
+        memcpy(p, &id, 4);
+}
+
+static bool is_poison(const float *value)
+{
+    const uint32_t word = POISON;
+    return memcmp(value, &word, 4) == 0;
+}
+
+static bool all_poison(const float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!is_poison(&values[i]))
+            return false;
+    }
+    return true;
+}
+
+bool verify_untouched(const struct verify_outputs *o, uint32_t n_tokens, const char **what)
+{
+    size_t rest = o->n_tokens + 1 - n_tokens;
+    *what = "y between its rows";
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        if (!all_poison(o->y + t * o->y_stride + o->d_out, o->y_stride - o->d_out))
+            return false;
+    }
+    *what = "y behind its last row";
+    if (!all_poison(o->y + n_tokens * o->y_stride, rest * o->y_stride))
+        return false;
+    *what = "gates behind their last row";
+    if (!all_poison(o->gates + (size_t) n_tokens * o->top_k, rest * o->top_k))
+        return false;
+    *what = "scores behind their last row";
+    if (!all_poison(o->scores + (size_t) n_tokens * o->n_experts, rest * o->n_experts))
+        return false;
+    *what = "ids behind their last row";
+    for (size_t i = (size_t) n_tokens * o->top_k; i < (o->n_tokens + (size_t) 1) * o->top_k; i++) {
+        if (o->ids[i] != POISON_ID)
+            return false;
+    }
+    return true;
+}
+
+// ---- bounds of scores --------------------------------------------------------------------------
+
+#define U (FLT_EPSILON / 2) // unit roundoff of f32
+#define ULP FLT_EPSILON
+
+static double gamma_n(double n)
+{
+    return n * U / (1 - n * U);
+}
+
+// Logits in f64, and how far f32 may be from each: d_model products and the bias are d_model + 1
+// terms, so gamma_{d_model+1} * sum|terms|.
+static void logit_bounds(const struct verify_weights *weights, const float *x, double *logits,
+                         double *bounds)
+{
+    const vkmoe_layer_desc *desc = &weights->desc;
+    const float *router = weights->router.weight.data;
+    for (uint32_t e = 0; e < desc->n_experts; e++) {
+        const float *w = router + (size_t) e * desc->d_model;
+        double sum = weights->router.bias ? weights->router.bias[e] : 0, terms = fabs(sum);
+        for (uint32_t i = 0; i < desc->d_model; i++) {
+            double term = (double) x[i] * w[i];
+            sum += term;
+            terms += fabs(term);
+        }
+        logits[e] = sum;
+        bounds[e] = gamma_n(desc->d_model + 1.0) * terms;
+    }
+}
+
+// What Vulkan promises of exp(v) is 3 + 2|v| ulp and of a division 2.5 ulp; forming v loses up to
+// |v| / 2 ulp more.
+static double exp_error(double v)
+{
+    return (3 + 2.5 * fabs(v)) * ULP;
+}
+
+// s_i = exp(l_i - max) / sum. Errors d of the logits move it by at most
+// s_i (1 - s_i) d_i + s_i sum_{j != i} s_j d_j <= 2 s_i max d.
+static void softmax_bounds(uint32_t n, const double *logits, double *bounds)
+{
+    double max = -INFINITY, sum = 0, sum_error = 0, error = 0;
+    for (uint32_t e = 0; e < n; e++) {
+        max = fmax(max, logits[e]);
+        error = fmax(error, bounds[e]);
+    }
+    for (uint32_t e = 0; e < n; e++) {
+        sum += exp(logits[e] - max);
+        sum_error += exp(logits[e] - max) * exp_error(logits[e] - max);
+    }
+    for (uint32_t e = 0; e < n; e++) {
+        double s = exp(logits[e] - max) / sum;
+        double relative = exp_error(logits[e] - max) + sum_error / sum + gamma_n(n) + 2.5 * ULP;
+        bounds[e] = s * (2 * error + relative) + FLT_MIN;
+    }
+}
+
+// s = 1 / (1 + exp(-l)); ds/dl = s (1 - s), also what an error of the exponential meets.
+static void sigmoid_bounds(uint32_t n, const double *logits, double *bounds)
+{
+    for (uint32_t e = 0; e < n; e++) {
+        double s = 1 / (1 + exp(-logits[e]));
+        bounds[e] = s * (1 - s) * (bounds[e] + exp_error(logits[e])) + s * (2.5 * ULP + U) +
+                    FLT_MIN;
+    }
+}
+
+// The sum with the selection bias rounds once, the oracle's result in f32 too.
+static void rank_bounds(const struct verify_weights *weights, const double *logits, double *bounds)
+{
+    const vkmoe_layer_desc *desc = &weights->desc;
+    bool by_logit = desc->rank == VKMOE_RANK_LOGIT;
+    for (uint32_t e = 0; e < desc->n_experts; e++) {
+        double bias = weights->router.selection_bias ? weights->router.selection_bias[e] : 0;
+        double value = by_logit ? fabs(logits[e]) : 1;
+        bounds[e] += 2 * U * (value + fabs(bias));
+    }
+}
+
+void verify_score_bounds(const struct verify_weights *weights, const float *x, size_t stride,
+                         uint32_t n_tokens, double *bounds)
+{
+    const vkmoe_layer_desc *desc = &weights->desc;
+    double logits[1024]; // as many experts as a layer can have
+    for (uint32_t t = 0; t < n_tokens; t++, bounds += desc->n_experts) {
+        logit_bounds(weights, x + t * stride, logits, bounds);
+        if (desc->rank == VKMOE_RANK_SCORE && desc->score == VKMOE_SCORE_SOFTMAX)
+            softmax_bounds(desc->n_experts, logits, bounds);
+        else if (desc->rank == VKMOE_RANK_SCORE)
+            sigmoid_bounds(desc->n_experts, logits, bounds);
+        rank_bounds(weights, logits, bounds);
+    }
+}
+
+// ---- comparison --------------------------------------------------------------------------------
+
+__attribute__((format(printf, 3, 4)))
+static void fail(struct verify_verdict *verdict, enum verify_check check, const char *format, ...)
+{
+    if (!verdict->failed) {
+        va_list args;
+        va_start(args, format);
+        vsnprintf(verdict->text, sizeof verdict->text, format, args);
+        va_end(args);
+    }
+    verdict->failed |= 1u << check;
+}
+
+// Why a row's ids are wrong; NULL: they are right or, then *exempt is set, may differ.
+// Where the device has expert b and the oracle expert a, the device ranked them the other way
+// round, which it may when their scores are no further apart than both can be off.
+static const char *row_ids(const struct verify_outputs *got, const struct verify_outputs *want,
+                           uint32_t t, const double *bounds, bool *exempt, uint32_t *at)
+{
+    const int32_t *a = want->ids + (size_t) t * want->top_k;
+    const int32_t *b = got->ids + (size_t) t * got->top_k;
+    const float *q = want->scores + (size_t) t * want->n_experts;
+    const double *bound = bounds + (size_t) t * want->n_experts;
+    uint64_t seen[16] = {0}; // a bit for each of up to 1024 experts
+    *exempt = false;
+    for (uint32_t k = 0; k < want->top_k; k++) {
+        *at = k;
+        if (b[k] == POISON_ID)
+            return "not written";
+        if (b[k] < 0 || (uint32_t) b[k] >= want->n_experts)
+            return "out of range";
+        if (seen[b[k] / 64] >> (b[k] % 64) & 1)
+            return "twice";
+        seen[b[k] / 64] |= UINT64_C(1) << (b[k] % 64);
+        if (b[k] == a[k])
+            continue;
+        if (!(fabs((double) q[a[k]] - q[b[k]]) <= bound[a[k]] + bound[b[k]]))
+            return "wrong";
+        *exempt = true;
+    }
+    return NULL;
+}
+
+static void compare_ids(const struct verify_outputs *got, const struct verify_outputs *want,
+                        uint32_t n_tokens, const double *bounds, bool *exempt,
+                        struct verify_verdict *verdict)
+{
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        uint32_t k;
+        const char *reason = row_ids(got, want, t, bounds, &exempt[t], &k);
+        verdict->n_exempt += exempt[t];
+        if (reason) {
+            size_t i = (size_t) t * want->top_k + k;
+            size_t score = (size_t) t * want->n_experts + (uint32_t) want->ids[i];
+            fail(verdict, VERIFY_CHECK_IDS,
+                 "ids: row %u place %u is %s: got %d, want %d (score %.9g, bound %.2g)",
+                 (unsigned) t, (unsigned) k, reason, (int) got->ids[i], (int) want->ids[i],
+                 want->scores[score], bounds[score]);
+        }
+    }
+    if (memcmp(got->ids, want->ids, (size_t) n_tokens * want->top_k * sizeof *got->ids) != 0)
+        verdict->changed |= 1u << VERIFY_CHECK_IDS;
+}
+
+// The error of one number, NaN where no error is small enough. NaN answers NaN, an infinity answers
+// the same one.
+static double difference(const float *got, float want)
+{
+    if (is_poison(got))
+        return NAN;
+    if (isnan(want) || isinf(want))
+        return (isnan(want) && isnan(*got)) || *got == want ? 0 : NAN;
+    return isfinite(*got) ? (double) *got - want : NAN;
+}
+
+// Relative L2 of an output with `width` numbers a row, exempt rows left out. The worst number is
+// the one with the largest error, or the first that is no number at all.
+static void compare_l2(const struct verify_outputs *got, const struct verify_outputs *want,
+                       enum verify_check check, uint32_t n_tokens, const bool *exempt,
+                       struct verify_verdict *verdict)
+{
+    bool is_y = check == VERIFY_CHECK_Y;
+    uint32_t width = is_y ? want->d_out : want->top_k;
+    size_t got_stride = is_y ? got->y_stride : width, want_stride = is_y ? want->y_stride : width;
+    const float *got_at = is_y ? got->y : got->gates, *want_at = is_y ? want->y : want->gates;
+    double error2 = 0, norm2 = 0, worst = -1;
+    size_t worst_row = 0, worst_column = 0;
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        for (uint32_t i = 0; i < width; i++) {
+            const float *g = &got_at[t * got_stride + i], w = want_at[t * want_stride + i];
+            double d = difference(g, w);
+            if (memcmp(g, &w, sizeof w) != 0)
+                verdict->changed |= 1u << check;
+            if (exempt[t] && !is_poison(g))
+                continue;
+            error2 += d * d;
+            norm2 += isfinite(w) ? (double) w * w : 0;
+            if (fabs(d) > worst || (isnan(d) && !isnan(worst))) {
+                worst = fabs(d);
+                worst_row = t;
+                worst_column = i;
+            }
+        }
+    }
+    double relative = error2 == 0 ? 0 : sqrt(error2 / norm2);
+    if (relative <= VERIFY_TOLERANCE)
+        return;
+    const float *g = &got_at[worst_row * got_stride + worst_column];
+    fail(verdict, check, "%s: relative L2 %.3g > %.3g; row %zu column %zu: got %.9g%s, want %.9g",
+         is_y ? "y" : "gates", relative, VERIFY_TOLERANCE, worst_row, worst_column, *g,
+         is_poison(g) ? " (not written)" : "",
+         want_at[worst_row * want_stride + worst_column]);
+}
+
+static void compare_scores(const struct verify_outputs *got, const struct verify_outputs *want,
+                           uint32_t n_tokens, const double *bounds,
+                           struct verify_verdict *verdict)
+{
+    size_t n = (size_t) n_tokens * want->n_experts;
+    if (memcmp(got->scores, want->scores, n * sizeof *got->scores) != 0)
+        verdict->changed |= 1u << VERIFY_CHECK_SCORES;
+    for (size_t i = 0; i < n; i++) {
+        double d = difference(&got->scores[i], want->scores[i]);
+        if (d == 0 || fabs(d) <= bounds[i])
+            continue;
+        fail(verdict, VERIFY_CHECK_SCORES,
+             "scores: row %zu expert %zu: got %.9g%s, want %.9g, bound %.2g", i / want->n_experts,
+             i % want->n_experts, got->scores[i],
+             is_poison(&got->scores[i]) ? " (not written)" : "", want->scores[i], bounds[i]);
+        return;
+    }
+}
+
+void verify_compare(const struct verify_outputs *got, const struct verify_outputs *want,
+                    uint32_t n_tokens, const double *bounds, bool with_scores, bool *exempt,
+                    struct verify_verdict *verdict)
+{
+    memset(verdict, 0, sizeof *verdict);
+    compare_ids(got, want, n_tokens, bounds, exempt, verdict);
+    compare_l2(got, want, VERIFY_CHECK_GATES, n_tokens, exempt, verdict);
+    compare_l2(got, want, VERIFY_CHECK_Y, n_tokens, exempt, verdict);
+    if (with_scores)
+        compare_scores(got, want, n_tokens, bounds, verdict);
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Compares what a device wrote with what the oracle wrote.
+#ifndef VERIFY_CHECK_H
+#define VERIFY_CHECK_H
+
+#include "verify_data.h"
+
+enum verify_check {
+    VERIFY_CHECK_IDS,    // equal, but for scores closer than the bound
+    VERIFY_CHECK_GATES,  // relative L2 <= VERIFY_TOLERANCE
+    VERIFY_CHECK_Y,      // relative L2 <= VERIFY_TOLERANCE
+    VERIFY_CHECK_SCORES, // each within its bound
+    VERIFY_N_CHECKS,
+};
+
+#define VERIFY_TOLERANCE 1e-5 // precision `exact`
+
+enum { VERIFY_TEXT_SIZE = 256 };
+
+// Outputs of one run, in one block of memory. Every array has one row more than asked for, which
+// nobody may write, and so has the room between rows of y.
+struct verify_outputs {
+    uint32_t n_tokens, d_out, top_k, n_experts;
+    size_t y_stride;  // in floats
+    float *y;         // (n_tokens + 1, y_stride)
+    int32_t *ids;     // (n_tokens + 1, top_k)
+    float *gates;     // (n_tokens + 1, top_k)
+    float *scores;    // (n_tokens + 1, n_experts)
+    void *memory;     // owned
+    size_t size;
+};
+
+// Poisoned outputs. `padded`: rows of y are apart and begin off any vector's alignment.
+// false: no memory.
+bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool padded,
+                           struct verify_outputs *out);
+void verify_outputs_finish(struct verify_outputs *outputs); // zeroed is fine
+
+// Floats become a NaN with a payload of our own, ids 0x7fffffff.
+void verify_poison(struct verify_outputs *outputs);
+
+// False when something outside the first n_tokens rows of y, ids, gates and scores is not poison
+// any more, or outside row ends of y; `what` names it.
+bool verify_untouched(const struct verify_outputs *outputs, uint32_t n_tokens, const char **what);
+
+// How far f32 arithmetic may take each score from its exact value: (n_tokens, n_experts), the f32
+// rounding of the oracle's own included.
+//   x (n_tokens, d_model), `stride` floats from row to row
+void verify_score_bounds(const struct verify_weights *weights, const float *x, size_t stride,
+                         uint32_t n_tokens, double *bounds);
+
+struct verify_verdict {
+    uint32_t failed;             // bit i: check i
+    uint32_t changed;            // bit i: an output of check i has other bits than the oracle's
+    uint32_t n_exempt;           // rows with other ids whose scores are closer than the bounds
+    char text[VERIFY_TEXT_SIZE]; // of the first failed check
+};
+
+// Compares the first n_tokens rows.
+//   exempt  (n_tokens) out: rows left out of gates and y
+//   with_scores  got has scores; the oracle always has
+void verify_compare(const struct verify_outputs *got, const struct verify_outputs *want,
+                    uint32_t n_tokens, const double *bounds, bool with_scores, bool *exempt,
+                    struct verify_verdict *verdict);
+
+#endif

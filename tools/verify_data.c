@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+// x and weights are close to N(0, 1), weights times 1 / sqrt(fan in), so that values all through a
+// layer are of order 1. Number i of tensor p is Philox4x32-10 of (i, p, layer code), key `seed`.
+#include "verify_data.h"
+
+#include "rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+// `part` of a number: which tensor.
+enum part {
+    PART_ROUTER,
+    PART_ROUTER_BIAS,
+    PART_SELECTION_BIAS,
+    PART_SHARED_GATE,
+    PART_EXPERT, // PARTS_PER_EXPERT for each expert, the shared one last
+    PARTS_PER_EXPERT = 6,
+    PART_X_BIT = 1 << 30, // with the token count: every run has its own x
+};
+
+#define BIAS_SCALE 0.5f
+#define FAR 30.0f // a logit nobody else comes near
+
+struct source {
+    uint64_t seed;
+    uint32_t layer_code;
+    bool positive; // all numbers
+    bool whole;    // whole numbers, whose sums are exact in any order
+};
+
+// Where one number makes up a row, signed terms can cancel to nothing, and no relative promise
+// holds for nothing.
+static struct source case_source(const struct verify_case *c, uint64_t seed)
+{
+    vkmoe_layer_desc desc = verify_layer(c);
+    return (struct source){
+        .seed = seed,
+        .layer_code = verify_layer_code(c),
+        .positive = desc.d_model == 1 || desc.d_out == 1,
+        .whole = c->twist == VERIFY_TIES,
+    };
+}
+
+static float draw(const struct source *source, uint32_t part, uint64_t i)
+{
+    float value = rng_normal(source->seed, source->layer_code, part, i);
+    return source->positive ? fabsf(value) : value;
+}
+
+// Weights are made in an arena. The first pass has no memory yet and only adds up the size.
+struct arena {
+    unsigned char *base; // NULL in the first pass
+    size_t used;
+};
+
+static void *take(struct arena *arena, size_t size)
+{
+    void *at = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (size + 15) / 16 * 16;
+    return at;
+}
+
+static float *make_array(struct arena *arena, const struct source *source, uint32_t part, size_t n,
+                         float scale)
+{
+    float *out = take(arena, n * sizeof *out);
+    for (size_t i = 0; out && i < n; i++)
+        out[i] = scale * draw(source, part, i);
+    return out;
+}
+
+static float *make_matrix(struct arena *arena, const struct source *source, uint32_t part,
+                          uint32_t n_rows, uint32_t width)
+{
+    return make_array(arena, source, part, (size_t) n_rows * width, 1.0f / sqrtf((float) width));
+}
+
+// An expert whose f32 numbers are all made; `up` becomes its stored type in place.
+static void make_expert(struct arena *arena, const struct source *source,
+                        const vkmoe_layer_desc *desc, uint32_t index, uint32_t d_ff,
+                        vkmoe_expert_tensors *out)
+{
+    uint32_t part = PART_EXPERT + PARTS_PER_EXPERT * index;
+    size_t n_in = (size_t) d_ff * desc->d_model;
+    vkmoe_expert_tensors tensors = {{0}};
+    if (desc->gated)
+        tensors.gate.data = make_matrix(arena, source, part, d_ff, desc->d_model);
+    float *up = make_matrix(arena, source, part + 1, d_ff, desc->d_model);
+    tensors.down.data = make_matrix(arena, source, part + 2, desc->d_out, d_ff);
+    if (desc->gate_bias)
+        tensors.gate_bias = make_array(arena, source, part + 3, d_ff, BIAS_SCALE);
+    if (desc->up_bias)
+        tensors.up_bias = make_array(arena, source, part + 4, d_ff, BIAS_SCALE);
+    if (desc->down_bias)
+        tensors.down_bias = make_array(arena, source, part + 5, desc->d_out, BIAS_SCALE);
+
+    unsigned char *stored = take(arena, n_in * sizeof(float));
+    tensors.up.type = desc->in_type;
+    tensors.up.data = stored;
+    if (!arena->base)
+        return;
+    vkmoe_dtype_convert(desc->in_type, up, n_in, stored);
+    *out = tensors;
+}
+
+static void make_all(struct arena *arena, const struct source *source, struct verify_weights *out)
+{
+    const vkmoe_layer_desc *desc = &out->desc;
+    uint32_t n = desc->n_experts;
+    out->experts = take(arena, n * sizeof *out->experts);
+    vkmoe_router_tensors router = {{0}};
+    router.weight.data = make_matrix(arena, source, PART_ROUTER, n, desc->d_model);
+    if (desc->router_bias)
+        router.bias = make_array(arena, source, PART_ROUTER_BIAS, n, BIAS_SCALE);
+    // About as large as the scores, so that both decide.
+    float selection_scale = desc->score == VKMOE_SCORE_SOFTMAX ? 1.0f / (float) n : 0.25f;
+    if (desc->selection_bias)
+        router.selection_bias = make_array(arena, source, PART_SELECTION_BIAS, n, selection_scale);
+    if (desc->d_shared_ff && desc->shared_gate == VKMOE_SHARED_SIGMOID)
+        router.shared_gate = make_matrix(arena, source, PART_SHARED_GATE, 1, desc->d_model);
+    out->router = router;
+    for (uint32_t e = 0; e < n; e++)
+        make_expert(arena, source, desc, e, desc->d_ff, out->experts ? &out->experts[e] : NULL);
+    if (desc->d_shared_ff)
+        make_expert(arena, source, desc, n, desc->d_shared_ff, &out->shared);
+}
+
+static void fill(const void *array, size_t n, float value)
+{
+    float *out = (float *) array;
+    for (size_t i = 0; out && i < n; i++)
+        out[i] = value;
+}
+
+static void twist_weights(enum verify_twist twist, struct verify_weights *weights)
+{
+    const vkmoe_layer_desc *desc = &weights->desc;
+    uint32_t n = desc->n_experts, d = desc->d_model;
+    float *router = (float *) weights->router.weight.data;
+    switch (twist) {
+    case VERIFY_PLAIN:
+    case VERIFY_NAN_ROW:
+    case VERIFY_INF_ROW:
+        return;
+    case VERIFY_NAN_EXPERT:
+        fill(weights->experts[0].gate.data, desc->gated ? (size_t) desc->d_ff * d : 0, NAN);
+        fill(weights->experts[0].down.data, (size_t) desc->d_out * desc->d_ff, NAN);
+        return;
+    case VERIFY_TIES:
+        for (uint32_t i = 0; i < d; i++)
+            router[i] = rintf(3.0f * sqrtf((float) d) * router[i]) / 16.0f;
+        for (uint32_t e = 1; e < n; e++)
+            memcpy(router + (size_t) e * d, router, d * sizeof *router);
+        fill(weights->router.bias, n, 0.25f);
+        fill(weights->router.selection_bias, n, 0.25f);
+        return;
+    case VERIFY_ONE_EXPERT:
+        router[(size_t) (n / 2) * d] = FAR;
+        return;
+    case VERIFY_FEW_EXPERTS:
+        for (uint32_t e = desc->top_k; e < n; e++)
+            router[(size_t) e * d] = -FAR;
+        return;
+    }
+}
+
+bool verify_weights_create(const struct verify_case *c, uint64_t seed, struct verify_weights *out)
+{
+    struct source source = case_source(c, seed);
+    memset(out, 0, sizeof *out);
+    out->desc = verify_layer(c);
+    struct arena arena = {NULL, 0};
+    make_all(&arena, &source, out);
+    out->memory = arena.base = aligned_alloc(64, (arena.used + 63) / 64 * 64);
+    if (!arena.base)
+        return false;
+    arena.used = 0;
+    make_all(&arena, &source, out);
+    twist_weights(c->twist, out);
+    return true;
+}
+
+void verify_weights_finish(struct verify_weights *weights)
+{
+    free(weights->memory);
+    memset(weights, 0, sizeof *weights);
+}
+
+void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride)
+{
+    struct source source = case_source(c, seed);
+    uint32_t n_tokens = verify_tokens(c), d = verify_layer(c).d_model, odd_row = n_tokens / 2;
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        float *row = x + t * stride;
+        for (uint32_t i = 0; i < d; i++) {
+            float value = draw(&source, PART_X_BIT | n_tokens, (uint64_t) t * d + i);
+            row[i] = source.whole ? rintf(4.0f * value) / 4.0f : value;
+        }
+        if (c->twist == VERIFY_ONE_EXPERT || c->twist == VERIFY_FEW_EXPERTS)
+            row[0] = 1.0f; // the column of FAR
+        else if (c->twist == VERIFY_INF_ROW && t == odd_row)
+            row[0] = INFINITY;
+        else if (c->twist == VERIFY_NAN_ROW && t == odd_row)
+            fill(row, d, NAN);
+    }
+}
+
+// ---- perturbations -----------------------------------------------------------------------------
+
+static size_t row_size(const vkmoe_tensor *tensor, uint32_t width)
+{
+    return (size_t) width * (tensor->type == VKMOE_F32 ? 4 : 2);
+}
+
+static void swap_rows(const vkmoe_tensor *tensor, uint32_t a, uint32_t b, uint32_t width)
+{
+    size_t size = row_size(tensor, width);
+    unsigned char *p = (unsigned char *) tensor->data + a * size;
+    unsigned char *q = (unsigned char *) tensor->data + b * size;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = p[i];
+        p[i] = q[i];
+        q[i] = byte;
+    }
+}
+
+// Flips sign bits: the highest of each element's last byte, little-endian.
+static void negate_row(const vkmoe_tensor *tensor, uint32_t row, uint32_t width)
+{
+    size_t size = row_size(tensor, width), element = size / width;
+    unsigned char *p = (unsigned char *) tensor->data + row * size;
+    for (uint32_t i = 0; i < width; i++)
+        p[(i + 1) * element - 1] ^= 0x80;
+}
+
+bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,
+                    uint32_t expert)
+{
+    const vkmoe_layer_desc *desc = &weights->desc;
+    const vkmoe_expert_tensors *e = &weights->experts[expert];
+    const vkmoe_tensor *router = &weights->router.weight;
+    switch (perturbation) {
+    case VERIFY_SWAP_DOWN:
+        if (desc->d_out < 2)
+            return false;
+        swap_rows(&e->down, 0, 1, desc->d_ff);
+        return true;
+    case VERIFY_SWAP_UP:
+        if (desc->d_ff < 2)
+            return false;
+        swap_rows(&e->up, 0, 1, desc->d_model);
+        return true;
+    case VERIFY_NEGATE_UP:
+        negate_row(&e->up, 0, desc->d_model);
+        return true;
+    case VERIFY_NEGATE_DOWN:
+        negate_row(&e->down, 0, desc->d_ff);
+        return true;
+    case VERIFY_SWAP_ROUTER:
+        if (desc->n_experts < 2)
+            return false;
+        swap_rows(router, expert, expert + 1 < desc->n_experts ? expert + 1 : expert - 1,
+                  desc->d_model);
+        return true;
+    case VERIFY_NEGATE_ROUTER:
+        negate_row(router, expert, desc->d_model);
+        return true;
+    case VERIFY_N_PERTURBATIONS:
+        break;
+    }
+    return false;
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// The numbers of a case: random weights and inputs, each a pure function of the seed and of the
+// case's name, and the perturbations of the negative controls.
+#ifndef VERIFY_DATA_H
+#define VERIFY_DATA_H
+
+#include "verify_cases.h"
+
+// A layer's weights on the host. Tensors whose place stores 16-bit types are given in both ways the
+// library takes: `up` in its stored type, the others as f32 that packing rounds.
+struct verify_weights {
+    vkmoe_layer_desc desc;
+    vkmoe_router_tensors router;
+    vkmoe_expert_tensors *experts; // (n_experts)
+    vkmoe_expert_tensors shared;
+    void *memory; // owned; all of the above points into it
+};
+
+// false: no memory.
+bool verify_weights_create(const struct verify_case *c, uint64_t seed, struct verify_weights *out);
+void verify_weights_finish(struct verify_weights *weights); // zeroed is fine
+
+// Fills x (n_tokens rows, `stride` floats apart). What lies between rows is left alone.
+void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride);
+
+// Changes of one weight row, or of two neighbours, of one expert. Done twice, each is undone.
+enum verify_perturbation {
+    VERIFY_SWAP_DOWN, // rows 0 and 1 of W_down
+    VERIFY_SWAP_UP,
+    VERIFY_NEGATE_UP, // row 0 of W_up
+    VERIFY_NEGATE_DOWN,
+    VERIFY_SWAP_ROUTER,   // the expert's router row and its neighbour's
+    VERIFY_NEGATE_ROUTER, // the expert's router row
+    VERIFY_N_PERTURBATIONS,
+};
+
+// false: the layer has no such rows, nothing was changed.
+bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,
+                    uint32_t expert);
+
+#endif

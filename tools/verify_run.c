@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+#include "verify_run.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+__attribute__((format(printf, 2, 3)))
+static bool fail(struct verify_result *result, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(result->reason, sizeof result->reason, format, args);
+    va_end(args);
+    result->outcome = VERIFY_FAILED;
+    return false;
+}
+
+// ---- a layer on both sides ---------------------------------------------------------------------
+
+static enum vkmoe_status create_weights(vkmoe_context *context, const struct verify_weights *data,
+                                        vkmoe_weights **out)
+{
+    vkmoe_weights_desc desc = vkmoe_weights_desc_init();
+    desc.layer = &data->desc;
+    desc.router = &data->router;
+    desc.experts = data->experts;
+    desc.shared = data->desc.d_shared_ff ? &data->shared : NULL;
+    return vkmoe_weights_create(context, &desc, out);
+}
+
+static enum vkmoe_status open_side(struct verify_side *side, vkmoe_context *context,
+                                   const struct verify_weights *data, uint32_t max_tokens,
+                                   bool scores)
+{
+    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
+    desc.layer = &data->desc;
+    desc.max_tokens = max_tokens;
+    desc.scores = scores;
+    side->context = context;
+    enum vkmoe_status status = create_weights(context, data, &side->weights);
+    if (status == VKMOE_OK)
+        status = vkmoe_plan_create(context, &desc, &side->plan);
+    if (status == VKMOE_OK)
+        status = vkmoe_bind_create(side->plan, side->weights, NULL, &side->bind);
+    return status;
+}
+
+static void close_side(struct verify_side *side)
+{
+    vkmoe_bind_destroy(side->bind);
+    vkmoe_plan_destroy(side->plan);
+    vkmoe_weights_destroy(side->weights);
+}
+
+bool verify_open(const struct verify_session *session, const struct verify_case *c,
+                 uint32_t max_tokens, struct verify_subject *out, struct verify_result *result)
+{
+    memset(out, 0, sizeof *out);
+    memset(result, 0, sizeof *result);
+    out->session = session;
+    if (!verify_weights_create(c, session->seed, &out->data))
+        return fail(result, "no memory for the weights");
+    if (open_side(&out->oracle, session->oracle, &out->data, max_tokens, true) != VKMOE_OK) {
+        fail(result, "oracle: %s", vkmoe_error_text());
+        goto fail;
+    }
+    enum vkmoe_status status =
+        open_side(&out->device, session->device, &out->data, max_tokens, verify_scores(c));
+    if (status == VKMOE_OK)
+        return true;
+    fail(result, "%s", vkmoe_error_text());
+    if (status == VKMOE_E_UNSUPPORTED)
+        result->outcome = VERIFY_SKIPPED;
+
+fail:
+    verify_close(out);
+    return false;
+}
+
+void verify_close(struct verify_subject *subject)
+{
+    close_side(&subject->device);
+    close_side(&subject->oracle);
+    verify_weights_finish(&subject->data);
+    memset(subject, 0, sizeof *subject);
+}
+
+// ---- one case ----------------------------------------------------------------------------------
+
+struct job {
+    struct verify_subject *subject;
+    struct verify_result *result;
+    uint32_t n_tokens;
+    bool with_scores;
+    float *x;
+    size_t x_stride; // in floats
+    struct verify_outputs got, again, want, control;
+    double *bounds; // (n_tokens, n_experts)
+    bool *exempt;   // (n_tokens), of the first comparison
+    bool *scratch;  // (n_tokens), of the others
+};
+
+static bool create_job(struct job *job, const struct verify_case *c)
+{
+    const vkmoe_layer_desc *desc = &job->subject->data.desc;
+    bool padded = verify_padded(c);
+    size_t n = job->n_tokens;
+    job->x_stride = desc->d_model + (padded ? 5 : 0);
+    job->x = malloc((n + 1) * job->x_stride * sizeof *job->x);
+    job->bounds = calloc(n * desc->n_experts + 1, sizeof *job->bounds);
+    job->exempt = calloc(2 * n + 1, sizeof *job->exempt);
+    if (!job->x || !job->bounds || !job->exempt ||
+        !verify_outputs_create(desc, job->n_tokens, padded, &job->got) ||
+        !verify_outputs_create(desc, job->n_tokens, padded, &job->again) ||
+        !verify_outputs_create(desc, job->n_tokens, false, &job->want) ||
+        !verify_outputs_create(desc, job->n_tokens, false, &job->control))
+        return fail(job->result, "no memory for the case");
+    job->scratch = job->exempt + n;
+    // What is between the rows of x must not matter.
+    for (size_t i = 0; i < (n + 1) * job->x_stride; i++)
+        job->x[i] = NAN;
+    verify_fill_x(c, job->subject->session->seed, job->x, job->x_stride);
+    verify_score_bounds(&job->subject->data, job->x, job->x_stride, job->n_tokens, job->bounds);
+    return true;
+}
+
+static void finish_job(struct job *job)
+{
+    free(job->x);
+    free(job->bounds);
+    free(job->exempt);
+    verify_outputs_finish(&job->got);
+    verify_outputs_finish(&job->again);
+    verify_outputs_finish(&job->want);
+    verify_outputs_finish(&job->control);
+}
+
+// Runs n_tokens rows into poisoned outputs.
+static bool run_bind(struct job *job, vkmoe_bind *bind, const char *name, uint32_t n_tokens,
+                     bool y_only, bool with_scores, struct verify_outputs *out)
+{
+    verify_poison(out);
+    vkmoe_io io = vkmoe_io_init();
+    io.x = job->x;
+    io.x_stride = job->x_stride * sizeof *job->x;
+    io.y = out->y;
+    io.y_stride = out->y_stride * sizeof *out->y;
+    io.ids = y_only ? NULL : out->ids;
+    io.gates = y_only ? NULL : out->gates;
+    io.scores = with_scores ? out->scores : NULL;
+    if (vkmoe_run(bind, n_tokens, &io) != VKMOE_OK)
+        return fail(job->result, "%s: %s", name, vkmoe_error_text());
+    const char *what;
+    if (!verify_untouched(out, n_tokens, &what))
+        return fail(job->result, "%s: wrote to %s", name, what);
+    return true;
+}
+
+static bool check_outputs(struct job *job)
+{
+    struct verify_subject *subject = job->subject;
+    struct verify_verdict verdict;
+    if (!run_bind(job, subject->oracle.bind, "oracle", job->n_tokens, false, true, &job->want) ||
+        !run_bind(job, subject->device.bind, "run", job->n_tokens, false, job->with_scores,
+                  &job->got))
+        return false;
+    verify_compare(&job->got, &job->want, job->n_tokens, job->bounds, job->with_scores,
+                   job->exempt, &verdict);
+    job->result->n_exempt = verdict.n_exempt;
+    return !verdict.failed || fail(job->result, "%s", verdict.text);
+}
+
+static bool check_repeat(struct job *job)
+{
+    if (!run_bind(job, job->subject->device.bind, "second run", job->n_tokens, true, false,
+                  &job->again))
+        return false;
+    for (uint32_t t = 0; t < job->n_tokens; t++) {
+        const float *a = job->got.y + t * job->got.y_stride;
+        const float *b = job->again.y + t * job->again.y_stride;
+        for (uint32_t i = 0; i < job->got.d_out; i++) {
+            if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+                return fail(job->result, "second run: row %u column %u is %.9g, was %.9g",
+                            (unsigned) t, (unsigned) i, b[i], a[i]);
+        }
+    }
+    return true;
+}
+
+static bool check_half(struct job *job)
+{
+    uint32_t n = job->n_tokens / 2;
+    struct verify_verdict verdict;
+    if (!run_bind(job, job->subject->device.bind, "half", n, false, job->with_scores, &job->again))
+        return false;
+    verify_compare(&job->again, &job->want, n, job->bounds, job->with_scores, job->scratch,
+                   &verdict);
+    return !verdict.failed || fail(job->result, "first %u rows alone: %s", (unsigned) n,
+                                   verdict.text);
+}
+
+// ---- negative controls -------------------------------------------------------------------------
+
+#define IDS (1u << VERIFY_CHECK_IDS)
+#define GATES (1u << VERIFY_CHECK_GATES)
+#define Y (1u << VERIFY_CHECK_Y)
+#define SCORES (1u << VERIFY_CHECK_SCORES)
+
+// In the order they are tried, and the checks each stands for.
+static const struct {
+    enum verify_perturbation perturbation;
+    uint32_t checks;
+} controls[] = {
+    {VERIFY_SWAP_DOWN, Y},
+    {VERIFY_SWAP_ROUTER, IDS | SCORES},
+    {VERIFY_NEGATE_ROUTER, IDS | SCORES | GATES},
+    {VERIFY_SWAP_UP, Y},
+    {VERIFY_NEGATE_UP, Y},
+    {VERIFY_NEGATE_DOWN, Y},
+};
+
+static const char *const check_names[] = {
+    [VERIFY_CHECK_IDS] = "ids",
+    [VERIFY_CHECK_GATES] = "gates",
+    [VERIFY_CHECK_Y] = "y",
+    [VERIFY_CHECK_SCORES] = "scores",
+};
+
+// The first choice of the first row whose y is a number.
+static uint32_t choose_expert(const struct job *job)
+{
+    for (uint32_t t = 0; t < job->n_tokens; t++) {
+        if (!job->exempt[t] && isfinite(job->want.y[t * job->want.y_stride]))
+            return (uint32_t) job->want.ids[(size_t) t * job->want.top_k];
+    }
+    return 0;
+}
+
+// The oracle on perturbed weights, into job->control. *exists: the layer has such rows.
+static bool run_perturbed(struct job *job, enum verify_perturbation perturbation, uint32_t expert,
+                          bool *exists)
+{
+    struct verify_subject *subject = job->subject;
+    struct verify_side *oracle = &subject->oracle;
+    vkmoe_weights *weights = NULL;
+    vkmoe_bind *bind = NULL;
+    *exists = verify_perturb(&subject->data, perturbation, expert);
+    if (!*exists)
+        return true;
+    enum vkmoe_status status = create_weights(oracle->context, &subject->data, &weights);
+    verify_perturb(&subject->data, perturbation, expert); // back
+    if (status == VKMOE_OK)
+        status = vkmoe_bind_create(oracle->plan, weights, NULL, &bind);
+    bool ok = status == VKMOE_OK ? run_bind(job, bind, "control", job->n_tokens, false, true,
+                                            &job->control)
+                                 : fail(job->result, "control: %s", vkmoe_error_text());
+    vkmoe_bind_destroy(bind);
+    vkmoe_weights_destroy(weights);
+    return ok;
+}
+
+// Every check must fail for one of its perturbations. Where none of them moves the oracle's own
+// output by a single bit (the gate weight of the only expert is 1 whatever the weights) there is
+// nothing to see; that cannot be so for y.
+static bool check_controls(struct job *job)
+{
+    uint32_t wanted = IDS | GATES | Y | (job->with_scores ? SCORES : 0), caught = 0, moved = 0;
+    uint32_t expert = choose_expert(job);
+    for (size_t i = 0; i < sizeof controls / sizeof *controls && (wanted & ~caught); i++) {
+        uint32_t checks = controls[i].checks & wanted & ~caught;
+        bool exists;
+        if (!checks)
+            continue;
+        if (!run_perturbed(job, controls[i].perturbation, expert, &exists))
+            return false;
+        if (!exists)
+            continue;
+        struct verify_verdict device, oracle;
+        verify_compare(&job->got, &job->control, job->n_tokens, job->bounds, job->with_scores,
+                       job->scratch, &device);
+        verify_compare(&job->want, &job->control, job->n_tokens, job->bounds, true, job->scratch,
+                       &oracle);
+        caught |= device.failed & checks;
+        moved |= oracle.changed & checks;
+    }
+    for (uint32_t check = 0; check < VERIFY_N_CHECKS; check++) {
+        uint32_t bit = 1u << check;
+        if ((wanted & ~caught & bit) && (bit == Y || (moved & bit)))
+            return fail(job->result, "check of %s cannot fail: it passes on other weights",
+                        check_names[check]);
+    }
+    job->result->uncontrolled = wanted & ~caught;
+    return true;
+}
+
+void verify_run(struct verify_subject *subject, const struct verify_case *c,
+                struct verify_result *result)
+{
+    struct job job = {
+        .subject = subject,
+        .result = result,
+        .n_tokens = verify_tokens(c),
+        .with_scores = verify_scores(c),
+    };
+    memset(result, 0, sizeof *result);
+    result->uncontrolled = job.n_tokens == 0 ? IDS | GATES | Y | SCORES : 0;
+    if (create_job(&job, c) && check_outputs(&job) && check_repeat(&job) && check_half(&job) &&
+        job.n_tokens > 0)
+        check_controls(&job);
+    finish_job(&job);
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// One layer on a device and on the oracle, and its cases run and compared.
+#ifndef VERIFY_RUN_H
+#define VERIFY_RUN_H
+
+#include "verify_check.h"
+
+// Where cases run. Borrowed contexts.
+struct verify_session {
+    vkmoe_context *device;
+    vkmoe_context *oracle;
+    uint64_t seed;
+};
+
+enum verify_outcome { VERIFY_PASSED, VERIFY_FAILED, VERIFY_SKIPPED };
+
+struct verify_result {
+    enum verify_outcome outcome;
+    char reason[VERIFY_TEXT_SIZE + 64]; // empty when passed
+    uint32_t n_exempt;     // rows left out of gates and y, see verify_compare
+    uint32_t uncontrolled; // bit i: no changed weight row moves what check i looks at
+};
+
+// A layer made ready on one context.
+struct verify_side {
+    vkmoe_context *context;
+    vkmoe_weights *weights;
+    vkmoe_plan *plan;
+    vkmoe_bind *bind;
+};
+
+struct verify_subject {
+    const struct verify_session *session;
+    struct verify_weights data;
+    struct verify_side device, oracle;
+};
+
+// Makes the layer of `c` ready on both sides, for runs of up to max_tokens rows. false: `result`
+// says why; skipped exactly when the device refuses the layer with VKMOE_E_UNSUPPORTED.
+bool verify_open(const struct verify_session *session, const struct verify_case *c,
+                 uint32_t max_tokens, struct verify_subject *out, struct verify_result *result);
+void verify_close(struct verify_subject *subject); // zeroed is fine
+
+// Runs one case of the subject's layer:
+//   - the device against the oracle, every output poisoned before;
+//   - a second run, without ids and gates, gives the same bits;
+//   - the first half of the rows alone still agrees with the oracle;
+//   - the controls: with a weight row of the oracle changed, each check must fail.
+void verify_run(struct verify_subject *subject, const struct verify_case *c,
+                struct verify_result *result);
+
+#endif
