@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+// What the kernel tests share: the levels and weight types to go through, and random data.
+#ifndef KERNELS_TEST_H
+#define KERNELS_TEST_H
+
+#include "cpu/kernels.h"
+
+#include <vkmoe/vkmoe.h>
+
+struct kernels_options {
+    uint64_t seed;
+    const char *isa; // only this level, or NULL
+};
+
+// A kernel under test.
+struct kernel {
+    enum cpu_isa isa;
+    enum vkmoe_dtype type;
+    cpu_panel_fn *panel;
+};
+
+enum { MAX_KERNELS = CPU_N_ISAS * CPU_N_WEIGHTS };
+
+// Every kernel this machine can run and the options allow; returns their number.
+uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS]);
+
+// Random numbers that depend on the state alone.
+uint64_t random_bits(uint64_t *state);
+float random_value(uint64_t *state); // in (-1, 1), mantissas full
+
+// Aligned memory for kernels, or the program ends.
+void *aligned_memory(size_t size);
+
+int run_panel_tests(const struct kernels_options *options); // number of failed tests
+int run_bench(const struct kernels_options *options);       // exit code
+int bench_layer(const struct kernels_options *options);     // exit code
+double seconds(void); // monotonic
+
+#endif

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+// Every kernel of every level this machine has: against exact sums, or timed with --bench.
+#include "kernels_test.h"
+
+#include "base/bits.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t random_bits(uint64_t *state)
+{
+    // splitmix64
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+float random_value(uint64_t *state)
+{
+    int32_t v = (int32_t) (random_bits(state) >> 32);
+    return ldexpf((float) v, -31);
+}
+
+double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
+
+void *aligned_memory(size_t size)
+{
+    void *memory = aligned_alloc(64, (size_t) moe_align_up(size, 64));
+    if (!memory) {
+        fprintf(stderr, "no memory: %zu bytes\n", size);
+        exit(1);
+    }
+    return memory;
+}
+
+uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS])
+{
+    struct cpu_id id = moe_cpu_id();
+    uint32_t levels = moe_cpu_levels(moe_cpu_features(&id)), n = 0;
+    for (uint32_t i = 0; i < CPU_N_ISAS; i++) {
+        struct cpu_kernels table = {0};
+        if (!(levels & 1u << i))
+            continue;
+        if (options->isa && strcmp(options->isa, moe_cpu_isa_name((enum cpu_isa) i)) != 0)
+            continue;
+        moe_cpu_kernels_init(&table, (enum cpu_isa) i);
+        for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
+            out[n++] = (struct kernel){(enum cpu_isa) i, (enum vkmoe_dtype) type,
+                                       table.panel[type]};
+    }
+    return n;
+}
+
+static int usage(void)
+{
+    fputs("usage: kernels [--bench] [--isa LEVEL] [--seed N]\n", stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct kernels_options options = {.seed = 1};
+    bool bench = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--bench") == 0)
+            bench = true;
+        else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
+            options.isa = argv[++i];
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            options.seed = strtoull(argv[++i], NULL, 10);
+        else
+            return usage();
+    }
+    struct kernel kernels[MAX_KERNELS];
+    if (list_kernels(&options, kernels) == 0) {
+        fprintf(stderr, "skip: this machine or build has no level \"%s\"\n", options.isa);
+        return 77;
+    }
+    if (bench)
+        return run_bench(&options);
+    return run_panel_tests(&options) != 0;
+}
