@@ -53,16 +53,16 @@ missing() {
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null 2>&1; then
-        sudo "$@"
     else
-        die "installing needs root and there is no sudo; as root, run: $*"
+        sudo "$@"
     fi
 }
 
 apt_install() {
     say "installing: $*"
-    as_root apt-get update -q >&2 || die "apt-get update failed"
+    [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 ||
+        die "that needs root and there is no sudo; as root, run: apt-get install $*"
+    as_root apt-get update -q >&2 || die 'apt-get update failed'
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q \
         --no-install-recommends "$@" >&2 || die "apt-get could not install: $*"
 }
