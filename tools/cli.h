@@ -88,6 +88,16 @@ int cli_usage(const struct cli_spec *spec, const char *format, ...);
 
 // ---- running ---------------------------------------------------------------------------------
 
+// Jumps to the function's one `fail:` label when `expr` fails. Needs a variable `status`.
+#define CLI_TRY(expr)                                                                              \
+    do {                                                                                           \
+        if ((status = (expr)) != VKMOE_OK)                                                         \
+            goto fail;                                                                             \
+    } while (0)
+
+// Zeroed memory for n rows of `width` elements, at `*out`; free() it.
+enum vkmoe_status cli_alloc(size_t n, size_t width, size_t element_size, void *out);
+
 // Prints a message as an error on stderr.
 __attribute__((format(printf, 1, 2)))
 void cli_error(const char *format, ...);

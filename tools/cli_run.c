@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,19 @@ int cli_fail(enum vkmoe_status status)
         return CLI_INTERRUPTED;
     cli_error("%s", vkmoe_error_text());
     return status == VKMOE_E_NO_DEVICE ? CLI_NO_DEVICE : CLI_FAILED;
+}
+
+enum vkmoe_status cli_alloc(size_t n, size_t width, size_t element_size, void *out)
+{
+    size_t row;
+    void *memory = __builtin_mul_overflow(width, element_size, &row) ? NULL : calloc(n, row + 1);
+    memcpy(out, &memory, sizeof memory);
+    if (memory)
+        return VKMOE_OK;
+    char text[128];
+    snprintf(text, sizeof text, "no memory for %zu rows of %zu elements", n, width);
+    vkmoe_error_set(text);
+    return VKMOE_E_MEMORY;
 }
 
 static void print_log(void *user, enum vkmoe_log_level level, const char *text)

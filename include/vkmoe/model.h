@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+// vkmoe models: files with whole models in them, data sets, and how good a model is.
+// The rules of vkmoe.h hold here too. This part is the library libvkmoe-model.
+//
+//     vkmoe_model *model;  vkmoe_session *session;
+//     vkmoe_model_open(NULL, "digits-moe.safetensors", &model);
+//     vkmoe_session_create(context, model, NULL, &session);
+//     vkmoe_session_run(session, n_rows, &io);
+//
+// A model file is a safetensors file whose __metadata__ has `format` = "vkmoe-model/1" and a JSON
+// text, `config`. Keys without a default are needed; unknown keys are errors.
+//
+//     format    "vkmoe-model/1"; may be left out
+//     task      "classify" | "regress"
+//     classes   names of the classes, in the order of the outputs; classify only
+//     input     kind        "none" | "standardize": (x - mean) / std, tensors input.mean, input.std
+//                           | "minmax": (x - min) / (max - min), tensors input.min, input.max
+//               n_features
+//     layers[]  kind        "moe"
+//               d_in, d_ff, d_out (d_in), n_experts, top_k
+//               router      score           "softmax" | "sigmoid"
+//                           order           "score_then_topk" | "topk_then_score" (the score of the
+//                                           selected logits alone)
+//                           renormalize     (false) gate weights are divided by their sum + eps
+//                           eps             (0) needs renormalize
+//                           routed_scale    (1)
+//                           bias            (false) added to the logits
+//                           selection_bias  (false) added for the selection only
+//               expert      gated           (false) h = act(gate x) * (up x), else h = act(up x)
+//                           activation, output_activation ("none")
+//                                           "none" "silu" "gelu_erf" "gelu_tanh" "relu" "relu2"
+//                                           "sigmoid" "tanh"
+//                           bias            (false) of gate, up and down
+//               shared      an expert that every row uses; left out: none
+//                           d_ff
+//                           gate            ("none") | "sigmoid"
+//               combine     ("weighted_sum")
+//     head      "softmax" | "sigmoid" for classify, "identity" | "sigmoid" for regress
+//
+// Tensors of layer N, in F32, F16 or BF16; gate and up have one type, down may have another:
+//
+//     layers.N.router.weight (n_experts, d_in)   .router.bias, .router.selection_bias (n_experts)
+//     layers.N.experts.gate.weight, .experts.up.weight (n_experts, d_ff, d_in)
+//     layers.N.experts.gate.bias, .experts.up.bias (n_experts, d_ff)
+//     layers.N.experts.down.weight (n_experts, d_out, d_ff)   .bias (n_experts, d_out)
+//     layers.N.shared.gate.weight, .shared.up.weight (shared.d_ff, d_in)
+//     layers.N.shared.gate.bias, .shared.up.bias (shared.d_ff)
+//     layers.N.shared.down.weight (d_out, shared.d_ff)   .bias (d_out)
+//     layers.N.shared.gate_vector (d_in)
+#ifndef VKMOE_MODEL_H
+#define VKMOE_MODEL_H
+
+#include <vkmoe/vkmoe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- models ----------------------------------------------------------------------------------
+
+typedef struct vkmoe_model vkmoe_model;
+
+enum vkmoe_task {
+    VKMOE_TASK_CLASSIFY = 0,
+    VKMOE_TASK_REGRESS = 1,
+};
+
+enum vkmoe_input {
+    VKMOE_INPUT_NONE = 0,
+    VKMOE_INPUT_STANDARDIZE = 1,
+    VKMOE_INPUT_MINMAX = 2,
+};
+
+enum vkmoe_head {
+    VKMOE_HEAD_IDENTITY = 0,
+    VKMOE_HEAD_SOFTMAX = 1,
+    VKMOE_HEAD_SIGMOID = 2,
+};
+
+typedef struct vkmoe_model_info {
+    enum vkmoe_task task;
+    enum vkmoe_input input;
+    enum vkmoe_head head;
+    uint32_t n_features;
+    uint32_t n_layers;
+    uint32_t n_outputs; // width of the last layer
+    uint32_t n_classes; // classify: n_outputs, or 2 with one sigmoid output; else 0
+} vkmoe_model_info;
+
+// Opens a model file and checks all of it. A tensor with NaN in it is a warning in the log.
+//   host   services, copied; NULL: the library's own
+// VKMOE_E_IO, VKMOE_E_DATA: the file cannot be read, or is wrong.  VKMOE_E_UNSUPPORTED: a part of
+// the format that this version does not compute.
+VKMOE_API enum vkmoe_status vkmoe_model_open(const vkmoe_host *host, const char *path,
+                                             vkmoe_model **out);
+VKMOE_API void vkmoe_model_destroy(vkmoe_model *model);
+
+VKMOE_API enum vkmoe_status vkmoe_model_get_info(const vkmoe_model *model, vkmoe_model_info *out);
+
+// Name of a class, borrowed until the model is destroyed; NULL when there is no such class.
+VKMOE_API const char *vkmoe_model_class(const vkmoe_model *model, uint32_t i);
+
+// VKMOE_E_ARGUMENT: no such layer.
+VKMOE_API enum vkmoe_status vkmoe_model_layer(const vkmoe_model *model, uint32_t i,
+                                              vkmoe_layer_desc *out);
+
+// ---- sessions --------------------------------------------------------------------------------
+
+// A model, or one layer of it, ready to run on a device.
+typedef struct vkmoe_session vkmoe_session;
+
+typedef struct vkmoe_session_desc {
+    size_t struct_size;
+    uint32_t max_rows;   // largest n_rows of a run; init sets 1024
+    bool one_layer;      // only layer `layer`, fed as it is: neither input scaling nor head
+    uint32_t layer;
+} vkmoe_session_desc;
+
+static inline vkmoe_session_desc vkmoe_session_desc_init(void)
+{
+    vkmoe_session_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.struct_size = sizeof desc;
+    desc.max_rows = 1024;
+    return desc;
+}
+
+// Uploads the weights and compiles the layers. desc may be NULL. Model and context are borrowed
+// until the session is destroyed. Threads: a session is used by one thread at a time.
+VKMOE_API enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const vkmoe_model *model,
+                                                 const vkmoe_session_desc *desc,
+                                                 vkmoe_session **out);
+VKMOE_API void vkmoe_session_destroy(vkmoe_session *session);
+
+// Host memory of one run; rows follow each other. Outputs may be NULL.
+typedef struct vkmoe_session_io {
+    size_t struct_size;
+    const float *x;   // (n_rows, n_features), or (n_rows, d_model) with one_layer
+    float *y;         // (n_rows, n_outputs) out: the last layer's output, before the head
+    float *scores;    // (n_rows, n_outputs) out: after the head
+    uint32_t layer;   // whose routing is wanted
+    int32_t *ids;     // (n_rows, top_k) out: its experts, descending
+    float *gates;     // (n_rows, top_k) out: their gate weights
+} vkmoe_session_io;
+
+static inline vkmoe_session_io vkmoe_session_io_init(void)
+{
+    vkmoe_session_io io;
+    memset(&io, 0, sizeof io);
+    io.struct_size = sizeof io;
+    return io;
+}
+
+VKMOE_API enum vkmoe_status vkmoe_session_run(vkmoe_session *session, uint32_t n_rows,
+                                              const vkmoe_session_io *io);
+
+// ---- data sets -------------------------------------------------------------------------------
+
+// Rows of a file, streamed: memory does not grow with the file.
+//   .csv          `#` comments, optional header; targets among the columns
+//   .npy          (rows, features); targets in a second file beside it, named with Y or y where
+//                 this one begins with X or x
+//   .safetensors  its only tensor (rows, features) in F32, F16 or BF16; no targets
+typedef struct vkmoe_dataset vkmoe_dataset;
+
+enum vkmoe_targets {
+    VKMOE_TARGETS_NONE = 0,
+    VKMOE_TARGETS_LABELS = 1, // class names; class numbers from 0 in .npy
+    VKMOE_TARGETS_VALUES = 2,
+};
+
+typedef struct vkmoe_dataset_desc {
+    size_t struct_size;
+    const vkmoe_host *host;     // copied; NULL: the library's own
+    enum vkmoe_targets targets;
+    const char *const *classes; // (n_classes), for labels; copied
+    uint32_t n_classes;
+    uint32_t n_features;        // what the rows must have; 0: any number
+    uint32_t n_targets;         // for values, likewise
+    const char *target;         // .csv: "COL[,COL]", names or numbers from 1; NULL: the last column
+} vkmoe_dataset_desc;
+
+static inline vkmoe_dataset_desc vkmoe_dataset_desc_init(void)
+{
+    vkmoe_dataset_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.struct_size = sizeof desc;
+    return desc;
+}
+
+typedef struct vkmoe_dataset_info {
+    uint32_t n_features;
+    uint32_t n_targets; // 1 for labels
+    uint64_t n_rows;    // 0: not known yet (.csv)
+} vkmoe_dataset_info;
+
+// Opens a data set. VKMOE_E_DATA names the line and the column, VKMOE_E_SHAPE the two widths.
+VKMOE_API enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc *desc,
+                                               vkmoe_dataset **out);
+VKMOE_API void vkmoe_dataset_destroy(vkmoe_dataset *dataset);
+VKMOE_API enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset,
+                                                   vkmoe_dataset_info *out);
+
+// Reads the next rows.
+//   n        in: room in rows; out: how many were read, 0 at the end
+//   x        (n, n_features)
+//   labels   (n) class numbers; NULL unless the data set has labels
+//   values   (n, n_targets); NULL unless the data set has values
+VKMOE_API enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
+                                               int32_t *labels, float *values);
+
+// ---- metrics ---------------------------------------------------------------------------------
+
+// Sums over rows as they come, in f64.
+typedef struct vkmoe_metrics vkmoe_metrics;
+
+typedef struct vkmoe_metrics_summary {
+    uint64_t n;
+    double loss;     // classify: mean cross entropy; regress: mean square error
+    double accuracy; // classify, else NaN
+    double rmse, r2; // regress, else NaN; r2 is the mean over outputs, NaN if a target is constant
+} vkmoe_metrics_summary;
+
+typedef struct vkmoe_class_metrics {
+    uint64_t n; // rows of this class
+    double precision, recall, f1; // 0 where the quotient has no denominator
+} vkmoe_class_metrics;
+
+// For a model and one of its layers, whose experts' load is counted.
+VKMOE_API enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
+                                                 vkmoe_metrics **out);
+VKMOE_API void vkmoe_metrics_destroy(vkmoe_metrics *metrics);
+
+//   y        (n_rows, n_outputs) from vkmoe_session_run, before the head
+//   labels   (n_rows), classify      values  (n_rows, n_outputs), regress
+//   ids      (n_rows, top_k), or NULL
+VKMOE_API enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows,
+                                              const float *y, const int32_t *labels,
+                                              const float *values, const int32_t *ids);
+VKMOE_API enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics,
+                                              vkmoe_metrics_summary *out);
+VKMOE_API enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
+                                                vkmoe_class_metrics *out);
+
+// Slots that each expert of the layer served, (n_experts), borrowed until the metrics are
+// destroyed.
+VKMOE_API const uint64_t *vkmoe_metrics_load(const vkmoe_metrics *metrics);
+
+// The class that a row's outputs before the head speak for; -1 when they are all NaN.
+VKMOE_API int32_t vkmoe_predict_class(const vkmoe_model *model, const float *y);
+
+// ---- array files -----------------------------------------------------------------------------
+
+// A .npy file written row by row. It appears when it is finished, whole, or never.
+typedef struct vkmoe_array_writer vkmoe_array_writer;
+
+enum vkmoe_array_type {
+    VKMOE_ARRAY_F32 = 0,
+    VKMOE_ARRAY_I32 = 1,
+};
+
+// Fails now, not after the work, when `path` cannot be written. host: copied, or NULL.
+VKMOE_API enum vkmoe_status vkmoe_array_create(const vkmoe_host *host, const char *path,
+                                               enum vkmoe_array_type type, uint32_t n_columns,
+                                               vkmoe_array_writer **out);
+VKMOE_API enum vkmoe_status vkmoe_array_append(vkmoe_array_writer *writer, uint32_t n_rows,
+                                               const void *rows);
+
+// Puts the file in place; the writer still has to be destroyed.
+VKMOE_API enum vkmoe_status vkmoe_array_finish(vkmoe_array_writer *writer);
+
+// Without vkmoe_array_finish nothing is left.
+VKMOE_API void vkmoe_array_destroy(vkmoe_array_writer *writer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

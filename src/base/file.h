@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// Whole files mapped for reading, and files that appear only when they are complete.
+#ifndef MOE_BASE_FILE_H
+#define MOE_BASE_FILE_H
+
+#include <vkmoe/vkmoe.h>
+
+// A regular file's bytes, read only. Another process that shortens the file breaks the mapping.
+struct moe_file_map {
+    const unsigned char *data; // NULL when the file is empty
+    size_t size;
+};
+
+// VKMOE_E_IO: with the path and the system's reason.
+enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out);
+void moe_file_unmap(struct moe_file_map *map); // a zeroed map is fine
+
+// Writes to a hidden temporary file beside `path`. Nothing is seen at `path` before commit, and
+// then all of it, even after a crash. Where `path` is a link, the file it names is replaced.
+struct moe_file_writer;
+
+// Fails now when the finished file could not be put at `path`: so create before long work.
+enum vkmoe_status moe_file_create(const vkmoe_host *host, const char *path,
+                                  struct moe_file_writer **out);
+
+enum vkmoe_status moe_file_write(struct moe_file_writer *writer, const void *data, size_t size);
+
+// Overwrites bytes that were written before; the end of the file stays where it is.
+enum vkmoe_status moe_file_rewrite(struct moe_file_writer *writer, uint64_t offset,
+                                   const void *data, size_t size);
+
+// Makes the file durable and puts it in place. The writer is gone afterwards, also on failure.
+enum vkmoe_status moe_file_commit(struct moe_file_writer *writer);
+
+// Removes the temporary file. NULL is fine.
+void moe_file_discard(struct moe_file_writer *writer);
+
+#endif

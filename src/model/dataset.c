@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MIT
+// Data sets: one function table a file format, one object for callers.
+#include <vkmoe/model.h>
+
+#include "base/bits.h"
+#include "base/desc.h"
+#include "base/host.h"
+#include "base/status.h"
+#include "core/dtype.h"
+#include "model/csv.h"
+#include "model/npy.h"
+#include "model/safetensors.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+struct class_name {
+    const char *name;
+    int32_t index;
+};
+
+struct format;
+
+struct vkmoe_dataset {
+    vkmoe_host host;
+    char *path;
+    const struct format *format;
+    enum vkmoe_targets targets;
+    vkmoe_dataset_info info;
+    uint64_t row;               // next one; not for CSV
+    struct class_name *classes; // sorted by name
+    char *class_text;           // what the names point into
+    uint32_t n_classes;
+
+    struct moe_csv csv;
+    struct moe_npy x, y;
+    char *y_path;
+    struct moe_safetensors file;
+};
+
+struct format {
+    const char *suffix;
+    enum vkmoe_status (*open)(vkmoe_dataset *d, const vkmoe_dataset_desc *desc);
+    // n <= rows left, unless the number of rows is not known.
+    enum vkmoe_status (*read)(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
+                              float *values);
+};
+
+// ---- classes ---------------------------------------------------------------------------------
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct class_name *) a)->name, ((const struct class_name *) b)->name);
+}
+
+static enum vkmoe_status copy_classes(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    enum vkmoe_status status;
+    size_t size = 0;
+    if (desc->n_classes == 0 || !desc->classes)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_desc: labels need classes");
+    for (uint32_t i = 0; i < desc->n_classes; i++)
+        size += strlen(desc->classes[i]) + 1;
+    TRY(moe_try_alloc(&d->host, desc->n_classes * sizeof *d->classes, "classes", &d->classes));
+    TRY(moe_try_alloc(&d->host, size, "classes", &d->class_text));
+    char *at = d->class_text;
+    for (uint32_t i = 0; i < desc->n_classes; i++) {
+        d->classes[i] = (struct class_name){at, (int32_t) i};
+        at = stpcpy(at, desc->classes[i]) + 1;
+    }
+    d->n_classes = desc->n_classes;
+    qsort(d->classes, d->n_classes, sizeof *d->classes, by_name);
+
+fail:
+    return status;
+}
+
+// ---- CSV -------------------------------------------------------------------------------------
+
+static enum vkmoe_status open_csv(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    const char *target = d->targets == VKMOE_TARGETS_NONE ? "" : desc->target;
+    enum vkmoe_status status = moe_csv_open(&d->host, d->path, target, &d->csv);
+    d->info.n_features = moe_csv_n_features(&d->csv);
+    d->info.n_targets = d->csv.n_targets;
+    return status;
+}
+
+static enum vkmoe_status read_label(const vkmoe_dataset *d, int32_t *out)
+{
+    const struct class_name key = {.name = moe_csv_target(&d->csv, 0)};
+    const struct class_name *found =
+        bsearch(&key, d->classes, d->n_classes, sizeof key, by_name);
+    if (!found)
+        return moe_fail(VKMOE_E_DATA, "%s: line %llu, column %u: '%.40s' is none of %u classes",
+                        d->path, (unsigned long long) d->csv.line, d->csv.targets[0] + 1, key.name,
+                        d->n_classes);
+    *out = found->index;
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status read_csv(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
+                                  float *values)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    uint32_t room = *n;
+    for (*n = 0; *n < room; (*n)++) {
+        bool more;
+        TRY(moe_csv_next(&d->csv, &more));
+        if (!more)
+            break;
+        TRY(moe_csv_features(&d->csv, x + (size_t) *n * d->info.n_features));
+        if (labels)
+            TRY(read_label(d, &labels[*n]));
+        for (uint32_t i = 0; values && i < d->info.n_targets; i++)
+            TRY(moe_csv_target_number(&d->csv, i, &values[(size_t) *n * d->info.n_targets + i]));
+    }
+
+fail:
+    return status;
+}
+
+// ---- NPY -------------------------------------------------------------------------------------
+
+// The path of the targets: X.npy -> Y.npy, X_test.npy -> Y_test.npy or y_test.npy.
+static enum vkmoe_status find_targets(vkmoe_dataset *d)
+{
+    size_t size = strlen(d->path) + 1;
+    enum vkmoe_status status = moe_try_alloc(&d->host, size, "path", &d->y_path);
+    if (status != VKMOE_OK)
+        return status;
+    memcpy(d->y_path, d->path, size);
+    char *slash = strrchr(d->y_path, '/');
+    char *letter = slash ? slash + 1 : d->y_path;
+    if (*letter != 'X' && *letter != 'x')
+        return moe_fail(VKMOE_E_DATA,
+                        "%s: its targets are looked for in Y... beside X..., but this name begins "
+                        "with '%c'",
+                        d->path, *letter);
+    char same_case = *letter == 'X' ? 'Y' : 'y';
+    *letter = same_case;
+    if (access(d->y_path, F_OK) != 0) {
+        *letter = 'y';
+        if (access(d->y_path, F_OK) != 0)
+            *letter = same_case;
+    }
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status open_y(vkmoe_dataset *d)
+{
+    enum vkmoe_status status;
+    TRY(find_targets(d));
+    TRY(moe_npy_open(d->y_path, &d->y));
+    if (d->y.n_dims < 1 || d->y.n_dims > 2 || d->y.dims[0] != d->info.n_rows)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u dimensions, %llu rows; %s has %llu rows", d->y_path,
+                        d->y.n_dims, (unsigned long long) d->y.dims[0], d->path,
+                        (unsigned long long) d->info.n_rows);
+    uint64_t n_columns = d->y.n_dims == 2 ? d->y.dims[1] : 1;
+    if (n_columns > UINT32_MAX)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %llu columns", d->y_path,
+                        (unsigned long long) n_columns);
+    if (d->targets == VKMOE_TARGETS_LABELS && !d->y.is_integer)
+        return moe_fail(VKMOE_E_DATA, "%s: labels must be integers, <i4 or <i8", d->y_path);
+    d->info.n_targets = (uint32_t) n_columns;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status open_npy(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    (void) desc;
+    enum vkmoe_status status;
+    TRY(moe_npy_open(d->path, &d->x));
+    if (d->x.n_dims == 3)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%s: sequences (3 dimensions) are not computed yet",
+                        d->path);
+    if (d->x.n_dims != 2 || d->x.dims[1] > UINT32_MAX)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u dimensions, not (rows, features)", d->path,
+                        d->x.n_dims);
+    d->info.n_rows = d->x.dims[0];
+    d->info.n_features = (uint32_t) d->x.dims[1];
+    if (d->targets != VKMOE_TARGETS_NONE)
+        TRY(open_y(d));
+
+fail:
+    return status;
+}
+
+// Class numbers are whole and small, so f32 holds every one that is legal.
+static enum vkmoe_status read_label_numbers(vkmoe_dataset *d, uint32_t n, int32_t *labels)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float label;
+        enum vkmoe_status status = moe_npy_read(&d->y, 1, &label);
+        if (status != VKMOE_OK)
+            return status;
+        if (!(label >= 0 && label < (float) d->n_classes))
+            return moe_fail(VKMOE_E_DATA, "%s: row %llu: class %.0f of %u", d->y_path,
+                            (unsigned long long) (d->row + i), (double) label, d->n_classes);
+        labels[i] = (int32_t) label;
+    }
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status read_npy(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
+                                  float *values)
+{
+    enum vkmoe_status status = moe_npy_read(&d->x, (size_t) *n * d->info.n_features, x);
+    if (status == VKMOE_OK && labels)
+        status = read_label_numbers(d, *n, labels);
+    if (status == VKMOE_OK && values)
+        status = moe_npy_read(&d->y, (size_t) *n * d->info.n_targets, values);
+    return status;
+}
+
+// ---- safetensors -----------------------------------------------------------------------------
+
+static enum vkmoe_status open_safetensors(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    (void) desc;
+    enum vkmoe_status status;
+    enum vkmoe_dtype type;
+    if (d->targets != VKMOE_TARGETS_NONE)
+        return moe_fail(VKMOE_E_DATA, "%s: a data set with targets is .csv or .npy", d->path);
+    TRY(moe_safetensors_open(&d->host, d->path, &d->file));
+    if (d->file.n_tensors != 1)
+        return moe_fail(VKMOE_E_DATA, "%s: %zu tensors, needs to have one", d->path,
+                        d->file.n_tensors);
+    const struct moe_st_tensor *tensor = &d->file.tensors[0];
+    char text[192];
+    if (tensor->n_dims != 2 || tensor->dims[1] > UINT32_MAX || !moe_st_float_type(tensor, &type))
+        return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s, not (rows, features) in F32, F16, BF16",
+                        d->path, tensor->name, moe_st_describe(tensor, text));
+    d->info.n_rows = tensor->dims[0];
+    d->info.n_features = (uint32_t) tensor->dims[1];
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status read_safetensors(vkmoe_dataset *d, uint32_t *n, float *x,
+                                          int32_t *labels, float *values)
+{
+    (void) labels, (void) values;
+    const struct moe_st_tensor *tensor = &d->file.tensors[0];
+    enum vkmoe_dtype type = VKMOE_F32;
+    moe_st_float_type(tensor, &type);
+    const unsigned char *rows = tensor->data + moe_dtype_size(type, d->row * d->info.n_features);
+    moe_dtype_decode(type, rows, (size_t) *n * d->info.n_features, x);
+    return VKMOE_OK;
+}
+
+// ---- the object ------------------------------------------------------------------------------
+
+static const struct format formats[] = {
+    {".csv", open_csv, read_csv},
+    {".npy", open_npy, read_npy},
+    {".safetensors", open_safetensors, read_safetensors},
+};
+
+static const struct format *find_format(const char *path)
+{
+    size_t size = strlen(path);
+    for (size_t i = 0; i < MOE_COUNT(formats); i++) {
+        size_t n = strlen(formats[i].suffix);
+        if (size > n && strcmp(path + size - n, formats[i].suffix) == 0)
+            return &formats[i];
+    }
+    return NULL;
+}
+
+static enum vkmoe_status check_widths(const vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    const vkmoe_dataset_info *is = &d->info;
+    if (d->targets == VKMOE_TARGETS_LABELS && is->n_targets != 1)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u targets; labels are one", d->path, is->n_targets);
+    if (is->n_features == 0 || (desc->n_features != 0 && desc->n_features != is->n_features))
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u features beside %u targets, needs %u features",
+                        d->path, is->n_features, is->n_targets, desc->n_features);
+    if (d->targets == VKMOE_TARGETS_VALUES && desc->n_targets != 0 &&
+        desc->n_targets != is->n_targets)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u targets, needs %u", d->path, is->n_targets,
+                        desc->n_targets);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc *desc,
+                                     vkmoe_dataset **out)
+{
+    enum vkmoe_status status;
+    vkmoe_dataset *d = NULL;
+    vkmoe_dataset_desc given = vkmoe_dataset_desc_init();
+    if (!path || !desc || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_open: %s is NULL",
+                        !path ? "path" : !desc ? "desc" : "out");
+    *out = NULL;
+    TRY(moe_desc_copy(&given, sizeof given, desc, "vkmoe_dataset_desc"));
+    vkmoe_host host;
+    moe_host_init(&host, given.host);
+    TRY(moe_try_alloc(&host, sizeof *d, "data set", &d));
+    d->host = host;
+    d->targets = given.targets;
+    TRY(moe_try_alloc(&host, strlen(path) + 1, "path", &d->path));
+    strcpy(d->path, path);
+    d->format = find_format(path);
+    if (!d->format) {
+        status = moe_fail(VKMOE_E_DATA, "%s: not named .csv, .npy or .safetensors", path);
+        goto fail;
+    }
+    if (d->targets == VKMOE_TARGETS_LABELS)
+        TRY(copy_classes(d, &given));
+    TRY(d->format->open(d, &given));
+    TRY(check_widths(d, &given));
+    *out = d;
+    return VKMOE_OK;
+
+fail:
+    vkmoe_dataset_destroy(d);
+    return status;
+}
+
+void vkmoe_dataset_destroy(vkmoe_dataset *dataset)
+{
+    if (!dataset)
+        return;
+    const vkmoe_host host = dataset->host;
+    moe_csv_close(&dataset->csv);
+    moe_npy_close(&dataset->x);
+    moe_npy_close(&dataset->y);
+    moe_safetensors_close(&dataset->file);
+    moe_free(&host, dataset->y_path);
+    moe_free(&host, dataset->classes);
+    moe_free(&host, dataset->class_text);
+    moe_free(&host, dataset->path);
+    moe_free(&host, dataset);
+}
+
+enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset, vkmoe_dataset_info *out)
+{
+    if (!dataset || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_get_info: %s is NULL",
+                        dataset ? "out" : "dataset");
+    *out = dataset->info;
+    return VKMOE_OK;
+}
+
+enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
+                                     int32_t *labels, float *values)
+{
+    if (!dataset || !n || !x)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_read: %s is NULL",
+                        !dataset ? "dataset" : !n ? "n" : "x");
+    if ((labels && dataset->targets != VKMOE_TARGETS_LABELS) ||
+        (values && dataset->targets != VKMOE_TARGETS_VALUES))
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: opened without %s", dataset->path,
+                        labels ? "labels" : "values");
+    if (dataset->format->read != read_csv)
+        *n = (uint32_t) moe_min(*n, dataset->info.n_rows - dataset->row);
+    enum vkmoe_status status = dataset->format->read(dataset, n, x, labels, values);
+    if (status == VKMOE_OK)
+        dataset->row += *n;
+    return status;
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT
+#include <vkmoe/model.h>
+
+#include "base/host.h"
+#include "base/status.h"
+#include "model/model.h"
+
+#include <math.h>
+
+// Of one output of a regression: sums for the mean square error, and Welford's running mean and sum
+// of squares of the targets, which do not cancel.
+struct fit {
+    double error2, mean, spread2;
+};
+
+struct vkmoe_metrics {
+    const vkmoe_model *model;
+    uint64_t n, n_right;
+    double loss;
+    uint64_t *rows, *predicted, *right; // (n_classes)
+    struct fit *fits;                   // (n_outputs), regress
+    uint64_t *load;                     // (n_experts)
+    uint32_t n_experts, top_k;
+};
+
+enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
+                                       vkmoe_metrics **out)
+{
+    enum vkmoe_status status;
+    vkmoe_metrics *m = NULL;
+    vkmoe_layer_desc desc;
+    if (!model || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_create: %s is NULL",
+                        model ? "out" : "model");
+    *out = NULL;
+    const vkmoe_host *host = &model->host;
+    const size_t n_classes = model->info.n_classes;
+    TRY(vkmoe_model_layer(model, layer, &desc));
+    TRY(moe_try_alloc(host, sizeof *m, "metrics", &m));
+    m->model = model;
+    m->n_experts = desc.n_experts;
+    m->top_k = desc.top_k;
+    TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->rows));
+    TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->predicted));
+    TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->right));
+    TRY(moe_try_alloc(host, model->info.n_outputs * sizeof *m->fits, "metrics", &m->fits));
+    TRY(moe_try_alloc(host, m->n_experts * sizeof *m->load, "metrics", &m->load));
+    *out = m;
+    return VKMOE_OK;
+
+fail:
+    vkmoe_metrics_destroy(m);
+    return status;
+}
+
+void vkmoe_metrics_destroy(vkmoe_metrics *metrics)
+{
+    if (!metrics)
+        return;
+    const vkmoe_host *host = &metrics->model->host;
+    moe_free(host, metrics->rows);
+    moe_free(host, metrics->predicted);
+    moe_free(host, metrics->right);
+    moe_free(host, metrics->fits);
+    moe_free(host, metrics->load);
+    moe_free(host, metrics);
+}
+
+int32_t vkmoe_predict_class(const vkmoe_model *model, const float *y)
+{
+    if (!model || !y)
+        return -1;
+    if (model->info.n_outputs == 1 && model->info.n_classes == 2)
+        return isnan(y[0]) ? -1 : y[0] > 0; // sigmoid(0) is one half
+    int32_t best = -1;
+    for (uint32_t i = 0; i < model->info.n_outputs; i++) {
+        if (!isnan(y[i]) && (best < 0 || y[i] > y[best]))
+            best = (int32_t) i;
+    }
+    return best;
+}
+
+// -log sigmoid(v), without overflow
+static double softplus_minus(double v)
+{
+    return fmax(-v, 0) + log1p(exp(-fabs(v)));
+}
+
+static double cross_entropy(const vkmoe_model *model, const float *y, int32_t label)
+{
+    uint32_t n = model->info.n_outputs;
+    double sum = 0, max = -INFINITY;
+    if (model->info.head == VKMOE_HEAD_SIGMOID) {
+        for (uint32_t i = 0; i < n; i++) {
+            bool on = n == 1 ? label == 1 : (uint32_t) label == i;
+            sum += softplus_minus(on ? (double) y[i] : -(double) y[i]);
+        }
+        return sum;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        max = fmax(max, (double) y[i]);
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp((double) y[i] - max);
+    return log(sum) + max - (double) y[label];
+}
+
+static void add_class(vkmoe_metrics *m, const float *y, int32_t label)
+{
+    int32_t predicted = vkmoe_predict_class(m->model, y);
+    m->loss += cross_entropy(m->model, y, label);
+    m->rows[label]++;
+    if (predicted >= 0)
+        m->predicted[predicted]++;
+    if (predicted == label) {
+        m->right[label]++;
+        m->n_right++;
+    }
+}
+
+// Predictions are after the head, as targets are.
+static void add_values(vkmoe_metrics *m, const float *y, const float *values)
+{
+    for (uint32_t i = 0; i < m->model->info.n_outputs; i++) {
+        struct fit *fit = &m->fits[i];
+        double v = (double) values[i], p = (double) y[i];
+        if (m->model->info.head == VKMOE_HEAD_SIGMOID)
+            p = 1 / (1 + exp(-p));
+        double before = v - fit->mean;
+        fit->error2 += (p - v) * (p - v);
+        fit->mean += before / (double) (m->n + 1);
+        fit->spread2 += before * (v - fit->mean);
+    }
+}
+
+enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows, const float *y,
+                                    const int32_t *labels, const float *values, const int32_t *ids)
+{
+    bool classify = metrics && metrics->model->info.task == VKMOE_TASK_CLASSIFY;
+    if (!metrics || !y || (classify ? !labels : !values))
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_add: %s is NULL",
+                        !metrics ? "metrics" : !y ? "y" : classify ? "labels" : "values");
+    const vkmoe_model_info *info = &metrics->model->info;
+    for (uint32_t row = 0; row < n_rows; row++) {
+        const float *out = y + (size_t) row * info->n_outputs;
+        if (!classify)
+            add_values(metrics, out, values + (size_t) row * info->n_outputs);
+        else if (labels[row] < 0 || (uint32_t) labels[row] >= info->n_classes)
+            return moe_fail(VKMOE_E_ARGUMENT, "label %d of %u classes", (int) labels[row],
+                            info->n_classes);
+        else
+            add_class(metrics, out, labels[row]);
+        metrics->n++;
+        for (uint32_t k = 0; ids && k < metrics->top_k; k++) {
+            int32_t expert = ids[(size_t) row * metrics->top_k + k];
+            if (expert >= 0 && (uint32_t) expert < metrics->n_experts)
+                metrics->load[expert]++;
+        }
+    }
+    return VKMOE_OK;
+}
+
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : 0;
+}
+
+enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics, vkmoe_metrics_summary *out)
+{
+    if (!metrics || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_get: %s is NULL",
+                        metrics ? "out" : "metrics");
+    double n = (double) metrics->n;
+    *out = (vkmoe_metrics_summary){metrics->n, NAN, NAN, NAN, NAN};
+    if (metrics->model->info.task == VKMOE_TASK_CLASSIFY) {
+        out->loss = metrics->loss / n;
+        out->accuracy = (double) metrics->n_right / n;
+        return VKMOE_OK;
+    }
+    uint32_t n_outputs = metrics->model->info.n_outputs;
+    double error2 = 0, r2 = 0;
+    for (uint32_t i = 0; i < n_outputs; i++) {
+        const struct fit *fit = &metrics->fits[i];
+        error2 += fit->error2;
+        r2 += fit->spread2 > 0 ? 1 - fit->error2 / fit->spread2 : (double) NAN;
+    }
+    out->loss = error2 / (n * n_outputs);
+    out->rmse = sqrt(out->loss);
+    out->r2 = r2 / n_outputs;
+    return VKMOE_OK;
+}
+
+enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
+                                      vkmoe_class_metrics *out)
+{
+    if (!metrics || !out || i >= metrics->model->info.n_classes)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_class: %s",
+                        !metrics ? "metrics is NULL" : !out ? "out is NULL" : "no such class");
+    double right = (double) metrics->right[i];
+    out->n = metrics->rows[i];
+    out->precision = ratio(right, (double) metrics->predicted[i]);
+    out->recall = ratio(right, (double) metrics->rows[i]);
+    out->f1 = ratio(2 * right, (double) (metrics->predicted[i] + metrics->rows[i]));
+    return VKMOE_OK;
+}
+
+const uint64_t *vkmoe_metrics_load(const vkmoe_metrics *metrics)
+{
+    return metrics ? metrics->load : NULL;
+}

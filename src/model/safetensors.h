@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// safetensors files: 8 bytes of header size, a JSON header, then the tensors' bytes without a hole.
+// Reading is strict: what the format's text forbids or leaves to taste is refused, with the
+// tensor's name and the numbers.
+#ifndef MOE_MODEL_SAFETENSORS_H
+#define MOE_MODEL_SAFETENSORS_H
+
+#include "base/file.h"
+
+#include <jansson.h>
+
+enum { MOE_ST_MAX_DIMS = 8 };
+
+struct moe_st_dtype {
+    const char *name; // as in the file: "F32"
+    uint32_t bits;
+};
+
+struct moe_st_tensor {
+    const char *name;
+    const struct moe_st_dtype *dtype;
+    uint32_t n_dims;
+    uint64_t dims[MOE_ST_MAX_DIMS];
+    uint64_t n_elements;
+    uint64_t begin, end;       // within the data part
+    const unsigned char *data; // end - begin bytes, with no alignment promised
+    bool used;                 // for the caller's own bookkeeping
+};
+
+// Reads the file through a mapping; everything points into it until close.
+struct moe_safetensors {
+    const vkmoe_host *host;
+    struct moe_file_map map;
+    json_t *header;
+    struct moe_st_tensor *tensors; // sorted by name
+    size_t n_tensors;
+};
+
+// VKMOE_E_IO: cannot be read.  VKMOE_E_DATA: not a strictly valid file.
+// The JSON parser uses the C library's memory, not the host's.
+enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
+                                       struct moe_safetensors *out);
+void moe_safetensors_close(struct moe_safetensors *file); // a zeroed one is fine
+
+struct moe_st_tensor *moe_safetensors_find(struct moe_safetensors *file, const char *name);
+
+// Text of a key of __metadata__; NULL: there is none.
+const char *moe_safetensors_metadata(const struct moe_safetensors *file, const char *key);
+
+// "F32 (8, 64)", for messages. Returns `text`.
+const char *moe_st_describe(const struct moe_st_tensor *tensor, char text[192]);
+
+// The vkmoe type of a float tensor; false for any other.
+bool moe_st_float_type(const struct moe_st_tensor *tensor, enum vkmoe_dtype *out);
+
+// One tensor to write; bytes are given in full.
+struct moe_st_source {
+    const char *name;
+    const char *dtype;
+    uint32_t n_dims;
+    uint64_t dims[MOE_ST_MAX_DIMS];
+    const void *data;
+};
+
+// Writes a file, atomically. `metadata` is a JSON object of texts or NULL. The reader takes
+// whatever this writes, else it fails with VKMOE_E_ARGUMENT.
+enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path,
+                                        const struct moe_st_source *tensors, size_t n_tensors,
+                                        json_t *metadata);
+
+// Of the list of dtypes: NULL when there is no such name.
+const struct moe_st_dtype *moe_st_find_dtype(const char *name);
+
+// Bytes of a shape; false when a dimension or the product is beyond any file, or when the bits are
+// not whole bytes.
+bool moe_st_shape_size(const struct moe_st_dtype *dtype, const uint64_t *dims, uint32_t n_dims,
+                       uint64_t *n_elements, uint64_t *size);
+
+#endif

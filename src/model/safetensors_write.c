@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#include "model/safetensors.h"
+
+#include "base/bits.h"
+#include "base/host.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+
+enum { DATA_ALIGN = 8 };
+
+// The JSON entry of one tensor; moves *offset behind it.
+static enum vkmoe_status describe(const struct moe_st_source *tensor, uint64_t *offset,
+                                  json_t *header)
+{
+    const struct moe_st_dtype *dtype = moe_st_find_dtype(tensor->dtype);
+    uint64_t n_elements, size;
+    if (!dtype || tensor->n_dims > MOE_ST_MAX_DIMS ||
+        !moe_st_shape_size(dtype, tensor->dims, tensor->n_dims, &n_elements, &size))
+        return moe_fail(VKMOE_E_ARGUMENT, "tensor '%s': no such dtype or shape (%s, %u dimensions)",
+                        tensor->name, tensor->dtype, tensor->n_dims);
+    if (json_object_get(header, tensor->name))
+        return moe_fail(VKMOE_E_ARGUMENT, "tensor '%s' is given twice", tensor->name);
+    json_t *shape = json_array();
+    for (uint32_t i = 0; i < tensor->n_dims; i++)
+        json_array_append_new(shape, json_integer((json_int_t) tensor->dims[i]));
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype->name, "shape", shape,
+                              "data_offsets", (json_int_t) *offset, (json_int_t) (*offset + size));
+    if (json_object_set_new(header, tensor->name, entry) != 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "tensor '%s': the name is not UTF-8, or no memory",
+                        tensor->name);
+    *offset += size;
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status write_header(struct moe_file_writer *writer, const char *text)
+{
+    // Spaces up to the alignment, so that a reader may use the data in place.
+    static const char spaces[DATA_ALIGN] = "        ";
+    size_t n = strlen(text);
+    size_t padded = (size_t) moe_align_up(n, DATA_ALIGN);
+    unsigned char prefix[8];
+    for (int i = 0; i < 8; i++)
+        prefix[i] = (unsigned char) ((uint64_t) padded >> (8 * i));
+    enum vkmoe_status status;
+    if ((status = moe_file_write(writer, prefix, sizeof prefix)) != VKMOE_OK ||
+        (status = moe_file_write(writer, text, n)) != VKMOE_OK)
+        return status;
+    return moe_file_write(writer, spaces, padded - n);
+}
+
+enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path,
+                                        const struct moe_st_source *tensors, size_t n_tensors,
+                                        json_t *metadata)
+{
+    enum vkmoe_status status;
+    struct moe_file_writer *writer = NULL;
+    uint64_t offset = 0;
+    char *text = NULL;
+    json_t *header = json_object();
+    if (metadata)
+        json_object_set(header, "__metadata__", metadata);
+    for (size_t i = 0; i < n_tensors; i++)
+        TRY(describe(&tensors[i], &offset, header));
+    text = json_dumps(header, JSON_COMPACT);
+    if (!text) {
+        status = moe_fail(VKMOE_E_MEMORY, "%s: header of %zu tensors", path, n_tensors);
+        goto fail;
+    }
+    TRY(moe_file_create(host, path, &writer));
+    TRY(write_header(writer, text));
+    for (size_t i = 0; i < n_tensors; i++) {
+        uint64_t n_elements, size = 0;
+        moe_st_shape_size(moe_st_find_dtype(tensors[i].dtype), tensors[i].dims, tensors[i].n_dims,
+                          &n_elements, &size);
+        TRY(moe_file_write(writer, tensors[i].data, (size_t) size));
+    }
+    status = moe_file_commit(writer);
+    writer = NULL;
+
+fail:
+    moe_file_discard(writer);
+    free(text);
+    json_decref(header);
+    return status;
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+// vkmoe eval: how good a model is on a data set.
+#include "commands.h"
+#include "eval.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    BATCH = 1024,
+    MIN_SIDE = 4, // an image smaller or larger than this is not drawn
+    MAX_SIDE = 32,
+};
+
+struct job {
+    struct cli_device device;
+    const char *data_path, *target, *logits_path, *ids_path;
+    struct eval eval;
+
+    vkmoe_context *context;
+    vkmoe_model *model;
+    vkmoe_dataset *data;
+    vkmoe_session *session;
+    vkmoe_metrics *metrics;
+    vkmoe_array_writer *logits_file, *ids_file;
+    const char **classes;
+    float *x, *y, *scores, *values, *gates, *example_floats;
+    int32_t *labels, *ids, *example_ids;
+    uint64_t n_rows, n_total;
+};
+
+static enum vkmoe_status open_data(struct job *job)
+{
+    enum vkmoe_status status;
+    const vkmoe_model_info *info = &job->eval.info;
+    bool classify = info->task == VKMOE_TASK_CLASSIFY;
+    vkmoe_host host = cli_host(&job->device);
+    vkmoe_dataset_desc desc = vkmoe_dataset_desc_init();
+    vkmoe_dataset_info rows;
+    CLI_TRY(cli_alloc(info->n_classes, 1, sizeof *job->classes, &job->classes));
+    for (uint32_t i = 0; i < info->n_classes; i++)
+        job->classes[i] = vkmoe_model_class(job->model, i);
+    desc.host = &host;
+    desc.targets = classify ? VKMOE_TARGETS_LABELS : VKMOE_TARGETS_VALUES;
+    desc.classes = job->classes;
+    desc.n_classes = info->n_classes;
+    desc.n_features = info->n_features;
+    desc.n_targets = info->n_outputs;
+    desc.target = job->target;
+    CLI_TRY(vkmoe_dataset_open(job->data_path, &desc, &job->data));
+    CLI_TRY(vkmoe_dataset_get_info(job->data, &rows));
+    job->n_total = rows.n_rows;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status make_examples(struct job *job)
+{
+    enum vkmoe_status status;
+    struct eval *eval = &job->eval;
+    uint32_t side = MIN_SIDE, top_k = eval->desc.top_k;
+    while (side < MAX_SIDE && side * side < eval->info.n_features)
+        side++;
+    if (eval->info.task == VKMOE_TASK_CLASSIFY && side * side == eval->info.n_features)
+        eval->image_side = side;
+    uint32_t width = eval->info.n_features + eval->info.n_outputs + top_k;
+    CLI_TRY(cli_alloc(N_EXAMPLES, width, sizeof *job->example_floats, &job->example_floats));
+    CLI_TRY(cli_alloc(N_EXAMPLES, top_k, sizeof *job->example_ids, &job->example_ids));
+    for (uint32_t i = 0; i < N_EXAMPLES; i++) {
+        struct example *example = &eval->examples[i];
+        example->x = job->example_floats + (size_t) i * width;
+        example->scores = example->x + eval->info.n_features;
+        example->gates = example->scores + eval->info.n_outputs;
+        example->ids = job->example_ids + (size_t) i * top_k;
+    }
+
+fail:
+    return status;
+}
+
+// Everything that can fail early does so before the first row: model, data, outputs, device.
+static enum vkmoe_status open_all(struct job *job)
+{
+    enum vkmoe_status status;
+    struct eval *eval = &job->eval;
+    const vkmoe_model_info *info = &eval->info;
+    const vkmoe_layer_desc *d = &eval->desc;
+    vkmoe_host host = cli_host(&job->device);
+    vkmoe_session_desc session = vkmoe_session_desc_init();
+    CLI_TRY(vkmoe_model_open(&host, eval->model_path, &job->model));
+    eval->model = job->model;
+    CLI_TRY(vkmoe_model_get_info(job->model, &eval->info));
+    CLI_TRY(vkmoe_model_layer(job->model, eval->layer, &eval->desc));
+    CLI_TRY(open_data(job));
+    if (job->logits_path)
+        CLI_TRY(vkmoe_array_create(&host, job->logits_path, VKMOE_ARRAY_F32, info->n_outputs,
+                                   &job->logits_file));
+    if (job->ids_path)
+        CLI_TRY(vkmoe_array_create(&host, job->ids_path, VKMOE_ARRAY_I32, d->top_k,
+                                   &job->ids_file));
+    CLI_TRY(cli_open(&job->device, 0, &job->context, &eval->device));
+    session.max_rows = BATCH;
+    CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
+    CLI_TRY(vkmoe_metrics_create(job->model, eval->layer, &job->metrics));
+    eval->metrics = job->metrics;
+    CLI_TRY(make_examples(job));
+    CLI_TRY(cli_alloc(BATCH, info->n_features, sizeof *job->x, &job->x));
+    CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->y, &job->y));
+    CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->scores, &job->scores));
+    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *job->gates, &job->gates));
+    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *job->ids, &job->ids));
+    if (info->task == VKMOE_TASK_CLASSIFY)
+        CLI_TRY(cli_alloc(BATCH, 1, sizeof *job->labels, &job->labels));
+    else
+        CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->values, &job->values));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status run_batch(struct job *job, uint32_t n)
+{
+    enum vkmoe_status status;
+    struct eval *eval = &job->eval;
+    vkmoe_session_io io = vkmoe_session_io_init();
+    io.x = job->x;
+    io.y = job->y;
+    io.scores = job->scores;
+    io.layer = eval->layer;
+    io.ids = job->ids;
+    io.gates = job->gates;
+    double start = cli_clock();
+    CLI_TRY(vkmoe_session_run(job->session, n, &io));
+    eval->compute_seconds += cli_clock() - start;
+    CLI_TRY(vkmoe_metrics_add(job->metrics, n, job->y, job->labels, job->values, job->ids));
+    if (eval->image_side)
+        eval_keep_examples(eval, &(struct eval_batch){job->n_rows, n, job->x, job->y, job->scores,
+                                                      job->labels, job->ids, job->gates});
+    if (job->logits_file)
+        CLI_TRY(vkmoe_array_append(job->logits_file, n, job->y));
+    if (job->ids_file)
+        CLI_TRY(vkmoe_array_append(job->ids_file, n, job->ids));
+    job->n_rows += n;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status run_all(struct job *job)
+{
+    enum vkmoe_status status;
+    CLI_TRY(open_all(job));
+    while (true) {
+        uint32_t n = BATCH;
+        if (cli_interrupted())
+            return VKMOE_E_CANCELLED;
+        CLI_TRY(vkmoe_dataset_read(job->data, &n, job->x, job->labels, job->values));
+        if (n == 0)
+            break;
+        CLI_TRY(run_batch(job, n));
+        cli_progress("rows", job->n_rows, job->n_total);
+    }
+    if (job->logits_file)
+        CLI_TRY(vkmoe_array_finish(job->logits_file));
+    if (job->ids_file)
+        CLI_TRY(vkmoe_array_finish(job->ids_file));
+
+fail:
+    cli_progress_end();
+    return status;
+}
+
+static void close_all(struct job *job)
+{
+    free(job->x);
+    free(job->y);
+    free(job->scores);
+    free(job->values);
+    free(job->gates);
+    free(job->labels);
+    free(job->ids);
+    free(job->example_floats);
+    free(job->example_ids);
+    free(job->classes);
+    vkmoe_array_destroy(job->logits_file);
+    vkmoe_array_destroy(job->ids_file);
+    vkmoe_metrics_destroy(job->metrics);
+    vkmoe_dataset_destroy(job->data);
+    vkmoe_session_destroy(job->session);
+    vkmoe_model_destroy(job->model);
+}
+
+int cmd_eval(int argc, char **argv)
+{
+    struct job job = {.device = cli_device_init()};
+    bool json = false;
+    const struct cli_option options[] = {
+        {"json", 0, CLI_FLAG, &json, NULL, "print JSON"},
+        {"target", 0, CLI_TEXT, &job.target, "COL[,COL]",
+         "target columns of a .csv by name, or by number\nfrom 1 (the last column)"},
+        {"layer", 0, CLI_U32, &job.eval.layer, "N", "layer whose experts are counted (0)"},
+        {"logits", 0, CLI_TEXT, &job.logits_path, "FILE",
+         "the last layer's outputs before the head, .npy"},
+        {"ids", 0, CLI_TEXT, &job.ids_path, "FILE", "the selected experts of every row, .npy"},
+        {0},
+    };
+    const struct cli_spec spec = {
+        .name = "eval",
+        .synopsis = "MODEL DATA",
+        .text = "Runs a vkmoe-model file on a data set with targets and tells how good it is,\n"
+                "and how much each expert had to do. DATA is a .csv file, or X.npy with Y.npy\n"
+                "beside it.",
+        .options = options,
+        .min_args = 2,
+        .max_args = 2,
+        .device = &job.device,
+    };
+    double start = cli_clock();
+    int code;
+    if (!cli_parse(&spec, &argc, &argv, &code))
+        return code;
+    job.eval.model_path = argv[0];
+    job.data_path = argv[1];
+
+    enum vkmoe_status status = run_all(&job);
+    job.eval.whole_seconds = cli_clock() - start;
+    // After an interrupt the rows that are done are still reported; the files are not written.
+    if (status == VKMOE_OK || (status == VKMOE_E_CANCELLED && job.n_rows > 0))
+        code = json ? eval_print_json(&job.eval) : eval_print_text(&job.eval);
+    if (status != VKMOE_OK)
+        code = cli_fail(status);
+    close_all(&job);
+    return cli_close(job.context, code);
+}

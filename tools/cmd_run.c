@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+// vkmoe run: one layer of a model on the rows of a file.
+#include "cli.h"
+#include "commands.h"
+#include "rng.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <vkmoe/model.h>
+
+enum { BATCH = 1024 };
+
+struct run {
+    struct cli_device device;
+    const char *model_path, *in_path, *out_path, *ids_path, *gates_path;
+    uint32_t layer, n_random;
+    uint64_t seed;
+
+    vkmoe_context *context;
+    vkmoe_model *model;
+    vkmoe_layer_desc desc;
+    vkmoe_session *session;
+    vkmoe_dataset *data; // NULL with --random
+    vkmoe_array_writer *out, *ids, *gates;
+    float *x, *y, *gate_rows;
+    int32_t *id_rows;
+    uint64_t n_rows, n_total;
+};
+
+static enum vkmoe_status open_output(const struct run *run, const char *path,
+                                     enum vkmoe_array_type type, uint32_t n_columns,
+                                     vkmoe_array_writer **out)
+{
+    vkmoe_host host = cli_host(&run->device);
+    return path ? vkmoe_array_create(&host, path, type, n_columns, out) : VKMOE_OK;
+}
+
+// Everything that can fail early does so before the first row: inputs, outputs, then the device.
+static enum vkmoe_status open_all(struct run *run)
+{
+    enum vkmoe_status status;
+    vkmoe_device_info info;
+    vkmoe_host host = cli_host(&run->device);
+    vkmoe_dataset_desc data = vkmoe_dataset_desc_init();
+    vkmoe_dataset_info rows = {.n_rows = run->n_random};
+    vkmoe_session_desc session = vkmoe_session_desc_init();
+    const vkmoe_layer_desc *d = &run->desc;
+    CLI_TRY(vkmoe_model_open(&host, run->model_path, &run->model));
+    CLI_TRY(vkmoe_model_layer(run->model, run->layer, &run->desc));
+    if (run->in_path) {
+        data.host = &host;
+        data.n_features = d->d_model;
+        CLI_TRY(vkmoe_dataset_open(run->in_path, &data, &run->data));
+        CLI_TRY(vkmoe_dataset_get_info(run->data, &rows));
+    }
+    run->n_total = rows.n_rows;
+    CLI_TRY(open_output(run, run->out_path, VKMOE_ARRAY_F32, d->d_out, &run->out));
+    CLI_TRY(open_output(run, run->ids_path, VKMOE_ARRAY_I32, d->top_k, &run->ids));
+    CLI_TRY(open_output(run, run->gates_path, VKMOE_ARRAY_F32, d->top_k, &run->gates));
+    CLI_TRY(cli_open(&run->device, 0, &run->context, &info));
+    session.max_rows = BATCH;
+    session.one_layer = true;
+    session.layer = run->layer;
+    CLI_TRY(vkmoe_session_create(run->context, run->model, &session, &run->session));
+    CLI_TRY(cli_alloc(BATCH, d->d_model, sizeof *run->x, &run->x));
+    CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->y, &run->y));
+    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *run->gate_rows, &run->gate_rows));
+    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *run->id_rows, &run->id_rows));
+
+fail:
+    return status;
+}
+
+// The next rows of the file, or random ones: x ~ N(0, 1), a function of seed, row and column.
+static enum vkmoe_status read_rows(struct run *run, uint32_t *n)
+{
+    if (run->data)
+        return vkmoe_dataset_read(run->data, n, run->x, NULL, NULL);
+    uint64_t left = run->n_total - run->n_rows, width = run->desc.d_model;
+    *n = left < *n ? (uint32_t) left : *n;
+    for (uint64_t i = 0; i < *n * width; i++)
+        run->x[i] = rng_normal(run->seed, 0, 0, run->n_rows * width + i);
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status run_rows(struct run *run, uint32_t n)
+{
+    enum vkmoe_status status;
+    vkmoe_session_io io = vkmoe_session_io_init();
+    io.x = run->x;
+    io.y = run->y;
+    io.layer = run->layer;
+    io.ids = run->id_rows;
+    io.gates = run->gate_rows;
+    CLI_TRY(vkmoe_session_run(run->session, n, &io));
+    if (run->out)
+        CLI_TRY(vkmoe_array_append(run->out, n, run->y));
+    if (run->ids)
+        CLI_TRY(vkmoe_array_append(run->ids, n, run->id_rows));
+    if (run->gates)
+        CLI_TRY(vkmoe_array_append(run->gates, n, run->gate_rows));
+    run->n_rows += n;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status run_all(struct run *run)
+{
+    enum vkmoe_status status;
+    CLI_TRY(open_all(run));
+    for (uint32_t n = BATCH; n > 0;) {
+        if (cli_interrupted())
+            return VKMOE_E_CANCELLED;
+        n = BATCH;
+        CLI_TRY(read_rows(run, &n));
+        CLI_TRY(run_rows(run, n));
+        cli_progress("rows", run->n_rows, run->n_total);
+    }
+    cli_progress_end();
+    if (run->out)
+        CLI_TRY(vkmoe_array_finish(run->out));
+    if (run->ids)
+        CLI_TRY(vkmoe_array_finish(run->ids));
+    if (run->gates)
+        CLI_TRY(vkmoe_array_finish(run->gates));
+    fprintf(stderr, "%llu rows\n", (unsigned long long) run->n_rows);
+
+fail:
+    return status;
+}
+
+static void close_all(struct run *run)
+{
+    free(run->x);
+    free(run->y);
+    free(run->gate_rows);
+    free(run->id_rows);
+    vkmoe_array_destroy(run->out);
+    vkmoe_array_destroy(run->ids);
+    vkmoe_array_destroy(run->gates);
+    vkmoe_dataset_destroy(run->data);
+    vkmoe_session_destroy(run->session);
+    vkmoe_model_destroy(run->model);
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run run = {.device = cli_device_init()};
+    const struct cli_option options[] = {
+        {"layer", 0, CLI_U32, &run.layer, "N", "which layer (0)"},
+        {"input", 'i', CLI_TEXT, &run.in_path, "FILE",
+         "rows that enter the layer: .npy, .csv, or\n.safetensors with one tensor"},
+        {"random", 0, CLI_U32, &run.n_random, "ROWS", "random rows instead of a file"},
+        {"seed", 0, CLI_U64, &run.seed, "N", "of the random rows (0)"},
+        {"output", 'o', CLI_TEXT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
+        {"ids", 0, CLI_TEXT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
+        {"gates", 0, CLI_TEXT, &run.gates_path, "FILE", "their gate weights, .npy f32"},
+        {0},
+    };
+    const struct cli_spec spec = {
+        .name = "run",
+        .synopsis = "MODEL",
+        .text = "Runs one MoE layer of a vkmoe-model file on rows as they are: neither the\n"
+                "scaling of the model's input nor its head is applied. Files appear when they\n"
+                "are complete.",
+        .options = options,
+        .min_args = 1,
+        .max_args = 1,
+        .device = &run.device,
+    };
+    int code;
+    if (!cli_parse(&spec, &argc, &argv, &code))
+        return code;
+    run.model_path = argv[0];
+    if (!run.in_path == !run.n_random)
+        return cli_usage(&spec, "give either -i FILE or --random ROWS");
+    if (!run.out_path && !run.ids_path && !run.gates_path)
+        return cli_usage(&spec, "no output: give -o, --ids or --gates");
+
+    enum vkmoe_status status = run_all(&run);
+    if (status != VKMOE_OK)
+        code = cli_fail(status);
+    close_all(&run);
+    return cli_close(run.context, code);
+}
