@@ -109,7 +109,8 @@ static const struct bias biases[] = {
 static const uint32_t tokens[] = {33, 8, 1, 0, 2, 7, 9, 64, 300, 1000};
 static const char *const strides[] = {"packed", "padded"};
 static const char *const twists[] = {
-    "", "/nan-row", "/inf-row", "/nan-expert", "/ties", "/one-expert", "/few-experts",
+    "",      "/nan-row",    "/inf-row",     "/nan-expert", "/nan-router",
+    "/ties", "/one-expert", "/few-experts", "/tiny",
 };
 
 uint32_t verify_n_levels(enum verify_factor factor)
@@ -228,14 +229,18 @@ bool verify_special(uint32_t i, struct verify_case *out)
         {{0, 2, 0, 1, 1, 0, 1, 0}, VERIFY_INF_ROW},
         {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_EXPERT},
         {{3, 1, 2, 4, 0, 1, 5, 0}, VERIFY_NAN_EXPERT},
+        {{3, 0, 4, 0, 0, 2, 0, 0}, VERIFY_NAN_ROUTER},
+        {{5, 0, 5, 0, 0, 1, 1, 0}, VERIFY_NAN_ROUTER},
         {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_TIES},
         {{5, 0, 4, 0, 0, 0, 7, 0}, VERIFY_TIES},
         {{7, 0, 2, 0, 0, 2, 1, 0}, VERIFY_TIES},
         {{2, 0, 0, 0, 0, 1, 9, 0}, VERIFY_ONE_EXPERT},
-        {{6, 1, 1, 0, 1, 1, 8, 1}, VERIFY_ONE_EXPERT},
-        {{6, 1, 1, 0, 1, 1, 2, 1}, VERIFY_ONE_EXPERT},
+        {{6, 1, 2, 0, 1, 1, 8, 1}, VERIFY_ONE_EXPERT},
+        {{6, 1, 2, 0, 1, 1, 2, 1}, VERIFY_ONE_EXPERT},
         {{5, 2, 0, 0, 0, 0, 8, 0}, VERIFY_FEW_EXPERTS},
         {{8, 0, 2, 2, 0, 0, 0, 0}, VERIFY_FEW_EXPERTS},
+        {{0, 1, 0, 0, 0, 0, 0, 0}, VERIFY_TINY},
+        {{3, 1, 0, 2, 1, 0, 1, 0}, VERIFY_TINY},
     };
     if (i >= COUNT(cases))
         return false;

@@ -29,9 +29,11 @@ enum verify_twist {
     VERIFY_NAN_ROW,     // one row of x is NaN: its output is NaN, its neighbours do not notice
     VERIFY_INF_ROW,     // one row of x holds an infinity
     VERIFY_NAN_EXPERT,  // the weights of one expert are NaN: only its tokens notice
+    VERIFY_NAN_ROUTER,  // the router's first and last row are NaN: never before a number
     VERIFY_TIES,        // all rows of the router are equal
     VERIFY_ONE_EXPERT,  // one expert is everybody's first choice
     VERIFY_FEW_EXPERTS, // only the first top_k experts get any token
+    VERIFY_TINY,        // weights of experts so small that most are denormal in f16
 };
 
 struct verify_case {

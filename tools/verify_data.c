@@ -20,13 +20,15 @@ enum part {
 };
 
 #define BIAS_SCALE 0.5f
-#define FAR 30.0f // a logit nobody else comes near
+#define FAR 100.0f // a logit nobody else comes near; its exponential is more than f32 holds
+#define TINY 0x1p-12f
 
 struct source {
     uint64_t seed;
     uint32_t layer_code;
     bool positive; // all numbers
     bool whole;    // whole numbers, whose sums are exact in any order
+    float expert_scale;
 };
 
 // Where one number makes up a row, signed terms can cancel to nothing, and no relative promise
@@ -39,6 +41,7 @@ static struct source case_source(const struct verify_case *c, uint64_t seed)
         .layer_code = verify_layer_code(c),
         .positive = desc.d_model == 1 || desc.d_out == 1,
         .whole = c->twist == VERIFY_TIES,
+        .expert_scale = c->twist == VERIFY_TINY ? TINY : 1.0f,
     };
 }
 
@@ -71,9 +74,9 @@ static float *make_array(struct arena *arena, const struct source *source, uint3
 }
 
 static float *make_matrix(struct arena *arena, const struct source *source, uint32_t part,
-                          uint32_t n_rows, uint32_t width)
+                          uint32_t n_rows, uint32_t width, float scale)
 {
-    return make_array(arena, source, part, (size_t) n_rows * width, 1.0f / sqrtf((float) width));
+    return make_array(arena, source, part, (size_t) n_rows * width, scale / sqrtf((float) width));
 }
 
 // An expert whose f32 numbers are all made; `up` becomes its stored type in place.
@@ -83,11 +86,12 @@ static void make_expert(struct arena *arena, const struct source *source,
 {
     uint32_t part = PART_EXPERT + PARTS_PER_EXPERT * index;
     size_t n_in = (size_t) d_ff * desc->d_model;
+    float scale = source->expert_scale;
     vkmoe_expert_tensors tensors = {{0}};
     if (desc->gated)
-        tensors.gate.data = make_matrix(arena, source, part, d_ff, desc->d_model);
-    float *up = make_matrix(arena, source, part + 1, d_ff, desc->d_model);
-    tensors.down.data = make_matrix(arena, source, part + 2, desc->d_out, d_ff);
+        tensors.gate.data = make_matrix(arena, source, part, d_ff, desc->d_model, scale);
+    float *up = make_matrix(arena, source, part + 1, d_ff, desc->d_model, scale);
+    tensors.down.data = make_matrix(arena, source, part + 2, desc->d_out, d_ff, scale);
     if (desc->gate_bias)
         tensors.gate_bias = make_array(arena, source, part + 3, d_ff, BIAS_SCALE);
     if (desc->up_bias)
@@ -110,7 +114,7 @@ static void make_all(struct arena *arena, const struct source *source, struct ve
     uint32_t n = desc->n_experts;
     out->experts = take(arena, n * sizeof *out->experts);
     vkmoe_router_tensors router = {{0}};
-    router.weight.data = make_matrix(arena, source, PART_ROUTER, n, desc->d_model);
+    router.weight.data = make_matrix(arena, source, PART_ROUTER, n, desc->d_model, 1);
     if (desc->router_bias)
         router.bias = make_array(arena, source, PART_ROUTER_BIAS, n, BIAS_SCALE);
     // About as large as the scores, so that both decide.
@@ -118,7 +122,7 @@ static void make_all(struct arena *arena, const struct source *source, struct ve
     if (desc->selection_bias)
         router.selection_bias = make_array(arena, source, PART_SELECTION_BIAS, n, selection_scale);
     if (desc->d_shared_ff && desc->shared_gate == VKMOE_SHARED_SIGMOID)
-        router.shared_gate = make_matrix(arena, source, PART_SHARED_GATE, 1, desc->d_model);
+        router.shared_gate = make_matrix(arena, source, PART_SHARED_GATE, 1, desc->d_model, 1);
     out->router = router;
     for (uint32_t e = 0; e < n; e++)
         make_expert(arena, source, desc, e, desc->d_ff, out->experts ? &out->experts[e] : NULL);
@@ -142,10 +146,15 @@ static void twist_weights(enum verify_twist twist, struct verify_weights *weight
     case VERIFY_PLAIN:
     case VERIFY_NAN_ROW:
     case VERIFY_INF_ROW:
+    case VERIFY_TINY:
         return;
     case VERIFY_NAN_EXPERT:
         fill(weights->experts[0].gate.data, desc->gated ? (size_t) desc->d_ff * d : 0, NAN);
         fill(weights->experts[0].down.data, (size_t) desc->d_out * desc->d_ff, NAN);
+        return;
+    case VERIFY_NAN_ROUTER:
+        fill(router, d, NAN);
+        fill(router + (size_t) (n - 1) * d, d, NAN);
         return;
     case VERIFY_TIES:
         for (uint32_t i = 0; i < d; i++)

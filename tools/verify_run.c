@@ -305,7 +305,8 @@ void verify_run(struct verify_subject *subject, const struct verify_case *c,
         .with_scores = verify_scores(c),
     };
     memset(result, 0, sizeof *result);
-    result->uncontrolled = job.n_tokens == 0 ? IDS | GATES | Y | SCORES : 0;
+    uint32_t all = IDS | GATES | Y | (job.with_scores ? SCORES : 0);
+    result->uncontrolled = job.n_tokens == 0 ? all : 0;
     if (create_job(&job, c) && check_outputs(&job) && check_repeat(&job) && check_half(&job) &&
         job.n_tokens > 0)
         check_controls(&job);

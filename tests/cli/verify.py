@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""vkmoe verify on the command line: exit codes, output, bad input. Usage: verify.py PROGRAM"""
+import json
+import signal
+import subprocess
+import sys
+import unittest
+
+PROGRAM = sys.argv.pop(1)
+CASE = '^E7K3D33F20O5/f16/.*/n33/padded/nan-row$'
+
+
+def run(*args):
+    return subprocess.run([PROGRAM, 'verify', *args], capture_output=True, text=True, timeout=120)
+
+
+class Verify(unittest.TestCase):
+    def test_help(self):
+        done = run('--help')
+        self.assertEqual(done.returncode, 0)
+        for option in ['--filter', '--all', '--seed', '--list', '--json', '--device', '--floor',
+                       '--addressing', '--validation']:
+            self.assertIn(option, done.stdout)
+
+    def test_usage(self):
+        for args, text in [(['--nonsense'], 'nonsense'),
+                           (['file'], 'file'),
+                           (['--seed', 'x'], '--seed'),
+                           (['--addressing', 'x'], '--addressing'),
+                           (['--filter', '['], 'not a regular expression'),
+                           (['--filter', 'no such case'], 'matches no case')]:
+            done = run(*args)
+            self.assertEqual((done.returncode, done.stdout), (2, ''), args)
+            self.assertIn(text, done.stderr)
+
+    def test_no_device(self):
+        done = run('-d', 'no such device')
+        self.assertEqual((done.returncode, done.stdout), (5, ''))
+        self.assertIn('no such device', done.stderr)
+
+    def test_list(self):
+        names = run('--list').stdout.split()
+        self.assertGreater(len(names), 98)
+        self.assertEqual(len(names), len(set(names)))
+        every = run('--list', '--all', '--filter', '^E1K1.*/plain/n1/packed$').stdout.split()
+        self.assertEqual(len(every), 5 * 6 * 9 * 3)
+
+    def test_text(self):
+        done = run('-d', 'cpu', '--filter', CASE)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.stdout.splitlines()[-1], '1 passed, 0 failed, 0 skipped')
+        self.assertIn('device:', done.stderr)
+        self.assertNotIn('\r', done.stderr)  # no progress but on a terminal
+
+    def test_json(self):
+        done = run('-d', 'reference', '--json', '--filter', '^E2K1')
+        self.assertEqual(done.returncode, 0)
+        answer = json.loads(done.stdout)
+        self.assertEqual(set(answer), {'device', 'seed', 'passed', 'failed', 'skipped', 'cases'})
+        self.assertGreater(answer['passed'], 5)
+        self.assertEqual((answer['failed'], answer['skipped']), (0, 0))
+        self.assertEqual(len(answer['cases']), answer['passed'])
+        for case in answer['cases']:
+            self.assertEqual(set(case), {'name', 'status', 'reason'})
+            self.assertEqual(case['status'], 'passed')
+
+    def test_other_numbers(self):
+        done = run('-d', 'cpu', '--seed', '18446744073709551615', '--filter', '^E7.*n(8|33)/')
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_interrupt(self):
+        """What is done is kept, and the JSON is whole."""
+        process = subprocess.Popen([PROGRAM, 'verify', '-d', 'cpu', '--all', '--json'],
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        head = [process.stdout.readline() for _ in range(6)]  # some cases are done
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        self.assertEqual(process.wait(60), 130)
+        process.stdout.close()
+        answer = json.loads(''.join(head) + rest)
+        self.assertEqual(len(answer['cases']), answer['passed'])
+        self.assertGreater(answer['passed'], 0)
+
+
+unittest.main()

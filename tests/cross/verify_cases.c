@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+// The cases of `vkmoe verify`: random numbers, names, the covering set and the product.
+#include "check.h"
+
+#include "rng.h"
+#include "verify_cases.h"
+
+#include <stdlib.h>
+
+// ---- random numbers ----------------------------------------------------------------------------
+
+// Known answers published with the algorithm.
+static void test_philox(void **state)
+{
+    (void) state;
+    static const struct {
+        struct rng_block counter;
+        uint64_t key;
+        struct rng_block want;
+    } rows[] = {
+        {{{0}}, 0, {{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}}},
+        {{{UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX}},
+         UINT64_MAX,
+         {{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}}},
+        {{{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}},
+         0x299f31d0a4093822,
+         {{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct rng_block got = rng_philox(rows[i].counter, rows[i].key);
+        assert_memory_equal(&got, &rows[i].want, sizeof got);
+    }
+}
+
+// Five standard errors for the mean and the variance of n numbers.
+static void test_normal(void **state)
+{
+    (void) state;
+    enum { N = 1 << 16 };
+    double sum = 0, squares = 0, largest = 0;
+    for (uint64_t i = 0; i < N; i++) {
+        double v = rng_normal(7, 1, 2, i);
+        sum += v;
+        squares += v * v;
+        largest = fmax(largest, fabs(v));
+    }
+    check_near(sum / N, 0, 5 / sqrt(N));
+    check_near(squares / N, 1, 5 * sqrt(2.0 / N));
+    assert_true(largest > 3 && largest < 3.4642);
+    assert_true(rng_normal(7, 1, 2, 0) != rng_normal(8, 1, 2, 0));
+    assert_true(rng_normal(7, 1, 2, 0) != rng_normal(7, 2, 2, 0));
+    assert_true(rng_normal(7, 1, 2, 0) != rng_normal(7, 1, 3, 0));
+    assert_true(rng_normal(7, 1, 2, 0) != rng_normal(7, 1, 2, UINT64_C(1) << 32));
+}
+
+// ---- the covering set --------------------------------------------------------------------------
+
+// Said here once more, so that the set is not measured by its own rule.
+static bool may_meet(uint32_t f, uint32_t a, uint32_t g, uint32_t b)
+{
+    struct verify_case c = verify_first();
+    c.level[f] = (uint8_t) a;
+    c.level[g] = (uint8_t) b;
+    bool about_rows = (f == VERIFY_SHAPE && g == VERIFY_TOKENS);
+    return !about_rows || verify_tokens(&c) < 300 || verify_layer(&c).d_model <= 64;
+}
+
+// Pairs of levels that meet in no case; `without` is left out. A case without rows shows nothing of
+// its layer, so there only pairs with the token count itself count.
+static uint32_t count_missing(const struct verify_case *cases, uint32_t n, uint32_t without)
+{
+    uint32_t n_missing = 0;
+    for (uint32_t f = 0; f < VERIFY_N_FACTORS; f++) {
+        for (uint32_t g = f + 1; g < VERIFY_N_FACTORS; g++) {
+            for (uint32_t a = 0; a < verify_n_levels(f); a++) {
+                for (uint32_t b = 0; b < verify_n_levels(g); b++) {
+                    bool met = !may_meet(f, a, g, b);
+                    for (uint32_t i = 0; i < n && !met; i++) {
+                        met = i != without && cases[i].level[f] == a && cases[i].level[g] == b &&
+                              (verify_tokens(&cases[i]) > 0 || g >= VERIFY_N_LAYER_FACTORS);
+                    }
+                    n_missing += !met;
+                }
+            }
+        }
+    }
+    return n_missing;
+}
+
+static void test_cover(void **state)
+{
+    (void) state;
+    struct verify_case *cases;
+    uint32_t n = verify_cover(&cases), n_needed = 0;
+    assert_true(n > 0);
+    assert_int_equal(count_missing(cases, n, UINT32_MAX), 0);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_true(verify_allowed(&cases[i]));
+        n_needed += count_missing(cases, n, i) > 0;
+    }
+    // Control: the count does see a pair that is missing. And few cases are there for nothing.
+    assert_true(n_needed > n * 9 / 10);
+    free(cases);
+}
+
+// The largest two factors alone need 98 cases.
+static void test_cover_small_and_stable(void **state)
+{
+    (void) state;
+    struct verify_case *a, *b;
+    uint32_t n = verify_cover(&a);
+    assert_in_range(n, 98, 140);
+    assert_int_equal(verify_cover(&b), n);
+    assert_memory_equal(a, b, n * sizeof *a);
+
+    uint32_t n_layers = 1;
+    for (uint32_t i = 1; i < n; i++)
+        n_layers += !verify_same_layer(&a[i], &a[i - 1]);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t k = i + 1; k < n; k++) {
+            assert_memory_not_equal(&a[i], &a[k], sizeof *a);
+            // Cases of one layer are neighbours.
+            if (verify_same_layer(&a[i], &a[k]))
+                assert_true(verify_same_layer(&a[i], &a[i + 1]));
+        }
+    }
+    assert_true(n_layers < n);
+    free(a);
+    free(b);
+}
+
+// ---- all cases ---------------------------------------------------------------------------------
+
+static void test_product(void **state)
+{
+    (void) state;
+    uint64_t n = 0, want = 1, n_wide = 0, n_long = 0;
+    struct verify_case c = verify_first();
+    for (uint32_t f = 0; f < VERIFY_N_FACTORS; f++)
+        want *= verify_n_levels(f);
+    do {
+        n++;
+    } while (verify_next(&c));
+
+    c = verify_first();
+    for (uint32_t i = 0; i < verify_n_levels(VERIFY_SHAPE); i++) {
+        c.level[VERIFY_SHAPE] = (uint8_t) i;
+        n_wide += verify_layer(&c).d_model > 64;
+    }
+    for (uint32_t i = 0; i < verify_n_levels(VERIFY_TOKENS); i++) {
+        c.level[VERIFY_TOKENS] = (uint8_t) i;
+        n_long += verify_tokens(&c) >= 300;
+    }
+    uint64_t n_pairs = (uint64_t) verify_n_levels(VERIFY_SHAPE) * verify_n_levels(VERIFY_TOKENS);
+    assert_true(n_wide > 0 && n_long > 0);
+    assert_int_equal(n, want / n_pairs * (n_pairs - n_wide * n_long));
+}
+
+static void check_layer(const struct verify_case *c)
+{
+    vkmoe_layer_desc desc = verify_layer(c);
+    char name[VERIFY_NAME_SIZE];
+    verify_name(c, name);
+    if (vkmoe_layer_check(&desc) != VKMOE_OK)
+        fail_msg("%s: %s", name, vkmoe_error_text());
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+// Every layer is one the library accepts, every case has a name of its own.
+static void test_names_and_layers(void **state)
+{
+    (void) state;
+    struct verify_case *cases, special;
+    uint32_t n = verify_cover(&cases), n_names = 0;
+    char (*names)[VERIFY_NAME_SIZE] = calloc(n + 64, sizeof *names);
+    assert_non_null(names);
+    for (uint32_t i = 0; i < n; i++) {
+        check_layer(&cases[i]);
+        verify_name(&cases[i], names[n_names++]);
+    }
+    for (uint32_t i = 0; verify_special(i, &special); i++) {
+        assert_true(i < 64);
+        assert_true(special.twist != VERIFY_PLAIN && verify_allowed(&special));
+        check_layer(&special);
+        verify_name(&special, names[n_names++]);
+    }
+    qsort(names, n_names, sizeof *names, compare_names);
+    for (uint32_t i = 0; i < n_names; i++) {
+        assert_true(strlen(names[i]) < VERIFY_NAME_SIZE - 1);
+        assert_true(i == 0 || strcmp(names[i - 1], names[i]) != 0);
+    }
+    free(names);
+    free(cases);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_normal),
+        cmocka_unit_test(test_cover),
+        cmocka_unit_test(test_cover_small_and_stable),
+        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_names_and_layers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}

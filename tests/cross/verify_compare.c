@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT
+// How `vkmoe verify` judges: what passes, what fails, what is exempt, and the bounds of scores.
+#include "check.h"
+
+#include "verify_check.h"
+
+#include <float.h>
+#include <stdlib.h>
+
+enum { N = 3, E = 4, K = 2, O = 3 };
+
+// Outputs of a device and of the oracle that agree, and bounds of 1e-6 for each score.
+struct fixture {
+    struct verify_outputs got, want;
+    double bounds[N * E];
+    bool exempt[N];
+    struct verify_verdict verdict;
+};
+
+static void fill_outputs(struct verify_outputs *out)
+{
+    static const float scores[E] = {0.5f, 0.25f, 0.25f + 5e-7f, 0.125f};
+    for (uint32_t t = 0; t < N; t++) {
+        for (uint32_t i = 0; i < O; i++)
+            out->y[t * out->y_stride + i] = (float) (1 + t + i);
+        memcpy(out->scores + t * E, scores, sizeof scores);
+        out->ids[t * K] = 0;
+        out->ids[t * K + 1] = 2;
+        out->gates[t * K] = 0.5f;
+        out->gates[t * K + 1] = 0.25f;
+    }
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = *state = calloc(1, sizeof *f);
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = E;
+    desc.top_k = K;
+    desc.d_out = O;
+    assert_true(f && verify_outputs_create(&desc, N, true, &f->got) &&
+                verify_outputs_create(&desc, N, false, &f->want));
+    fill_outputs(&f->got);
+    fill_outputs(&f->want);
+    for (uint32_t i = 0; i < N * E; i++)
+        f->bounds[i] = 1e-6;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    verify_outputs_finish(&f->got);
+    verify_outputs_finish(&f->want);
+    free(f);
+    return 0;
+}
+
+// Exactly the checks of `mask` fail.
+static void check_failed(struct fixture *f, uint32_t mask)
+{
+    verify_compare(&f->got, &f->want, N, f->bounds, true, f->exempt, &f->verdict);
+    if (f->verdict.failed != mask)
+        fail_msg("failed checks %x, not %x: %s", f->verdict.failed, mask, f->verdict.text);
+    assert_true(!mask || f->verdict.text[0]);
+}
+
+static float *got_y(struct fixture *f, uint32_t t, uint32_t i)
+{
+    return f->got.y + t * f->got.y_stride + i;
+}
+
+static void test_tolerance(void **state)
+{
+    struct fixture *f = *state;
+    check_failed(f, 0);
+    assert_int_equal(f->verdict.changed, 0);
+
+    // The norm of y is sqrt(1 + 4 + 9 + 4 + 9 + 16 + 9 + 16 + 25).
+    float allowed = (float) (VERIFY_TOLERANCE * sqrt(93));
+    *got_y(f, 1, 1) += 0.9f * allowed;
+    check_failed(f, 0);
+    assert_int_equal(f->verdict.changed, 1u << VERIFY_CHECK_Y);
+    *got_y(f, 1, 1) += 0.3f * allowed;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    assert_non_null(strstr(f->verdict.text, "row 1 column 1"));
+
+    fill_outputs(&f->got);
+    f->got.gates[3] *= 1.0001f;
+    check_failed(f, 1u << VERIFY_CHECK_GATES);
+}
+
+// An error is no smaller for being measured against nothing.
+static void test_zero(void **state)
+{
+    struct fixture *f = *state;
+    for (uint32_t i = 0; i < N * O; i++)
+        f->want.y[i] = *got_y(f, i / O, i % O) = 0;
+    check_failed(f, 0);
+    *got_y(f, 0, 0) = 1e-30f;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+static void test_no_numbers(void **state)
+{
+    struct fixture *f = *state;
+    *got_y(f, 0, 0) = NAN;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    f->want.y[0] = -NAN;
+    check_failed(f, 0);
+    *got_y(f, 0, 0) = 1;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    f->want.y[0] = *got_y(f, 0, 0) = INFINITY;
+    check_failed(f, 0);
+    *got_y(f, 0, 0) = -INFINITY;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    f->want.y[0] = 1;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+static void test_unwritten(void **state)
+{
+    struct fixture *f = *state;
+    verify_poison(&f->got);
+    check_failed(f, (1u << VERIFY_N_CHECKS) - 1);
+    assert_non_null(strstr(f->verdict.text, "not written"));
+
+    // Not even where the oracle has a NaN.
+    assert_true(isnan(*got_y(f, 0, 0)));
+    fill_outputs(&f->got);
+    memcpy(got_y(f, 0, 0), f->got.y + f->got.y_stride * N, sizeof(float));
+    f->want.y[0] = NAN;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+static void test_ids(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        int32_t first, second;
+        const char *text;
+    } rows[] = {
+        {0, 3, "row 1 place 1 is wrong: got 3, want 2"},
+        {2, 0, "row 1 place 0 is wrong"},
+        {0, 0, "twice"},
+        {0, -1, "out of range"},
+        {0, E, "out of range"},
+        {0, INT32_MAX, "not written"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        f->got.ids[K] = rows[i].first;
+        f->got.ids[K + 1] = rows[i].second;
+        check_failed(f, 1u << VERIFY_CHECK_IDS);
+        assert_non_null(strstr(f->verdict.text, rows[i].text));
+    }
+}
+
+// Experts 1 and 2 are 5e-7 apart, the bounds together 2e-6.
+static void test_exempt(void **state)
+{
+    struct fixture *f = *state;
+    f->got.ids[K + 1] = 1;
+    *got_y(f, 1, 0) = 1000;
+    f->got.gates[K + 1] = 1000;
+    check_failed(f, 0);
+    assert_int_equal(f->verdict.n_exempt, 1);
+    assert_true(!f->exempt[0] && f->exempt[1] && !f->exempt[2]);
+
+    // Exempt is no licence to write nothing.
+    memcpy(got_y(f, 1, 0), f->got.y + f->got.y_stride * N, sizeof(float));
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+
+    *got_y(f, 1, 0) = 1000;
+    for (uint32_t i = 0; i < N * E; i++)
+        f->bounds[i] = 2e-7;
+    check_failed(f, 1u << VERIFY_CHECK_IDS | 1u << VERIFY_CHECK_Y | 1u << VERIFY_CHECK_GATES);
+    f->bounds[E + 1] = NAN;
+    check_failed(f, 1u << VERIFY_CHECK_IDS | 1u << VERIFY_CHECK_Y | 1u << VERIFY_CHECK_GATES);
+}
+
+static void test_scores(void **state)
+{
+    struct fixture *f = *state;
+    f->got.scores[5] += 5e-7f;
+    check_failed(f, 0);
+    f->got.scores[5] += 2e-6f;
+    check_failed(f, 1u << VERIFY_CHECK_SCORES);
+    assert_non_null(strstr(f->verdict.text, "row 1 expert 1"));
+    verify_compare(&f->got, &f->want, N, f->bounds, false, f->exempt, &f->verdict);
+    assert_int_equal(f->verdict.failed, 0);
+}
+
+static void test_untouched(void **state)
+{
+    struct fixture *f = *state;
+    struct verify_outputs *o = &f->got;
+    const char *what;
+    assert_true(verify_untouched(o, N, &what));
+    assert_false(verify_untouched(o, N - 1, &what));
+    float *const places[] = {
+        o->y + O, o->y + N * o->y_stride - 1, o->y + N * o->y_stride, o->gates + N * K,
+        o->scores + (N + 1) * E - 1, (float *) (void *) (o->ids + N * K),
+    };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        float before;
+        memcpy(&before, places[i], sizeof before);
+        *places[i] = 1;
+        assert_false(verify_untouched(o, N, &what));
+        memcpy(places[i], &before, sizeof before);
+        assert_true(verify_untouched(o, N, &what));
+    }
+}
+
+// ---- bounds of scores --------------------------------------------------------------------------
+
+// One input, one expert: a product and, in the bound, a bias; then two roundings of the result.
+static void test_bound_by_hand(void **state)
+{
+    (void) state;
+    float w = 3, x = 2;
+    double u = FLT_EPSILON / 2, bound;
+    struct verify_weights weights = {.desc = vkmoe_layer_desc_init()};
+    weights.desc.n_experts = weights.desc.d_model = 1;
+    weights.desc.rank = VKMOE_RANK_LOGIT;
+    weights.router.weight.data = &w;
+    verify_score_bounds(&weights, &x, 1, 1, &bound);
+    check_near(bound, 2 * u / (1 - 2 * u) * 6 + 2 * u * 6, 1e-15);
+}
+
+// f32 sums in two orders stay within the bound, which is not far above what they need.
+static void test_bound_holds(void **state)
+{
+    (void) state;
+    struct verify_case c = verify_first(); // 8 experts, d_model 64, softmax
+    vkmoe_layer_desc desc = verify_layer(&c);
+    uint32_t n = verify_tokens(&c), d = desc.d_model, n_experts = desc.n_experts;
+    struct verify_weights weights;
+    assert_true(verify_weights_create(&c, 3, &weights));
+    weights.desc.rank = VKMOE_RANK_LOGIT;
+    float *x = calloc((size_t) n * d, sizeof *x);
+    double *bounds = calloc((size_t) n * n_experts, sizeof *bounds), worst = 0;
+    assert_true(x && bounds);
+    verify_fill_x(&c, 3, x, d);
+    verify_score_bounds(&weights, x, d, n, bounds);
+    const float *router = weights.router.weight.data;
+    for (uint32_t i = 0; i < n * n_experts; i++) {
+        const float *w = router + (size_t) (i % n_experts) * d;
+        const float *row = x + (size_t) (i / n_experts) * d;
+        float up = 0, down = 0;
+        double exact = 0;
+        for (uint32_t k = 0; k < d; k++) {
+            up += w[k] * row[k];
+            down += w[d - 1 - k] * row[d - 1 - k];
+            exact += (double) w[k] * row[k];
+        }
+        check_near(up, exact, bounds[i]);
+        check_near(down, exact, bounds[i]);
+        worst = fmax(worst, fabs(up - exact) / bounds[i]);
+    }
+    assert_true(worst > 0.005);
+    free(bounds);
+    free(x);
+    verify_weights_finish(&weights);
+}
+
+// ---- perturbations -----------------------------------------------------------------------------
+
+// Each changes the weights, touches no more than two rows, and is undone by itself.
+static void test_perturbations(void **state)
+{
+    (void) state;
+    struct verify_case c = verify_first();
+    c.level[VERIFY_TYPE] = 1; // f16
+    struct verify_weights a, b;
+    assert_true(verify_weights_create(&c, 5, &a) && verify_weights_create(&c, 5, &b));
+    const size_t up = (size_t) a.desc.d_ff * a.desc.d_model * 2;
+    const size_t down = (size_t) a.desc.d_out * a.desc.d_ff * 4;
+    const size_t router = (size_t) a.desc.n_experts * a.desc.d_model * 4;
+    for (uint32_t p = 0; p < VERIFY_N_PERTURBATIONS; p++) {
+        assert_true(verify_perturb(&a, p, 3));
+        bool same_up = memcmp(a.experts[3].up.data, b.experts[3].up.data, up) == 0;
+        bool same_down = memcmp(a.experts[3].down.data, b.experts[3].down.data, down) == 0;
+        bool same_router = memcmp(a.router.weight.data, b.router.weight.data, router) == 0;
+        assert_int_equal(same_up + same_down + same_router, 2);
+        assert_true(verify_perturb(&a, p, 3));
+        assert_memory_equal(a.experts[3].up.data, b.experts[3].up.data, up);
+        assert_memory_equal(a.experts[3].down.data, b.experts[3].down.data, down);
+        assert_memory_equal(a.router.weight.data, b.router.weight.data, router);
+    }
+    verify_weights_finish(&a);
+    verify_weights_finish(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_tolerance, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_zero, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_numbers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unwritten, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ids, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_exempt, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_scores, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_untouched, set_up, tear_down),
+        cmocka_unit_test(test_bound_by_hand),
+        cmocka_unit_test(test_bound_holds),
+        cmocka_unit_test(test_perturbations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
