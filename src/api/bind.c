@@ -54,8 +54,8 @@ static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
         return moe_fail(VKMOE_E_UNSUPPORTED, "bind.vk_io on %s: needs a Vulkan device",
                         program->device->info.name);
     TRY(moe_desc_copy(out, sizeof *out, io, "vkmoe_vk_io"));
-    TRY(moe_api_stride("x", &out->x_stride, layer->d_model, VKMOE_F32));
-    TRY(moe_api_stride("y", &out->y_stride, layer->d_out, VKMOE_F32));
+    TRY(moe_api_stride("vk_io.x", &out->x_stride, layer->d_model, VKMOE_F32));
+    TRY(moe_api_stride("vk_io.y", &out->y_stride, layer->d_out, VKMOE_F32));
     TRY(check_vk_buffer("x", &out->x, program->max_tokens, out->x_stride,
                         moe_dtype_size(VKMOE_F32, layer->d_model)));
     TRY(check_vk_buffer("y", &out->y, program->max_tokens, out->y_stride,
