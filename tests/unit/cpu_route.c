@@ -23,8 +23,10 @@ static void check_ids(const float *logits, uint32_t n_experts, const int32_t *wa
 {
     vkmoe_layer_desc layer = logit_layer(n_experts, top_k);
     int32_t ids[MAX_N];
-    float gates[MAX_N], ranking[MAX_N];
-    moe_cpu_route(&layer, logits, no_bias, ids, gates, ranking);
+    float gates[MAX_N], ranking[MAX_N], bias[MAX_N];
+    for (uint32_t i = 0; i < n_experts; i++)
+        bias[i] = -0.0f; // adds nothing, not even to -0
+    moe_cpu_route(&layer, logits, bias, ids, gates, ranking);
     assert_memory_equal(ids, want, top_k * sizeof *want);
 }
 
