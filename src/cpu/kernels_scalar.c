@@ -8,16 +8,26 @@
 
 _Static_assert((int) CPU_N_WEIGHTS == (int) MOE_N_DTYPES, "one kernel for each weight type");
 
+#define INLINE static inline __attribute__((always_inline))
+
 enum { BLOCK_ROWS = 4 }; // rows that share one decoding of the weights
 
-static inline void rows_times_panel(enum vkmoe_dtype type, const float *const *x, uint32_t n_rows,
-                                    const void *panel, uint32_t k, float *out)
+// 16 weights as f32; exact.
+INLINE void decode(enum vkmoe_dtype type, const char *stored, float *w)
 {
-    size_t row_size = (size_t) moe_dtype_size(type, CPU_PANEL);
-    float sum[BLOCK_ROWS][CPU_PANEL] = {{0}};
+    if (type == VKMOE_F32)
+        memcpy(w, stored, CPU_PANEL * sizeof *w);
+    else
+        moe_dtype_decode(type, stored, CPU_PANEL, w);
+}
+
+INLINE void rows_times_panel(enum vkmoe_dtype type, uint32_t n_rows, const float *const *x,
+                             const void *panel, uint32_t k, float *out)
+{
+    const size_t step = CPU_PANEL * (type == VKMOE_F32 ? 4 : 2);
+    float sum[BLOCK_ROWS][CPU_PANEL] = {{0}}, w[CPU_PANEL];
     for (uint32_t i = 0; i < k; i++) {
-        float w[CPU_PANEL];
-        moe_dtype_decode(type, (const char *) panel + i * row_size, CPU_PANEL, w);
+        decode(type, (const char *) panel + i * step, w);
         for (uint32_t r = 0; r < n_rows; r++)
             for (uint32_t c = 0; c < CPU_PANEL; c++)
                 sum[r][c] += x[r][i] * w[c];
@@ -25,13 +35,15 @@ static inline void rows_times_panel(enum vkmoe_dtype type, const float *const *x
     memcpy(out, sum, n_rows * sizeof sum[0]);
 }
 
-static inline void panel_any(enum vkmoe_dtype type, const float *const *x, uint32_t n_rows,
-                             const void *panel, uint32_t k, float *out)
+// Blocks of rows, then the rest one by one: both counts are constants to the compiler.
+INLINE void panel_any(enum vkmoe_dtype type, const float *const *x, uint32_t n_rows,
+                      const void *panel, uint32_t k, float *out)
 {
-    for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
-        uint32_t n = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
-        rows_times_panel(type, x + r, n, panel, k, out + (size_t) r * CPU_PANEL);
-    }
+    uint32_t r = 0;
+    for (; r + BLOCK_ROWS <= n_rows; r += BLOCK_ROWS)
+        rows_times_panel(type, BLOCK_ROWS, x + r, panel, k, out + (size_t) r * CPU_PANEL);
+    for (; r < n_rows; r++)
+        rows_times_panel(type, 1, x + r, panel, k, out + (size_t) r * CPU_PANEL);
 }
 
 static void panel_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
