@@ -58,6 +58,10 @@ static void test_softmax(void **state)
         logits[e] += 5000; // exp overflows unless the maximum is subtracted
     got = route(&layer, logits, NULL);
     check_near(got.gates[0], 0.4, 1e-11);
+    logits[0] = -5000; // nor is the first one the maximum
+    got = route(&layer, logits, NULL);
+    check_near(got.gates[0], 4.0 / 9, 1e-11);
+    check_near(got.gates[1], 3.0 / 9, 1e-11);
 }
 
 static void test_norms(void **state)
