@@ -4,21 +4,6 @@
 #include "api/env.h"
 #include "base/desc.h"
 
-static enum vkmoe_status check_host(vkmoe_host *out, const vkmoe_host *host)
-{
-    enum vkmoe_status status;
-    vkmoe_host copy = vkmoe_host_init();
-    if (host)
-        TRY(moe_desc_copy(&copy, sizeof copy, host, "vkmoe_host"));
-    if (!copy.alloc != !copy.free)
-        return moe_fail(VKMOE_E_ARGUMENT, "host.%s is NULL: give both alloc and free or none",
-                        copy.alloc ? "free" : "alloc");
-    moe_host_init(out, &copy);
-    return VKMOE_OK;
-fail:
-    return status;
-}
-
 static enum vkmoe_status check_desc(const vkmoe_context_desc *desc)
 {
     if ((uint32_t) desc->addressing > VKMOE_ADDRESSING_BDA)
@@ -42,7 +27,7 @@ enum vkmoe_status vkmoe_context_create(const vkmoe_context_desc *desc, vkmoe_con
     if (desc)
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_context_desc"));
     TRY(check_desc(&full));
-    TRY(check_host(&host, full.host));
+    TRY(moe_host_init(&host, full.host));
     moe_env_read(&env);
     full.device = full.device ? full.device : env.device;
     full.cpu_isa = full.cpu_isa ? full.cpu_isa : env.cpu_isa;

@@ -2,6 +2,7 @@
 #include "base/host.h"
 
 #include "base/bits.h"
+#include "base/desc.h"
 #include "base/status.h"
 
 #include <stdarg.h>
@@ -38,19 +39,28 @@ const vkmoe_host *moe_host_default(void)
     return &default_host;
 }
 
-void moe_host_init(vkmoe_host *out, const vkmoe_host *host)
+enum vkmoe_status moe_host_init(vkmoe_host *out, const vkmoe_host *host)
 {
-    *out = host ? *host : default_host;
-    if (!out->alloc || !out->free) {
-        out->alloc = default_alloc;
-        out->free = default_free;
+    enum vkmoe_status status;
+    *out = vkmoe_host_init();
+    if (host)
+        TRY(moe_desc_copy(out, sizeof *out, host, "vkmoe_host"));
+    if (!out->alloc != !out->free)
+        return moe_fail(VKMOE_E_ARGUMENT, "host.%s is NULL: give both alloc and free or none",
+                        out->alloc ? "free" : "alloc");
+    if (!out->alloc) {
+        out->alloc = default_host.alloc;
+        out->free = default_host.free;
     }
     if (!out->log)
-        out->log = default_log;
+        out->log = default_host.log;
     if (!out->cache_get || !out->cache_set) {
         out->cache_get = NULL;
         out->cache_set = NULL;
     }
+    return VKMOE_OK;
+fail:
+    return status;
 }
 
 void *moe_alloc(const vkmoe_host *host, size_t size)

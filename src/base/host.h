@@ -9,9 +9,10 @@
 // Memory is aligned to this, so that rows of SIMD vectors and packed panels start aligned.
 #define MOE_HOST_ALIGN 64
 
-// Fills `out` with the caller's callbacks, NULL (or a missing pair) replaced by the defaults; only
-// parallel_for, cache_get, cache_set and trace may stay NULL. `host` may be NULL.
-void moe_host_init(vkmoe_host *out, const vkmoe_host *host);
+// Fills `out` with a caller's host of any struct_size, or NULL; defaults replace callbacks that are
+// NULL. Only parallel_for, cache_get and cache_set together, and trace may stay NULL.
+// VKMOE_E_ARGUMENT: alloc without free or free without alloc, or a bad struct_size.
+enum vkmoe_status moe_host_init(vkmoe_host *out, const vkmoe_host *host);
 
 // The defaults, for code without a context.
 const vkmoe_host *moe_host_default(void);

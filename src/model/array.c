@@ -23,7 +23,7 @@ enum vkmoe_status vkmoe_array_create(const vkmoe_host *host, const char *path,
     *out = NULL;
     if (type != VKMOE_ARRAY_F32 && type != VKMOE_ARRAY_I32)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_array_create: type = %u: 0 or 1", (unsigned) type);
-    moe_host_init(&services, host);
+    TRY(moe_host_init(&services, host));
     TRY(moe_try_alloc(&services, sizeof *writer, "array writer", &writer));
     writer->host = services;
     TRY(moe_npy_create(&writer->host, path, type == VKMOE_ARRAY_I32, n_columns, &writer->npy));

@@ -298,7 +298,7 @@ enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc 
     *out = NULL;
     TRY(moe_desc_copy(&given, sizeof given, desc, "vkmoe_dataset_desc"));
     vkmoe_host host;
-    moe_host_init(&host, given.host);
+    TRY(moe_host_init(&host, given.host));
     TRY(moe_try_alloc(&host, sizeof *d, "data set", &d));
     d->host = host;
     d->targets = given.targets;

@@ -33,7 +33,7 @@ enum vkmoe_status vkmoe_model_open(const vkmoe_host *host, const char *path, vkm
     if (!path || !out)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_model_open: %s is NULL", path ? "out" : "path");
     *out = NULL;
-    moe_host_init(&services, host);
+    TRY(moe_host_init(&services, host));
     TRY(moe_try_alloc(&services, sizeof *model, "model", &model));
     model->host = services;
     model->path = path;

@@ -122,7 +122,7 @@ static int set_up(void **state)
 {
     (void) state;
     memset(&fake, 0, sizeof fake);
-    moe_host_init(&context.host, NULL);
+    check_ok(moe_host_init(&context.host, NULL));
     context.device = &fake.device;
     fake.device.backend = &fake_backend;
     fake.device.host = &context.host;

@@ -38,6 +38,12 @@ static void *refuse_alloc(void *user, size_t size, size_t align)
     return NULL;
 }
 
+static bool get_nothing(void *user, const char *key, void *memory, size_t *size)
+{
+    (void) user, (void) key, (void) memory, (void) size;
+    return false;
+}
+
 static void count_free(void *user, void *memory)
 {
     struct counts *counts = user;
@@ -172,7 +178,7 @@ static void test_helpers(void **state)
     ours.alloc = count_alloc;
     ours.free = count_free;
     ours.log = keep_log;
-    moe_host_init(&host, &ours);
+    check_ok(moe_host_init(&host, &ours));
 
     unsigned char *bytes = moe_alloc(&host, 100);
     for (int i = 0; i < 100; i++)
@@ -193,10 +199,11 @@ static void test_helpers(void **state)
     moe_log(&host, VKMOE_LOG_WARN, "%d rows", 5);
     assert_string_equal(counts.log, "2 5 rows");
 
-    ours.free = NULL; // half a pair counts as none
-    ours.log = NULL;
-    moe_host_init(&host, &ours);
+    ours = vkmoe_host_init(); // no callback at all, and half of the cache's pair
+    ours.cache_get = get_nothing;
+    check_ok(moe_host_init(&host, &ours));
     assert_true(host.alloc == moe_host_default()->alloc && host.free && host.log);
+    assert_true(!host.cache_get && !host.cache_set);
     moe_log(&host, VKMOE_LOG_ERROR, "dropped");
     assert_string_equal(counts.log, "2 5 rows");
 }
