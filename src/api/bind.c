@@ -34,8 +34,8 @@ static enum vkmoe_status check_vk_buffer(const char *name, const vkmoe_vk_buffer
         return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.offset = %llu: must be a multiple of 256", name,
                         (unsigned long long) buffer->offset);
     if (buffer->size > UINT64_MAX - buffer->offset)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.size = %llu: passes the end of any buffer", name,
-                        (unsigned long long) buffer->size);
+        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.size = %llu: passes the end of any buffer",
+                        name, (unsigned long long) buffer->size);
     if (!moe_api_extent(n_rows, stride, row_size, &extent) || buffer->size < extent)
         return moe_fail(VKMOE_E_SHAPE, "vk_io.%s.size = %llu: %llu rows of stride %zu do not fit",
                         name, (unsigned long long) buffer->size, (unsigned long long) n_rows,

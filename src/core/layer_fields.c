@@ -26,6 +26,7 @@
 #define NO_PRENORM "the router's own norm is not computed yet (only 0)"
 #define NO_GROUPS "groups of experts are not computed yet (only 0)"
 #define NO_CLAMP "clamping is not computed yet (only 0)"
+#define NO_SUCH_ACT "this activation is not computed yet (only 0 to 7)"
 #define NO_SITU "the situ activation is not computed yet (only 0)"
 #define NO_LATENT "a latent width is not computed yet (only 0)"
 #define NO_ADJUGATE "adjugate experts are not computed yet (only 0)"
@@ -71,8 +72,8 @@ const struct moe_layer_field moe_layer_fields[] = {
 
     ENUM_ONLY(expert_kind, 2, V(VKMOE_EXPERT_MLP), "linear experts are not computed yet (only mlp)")
     BOOL(gated)
-    ENUM_ONLY(act, 9, V(VKMOE_ACT_SITU) - 1, "this activation is not computed yet (only 0 to 7)")
-    ENUM_ONLY(act_out, 9, V(VKMOE_ACT_SITU) - 1, "this activation is not computed yet (only 0 to 7)")
+    ENUM_ONLY(act, 9, V(VKMOE_ACT_SITU) - 1, NO_SUCH_ACT)
+    ENUM_ONLY(act_out, 9, V(VKMOE_ACT_SITU) - 1, NO_SUCH_ACT)
     F32(act_alpha)
     F32_ONLY(up_add, V(0), "an addend to the up half is not computed yet (only 0)")
     ENUM_ONLY(clamp, 3, V(VKMOE_CLAMP_NONE), NO_CLAMP)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Graph -> program. Ops are fused here and nowhere else: both banks of experts share their phases,
-// and the output side adds into y at once, so that a layer's experts are two phases and every weight
-// is read once.
+// and the output side adds into y at once, so that a layer's experts are two phases and every
+// weight is read once.
 #include "cpu/cpu.h"
 
 #include "base/host.h"

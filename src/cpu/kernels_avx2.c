@@ -38,7 +38,8 @@ INLINE __m256 load_weights(enum weight_type type, const void *w)
     return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 
-// Continues n_rows chains (a constant where this is expanded) by k steps, starting with x[r][first].
+// Continues n_rows chains (a constant where this is expanded) by k steps, starting with
+// x[r][first].
 INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
                   const char *panel, uint32_t k, float *out)
 {

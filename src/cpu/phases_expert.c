@@ -83,10 +83,10 @@ void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i)
 
 // ---- expert out and combine: y += factor * act_out(W_down h + b_down) ------------------------
 
-// A task owns a block of tokens and of columns of y and goes through the experts in ascending order,
-// the shared one last: no two tasks write the same place, and the order of the sum is fixed. Blocks
-// of tokens make each of them read the weights again, so they are cut only as far as there are too
-// few columns for the threads of a machine.
+// A task owns a block of tokens and of columns of y and goes through the experts in ascending
+// order, the shared one last: no two tasks write the same place, and the order of the sum is fixed.
+// Blocks of tokens make each of them read the weights again, so they are cut only as far as there
+// are too few columns for the threads of a machine.
 uint32_t moe_cpu_out_prepare(struct cpu_bind *bind)
 {
     enum { MANY_TASKS = 64, REUSE_PANELS = 4, MIN_TOKENS = 16 };

@@ -40,8 +40,8 @@ static void score(enum vkmoe_score rule, const float *logits, uint32_t n, float 
 }
 
 // A number that sorts ascending as selection wants: the larger value first, NaN last, then the
-// lower index. As an unsigned number the bits of a float grow with its magnitude: that is what falls
-// with the value below zero, and what has to be turned round above.
+// lower index. As an unsigned number the bits of a float grow with its magnitude: that is what
+// falls with the value below zero, and what has to be turned round above.
 static uint64_t sort_key(float value, uint32_t index)
 {
     uint32_t bits;

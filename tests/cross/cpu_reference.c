@@ -29,7 +29,8 @@ static void run_on(const char *device, const struct layer_data *data, const floa
 static double score_bound(const struct layer_data *data, const float *x, int32_t expert)
 {
     const double u = 0x1p-24, n = data->layer.d_model + 1.0;
-    const float *w = (const float *) data->router.weight.data + (size_t) expert * data->layer.d_model;
+    const float *w = data->router.weight.data;
+    w += (size_t) expert * data->layer.d_model;
     double magnitude = data->router.bias ? fabs((double) data->router.bias[expert]) : 0;
     for (uint32_t i = 0; i < data->layer.d_model; i++)
         magnitude += fabs((double) x[i] * (double) w[i]);

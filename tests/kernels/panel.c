@@ -2,8 +2,8 @@
 // The panel kernels: out[r][c] = sum over i of x[r][i] * panel[i][c].
 //
 // Bound against the f64 sum of the same products: each of the k terms is rounded at most k times,
-// hence gamma_k(u) * sum |x w|, gamma_k = k u / (1 - k u), u = 2^-24; and each of the k products may
-// lose up to 2^-150 more below the smallest normal number.
+// hence gamma_k(u) * sum |x w|, gamma_k = k u / (1 - k u), u = 2^-24; and each of the k products
+// may lose up to 2^-150 more below the smallest normal number.
 #include "kernels_test.h"
 
 #include "base/bits.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The border to a Vulkan device, on an invented back end: the caller's buffers, ranges of dispatches,
-// a lost device. What passes the border arrives complete.
+// The border to a Vulkan device, on an invented back end: the caller's buffers, ranges of
+// dispatches, a lost device. What passes the border arrives complete.
 #include "check.h"
 #include "fixture.h"
 

@@ -49,8 +49,8 @@ static void check_patterns(const struct half_type *type)
     }
 }
 
-// Between two neighbours lies one tie, exact in f32: it goes to the even pattern, and the f32 next to
-// it on either side to the nearer one. The last tie lies below infinity.
+// Between two neighbours lies one tie, exact in f32: it goes to the even pattern, and the f32 next
+// to it on either side to the nearer one. The last tie lies below infinity.
 static void check_ties(const struct half_type *type)
 {
     for (uint32_t low = 0; low < type->infinity; low++) {

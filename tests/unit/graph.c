@@ -70,7 +70,8 @@ static void test_everything(void **state)
     vkmoe_layer_desc desc = full_layer();
     make(&graph, &desc, true);
     check_order(&graph);
-    check_ops(&graph, "route group expert_in expert_out expert_in/shared expert_out/shared combine");
+    check_ops(&graph,
+              "route group expert_in expert_out expert_in/shared expert_out/shared combine");
     assert_int_equal(graph.values[MOE_VALUE_SCORES].width, 5);
     assert_int_equal(graph.values[MOE_VALUE_SHARED_GATE].width, 1);
     assert_int_equal(graph.values[MOE_VALUE_H_SHARED].width, 4);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The host's hooks: all memory goes through its allocator and comes back, at the alignment asked for;
-// zones close; hosts of older versions work. Argument: the device.
+// The host's hooks: all memory goes through its allocator and comes back, at the alignment asked
+// for; zones close; hosts of older versions work. Argument: the device.
 #include "check.h"
 #include "fixture.h"
 

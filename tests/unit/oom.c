@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Memory runs out at the first allocation, at the second, ... until a layer runs. Each time: a clean
-// error, nothing left over. Argument: the device.
+// Memory runs out at the first allocation, at the second, ... until a layer runs. Each time: a
+// clean error, nothing left over. Argument: the device.
 #include "check.h"
 #include "fixture.h"
 

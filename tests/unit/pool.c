@@ -14,7 +14,7 @@ enum { MAX_TASKS = 1000 };
 
 struct phase {
     struct moe_pool *pool;
-    uint32_t runs[MAX_TASKS]; // plain on purpose: a task run twice or unseen shows here, and in TSan
+    uint32_t runs[MAX_TASKS]; // plain on purpose: a task run twice or unseen shows, and in TSan too
     pthread_t thread[MAX_TASKS];
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The oracle: activations against known values, a layer worked out by hand, and whole layers against
-// a second program in another style, which visits all experts and counts who beats whom.
+// The oracle: activations against known values, a layer worked out by hand, and whole layers
+// against a second program in another style, which visits all experts and counts who beats whom.
 #include "check.h"
 #include "fixture.h"
 
@@ -150,8 +150,8 @@ static void second_program(const struct layer_data *data, const float *x, double
 
 enum { N_TOKENS = 9 };
 
-// What the reference device and the second program say of N_TOKENS rows: the largest difference of y
-// and the gates, and whether all ids agree.
+// What the reference device and the second program say of N_TOKENS rows: the largest difference of
+// y and the gates, and whether all ids agree.
 struct difference {
     double y, gates;
     bool same_ids;
@@ -358,7 +358,8 @@ static void test_rounded_weights(void **state)
             vkmoe_tensor *tensors[] = {&expert->gate, &expert->up, &expert->down};
             for (int i = 0; i < 3; i++) {
                 size_t n = (size_t) d_ff * (i < 2 ? layer.d_model : layer.d_out);
-                float *values = rounded.memory + ((const float *) tensors[i]->data - rounded.memory);
+                const float *source = tensors[i]->data;
+                float *values = rounded.memory + (source - rounded.memory);
                 uint16_t stored[64];
                 enum vkmoe_dtype stored_type = i < 2 ? layer.in_type : layer.out_type;
                 check_ok(vkmoe_dtype_convert(stored_type, values, n, stored));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The routing rule on cases worked out by hand. Logits are logarithms of small whole numbers, so that
-// softmax gives simple fractions and sigmoid(ln n) = n / (n + 1).
+// The routing rule on cases worked out by hand. Logits are logarithms of small whole numbers, so
+// that softmax gives simple fractions and sigmoid(ln n) = n / (n + 1).
 #include "check.h"
 
 #include "core/ref_route.h"
