@@ -27,4 +27,5 @@ shift "$n_arguments"
 say "building in $build/"
 configure "$build" -Dswiftshader="$swiftshader" $options
 ninja -C "$build" >&2
-exec meson test -C "$build" --no-rebuild --print-errorlogs "$@"
+# Time limits are for fast machines; four times as much still ends a test that hangs.
+exec meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 "$@"
