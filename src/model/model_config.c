@@ -107,8 +107,9 @@ static enum vkmoe_status read_layer(const struct moe_config *c, vkmoe_layer_desc
         return moe_config_fail(c, VKMOE_E_DATA, "top_k", "%u of %u experts", desc->top_k,
                                desc->n_experts);
     status = vkmoe_layer_check(desc);
-    if (status != VKMOE_OK)
-        return moe_config_fail(c, status, "", "%s", vkmoe_error_text());
+    if (status != VKMOE_OK) // whatever is wrong, it is the file's fault
+        return moe_config_fail(c, status == VKMOE_E_UNSUPPORTED ? status : VKMOE_E_DATA, "", "%s",
+                               vkmoe_error_text());
 
 fail:
     return status;

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+// Every rule of the safetensors format has a file that breaks this rule alone.
+#include "check.h"
+#include "scratch.h"
+
+#include "base/bits.h"
+#include "base/host.h"
+#include "model/safetensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+// Writes prefix, header and n_data bytes; the prefix says `size`.
+static const char *write_raw(uint64_t size, const char *header, size_t n_header, size_t n_data)
+{
+    size_t total = 8 + n_header + n_data;
+    unsigned char *bytes = calloc(1, total);
+    assert_non_null(bytes);
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (unsigned char) (size >> (8 * i));
+    memcpy(bytes + 8, header, n_header);
+    const char *path = scratch_file("x.safetensors", bytes, total);
+    free(bytes);
+    return path;
+}
+
+static const char *write_header(const char *header, size_t n_data)
+{
+    return write_raw(strlen(header), header, strlen(header), n_data);
+}
+
+static enum vkmoe_status open_path(const char *path)
+{
+    struct moe_safetensors file;
+    enum vkmoe_status status = moe_safetensors_open(moe_host_default(), path, &file);
+    moe_safetensors_close(&file);
+    return status;
+}
+
+#define A_ENTRY "\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"
+#define A "\"a\":{" A_ENTRY "}"
+#define TENSOR(dtype, shape, offsets)                                                              \
+    "{\"a\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
+
+static void test_good(void **state)
+{
+    (void) state;
+    static const struct {
+        const char *header;
+        size_t n_data;
+    } cases[] = {
+        {"{}", 0},
+        {"{" A "}", 8},
+        {"{" A "}     ", 8},
+        {"{\"__metadata__\":{\"k\":\"v\"}," A "}", 8},
+        {TENSOR("F32", "[]", "[0,4]"), 4},              // rank 0
+        {TENSOR("F32", "[0,5]", "[0,0]"), 0},           // no elements
+        {TENSOR("F4", "[4]", "[0,2]"), 2},              // parts of a byte
+        {TENSOR("F32", "[1,1,1,1,1,1,1,1]", "[0,4]"), 4},
+        {"{\"\":{" A_ENTRY "}}", 8},                    // an empty name
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[8,9]}," A "}", 9},
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}," A "}", 8},
+    };
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        if (open_path(write_header(cases[i].header, cases[i].n_data)) != VKMOE_OK)
+            fail_msg("%s: %s", cases[i].header, vkmoe_error_text());
+    }
+}
+
+static void test_bad(void **state)
+{
+    (void) state;
+    static const struct {
+        const char *header;
+        size_t n_data;
+        const char *part; // of the message
+    } cases[] = {
+        {" {" A "}", 8, "not a JSON object"},
+        {"[" A "]", 8, "not a JSON object"},
+        {"{" A "}\n", 8, "not a JSON object"},
+        {"", 0, "not a JSON object"},
+        {"{" A ",}", 8, "header:"},
+        {"{" A "} {}", 8, "header:"},
+        {"{\"\xff\":{" A_ENTRY "}}", 8, "header:"},
+        {"{\"\\ud800\":{" A_ENTRY "}}", 8, "header:"},
+        {"{" A "," A "}", 8, "duplicate"},
+        {"{\"a\":{" A_ENTRY ",\"dtype\":\"F32\"}}", 8, "duplicate"},
+        {"{\"a\":{" A_ENTRY ",\"extra\":1}}", 8, "tensor 'a': needs dtype"},
+        {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", 8, "tensor 'a': needs dtype"},
+        {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8],\"x\":1}}", 8, "needs dtype, shape"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"x\":1}}", 8, "needs dtype, shape"},
+        {"{\"a\":[]}", 0, "tensor 'a': needs dtype"},
+        {TENSOR("f32", "[2]", "[0,8]"), 8, "unknown dtype 'f32'"},
+        {TENSOR("F128", "[2]", "[0,8]"), 8, "unknown dtype 'F128'"},
+        {"{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype"},
+        {TENSOR("F32", "2", "[0,8]"), 8, "shape is not an array"},
+        {TENSOR("F32", "[2.0]", "[0,8]"), 8, "shape[0]"},
+        {TENSOR("F32", "[2e0]", "[0,8]"), 8, "shape[0]"},
+        {TENSOR("F32", "[1,-2]", "[0,8]"), 8, "shape[1]"},
+        {TENSOR("F32", "[\"2\"]", "[0,8]"), 8, "shape[0]"},
+        {TENSOR("F32", "[02]", "[0,8]"), 8, "header:"},
+        {TENSOR("F32", "[99999999999999999999]", "[0,8]"), 8, "header:"},
+        {TENSOR("F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), 8, "9 dimensions"},
+        {TENSOR("F32", "[0,9223372036854775807]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F32", "[281474976710656,281474976710656,0]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F32", "[281474976710656,16384]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F4", "[3]", "[0,2]"), 2, "impossible size"},
+        {TENSOR("F32", "[2]", "[0]"), 8, "data_offsets"},
+        {TENSOR("F32", "[2]", "[0,8,8]"), 8, "data_offsets"},
+        {TENSOR("F32", "[2]", "[0,8.0]"), 8, "data_offsets"},
+        {TENSOR("F32", "[2]", "[-8,0]"), 8, "data_offsets"},
+        {TENSOR("F32", "[2]", "8"), 8, "data_offsets"},
+        {TENSOR("F32", "[2]", "[8,0]"), 8, "[8, 0] outside 8"},
+        {TENSOR("F32", "[2]", "[0,8]"), 7, "[0, 8] outside 7"},
+        {TENSOR("F32", "[2]", "[4,12]"), 8, "[4, 12] outside 8"},
+        {TENSOR("F32", "[3]", "[0,8]"), 8, "F32 (3) takes 12 bytes, has 8"},
+        {TENSOR("F16", "[2]", "[0,8]"), 8, "F16 (2) takes 4 bytes, has 8"},
+        {TENSOR("F32", "[2]", "[4,12]"), 12, "begins at 4, a hole from 0"},
+        {TENSOR("F32", "[2]", "[0,8]"), 9, "9 bytes of data, the tensors take 8"},
+        {"{}", 1, "1 bytes of data, the tensors take 0"},
+        {"{" A ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10,
+         "tensor 'b' begins at 9, a hole"},
+        {"{" A ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
+         "tensor 'b' begins at 4, inside"},
+        {"{" A ",\"b\":{" A_ENTRY "}}", 8, "begins at 0, inside"},
+        {"{\"__metadata__\":[]," A "}", 8, "__metadata__ is not an object"},
+        {"{\"__metadata__\":{\"k\":1}," A "}", 8, "__metadata__ 'k' is not a text"},
+        {"{\"__metadata__\":{\"k\":null}," A "}", 8, "__metadata__ 'k' is not a text"},
+    };
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        print_message("%s\n", cases[i].header);
+        check_fails(open_path(write_header(cases[i].header, cases[i].n_data)), VKMOE_E_DATA,
+                    cases[i].part);
+    }
+}
+
+static void test_bad_prefix(void **state)
+{
+    (void) state;
+    const char *header = "{" A "}";
+    size_t n = strlen(header);
+    check_fails(open_path(scratch_text("x.safetensors", "")), VKMOE_E_DATA, "0 bytes: too short");
+    check_fails(open_path(scratch_text("x.safetensors", "1234567")), VKMOE_E_DATA, "7 bytes");
+    check_fails(open_path(write_raw(100000001, header, n, 8)), VKMOE_E_DATA, "100000001");
+    check_fails(open_path(write_raw(UINT64_MAX, header, n, 8)), VKMOE_E_DATA, "header of");
+    check_fails(open_path(write_raw(n + 9, header, n, 8)), VKMOE_E_DATA, "truncated");
+    check_fails(open_path(write_raw(n + 1, header, n + 1, 8)), VKMOE_E_DATA, "not a JSON object");
+    check_fails(open_path(scratch_path("absent")), VKMOE_E_IO, "No such file");
+}
+
+static void test_write_and_read(void **state)
+{
+    (void) state;
+    const float a[6] = {1, 2, 3, 4, 5, 6};
+    const uint8_t b[3] = {7, 8, 9};
+    const struct moe_st_source sources[] = {
+        {"z", "F32", 2, {2, 3}, a},
+        {"b", "U8", 1, {3}, b},
+        {"none", "BF16", 2, {0, 7}, NULL},
+    };
+    const char *path = scratch_path("w.safetensors");
+    json_t *metadata = json_pack("{s:s}", "format", "test");
+    check_ok(moe_safetensors_write(moe_host_default(), path, sources, 3, metadata));
+    json_decref(metadata);
+
+    struct moe_safetensors file;
+    check_ok(moe_safetensors_open(moe_host_default(), path, &file));
+    assert_int_equal(file.n_tensors, 3);
+    assert_string_equal(moe_safetensors_metadata(&file, "format"), "test");
+    assert_null(moe_safetensors_metadata(&file, "other"));
+    const struct moe_st_tensor *z = moe_safetensors_find(&file, "z");
+    assert_non_null(z);
+    assert_int_equal(z->n_dims, 2);
+    assert_int_equal(z->dims[1], 3);
+    assert_memory_equal(z->data, a, sizeof a);
+    assert_memory_equal(moe_safetensors_find(&file, "b")->data, b, sizeof b);
+    assert_int_equal(moe_safetensors_find(&file, "none")->n_elements, 0);
+    assert_null(moe_safetensors_find(&file, "y"));
+    moe_safetensors_close(&file);
+}
+
+static void test_write_bad(void **state)
+{
+    (void) state;
+    const float a[2] = {1, 2};
+    const struct moe_st_source twice[] = {{"a", "F32", 1, {2}, a}, {"a", "F32", 1, {2}, a}};
+    const struct moe_st_source unknown[] = {{"a", "F31", 1, {2}, a}};
+    const struct moe_st_source name[] = {{"\xff", "F32", 1, {2}, a}};
+    const char *path = scratch_path("never.safetensors");
+    int before = scratch_count();
+    check_fails(moe_safetensors_write(moe_host_default(), path, twice, 2, NULL), VKMOE_E_ARGUMENT,
+                "twice");
+    check_fails(moe_safetensors_write(moe_host_default(), path, unknown, 1, NULL),
+                VKMOE_E_ARGUMENT, "F31");
+    check_fails(moe_safetensors_write(moe_host_default(), path, name, 1, NULL), VKMOE_E_ARGUMENT,
+                "UTF-8");
+    assert_int_equal(scratch_count(), before);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),           cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_bad_prefix),     cmocka_unit_test(test_write_and_read),
+        cmocka_unit_test(test_write_bad),
+    };
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
+}
