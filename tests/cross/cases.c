@@ -100,7 +100,7 @@ uint32_t list_cases(struct layer_case out[MAX_CASES])
     c++->layer.act_alpha = 1.702f;
     *c = layer_case("no activation", 9, 1, 257, 20, 40);
     ungated(&c++->layer, VKMOE_ACT_NONE, VKMOE_ACT_NONE);
-    *c = layer_case("wide", 4, 2, 520, 300, 130);
+    *c = layer_case("wide", 4, 2, 520, 130, 130);
     all_biases(&c->layer);
     shared(&c++->layer, 70, VKMOE_SHARED_SIGMOID);
     return (uint32_t) (c - out);
