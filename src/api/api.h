@@ -29,12 +29,10 @@ struct vkmoe_bind {
     bool own_io; // the bind owns x and y, as vkmoe_run needs it
 };
 
-// Fails with VKMOE_E_ARGUMENT and "<name> is NULL" for the first NULL of an argument list.
-#define API_NOT_NULL(argument)                                                                     \
-    do {                                                                                           \
-        if (!(argument))                                                                           \
-            return moe_fail(VKMOE_E_ARGUMENT, "%s: " #argument " is NULL", __func__);              \
-    } while (0)
+// VKMOE_E_ARGUMENT and "<function>: <name> is NULL" when it is.
+enum vkmoe_status moe_api_not_null(const char *function, const char *name, const void *argument);
+
+#define NOT_NULL(argument) moe_api_not_null(__func__, #argument, argument)
 
 // VKMOE_E_DEVICE_LOST, with a text, once the context's device was lost.
 enum vkmoe_status moe_api_device_ok(const vkmoe_context *context);

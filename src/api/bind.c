@@ -86,16 +86,14 @@ static enum vkmoe_status check_weights(const vkmoe_plan *plan, const vkmoe_weigh
 enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
                                     const vkmoe_bind_desc *desc, vkmoe_bind **out)
 {
-    API_NOT_NULL(out);
-    *out = NULL;
-    API_NOT_NULL(plan);
-    API_NOT_NULL(weights);
-
     enum vkmoe_status status;
     vkmoe_bind_desc full = vkmoe_bind_desc_init();
     vkmoe_vk_io vk_io;
     vkmoe_bind *bind = NULL;
-    const vkmoe_host *host = &plan->context->host;
+    TRY(NOT_NULL(out));
+    *out = NULL;
+    TRY(NOT_NULL(plan));
+    TRY(NOT_NULL(weights));
     if (desc)
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_bind_desc"));
     TRY(check_weights(plan, weights));
@@ -103,7 +101,7 @@ enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
         TRY(check_vk_io(&vk_io, full.vk_io, plan->program));
     TRY(moe_api_device_ok(plan->context));
 
-    TRY(moe_try_alloc(host, sizeof *bind, "bind object", &bind));
+    TRY(moe_try_alloc(&plan->context->host, sizeof *bind, "bind object", &bind));
     bind->plan = plan;
     bind->own_io = !full.vk_io;
     TRY(plan->context->device->backend->bind_create(plan->program, weights->packed,

@@ -14,9 +14,6 @@ static enum vkmoe_status check_desc(const vkmoe_context_desc *desc)
 
 enum vkmoe_status vkmoe_context_create(const vkmoe_context_desc *desc, vkmoe_context **out)
 {
-    API_NOT_NULL(out);
-    *out = NULL;
-
     enum vkmoe_status status;
     vkmoe_context_desc full = vkmoe_context_desc_init();
     vkmoe_host host;
@@ -24,6 +21,8 @@ enum vkmoe_status vkmoe_context_create(const vkmoe_context_desc *desc, vkmoe_con
     vkmoe_context *context = NULL;
     const struct moe_backend *backend;
     uint32_t i;
+    TRY(NOT_NULL(out));
+    *out = NULL;
     if (desc)
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_context_desc"));
     TRY(check_desc(&full));
@@ -55,6 +54,13 @@ void vkmoe_context_destroy(vkmoe_context *context)
     moe_free(&host, context);
 }
 
+enum vkmoe_status moe_api_not_null(const char *function, const char *name, const void *argument)
+{
+    if (!argument)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: %s is NULL", function, name);
+    return VKMOE_OK;
+}
+
 enum vkmoe_status moe_api_device_ok(const vkmoe_context *context)
 {
     const struct moe_backend *backend = context->device->backend;
@@ -66,16 +72,23 @@ enum vkmoe_status moe_api_device_ok(const vkmoe_context *context)
 
 enum vkmoe_status vkmoe_context_status(const vkmoe_context *context)
 {
-    API_NOT_NULL(context);
-    return moe_api_device_ok(context);
+    enum vkmoe_status status;
+    TRY(NOT_NULL(context));
+    TRY(moe_api_device_ok(context));
+    return VKMOE_OK;
+fail:
+    return status;
 }
 
 enum vkmoe_status vkmoe_context_info(const vkmoe_context *context, vkmoe_device_info *out)
 {
-    API_NOT_NULL(context);
-    API_NOT_NULL(out);
+    enum vkmoe_status status;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(out));
     *out = context->device->info;
     return VKMOE_OK;
+fail:
+    return status;
 }
 
 uint32_t vkmoe_context_validation_count(const vkmoe_context *context)

@@ -10,8 +10,9 @@ const char *vkmoe_dtype_name(enum vkmoe_dtype type)
 
 enum vkmoe_status vkmoe_dtype_from_name(const char *name, enum vkmoe_dtype *out)
 {
-    API_NOT_NULL(name);
-    API_NOT_NULL(out);
+    enum vkmoe_status status;
+    TRY(NOT_NULL(name));
+    TRY(NOT_NULL(out));
     for (uint32_t i = 0; i < MOE_N_DTYPES; i++) {
         if (strcmp(moe_dtype_info((enum vkmoe_dtype) i)->name, name) == 0) {
             *out = (enum vkmoe_dtype) i;
@@ -19,24 +20,33 @@ enum vkmoe_status vkmoe_dtype_from_name(const char *name, enum vkmoe_dtype *out)
         }
     }
     return moe_fail(VKMOE_E_ARGUMENT, "no weight type \"%.64s\"", name);
+fail:
+    return status;
 }
 
 enum vkmoe_status vkmoe_dtype_convert(enum vkmoe_dtype type, const float *src, size_t n, void *dst)
 {
+    enum vkmoe_status status;
     if (!moe_dtype_valid(type))
         return moe_fail(VKMOE_E_ARGUMENT, "type %u: there are %d types", (uint32_t) type,
                         MOE_N_DTYPES);
     if (n == 0)
         return VKMOE_OK;
-    API_NOT_NULL(src);
-    API_NOT_NULL(dst);
+    TRY(NOT_NULL(src));
+    TRY(NOT_NULL(dst));
     moe_dtype_encode(type, src, n, dst);
     return VKMOE_OK;
+fail:
+    return status;
 }
 
 enum vkmoe_status vkmoe_layer_check(const vkmoe_layer_desc *layer)
 {
-    API_NOT_NULL(layer);
+    enum vkmoe_status status;
     struct moe_layer checked;
-    return moe_layer_init(&checked, layer);
+    TRY(NOT_NULL(layer));
+    TRY(moe_layer_init(&checked, layer));
+    return VKMOE_OK;
+fail:
+    return status;
 }

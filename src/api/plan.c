@@ -29,18 +29,17 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
 enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_desc *desc,
                                     vkmoe_plan **out)
 {
-    API_NOT_NULL(out);
-    *out = NULL;
-    API_NOT_NULL(context);
-    API_NOT_NULL(desc);
-
     enum vkmoe_status status;
     vkmoe_plan_desc full = vkmoe_plan_desc_init();
     vkmoe_plan *plan = NULL;
     struct moe_layer layer;
     struct moe_graph graph;
+    TRY(NOT_NULL(out));
+    *out = NULL;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(desc));
     TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_plan_desc"));
-    API_NOT_NULL(full.layer);
+    TRY(moe_api_not_null(__func__, "desc->layer", full.layer));
     TRY(moe_layer_init(&layer, full.layer));
     TRY(check_plan(&full, &layer));
     TRY(moe_api_device_ok(context));

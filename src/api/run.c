@@ -60,10 +60,10 @@ fail:
 
 enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io *io)
 {
-    API_NOT_NULL(bind);
-    API_NOT_NULL(io);
-
     enum vkmoe_status status;
+    TRY(NOT_NULL(bind));
+    TRY(NOT_NULL(io));
+
     vkmoe_io full = vkmoe_io_init();
     const vkmoe_context *context = bind->plan->context;
     const struct moe_program *program = bind->plan->program;
@@ -79,8 +79,8 @@ enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io 
     TRY(moe_api_device_ok(context));
     if (n_tokens == 0)
         return VKMOE_OK;
-    API_NOT_NULL(full.x);
-    API_NOT_NULL(full.y);
+    TRY(moe_api_not_null(__func__, "io->x", full.x));
+    TRY(moe_api_not_null(__func__, "io->y", full.y));
     TRY(moe_api_stride("io.x", &full.x_stride, layer->d_model, VKMOE_F32));
     TRY(moe_api_stride("io.y", &full.y_stride, layer->d_out, VKMOE_F32));
     TRY(check_memory(layer, n_tokens, &full));
@@ -88,7 +88,6 @@ enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io 
     moe_trace(&context->host, "vkmoe run", true);
     status = context->device->backend->run(bind->bound, n_tokens, &full);
     moe_trace(&context->host, "vkmoe run", false);
-    return status;
 fail:
     return status;
 }

@@ -17,19 +17,22 @@ static enum vkmoe_status check_tokens(const vkmoe_bind *bind, uint32_t n_tokens)
 
 enum vkmoe_status vkmoe_vk_get_handles(const vkmoe_context *context, vkmoe_vk_handles *out)
 {
-    API_NOT_NULL(context);
-    API_NOT_NULL(out);
+    enum vkmoe_status status;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(out));
     if (!context->device->backend->vk_handles)
         return fail_not_vulkan(context->device);
     context->device->backend->vk_handles(context->device, out);
     return VKMOE_OK;
+fail:
+    return status;
 }
 
 enum vkmoe_status vkmoe_vk_dispatch_count(const vkmoe_bind *bind, uint32_t n_tokens, uint32_t *out)
 {
-    API_NOT_NULL(bind);
-    API_NOT_NULL(out);
     enum vkmoe_status status;
+    TRY(NOT_NULL(bind));
+    TRY(NOT_NULL(out));
     const struct moe_device *device = bind->plan->context->device;
     if (!device->backend->vk_dispatch_count)
         return fail_not_vulkan(device);
@@ -43,10 +46,10 @@ fail:
 enum vkmoe_status vkmoe_vk_record(vkmoe_bind *bind, VkCommandBuffer cmd, uint32_t n_tokens,
                                   uint32_t first, uint32_t n)
 {
-    API_NOT_NULL(bind);
-    API_NOT_NULL(cmd);
     enum vkmoe_status status;
     uint32_t n_dispatches;
+    TRY(NOT_NULL(bind));
+    TRY(NOT_NULL(cmd));
     TRY(vkmoe_vk_dispatch_count(bind, n_tokens, &n_dispatches));
     if (first > n_dispatches)
         return moe_fail(VKMOE_E_ARGUMENT, "first = %u: there are %u dispatches", first,

@@ -12,11 +12,11 @@ static void get_layout(const vkmoe_context *context, const struct moe_layer *lay
 enum vkmoe_status vkmoe_weights_get_layout(const vkmoe_context *context,
                                            const vkmoe_layer_desc *layer, vkmoe_weights_layout *out)
 {
-    API_NOT_NULL(context);
-    API_NOT_NULL(layer);
-    API_NOT_NULL(out);
     enum vkmoe_status status;
     struct moe_layer checked;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(layer));
+    TRY(NOT_NULL(out));
     TRY(moe_layer_init(&checked, layer));
     get_layout(context, &checked, out);
     return VKMOE_OK;
@@ -29,13 +29,13 @@ enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *context,
                                             const vkmoe_expert_tensors *tensors, void *dst,
                                             size_t dst_size)
 {
-    API_NOT_NULL(context);
-    API_NOT_NULL(layer);
-    API_NOT_NULL(tensors);
-    API_NOT_NULL(dst);
     enum vkmoe_status status;
     struct moe_layer checked;
     vkmoe_weights_layout layout;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(layer));
+    TRY(NOT_NULL(tensors));
+    TRY(NOT_NULL(dst));
     TRY(moe_layer_init(&checked, layer));
     if (expert == VKMOE_SHARED_EXPERT && !moe_layer_has_shared(&checked))
         return moe_fail(VKMOE_E_ARGUMENT, "the layer has no shared expert");
@@ -101,18 +101,17 @@ static enum vkmoe_status check_shared(const struct moe_layer *layer,
 enum vkmoe_status vkmoe_weights_create(vkmoe_context *context, const vkmoe_weights_desc *desc,
                                        vkmoe_weights **out)
 {
-    API_NOT_NULL(out);
-    *out = NULL;
-    API_NOT_NULL(context);
-    API_NOT_NULL(desc);
-
     enum vkmoe_status status;
     vkmoe_weights_desc full = vkmoe_weights_desc_init();
     vkmoe_weights *weights = NULL;
     struct moe_layer layer;
+    TRY(NOT_NULL(out));
+    *out = NULL;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(desc));
     TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_weights_desc"));
-    API_NOT_NULL(full.layer);
-    API_NOT_NULL(full.router);
+    TRY(moe_api_not_null(__func__, "desc->layer", full.layer));
+    TRY(moe_api_not_null(__func__, "desc->router", full.router));
     TRY(moe_layer_init(&layer, full.layer));
     TRY(moe_layer_check_router(&layer, full.router));
     TRY(check_experts(&layer, &full));
