@@ -128,9 +128,13 @@ uint32_t verify_n_levels(enum verify_factor factor)
 
 bool verify_allowed(const struct verify_case *c)
 {
-    uint8_t shape = c->level[VERIFY_SHAPE], n = c->level[VERIFY_TOKENS];
-    return shape == VERIFY_UNSET || n == VERIFY_UNSET || tokens[n] < 300 ||
-           shapes[shape].d_model <= 64;
+    return verify_tokens(c) < 300 || shapes[c->level[VERIFY_SHAPE]].d_model <= 64;
+}
+
+bool verify_quick(const struct verify_case *c)
+{
+    return verify_allowed(c) &&
+           (verify_tokens(c) < 300 || shapes[c->level[VERIFY_SHAPE]].n_experts <= 128);
 }
 
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_LEVELS = 16 };
+enum { MAX_LEVELS = 16, UNSET = 255 };
 
 struct cover {
     bool met[VERIFY_N_FACTORS][MAX_LEVELS][VERIFY_N_FACTORS][MAX_LEVELS];
@@ -22,7 +22,7 @@ struct cover {
 static struct verify_case unset_case(void)
 {
     struct verify_case c = {.twist = VERIFY_PLAIN};
-    memset(c.level, VERIFY_UNSET, sizeof c.level);
+    memset(c.level, UNSET, sizeof c.level);
     return c;
 }
 
@@ -32,7 +32,7 @@ static uint32_t count_new(const struct cover *cover, const struct verify_case *c
 {
     uint32_t n = 0;
     for (uint32_t g = 0; g < end; g++) {
-        if (g != f && c->level[g] != VERIFY_UNSET)
+        if (g != f && c->level[g] != UNSET)
             n += !cover->met[f][c->level[f]][g][c->level[g]];
     }
     return n;
@@ -77,7 +77,7 @@ static bool add_layer(struct cover *cover, uint32_t f, uint32_t a, uint32_t g, u
     c.level[f] = (uint8_t) a;
     c.level[g] = (uint8_t) b;
     for (uint32_t h = 0; h < VERIFY_N_LAYER_FACTORS; h++) {
-        if (c.level[h] == VERIFY_UNSET)
+        if (c.level[h] == UNSET)
             choose_level(cover, &c, h, cover->n_layers);
     }
     mark(cover, &c, VERIFY_N_LAYER_FACTORS);
@@ -110,7 +110,7 @@ static uint32_t best_run(const struct cover *cover, uint32_t layer, bool may_be_
         for (uint32_t s = 0; s < verify_n_levels(VERIFY_STRIDE); s++) {
             c.level[VERIFY_TOKENS] = (uint8_t) t;
             c.level[VERIFY_STRIDE] = (uint8_t) s;
-            if (!verify_allowed(&c) || (!may_be_empty && verify_tokens(&c) == 0))
+            if (!verify_quick(&c) || (!may_be_empty && verify_tokens(&c) == 0))
                 continue;
             uint32_t n_new = count_new(cover, &c, VERIFY_TOKENS, VERIFY_N_FACTORS) +
                              count_new(cover, &c, VERIFY_STRIDE, VERIFY_TOKENS);

@@ -40,7 +40,7 @@ class Verify(unittest.TestCase):
 
     def test_list(self):
         names = run('--list').stdout.split()
-        self.assertGreater(len(names), 98)
+        self.assertGreater(len(names), 94)
         self.assertEqual(len(names), len(set(names)))
         every = run('--list', '--all', '--filter', '^E1K1.*/plain/n1/packed$').stdout.split()
         self.assertEqual(len(every), 5 * 6 * 9 * 3)

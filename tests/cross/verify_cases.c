@@ -61,8 +61,10 @@ static bool may_meet(uint32_t f, uint32_t a, uint32_t g, uint32_t b)
     struct verify_case c = verify_first();
     c.level[f] = (uint8_t) a;
     c.level[g] = (uint8_t) b;
-    bool about_rows = (f == VERIFY_SHAPE && g == VERIFY_TOKENS);
-    return !about_rows || verify_tokens(&c) < 300 || verify_layer(&c).d_model <= 64;
+    vkmoe_layer_desc layer = verify_layer(&c);
+    bool about_rows = f == VERIFY_SHAPE && g == VERIFY_TOKENS;
+    return !about_rows || verify_tokens(&c) < 300 ||
+           (layer.d_model <= 64 && layer.n_experts <= 128);
 }
 
 // Pairs of levels that meet in no case; `without` is left out. A case without rows shows nothing of
@@ -95,7 +97,7 @@ static void test_cover(void **state)
     assert_true(n > 0);
     assert_int_equal(count_missing(cases, n, UINT32_MAX), 0);
     for (uint32_t i = 0; i < n; i++) {
-        assert_true(verify_allowed(&cases[i]));
+        assert_true(verify_quick(&cases[i]));
         n_needed += count_missing(cases, n, i) > 0;
     }
     // Control: the count does see a pair that is missing. And few cases are there for nothing.
@@ -103,13 +105,13 @@ static void test_cover(void **state)
     free(cases);
 }
 
-// The largest two factors alone need 98 cases.
+// The largest two factors alone need 94 cases: 10 shapes, 10 token counts, less 2 each of 3 shapes.
 static void test_cover_small_and_stable(void **state)
 {
     (void) state;
     struct verify_case *a, *b;
     uint32_t n = verify_cover(&a);
-    assert_in_range(n, 98, 140);
+    assert_in_range(n, 94, 140);
     assert_int_equal(verify_cover(&b), n);
     assert_memory_equal(a, b, n * sizeof *a);
 
