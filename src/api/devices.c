@@ -69,8 +69,15 @@ enum vkmoe_status moe_device_list_init(struct moe_device_list *list, const vkmoe
     enum vkmoe_status status;
     *list = (struct moe_device_list){0};
     for (uint32_t i = 0; moe_backends[i]; i++) {
-        if (!only || only == moe_backends[i])
-            TRY(append(list, host, moe_backends[i]));
+        const struct moe_backend *backend = moe_backends[i];
+        if (only && only != backend)
+            continue;
+        status = append(list, host, backend);
+        // A driver that fails takes no other device with it, unless its devices were asked for.
+        if (status != VKMOE_OK && !only && status != VKMOE_E_MEMORY)
+            moe_log(host, VKMOE_LOG_WARN, "no %s devices: %s", backend->name, vkmoe_error_text());
+        else
+            TRY(status);
     }
     return VKMOE_OK;
 fail:

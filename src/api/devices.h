@@ -16,7 +16,8 @@ struct moe_device_list {
     uint32_t n;
 };
 
-// Lists the devices of one back end, or of all (NULL). Free with moe_device_list_finish.
+// Lists the devices of one back end, or of all (NULL); of all, a back end that fails for another
+// reason than memory is passed over with a warning. Free with moe_device_list_finish.
 enum vkmoe_status moe_device_list_init(struct moe_device_list *list, const vkmoe_host *host,
                                        const struct moe_backend *only);
 void moe_device_list_finish(struct moe_device_list *list, const vkmoe_host *host);
