@@ -1,0 +1,48 @@
+#version 450
+// SPDX-License-Identifier: MIT
+// Grouping, first and last pass, over blocks of MOE_GROUP_BLOCK slots.
+//   SCATTER = 0: counts[block, e] = number of the block's slots with ids == e
+//   SCATTER = 1: rows[i] = slot, positions[slot] = i, i counting up from counts[block, e]
+//   ids (n_tokens * top_k) u32   counts (n_blocks, n_experts) u32   rows, positions (slots) u32
+// Dispatch: (ceil(slots / MOE_GROUP_BLOCK), 1, 1)
+//
+// Each expert is served by one invocation, which walks the block's slots in order: stable, no atomics.
+#extension GL_GOOGLE_include_directive : require
+#include "prelude.glsl"
+layout(push_constant) uniform Push {
+    head_params head;
+    group_params p;
+};
+#define INPUT_TYPE uint
+#define INPUT_ACCESS readonly
+#define ROUTING_ACCESS
+#include "buffers.glsl"
+layout(constant_id = 0) const uint SCATTER = 0;
+
+shared uint block_ids[MOE_GROUP_BLOCK];
+
+void main()
+{
+    uint lid = gl_LocalInvocationID.x, block = gl_WorkGroupID.x;
+    uint first = block * MOE_GROUP_BLOCK;
+    uint n = min(MOE_GROUP_BLOCK, head.n_tokens * p.top_k - first);
+    for (uint i = lid; i < n; i += MOE_LOCAL_SIZE)
+        block_ids[i] = input_at(first + i);
+    barrier();
+
+    for (uint e = lid; e < p.n_experts; e += MOE_LOCAL_SIZE) {
+        uint at = p.counts + block * p.n_experts + e;
+        uint next = SCATTER != 0 ? routing(at) : 0;
+        for (uint i = 0; i < n; i++) {
+            if (block_ids[i] != e)
+                continue;
+            if (SCATTER != 0) {
+                routing(p.rows + next) = first + i;
+                routing(p.positions + first + i) = next;
+            }
+            next++;
+        }
+        if (SCATTER == 0)
+            routing(at) = next;
+    }
+}

@@ -1,0 +1,102 @@
+#version 450
+// SPDX-License-Identifier: MIT
+// Grouping, middle pass, one workgroup: turns the blocks' counts into first positions, writes each
+// expert's offset, cuts its rows into tiles and writes the arguments of the indirect dispatches.
+//   counts (n_blocks, n_experts)  in: slots of e in a block; out: position of the first of them
+//   offsets (n_experts + 1)       first position of an expert's rows
+//   full_tiles, small_tiles       MOE_TILE_WORDS words each: expert, first row, rows, 0
+//   args                          4 x (x, y, z): in full, in small, out full, out small
+// Dispatch: (1, 1, 1)
+//
+// Rows of an expert: full tiles of MOE_TILE_FULL first; what is left goes into one more full tile
+// when it fills more than half of it, else into small tiles.
+#extension GL_GOOGLE_include_directive : require
+#include "prelude.glsl"
+layout(push_constant) uniform Push {
+    head_params head;
+    group_params p;
+};
+#define ROUTING_ACCESS
+#include "buffers.glsl"
+
+shared uvec3 sums[MOE_LOCAL_SIZE]; // rows, full tiles, small tiles
+
+uint expert_rows(uint e, uint n_blocks)
+{
+    uint rows = 0;
+    for (uint b = 0; b < n_blocks; b++)
+        rows += routing(p.counts + b * p.n_experts + e);
+    return rows;
+}
+
+uvec3 tiles_of(uint rows)
+{
+    uint full = rows / MOE_TILE_FULL, rest = rows % MOE_TILE_FULL;
+    if (rest > MOE_TILE_FULL / 2)
+        return uvec3(rows, full + 1, 0);
+    return uvec3(rows, full, (rest + MOE_TILE_SMALL - 1) / MOE_TILE_SMALL);
+}
+
+void write_tiles(uint list, uint first_tile, uint n, uint size, uint e, uint first, uint rows)
+{
+    for (uint i = 0; i < n; i++) {
+        uint at = list + (first_tile + i) * MOE_TILE_WORDS;
+        routing(at) = e;
+        routing(at + 1) = first + i * size;
+        routing(at + 2) = min(size, rows - i * size);
+    }
+}
+
+void write_args(uint at, uint x, uint y)
+{
+    routing(at) = x;
+    routing(at + 1) = y;
+    routing(at + 2) = 1;
+}
+
+void main()
+{
+    uint lid = gl_LocalInvocationID.x;
+    uint slots = head.n_tokens * p.top_k;
+    uint n_blocks = (slots + MOE_GROUP_BLOCK - 1) / MOE_GROUP_BLOCK;
+
+    // Every invocation owns a run of neighbouring experts.
+    uint run = (p.n_experts + MOE_LOCAL_SIZE - 1) / MOE_LOCAL_SIZE;
+    uint begin = min(lid * run, p.n_experts), end = min(begin + run, p.n_experts);
+    uvec3 sum = uvec3(0);
+    for (uint e = begin; e < end; e++)
+        sum += tiles_of(expert_rows(e, n_blocks));
+    sums[lid] = sum;
+    barrier();
+    if (lid == 0) {
+        uvec3 total = uvec3(0);
+        for (uint i = 0; i < MOE_LOCAL_SIZE; i++) {
+            uvec3 own = sums[i];
+            sums[i] = total;
+            total += own;
+        }
+        routing(p.offsets + p.n_experts) = total.x;
+        write_args(p.args, total.y, p.in_row_blocks);
+        write_args(p.args + 3, total.z, p.in_row_blocks);
+        write_args(p.args + 6, total.y, p.out_row_blocks);
+        write_args(p.args + 9, total.z, p.out_row_blocks);
+    }
+    barrier();
+
+    uvec3 at = sums[lid];
+    for (uint e = begin; e < end; e++) {
+        uint position = at.x;
+        for (uint b = 0; b < n_blocks; b++) {
+            uint i = p.counts + b * p.n_experts + e;
+            uint count = routing(i);
+            routing(i) = position;
+            position += count;
+        }
+        uvec3 own = tiles_of(position - at.x);
+        routing(p.offsets + e) = at.x;
+        uint in_full = min(own.x, own.y * MOE_TILE_FULL);
+        write_tiles(p.full_tiles, at.y, own.y, MOE_TILE_FULL, e, at.x, own.x);
+        write_tiles(p.small_tiles, at.z, own.z, MOE_TILE_SMALL, e, at.x + in_full, own.x - in_full);
+        at += own;
+    }
+}

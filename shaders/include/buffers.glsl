@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// The four storage buffers of a kernel, by descriptor or by address (-DMOE_BDA). Included after the
+// push-constant block (whose head_params is called `head`). The kernel defines, for each it uses,
+//   WEIGHTS_ACCESS, INPUT_ACCESS, ROUTING_ACCESS, OUTPUT_ACCESS
+// as readonly, writeonly or nothing, and may define INPUT_TYPE (default float). It then reads and
+// writes weights(i), input_at(i), routing(i), output_at(i).
+#ifndef INPUT_TYPE
+#define INPUT_TYPE float
+#endif
+
+#ifdef MOE_BDA
+
+#ifdef WEIGHTS_ACCESS
+layout(buffer_reference, std430, buffer_reference_align = 16) WEIGHTS_ACCESS buffer WeightsRef {
+    uvec4 v[];
+};
+#define weights(i) WeightsRef(head.address[MOE_SLOT_WEIGHTS]).v[i]
+#endif
+#ifdef INPUT_ACCESS
+layout(buffer_reference, std430, buffer_reference_align = 4) INPUT_ACCESS buffer InputRef {
+    INPUT_TYPE v[];
+};
+#define input_at(i) InputRef(head.address[MOE_SLOT_INPUT]).v[i]
+#endif
+#ifdef ROUTING_ACCESS
+layout(buffer_reference, std430, buffer_reference_align = 4) ROUTING_ACCESS buffer RoutingRef {
+    uint v[];
+};
+#define routing(i) RoutingRef(head.address[MOE_SLOT_ROUTING]).v[i]
+#endif
+#ifdef OUTPUT_ACCESS
+layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT_ACCESS buffer OutputRef {
+    float v[];
+};
+#define output_at(i) OutputRef(head.address[MOE_SLOT_OUTPUT]).v[i]
+#endif
+
+#else
+
+#ifdef WEIGHTS_ACCESS
+layout(std430, set = 0, binding = MOE_SLOT_WEIGHTS) WEIGHTS_ACCESS buffer Weights {
+    uvec4 v[];
+} weights_buffer;
+#define weights(i) weights_buffer.v[i]
+#endif
+#ifdef INPUT_ACCESS
+layout(std430, set = 0, binding = MOE_SLOT_INPUT) INPUT_ACCESS buffer Input {
+    INPUT_TYPE v[];
+} input_buffer;
+#define input_at(i) input_buffer.v[i]
+#endif
+#ifdef ROUTING_ACCESS
+layout(std430, set = 0, binding = MOE_SLOT_ROUTING) ROUTING_ACCESS buffer Routing {
+    uint v[];
+} routing_buffer;
+#define routing(i) routing_buffer.v[i]
+#endif
+#ifdef OUTPUT_ACCESS
+layout(std430, set = 0, binding = MOE_SLOT_OUTPUT) OUTPUT_ACCESS buffer Output {
+    float v[];
+} output_buffer;
+#define output_at(i) output_buffer.v[i]
+#endif
+
+#endif

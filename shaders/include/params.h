@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// Push constants, read by C and by GLSL. Every kernel's block is head_params, then its own struct:
+// 128 bytes at most. The runtime fills head_params when it records; the rest is fixed by compile.c.
+//
+// Offsets: weights count in uvec4 (16 bytes) from the start of an expert's block or of the weights
+// buffer; everything else counts in 32-bit words from the start of the bound range.
+#ifndef MOE_PARAMS_H
+#define MOE_PARAMS_H
+
+#ifdef VULKAN // GLSL
+#define MOE_UINT uint
+#define MOE_FLOAT float
+#define MOE_ADDRESS uvec2
+#else
+#include <stdint.h>
+#define MOE_UINT uint32_t
+#define MOE_FLOAT float
+#define MOE_ADDRESS uint64_t
+#endif
+
+#define MOE_SLOT_WEIGHTS 0 // bindings, and indices of head_params.address
+#define MOE_SLOT_INPUT 1
+#define MOE_SLOT_ROUTING 2
+#define MOE_SLOT_OUTPUT 3
+
+#define MOE_LOCAL_SIZE 128 // invocations of every kernel: the specified minimum of the limit
+#define MOE_GROUP_BLOCK 256 // slots that one workgroup of group_block.comp counts or scatters
+#define MOE_TILE_FULL 32 // rows of a full and of a small tile of expert_gemm.comp
+#define MOE_TILE_SMALL 8
+#define MOE_TILE_ROWS 64 // packed weight rows of a tile
+#define MOE_TILE_WORDS 4 // words of a tile list entry: expert, first row, number of rows, unused
+#define MOE_PANEL_ROWS 16 // gate and up rows alternate in panels of this many rows
+#define MOE_ROUTE_VALUES 1040 // f32 of shared memory for one workgroup of route.comp
+#define MOE_ROUTE_TOKENS 2 // tokens of a workgroup of route.comp when they fit
+
+#define MOE_NONE 0xffffffffu
+
+struct head_params {
+    MOE_ADDRESS address[4]; // of the bound ranges; unused with descriptors
+    MOE_UINT n_tokens;
+    MOE_UINT x_stride, y_stride; // words
+    MOE_UINT unused;
+};
+
+// Bits of route_params.rules.
+#define MOE_ROUTE_SIGMOID 1u // else softmax
+#define MOE_ROUTE_RANK_LOGIT 2u // else rank by score
+#define MOE_ROUTE_SOFTMAX_SELECTED 4u // else gates are the selected scores
+#define MOE_ROUTE_NORM_SUM 8u
+#define MOE_ROUTE_NORM_MAX 16u
+#define MOE_ROUTE_SHARED_GATE 32u // router row n_experts is the shared expert's gate
+#define MOE_ROUTE_SCORES 64u // write what selection ranked by
+
+struct route_params {
+    MOE_UINT n_experts, top_k, d_model;
+    MOE_UINT quads, parts, part_size; // quads of router rows; parts of d_model and their size
+    MOE_UINT tokens, span; // of a workgroup; lanes of a token, a power of two
+    MOE_UINT weight, bias, selection_bias; // in the weights buffer
+    MOE_UINT ids, gates, shared_gate, scores; // in the routing range
+    MOE_UINT rules;
+    MOE_FLOAT norm_eps, routed_scale;
+};
+
+struct group_params {
+    MOE_UINT n_experts, top_k;
+    MOE_UINT counts, offsets, rows, positions; // in the routing range
+    MOE_UINT full_tiles, small_tiles, args;
+    MOE_UINT in_row_blocks, out_row_blocks; // workgroups in y of the two expert matmuls
+};
+
+struct gemm_params {
+    MOE_UINT d_in, n_out, packed_rows; // packed_rows: both halves when gated
+    MOE_UINT weight, weight_stride, bias; // in the expert's block
+    MOE_UINT expert; // when tiles are not listed
+    MOE_UINT rows, tiles; // in the routing range
+    MOE_UINT input_stride, output_stride; // words; input 0: head.x_stride
+    MOE_UINT top_k;
+    MOE_UINT act;
+    MOE_FLOAT act_alpha;
+};
+
+struct gemv_in_params {
+    MOE_UINT d_in, n_out;
+    MOE_UINT weight, weight_stride, bias;
+    MOE_UINT expert; // MOE_NONE: from the routing range
+    MOE_UINT top_k; // slots a token; 1 for one fixed expert
+    MOE_UINT act;
+    MOE_FLOAT act_alpha;
+};
+
+struct gemv_out_params {
+    MOE_UINT n_out, top_k;
+    MOE_UINT d_ff, weight, weight_stride, bias;
+    // The shared expert, index MOE_NONE if there is none; its input follows the routed one.
+    MOE_UINT shared_expert, shared_d_ff, shared_weight, shared_weight_stride, shared_bias;
+    MOE_UINT shared_input;
+    MOE_UINT gates, shared_gate; // in the routing range; shared_gate MOE_NONE: the factor is 1
+    MOE_UINT act;
+    MOE_FLOAT act_alpha, routed_scale, shared_scale;
+};
+
+struct combine_params {
+    MOE_UINT d_out, top_k;
+    MOE_UINT gates, positions, shared_gate; // in the routing range; MOE_NONE: the factor is 1
+    MOE_UINT shared_input; // in the input range; MOE_NONE: no shared expert
+    MOE_FLOAT routed_scale, shared_scale;
+};
+
+#endif
