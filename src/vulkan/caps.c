@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+// Features and limits of a physical device. The only place that asks for them.
+#include "vulkan/vk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bits.h"
+
+static bool has_extension(const VkExtensionProperties *all, uint32_t n, const char *name)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(all[i].extensionName, name) == 0)
+            return true;
+    return false;
+}
+
+static void query_extensions(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                             struct moe_vk_caps *out)
+{
+    uint32_t n = 0;
+    fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL);
+    VkExtensionProperties *all = moe_alloc_array(moe_host_default(), n, sizeof *all);
+    if (!all || fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
+        n = 0;
+    out->portability_subset = has_extension(all, n, "VK_KHR_portability_subset");
+    out->bda_extension = out->api_version < VK_API_VERSION_1_2 &&
+                         has_extension(all, n, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME);
+    moe_free(moe_host_default(), all);
+}
+
+static bool query_bda(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                      const struct moe_vk_caps *caps)
+{
+    if (caps->api_version < VK_API_VERSION_1_2 && !caps->bda_extension)
+        return false;
+    VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &bda};
+    fn->vkGetPhysicalDeviceFeatures2(physical, &features);
+    return bda.bufferDeviceAddress;
+}
+
+void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                       struct moe_vk_caps *out)
+{
+    VkPhysicalDeviceMaintenance3Properties maintenance3 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance3};
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    const VkPhysicalDeviceLimits *limits = &properties.properties.limits;
+    *out = (struct moe_vk_caps){
+        .api_version = properties.properties.apiVersion,
+        .max_storage_range = limits->maxStorageBufferRange,
+        .max_allocation = maintenance3.maxMemoryAllocationSize,
+        .max_groups = {limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1],
+                       limits->maxComputeWorkGroupCount[2]},
+        .max_invocations = limits->maxComputeWorkGroupInvocations,
+        .max_shared = limits->maxComputeSharedMemorySize,
+        .max_push = limits->maxPushConstantsSize,
+        .max_storage_buffers = limits->maxPerStageDescriptorStorageBuffers,
+        .storage_align = (uint32_t) limits->minStorageBufferOffsetAlignment,
+        .unified = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
+                   properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
+    };
+    query_extensions(fn, physical, out);
+    out->bda = query_bda(fn, physical, out);
+
+    VkPhysicalDeviceMemoryProperties memory;
+    fn->vkGetPhysicalDeviceMemoryProperties(physical, &memory);
+    for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
+        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            out->memory_bytes += memory.memoryHeaps[i].size;
+}
+
+void moe_vk_caps_floor(struct moe_vk_caps *caps)
+{
+    caps->api_version = VK_API_VERSION_1_1;
+    caps->max_storage_range = moe_min(caps->max_storage_range, UINT64_C(128) << 20);
+    caps->max_allocation = moe_min(caps->max_allocation, UINT64_C(1) << 30);
+    for (int i = 0; i < 3; i++)
+        caps->max_groups[i] = 65535;
+    caps->max_invocations = 128;
+    caps->max_shared = 16384;
+    caps->max_push = 128;
+    caps->max_storage_buffers = 4;
+    caps->storage_align = 256;
+    caps->bda = caps->bda_extension = false;
+}
+
+static enum vkmoe_device_type device_type(VkPhysicalDeviceType type)
+{
+    switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return VKMOE_DEVICE_DISCRETE;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return VKMOE_DEVICE_SOFTWARE;
+    default:
+        return VKMOE_DEVICE_INTEGRATED; // virtual GPUs too: a GPU, but not known to be discrete
+    }
+}
+
+// Vulkan 1.2 tells the driver's name and version in words; before that only a number.
+static void describe_driver(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                            const struct moe_vk_caps *caps, uint32_t number,
+                            vkmoe_device_info *out)
+{
+    snprintf(out->driver_version, sizeof out->driver_version, "%u.%u.%u",
+             VK_API_VERSION_MAJOR(number), VK_API_VERSION_MINOR(number),
+             VK_API_VERSION_PATCH(number));
+    if (caps->api_version < VK_API_VERSION_1_2)
+        return;
+    VkPhysicalDeviceDriverProperties driver = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &driver};
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    snprintf(out->driver, sizeof out->driver, "%.63s", driver.driverName);
+    if (driver.driverInfo[0])
+        snprintf(out->driver_version, sizeof out->driver_version, "%.63s", driver.driverInfo);
+}
+
+static void describe_pci(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                         vkmoe_device_info *out)
+{
+    uint32_t n = 0;
+    fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL);
+    VkExtensionProperties *all = moe_alloc_array(moe_host_default(), n, sizeof *all);
+    if (!all || fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
+        n = 0;
+    if (has_extension(all, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME)) {
+        VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
+        VkPhysicalDeviceProperties2 properties = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &pci};
+        fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+        snprintf(out->pci, sizeof out->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffff,
+                 pci.pciBus & 0xff, pci.pciDevice & 0xff, pci.pciFunction & 0xf);
+    }
+    moe_free(moe_host_default(), all);
+}
+
+void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                     const struct moe_vk_caps *caps, vkmoe_device_info *out)
+{
+    VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    const VkPhysicalDeviceProperties *p = &properties.properties;
+
+    memset(out, 0, sizeof *out);
+    out->type = device_type(p->deviceType);
+    snprintf(out->name, sizeof out->name, "%s", p->deviceName);
+    for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(out->uuid + 2 * i, 3, "%02x", id.deviceUUID[i]);
+    out->vendor_id = p->vendorID;
+    out->device_id = p->deviceID;
+    snprintf(out->api, sizeof out->api, "%u.%u.%u", VK_API_VERSION_MAJOR(p->apiVersion) & 127,
+             VK_API_VERSION_MINOR(p->apiVersion) & 1023, VK_API_VERSION_PATCH(p->apiVersion) & 4095);
+    describe_driver(fn, physical, caps, p->driverVersion, out);
+    describe_pci(fn, physical, out);
+    out->memory_bytes = caps->memory_bytes;
+    snprintf(out->tier, sizeof out->tier, "T0 floor");
+    snprintf(out->features, sizeof out->features, "%s", caps->bda ? "buffer_device_address" : "");
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+// A Vulkan device that we create and own: one compute queue, no feature but buffer device address.
+#include "vulkan/vk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "params.h"
+
+// Which addressing a context uses, from what the device can do.
+static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_context_desc *desc)
+{
+    if (desc->addressing == VKMOE_ADDRESSING_BDA && !vk->caps.bda)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%s has no buffer device address%s",
+                        vk->base.info.name, desc->floor ? " in floor mode" : "");
+    vk->bda = vk->caps.bda && desc->addressing != VKMOE_ADDRESSING_DESCRIPTORS;
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status check_limits(const struct moe_vk *vk)
+{
+    const struct moe_vk_caps *caps = &vk->caps;
+    if (caps->max_invocations < MOE_LOCAL_SIZE || caps->max_push < 128 ||
+        caps->max_storage_buffers < 4 || caps->max_shared < 16384 || caps->storage_align > 256)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "%s is below the Vulkan 1.1 minimum: %u invocations, %u bytes of push "
+                        "constants, %u storage buffers, %u bytes of shared memory",
+                        vk->base.info.name, caps->max_invocations, caps->max_push,
+                        caps->max_storage_buffers, caps->max_shared);
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status load_device(struct moe_vk *vk)
+{
+    struct moe_vk_fn *fn = &vk->fn;
+#define LOAD(call)                                                                                 \
+    fn->call = (PFN_##call) fn->vkGetDeviceProcAddr(vk->device, #call);                            \
+    if (!fn->call)                                                                                 \
+        return moe_fail(VKMOE_E_DEVICE, "%s has no " #call, vk->base.info.name);
+    MOE_VK_DEVICE_FUNCTIONS(LOAD)
+#undef LOAD
+    if (!vk->bda)
+        return VKMOE_OK;
+    const char *name = vk->caps.bda_extension ? "vkGetBufferDeviceAddressKHR"
+                                              : "vkGetBufferDeviceAddress";
+    fn->vkGetBufferDeviceAddress =
+        (PFN_vkGetBufferDeviceAddress) fn->vkGetDeviceProcAddr(vk->device, name);
+    if (!fn->vkGetBufferDeviceAddress)
+        return moe_fail(VKMOE_E_DEVICE, "%s has no %s", vk->base.info.name, name);
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status create_device(struct moe_vk *vk)
+{
+    vk->queue_family = moe_vk_compute_family(&vk->fn, vk->physical);
+    float priority = 1.0f;
+    VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                     .queueFamilyIndex = vk->queue_family,
+                                     .queueCount = 1,
+                                     .pQueuePriorities = &priority};
+    VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
+        .bufferDeviceAddress = VK_TRUE};
+    const char *extensions[2];
+    uint32_t n = 0;
+    if (vk->caps.portability_subset)
+        extensions[n++] = "VK_KHR_portability_subset";
+    if (vk->bda && vk->caps.bda_extension)
+        extensions[n++] = VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME;
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = vk->bda ? &bda : NULL,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = n,
+                               .ppEnabledExtensionNames = extensions};
+    VkResult result = vk->fn.vkCreateDevice(vk->physical, &info, NULL, &vk->device);
+    if (result < 0)
+        return moe_vk_fail(vk, result, "vkCreateDevice");
+    enum vkmoe_status status = load_device(vk);
+    if (status == VKMOE_OK)
+        vk->fn.vkGetDeviceQueue(vk->device, vk->queue_family, 0, &vk->queue);
+    return status;
+}
+
+static enum vkmoe_status copy_cache_dir(struct moe_vk *vk, const char *dir)
+{
+    if (!dir || !*dir)
+        return VKMOE_OK;
+    size_t size = strlen(dir) + 1;
+    vk->cache_dir = moe_alloc(vk->base.host, size);
+    if (!vk->cache_dir)
+        return moe_fail(VKMOE_E_MEMORY, "cache path of %zu bytes", size);
+    memcpy(vk->cache_dir, dir, size);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
+                              struct moe_device **out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_alloc(host, sizeof *vk);
+    if (!vk)
+        return moe_fail(VKMOE_E_MEMORY, "Vulkan device: %zu bytes", sizeof *vk);
+    vk->base.host = host;
+    pthread_mutex_init(&vk->queue_lock, NULL);
+    pthread_mutex_init(&vk->pipelines_lock, NULL);
+
+    uint32_t n;
+    TRY(moe_vk_instance_create(host, desc, &vk->instance));
+    vk->fn = vk->instance->fn;
+    vk->labels = desc->debug_labels && vk->instance->debug_utils;
+    TRY(moe_vk_physical_device(vk->instance, i, &vk->physical, &n));
+    moe_vk_caps_query(&vk->fn, vk->physical, &vk->caps);
+    if (desc->floor)
+        moe_vk_caps_floor(&vk->caps);
+    moe_vk_describe(&vk->fn, vk->physical, &vk->caps, &vk->base.info);
+    vk->fn.vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
+    TRY(check_limits(vk));
+    TRY(choose_addressing(vk, desc));
+    TRY(create_device(vk));
+    TRY(moe_vk_layouts_create(vk));
+    TRY(copy_cache_dir(vk, desc->cache_dir));
+    TRY(moe_vk_cache_open(vk));
+    *out = &vk->base;
+    return VKMOE_OK;
+
+fail:
+    moe_vk_close(&vk->base);
+    return status;
+}
+
+void moe_vk_close(struct moe_device *device)
+{
+    if (!device)
+        return;
+    struct moe_vk *vk = moe_vk(device);
+    if (vk->pipeline_layout) { // the device got as far as its function table
+        vk->fn.vkDeviceWaitIdle(vk->device);
+        moe_vk_cache_save(vk);
+        moe_vk_pipelines_destroy(vk);
+        vk->fn.vkDestroyPipelineCache(vk->device, vk->pipeline_cache, NULL);
+        vk->fn.vkDestroyPipelineLayout(vk->device, vk->pipeline_layout, NULL);
+    }
+    if (vk->set_layout)
+        vk->fn.vkDestroyDescriptorSetLayout(vk->device, vk->set_layout, NULL);
+    if (vk->device && vk->fn.vkDestroyDevice)
+        vk->fn.vkDestroyDevice(vk->device, NULL);
+    moe_vk_instance_destroy(vk->instance);
+    pthread_mutex_destroy(&vk->queue_lock);
+    pthread_mutex_destroy(&vk->pipelines_lock);
+    moe_free(vk->base.host, vk->cache_dir);
+    moe_free(vk->base.host, vk);
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+// The private structs of the Vulkan back end. Vulkan functions are reached through `fn` only.
+#ifndef MOE_VULKAN_VK_H
+#define MOE_VULKAN_VK_H
+
+#define VK_NO_PROTOTYPES
+#include <vulkan/vulkan_core.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "backend/backend.h"
+#include "base/host.h"
+#include "base/status.h"
+#include "spv_table.h"
+#include "vulkan/functions.h"
+
+struct moe_vk_fn {
+    PFN_vkGetInstanceProcAddr vkGetInstanceProcAddr;
+#define MOE_VK_MEMBER(name) PFN_##name name;
+    MOE_VK_GLOBAL_FUNCTIONS(MOE_VK_MEMBER)
+    MOE_VK_INSTANCE_FUNCTIONS(MOE_VK_MEMBER)
+    MOE_VK_DEBUG_FUNCTIONS(MOE_VK_MEMBER)
+    MOE_VK_DEVICE_FUNCTIONS(MOE_VK_MEMBER)
+    MOE_VK_ADDRESS_FUNCTIONS(MOE_VK_MEMBER)
+#undef MOE_VK_MEMBER
+};
+
+// What planning may use. Filled by caps.c, the only place that asks a physical device.
+struct moe_vk_caps {
+    uint32_t api_version;
+    uint64_t max_storage_range, max_allocation, memory_bytes;
+    uint32_t max_groups[3];
+    uint32_t max_invocations, max_shared, max_push, max_storage_buffers, storage_align;
+    bool bda;                // bufferDeviceAddress
+    bool bda_extension;      // by VK_KHR_buffer_device_address, not by Vulkan 1.2
+    bool portability_subset; // the device demands VK_KHR_portability_subset
+    bool unified;            // device memory is the host's
+};
+
+struct moe_vk_buffer {
+    VkBuffer handle;
+    VkDeviceMemory memory;
+    uint64_t size;
+    uint64_t address; // with buffer device address
+    void *mapped;     // NULL: reach it through staging
+    bool coherent;
+};
+
+// A compute pipeline, shared by all programs of a device and kept until the device closes.
+enum { MOE_VK_MAX_SPEC = 5 };
+struct moe_vk_pipeline {
+    enum moe_spv_id spv;
+    uint32_t spec[MOE_VK_MAX_SPEC];
+    VkPipeline handle;
+    struct moe_vk_pipeline *next;
+};
+
+// An instance alone: enough to enumerate devices.
+struct moe_vk_instance {
+    const vkmoe_host *host;
+    struct moe_vk_fn fn;
+    VkInstance handle;
+    uint32_t api_version;
+    bool debug_utils;
+    VkDebugUtilsMessengerEXT messenger;
+    atomic_uint n_messages; // from validation
+};
+
+struct moe_vk {
+    struct moe_device base;
+    struct moe_vk_instance *instance;
+    struct moe_vk_fn fn; // instance and device level
+    VkPhysicalDevice physical;
+    VkDevice device;
+    VkPhysicalDeviceMemoryProperties memory;
+    struct moe_vk_caps caps;
+    bool bda;    // this context addresses buffers by address
+    bool labels; // names and labels for debuggers
+
+    VkQueue queue;
+    uint32_t queue_family;
+    pthread_mutex_t queue_lock;
+    atomic_bool lost;
+
+    VkDescriptorSetLayout set_layout;
+    VkPipelineLayout pipeline_layout;
+    VkPipelineCache pipeline_cache;
+    size_t cache_size_on_disk;
+    char *cache_dir;     // NULL: nowhere
+    char cache_key[96];
+    pthread_mutex_t pipelines_lock;
+    struct moe_vk_pipeline *pipelines;
+};
+
+static inline struct moe_vk *moe_vk(const struct moe_device *device)
+{
+    return (struct moe_vk *) device;
+}
+
+// Says which call failed with which VkResult, and remembers a lost device.
+enum vkmoe_status moe_vk_fail(struct moe_vk *vk, VkResult result, const char *what);
+const char *moe_vk_result_name(VkResult result);
+
+// Jumps to `fail:` when a Vulkan call fails. Needs a variable `status`.
+#define VK_TRY(vk, call)                                                                           \
+    do {                                                                                           \
+        VkResult vk_result_ = (call);                                                              \
+        if (vk_result_ < 0) {                                                                      \
+            status = moe_vk_fail((vk), vk_result_, #call);                                         \
+            goto fail;                                                                             \
+        }                                                                                          \
+    } while (0)
+
+// loader.c: the loader's entry point, or NULL when the machine has no loader.
+PFN_vkGetInstanceProcAddr moe_vk_loader(void);
+
+// instance.c
+enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_context_desc *desc,
+                                         struct moe_vk_instance **out);
+void moe_vk_instance_destroy(struct moe_vk_instance *instance);
+// The i-th usable physical device (Vulkan 1.1 and a compute queue), in the loader's order, and
+// their number. physical may be NULL.
+enum vkmoe_status moe_vk_physical_device(struct moe_vk_instance *instance, uint32_t i,
+                                         VkPhysicalDevice *physical, uint32_t *n);
+// The first compute-capable queue family; UINT32_MAX if there is none.
+uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice physical);
+
+// caps.c
+void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                       struct moe_vk_caps *out);
+// Clamps to what every Vulkan 1.1 device has.
+void moe_vk_caps_floor(struct moe_vk_caps *caps);
+void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                     const struct moe_vk_caps *caps, vkmoe_device_info *out);
+
+// device.c
+enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
+                              struct moe_device **out);
+void moe_vk_close(struct moe_device *device);
+
+// memory.c
+enum moe_vk_memory_use {
+    MOE_VK_DEVICE,   // kernels read and write it; mapped only where the host reads it fast too
+    MOE_VK_UPLOAD,   // the host writes, the device copies from it
+    MOE_VK_READBACK, // the device copies to it, the host reads
+};
+enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum moe_vk_memory_use use,
+                                       const char *name, struct moe_vk_buffer *out);
+void moe_vk_buffer_destroy(struct moe_vk *vk, struct moe_vk_buffer *buffer);
+// Makes the device's writes visible to reads through `mapped`.
+enum vkmoe_status moe_vk_buffer_invalidate(struct moe_vk *vk, const struct moe_vk_buffer *buffer);
+
+// command.c: one command buffer with its pool and fence, used by one thread at a time.
+struct moe_vk_command {
+    VkCommandPool pool;
+    VkCommandBuffer buffer;
+    VkFence fence;
+};
+enum vkmoe_status moe_vk_command_create(struct moe_vk *vk, struct moe_vk_command *out);
+void moe_vk_command_destroy(struct moe_vk *vk, struct moe_vk_command *command);
+enum vkmoe_status moe_vk_command_begin(struct moe_vk *vk, struct moe_vk_command *command);
+enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command); // and wait
+void moe_vk_barrier(const struct moe_vk *vk, VkCommandBuffer cmd, VkPipelineStageFlags from_stage,
+                    VkAccessFlags from, VkPipelineStageFlags to_stage, VkAccessFlags to);
+void moe_vk_name(struct moe_vk *vk, VkObjectType type, uint64_t handle, const char *name);
+
+// pipeline.c
+enum vkmoe_status moe_vk_layouts_create(struct moe_vk *vk);
+enum vkmoe_status moe_vk_cache_open(struct moe_vk *vk);
+void moe_vk_cache_save(struct moe_vk *vk);
+// The pipeline of a kernel with specialisation constants 0..MOE_VK_MAX_SPEC-1; made at first use.
+enum vkmoe_status moe_vk_pipeline_get(struct moe_vk *vk, enum moe_spv_id spv,
+                                      const uint32_t spec[MOE_VK_MAX_SPEC], VkPipeline *out);
+void moe_vk_pipelines_destroy(struct moe_vk *vk);
+
+#endif

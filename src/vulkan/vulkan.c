@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// The Vulkan back end's table, and enumeration.
+#include "vulkan/bind.h"
+
+// Finding no loader, no driver or no device is not a failure: there is just nothing to list.
+static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *out, uint32_t *n)
+{
+    uint32_t room = *n;
+    *n = 0;
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    struct moe_vk_instance *instance = NULL;
+    enum vkmoe_status status = moe_vk_instance_create(host, &desc, &instance);
+    if (status == VKMOE_E_NO_DEVICE)
+        return VKMOE_OK;
+    if (status != VKMOE_OK)
+        return status;
+    VkPhysicalDevice physical = VK_NULL_HANDLE;
+    TRY(moe_vk_physical_device(instance, 0, NULL, n));
+    for (uint32_t i = 0; out && i < *n && i < room; i++) {
+        uint32_t all;
+        struct moe_vk_caps caps;
+        TRY(moe_vk_physical_device(instance, i, &physical, &all));
+        moe_vk_caps_query(&instance->fn, physical, &caps);
+        moe_vk_describe(&instance->fn, physical, &caps, &out[i]);
+    }
+
+fail:
+    moe_vk_instance_destroy(instance);
+    return status;
+}
+
+static enum vkmoe_status device_status(const struct moe_device *device)
+{
+    return atomic_load(&moe_vk(device)->lost) ? VKMOE_E_DEVICE_LOST : VKMOE_OK;
+}
+
+static uint32_t validation_count(const struct moe_device *device)
+{
+    return atomic_load(&moe_vk(device)->instance->n_messages);
+}
+
+static void vk_handles(const struct moe_device *device, vkmoe_vk_handles *out)
+{
+    const struct moe_vk *vk = moe_vk(device);
+    *out = (vkmoe_vk_handles){
+        .get_instance_proc_addr = (void *) vk->fn.vkGetInstanceProcAddr,
+        .instance = vk->instance->handle,
+        .physical_device = vk->physical,
+        .device = vk->device,
+        .queue = vk->queue,
+        .queue_family = vk->queue_family,
+        .buffer_device_address = vk->bda,
+    };
+}
+
+static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context_desc *desc,
+                                     uint32_t i, struct moe_device **out);
+
+const struct moe_backend moe_backend_vulkan = {
+    .name = "vulkan",
+    .enumerate = enumerate,
+    .open = open_device,
+    .close = moe_vk_close,
+    .device_status = device_status,
+    .validation_count = validation_count,
+    .weights_layout = moe_vk_weights_layout,
+    .pack_expert = moe_vk_pack_expert,
+    .weights_create = moe_vk_weights_create,
+    .weights_destroy = moe_vk_weights_destroy,
+    .program_create = moe_vk_program_create,
+    .program_destroy = moe_vk_program_destroy,
+    .bind_create = moe_vk_bind_create,
+    .bind_destroy = moe_vk_bind_destroy,
+    .run = moe_vk_run,
+    .vk_handles = vk_handles,
+    .vk_dispatch_count = moe_vk_dispatch_count,
+    .vk_record = moe_vk_record,
+};
+
+static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context_desc *desc,
+                                     uint32_t i, struct moe_device **out)
+{
+    enum vkmoe_status status = moe_vk_open(host, desc, i, out);
+    if (status == VKMOE_OK)
+        (*out)->backend = &moe_backend_vulkan;
+    return status;
+}
