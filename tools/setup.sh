@@ -62,9 +62,12 @@ apt_install() {
     say "installing: $*"
     [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 ||
         die "that needs root and there is no sudo; as root, run: apt-get install $*"
-    as_root apt-get update -q >&2 || die 'apt-get update failed'
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q \
-        --no-install-recommends "$@" >&2 || die "apt-get could not install: $*"
+    mkdir -p build-deps
+    {
+        as_root apt-get update -q
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+            install -y -q --no-install-recommends "$@" </dev/null
+    } >build-deps/apt.log 2>&1 || { tail -n 40 build-deps/apt.log >&2; die 'apt-get failed'; }
 }
 
 # Installs what is missing of a table of needs; where there is no apt, lists it and stops.

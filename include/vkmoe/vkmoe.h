@@ -174,9 +174,9 @@ typedef struct vkmoe_context_desc {
 
     // Which device: "auto" (the best GPU, else the CPU; never a software Vulkan device), "cpu",
     // "reference", "vulkan" (the first Vulkan device, software too), an index of vkmoe_device_list
-    // (up to 3 digits), "vvvv:dddd" (hex vendor:device), a UUID prefix of at least 4 digits, part of
-    // a name; tried in this order, whatever the letter case. The last three must match exactly one
-    // device. NULL: the variable VKMOE_DEVICE if it is set, else "auto".
+    // (up to 3 digits), "vvvv:dddd" (hex vendor:device), a UUID prefix of at least 4 digits, part
+    // of a name; tried in this order, whatever the letter case. The last three must match exactly
+    // one device. NULL: the variable VKMOE_DEVICE if it is set, else "auto".
     const char *device;
 
     // CPU: number of threads, the caller's among them. 0: one per physical core.
