@@ -28,6 +28,7 @@ void cli_error(const char *format, ...)
 
 int cli_fail(enum vkmoe_status status)
 {
+    cli_progress_end();
     if (status == VKMOE_E_CANCELLED)
         return CLI_INTERRUPTED;
     cli_error("%s", vkmoe_error_text());

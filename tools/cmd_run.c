@@ -151,7 +151,7 @@ int cmd_run(int argc, char **argv)
         {"layer", 0, CLI_U32, &run.layer, "N", "which layer (0)"},
         {"input", 'i', CLI_TEXT, &run.in_path, "FILE",
          "rows that enter the layer: .npy, .csv, or\n.safetensors with one tensor"},
-        {"random", 0, CLI_U32, &run.n_random, "ROWS", "random rows instead of a file"},
+        {"random", 0, CLI_U32, &run.n_random, "TOKENS", "random rows instead of a file"},
         {"seed", 0, CLI_U64, &run.seed, "N", "of the random rows (0)"},
         {"output", 'o', CLI_TEXT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
         {"ids", 0, CLI_TEXT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
@@ -174,7 +174,7 @@ int cmd_run(int argc, char **argv)
         return code;
     run.model_path = argv[0];
     if (!run.in_path == !run.n_random)
-        return cli_usage(&spec, "give either -i FILE or --random ROWS");
+        return cli_usage(&spec, "give either -i FILE or --random TOKENS");
     if (!run.out_path && !run.ids_path && !run.gates_path)
         return cli_usage(&spec, "no output: give -o, --ids or --gates");
 

@@ -69,6 +69,7 @@ static void test_accepts(void **state)
         {"-1.5,+2.25,0\n", NULL, 0.75, 1},
         {"1e2,2E-1,0\n", NULL, (double) 100.0f + (double) 0.2f, 1},
         {".5,5.,0\n", NULL, 5.5, 1},
+        {".12345678901234567,0\n", NULL, (double) .12345678901234567f, 1}, // the long way
         {"0000000000000000000000001,1.00000000000000000000,0\n", NULL, 2, 1},
     };
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
