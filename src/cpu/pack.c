@@ -39,25 +39,45 @@ void moe_cpu_expert_layout(struct cpu_expert_layout *out, const struct moe_layer
     *out = l;
 }
 
-// Room for one row of a matrix of k inputs: as f32, then as stored.
-static enum vkmoe_status alloc_row(const vkmoe_host *host, uint32_t k, float **out)
+// Room to convert the rows of one panel of k inputs: one row as f32, then 16 rows as stored.
+static enum vkmoe_status alloc_rows(const vkmoe_host *host, uint32_t k, float **out)
 {
-    return moe_try_alloc(host, (size_t) k * 2 * sizeof(float), "a row to pack", out);
+    return moe_try_alloc(host, (size_t) k * (1 + CPU_PANEL) * sizeof(float), "rows to pack", out);
+}
+
+// The elements of n rows side by side: dst[i][c] = rows[c][i], of `size` bytes each.
+static inline void interleave(const char *const *rows, uint32_t n, uint32_t k, size_t size,
+                              char *dst)
+{
+    for (size_t i = 0; i < k; i++)
+        for (uint32_t c = 0; c < n; c++)
+            memcpy(dst + (i * CPU_PANEL + c) * size, rows[c] + i * size, size);
 }
 
 // Packs a matrix (n_out, k) into panels, `stride` bytes from one to the next. The padding of dst is
-// zero already; dst has any alignment.
+// zero already; dst and the tensor have any alignment. Rows of the stored type are read in place,
+// others are converted in `scratch`.
 static void pack_panels(enum vkmoe_dtype type, const vkmoe_tensor *tensor, uint32_t n_out,
-                        uint32_t k, float *row, uint64_t stride, char *dst)
+                        uint32_t k, float *scratch, uint64_t stride, char *dst)
 {
-    const size_t size = (size_t) moe_dtype_size(type, 1);
-    char *stored = (char *) (row + k);
-    for (uint32_t o = 0; o < n_out; o++) {
-        char *column = dst + o / CPU_PANEL * stride + o % CPU_PANEL * size;
-        moe_tensor_row(tensor, o, k, row);
-        moe_dtype_encode(type, row, k, stored);
-        for (size_t i = 0; i < k; i++)
-            memcpy(column + i * CPU_PANEL * size, stored + i * size, size);
+    const size_t row_size = (size_t) moe_dtype_size(type, k);
+    const char *rows[CPU_PANEL];
+    for (uint32_t first = 0; first < n_out; first += CPU_PANEL, dst += stride) {
+        const uint32_t n = (uint32_t) moe_min(n_out - first, CPU_PANEL);
+        for (uint32_t c = 0; c < n; c++) {
+            char *converted = (char *) (scratch + k) + c * row_size;
+            rows[c] = converted;
+            if (tensor->type == type) {
+                rows[c] = (const char *) tensor->data + (size_t) (first + c) * row_size;
+                continue;
+            }
+            moe_tensor_row(tensor, first + c, k, scratch);
+            moe_dtype_encode(type, scratch, k, converted);
+        }
+        if (moe_dtype_size(type, 1) == 4)
+            interleave(rows, n, k, 4, dst);
+        else
+            interleave(rows, n, k, 2, dst);
     }
 }
 
@@ -73,24 +93,26 @@ enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,
 {
     struct cpu_expert_layout l;
     moe_cpu_expert_layout(&l, layer, expert);
-    float *row;
-    enum vkmoe_status status = alloc_row(device->host, (uint32_t) moe_max(l.d_model, l.d_ff), &row);
+    const uint32_t k = (uint32_t) moe_max(l.d_model, l.d_ff);
+    float *scratch;
+    enum vkmoe_status status = alloc_rows(device->host, k, &scratch);
     if (status != VKMOE_OK)
         return status;
 
     char *block = dst;
     memset(block, 0, (size_t) l.size);
     if (l.gated) {
-        pack_panels(l.in_type, &tensors->gate, l.d_ff, l.d_model, row, 2 * l.in_panel_size, block);
+        pack_panels(l.in_type, &tensors->gate, l.d_ff, l.d_model, scratch, 2 * l.in_panel_size,
+                    block);
         pack_bias(tensors->gate_bias, l.d_ff, block + l.gate_bias);
     }
-    pack_panels(l.in_type, &tensors->up, l.d_ff, l.d_model, row,
+    pack_panels(l.in_type, &tensors->up, l.d_ff, l.d_model, scratch,
                 (l.gated ? 2 : 1) * l.in_panel_size, block + (l.gated ? l.in_panel_size : 0));
     pack_bias(tensors->up_bias, l.d_ff, block + l.up_bias);
-    pack_panels(l.out_type, &tensors->down, l.d_out, l.d_ff, row, l.out_panel_size,
+    pack_panels(l.out_type, &tensors->down, l.d_out, l.d_ff, scratch, l.out_panel_size,
                 block + l.out_panels);
     pack_bias(tensors->down_bias, l.d_out, block + l.out_bias);
-    moe_free(device->host, row);
+    moe_free(device->host, scratch);
     return VKMOE_OK;
 }
 
@@ -133,16 +155,16 @@ static enum vkmoe_status create_router(struct cpu_weights *w, const vkmoe_router
     const vkmoe_layer_desc *desc = &layer->desc;
     const vkmoe_host *host = w->base.device->host;
     const uint32_t n = desc->n_experts, d_model = desc->d_model;
-    float *row = NULL;
+    float *scratch = NULL;
     enum vkmoe_status status;
     TRY(moe_try_alloc(host, (size_t) router_size(layer), "router weights", &w->router));
-    TRY(alloc_row(host, d_model, &row));
+    TRY(alloc_rows(host, d_model, &scratch));
 
     w->n_router_panels = router_panels(layer);
     w->router_bias = w->router + (size_t) w->n_router_panels * CPU_PANEL * d_model;
     w->selection_bias = w->router_bias + (size_t) w->n_router_panels * CPU_PANEL;
     const size_t panel_size = (size_t) d_model * CPU_PANEL * sizeof(float);
-    pack_panels(VKMOE_F32, &source->weight, n, d_model, row, panel_size, (char *) w->router);
+    pack_panels(VKMOE_F32, &source->weight, n, d_model, scratch, panel_size, (char *) w->router);
     if (has_gate_column(layer)) {
         float *column = w->router + n / CPU_PANEL * (panel_size / sizeof(float)) + n % CPU_PANEL;
         for (size_t i = 0; i < d_model; i++)
@@ -154,7 +176,7 @@ static enum vkmoe_status create_router(struct cpu_weights *w, const vkmoe_router
         memcpy(w->selection_bias, source->selection_bias, n * sizeof(float));
 
 fail:
-    moe_free(host, row);
+    moe_free(host, scratch);
     return status;
 }
 
