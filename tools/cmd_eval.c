@@ -161,6 +161,10 @@ static enum vkmoe_status run_all(struct job *job)
         CLI_TRY(run_batch(job, n));
         cli_progress("rows", job->n_rows, job->n_total);
     }
+    if (job->n_rows == 0) {
+        vkmoe_error_set("the data set has no rows");
+        CLI_TRY(VKMOE_E_DATA);
+    }
     if (job->logits_file)
         CLI_TRY(vkmoe_array_finish(job->logits_file));
     if (job->ids_file)

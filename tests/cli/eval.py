@@ -87,6 +87,9 @@ class Eval(helper.Case):
             path = self.folder / f'{name}.csv'
             path.write_text(''.join(line + '\n' for line in text))
             self.check_fails(1, part, 'eval', MODEL, path, '-d', 'cpu')
+        helper.write_npy(self.folder / 'Y.npy', array.array('i'), (0,))
+        empty = helper.write_npy(self.folder / 'X.npy', array.array('f'), (0, 64))
+        self.check_fails(1, 'has no rows', 'eval', MODEL, empty, '-d', 'cpu')
         self.check_fails(1, 'No such file', 'eval', MODEL, self.folder / 'absent.csv')
         self.check_fails(1, 'not named .csv', 'eval', MODEL, self.folder)
         self.check_fails(1, "no column 'x'", 'eval', MODEL, DIGITS, '--target', 'x')
