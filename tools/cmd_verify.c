@@ -104,8 +104,8 @@ static void print_line(struct report *report, const char *name, enum verify_outc
         cli_progress_end();
         printf("%s %s: %s (seed %llu)\n", words[outcome], name, reason,
                (unsigned long long) report->seed);
-        fflush(stdout);
     }
+    fflush(stdout);
     cli_progress("verify", n + 1, report->n_total);
 }
 

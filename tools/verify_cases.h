@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The cases of `vkmoe verify`: factors with a few levels each, the sets of cases made from them,
-// and what a case means as a layer.
+// and what a case means as a layer. A new level is a row in a table of verify_cases.c.
 #ifndef VERIFY_CASES_H
 #define VERIFY_CASES_H
 

@@ -26,13 +26,13 @@ enum part {
 struct source {
     uint64_t seed;
     uint32_t layer_code;
-    bool positive; // all numbers
+    bool positive; // all numbers, and not near zero
     bool whole;    // whole numbers, whose sums are exact in any order
     float expert_scale;
 };
 
-// Where one number makes up a row, signed terms can cancel to nothing, and no relative promise
-// holds for nothing.
+// Where one number makes up a row, terms can cancel to nothing or be nothing. No relative promise
+// holds for that and no changed weight shows, so there all numbers are well above zero.
 static struct source case_source(const struct verify_case *c, uint64_t seed)
 {
     vkmoe_layer_desc desc = verify_layer(c);
@@ -48,7 +48,7 @@ static struct source case_source(const struct verify_case *c, uint64_t seed)
 static float draw(const struct source *source, uint32_t part, uint64_t i)
 {
     float value = rng_normal(source->seed, source->layer_code, part, i);
-    return source->positive ? fabsf(value) : value;
+    return source->positive ? 0.25f + fabsf(value) : value;
 }
 
 // Weights are made in an arena. The first pass has no memory yet and only adds up the size.

@@ -44,7 +44,7 @@ void verify_close(struct verify_subject *subject); // zeroed is fine
 // Runs one case of the subject's layer:
 //   - the device against the oracle, every output poisoned before;
 //   - a second run, without ids and gates, gives the same bits;
-//   - the first half of the rows alone still agrees with the oracle;
+//   - of up to 64 rows, the first half alone still agrees with the oracle;
 //   - the controls: with a weight row of the oracle changed, each check must fail.
 void verify_run(struct verify_subject *subject, const struct verify_case *c,
                 struct verify_result *result);
