@@ -16,7 +16,7 @@ struct walk {
     uint32_t n_cover;
     const regex_t *filter; // or NULL
     uint32_t i_special, i_cover;
-    bool in_product;
+    bool in_product, finished;
     struct verify_case product;
 };
 
@@ -32,7 +32,9 @@ static bool next_case(struct walk *walk, struct verify_case *out)
         *out = walk->cover[walk->i_cover++];
         return true;
     }
-    if (walk->in_product && !verify_next(&walk->product))
+    if (walk->in_product && !walk->finished)
+        walk->finished = !verify_next(&walk->product);
+    if (walk->finished)
         return false;
     walk->in_product = true;
     *out = walk->product;

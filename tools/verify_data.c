@@ -244,27 +244,28 @@ static void negate_row(const vkmoe_tensor *tensor, uint32_t row, uint32_t width)
 }
 
 bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,
-                    uint32_t expert)
+                    uint32_t expert, uint32_t row)
 {
     const vkmoe_layer_desc *desc = &weights->desc;
+    uint32_t out = row % desc->d_out, in = row % desc->d_ff;
     const vkmoe_expert_tensors *e = &weights->experts[expert];
     const vkmoe_tensor *router = &weights->router.weight;
     switch (perturbation) {
     case VERIFY_SWAP_DOWN:
         if (desc->d_out < 2)
             return false;
-        swap_rows(&e->down, 0, 1, desc->d_ff);
+        swap_rows(&e->down, out, (out + 1) % desc->d_out, desc->d_ff);
         return true;
     case VERIFY_SWAP_UP:
         if (desc->d_ff < 2)
             return false;
-        swap_rows(&e->up, 0, 1, desc->d_model);
+        swap_rows(&e->up, in, (in + 1) % desc->d_ff, desc->d_model);
         return true;
     case VERIFY_NEGATE_UP:
-        negate_row(&e->up, 0, desc->d_model);
+        negate_row(&e->up, in, desc->d_model);
         return true;
     case VERIFY_NEGATE_DOWN:
-        negate_row(&e->down, 0, desc->d_ff);
+        negate_row(&e->down, out, desc->d_ff);
         return true;
     case VERIFY_SWAP_ROUTER:
         if (desc->n_experts < 2)

@@ -25,17 +25,18 @@ void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t 
 
 // Changes of one weight row, or of two neighbours, of one expert. Done twice, each is undone.
 enum verify_perturbation {
-    VERIFY_SWAP_DOWN, // rows 0 and 1 of W_down
+    VERIFY_SWAP_DOWN, // a row of W_down and the next
     VERIFY_SWAP_UP,
-    VERIFY_NEGATE_UP, // row 0 of W_up
+    VERIFY_NEGATE_UP, // a row of W_up
     VERIFY_NEGATE_DOWN,
     VERIFY_SWAP_ROUTER,   // the expert's router row and its neighbour's
     VERIFY_NEGATE_ROUTER, // the expert's router row
     VERIFY_N_PERTURBATIONS,
 };
 
+// `row` (any number) chooses among the rows of W_up and W_down.
 // false: the layer has no such rows, nothing was changed.
 bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,
-                    uint32_t expert);
+                    uint32_t expert, uint32_t row);
 
 #endif

@@ -219,11 +219,11 @@ static const struct {
     uint32_t checks;
 } controls[] = {
     {VERIFY_SWAP_DOWN, Y},
-    {VERIFY_SWAP_ROUTER, IDS | SCORES},
-    {VERIFY_NEGATE_ROUTER, IDS | SCORES | GATES},
     {VERIFY_SWAP_UP, Y},
     {VERIFY_NEGATE_UP, Y},
     {VERIFY_NEGATE_DOWN, Y},
+    {VERIFY_SWAP_ROUTER, IDS | SCORES | Y},
+    {VERIFY_NEGATE_ROUTER, IDS | SCORES | GATES | Y},
 };
 
 static const char *const check_names[] = {
@@ -233,29 +233,36 @@ static const char *const check_names[] = {
     [VERIFY_CHECK_SCORES] = "scores",
 };
 
-// The first choice of the first row whose y is a number.
-static uint32_t choose_expert(const struct job *job)
+// A choice of a row whose y is a number: the first of the first row, then the others in order, then
+// the experts after the last.
+static uint32_t choose_expert(const struct job *job, uint32_t attempt)
 {
+    uint32_t top_k = job->want.top_k, expert = 0;
     for (uint32_t t = 0; t < job->n_tokens; t++) {
-        if (!job->exempt[t] && isfinite(job->want.y[t * job->want.y_stride]))
-            return (uint32_t) job->want.ids[(size_t) t * job->want.top_k];
+        if (job->exempt[t] || !isfinite(job->want.y[t * job->want.y_stride]))
+            continue;
+        expert = (uint32_t) job->want.ids[(size_t) t * top_k + attempt % top_k];
+        if (attempt < top_k)
+            return expert;
+        attempt -= top_k;
     }
-    return 0;
+    return (expert + attempt + 1) % job->want.n_experts;
 }
 
 // The oracle on perturbed weights, into job->control. *exists: the layer has such rows.
-static bool run_perturbed(struct job *job, enum verify_perturbation perturbation, uint32_t expert,
+static bool run_perturbed(struct job *job, enum verify_perturbation perturbation, uint32_t attempt,
                           bool *exists)
 {
     struct verify_subject *subject = job->subject;
     struct verify_side *oracle = &subject->oracle;
     vkmoe_weights *weights = NULL;
     vkmoe_bind *bind = NULL;
-    *exists = verify_perturb(&subject->data, perturbation, expert);
+    uint32_t expert = choose_expert(job, attempt);
+    *exists = verify_perturb(&subject->data, perturbation, expert, attempt);
     if (!*exists)
         return true;
     enum vkmoe_status status = create_weights(oracle->context, &subject->data, &weights);
-    verify_perturb(&subject->data, perturbation, expert); // back
+    verify_perturb(&subject->data, perturbation, expert, attempt); // back
     if (status == VKMOE_OK)
         status = vkmoe_bind_create(oracle->plan, weights, NULL, &bind);
     bool ok = status == VKMOE_OK ? run_bind(job, bind, "control", job->n_tokens, false, true,
@@ -266,37 +273,54 @@ static bool run_perturbed(struct job *job, enum verify_perturbation perturbation
     return ok;
 }
 
-// Every check must fail for one of its perturbations. Where none of them moves the oracle's own
-// output by a single bit (the gate weight of the only expert is 1 whatever the weights) there is
-// nothing to see; that cannot be so for y.
-static bool check_controls(struct job *job)
+// What the controls have shown so far, bits of checks.
+struct shown {
+    uint32_t open;  // still to fail
+    uint32_t moved; // the oracle's own output is not what it was
+};
+
+// Tries the perturbations of all open checks, on the expert and row that `attempt` stands for.
+static bool try_controls(struct job *job, uint32_t attempt, struct shown *shown)
 {
-    uint32_t wanted = IDS | GATES | Y | (job->with_scores ? SCORES : 0), caught = 0, moved = 0;
-    uint32_t expert = choose_expert(job);
-    for (size_t i = 0; i < sizeof controls / sizeof *controls && (wanted & ~caught); i++) {
-        uint32_t checks = controls[i].checks & wanted & ~caught;
-        bool exists;
+    for (size_t i = 0; i < sizeof controls / sizeof *controls; i++) {
+        struct verify_verdict device, oracle;
+        uint32_t checks = controls[i].checks & shown->open;
+        bool exists = false;
         if (!checks)
             continue;
-        if (!run_perturbed(job, controls[i].perturbation, expert, &exists))
+        if (!run_perturbed(job, controls[i].perturbation, attempt, &exists))
             return false;
         if (!exists)
             continue;
-        struct verify_verdict device, oracle;
         verify_compare(&job->got, &job->control, job->n_tokens, job->bounds, job->with_scores,
                        job->scratch, &device);
         verify_compare(&job->want, &job->control, job->n_tokens, job->bounds, true, job->scratch,
                        &oracle);
-        caught |= device.failed & checks;
-        moved |= oracle.changed & checks;
+        shown->moved |= oracle.changed & checks;
+        shown->open &= ~(device.failed & checks);
+    }
+    return true;
+}
+
+// Every check must fail for one of its perturbations. A row may happen to matter too little (an
+// output that relu cuts off, a logit near zero), then another is tried. Where none of them moves
+// the oracle's own output by a single bit (the gate weight of the only expert is 1 whatever the
+// weights) there is nothing to see; that cannot be so for y.
+static bool check_controls(struct job *job)
+{
+    enum { MAX_ATTEMPTS = 4 };
+    struct shown shown = {.open = IDS | GATES | Y | (job->with_scores ? SCORES : 0)};
+    for (uint32_t attempt = 0; attempt < MAX_ATTEMPTS && shown.open; attempt++) {
+        if (!try_controls(job, attempt, &shown))
+            return false;
     }
     for (uint32_t check = 0; check < VERIFY_N_CHECKS; check++) {
         uint32_t bit = 1u << check;
-        if ((wanted & ~caught & bit) && (bit == Y || (moved & bit)))
+        if ((shown.open & bit) && (bit == Y || (shown.moved & bit)))
             return fail(job->result, "check of %s cannot fail: it passes on other weights",
                         check_names[check]);
     }
-    job->result->uncontrolled = wanted & ~caught;
+    job->result->uncontrolled = shown.open;
     return true;
 }
 

@@ -64,6 +64,11 @@ class Verify(unittest.TestCase):
             self.assertEqual(set(case), {'name', 'status', 'reason'})
             self.assertEqual(case['status'], 'passed')
 
+    def test_product_ends(self):
+        done = run('-d', 'cpu', '--all', '--filter', '^E1K1.*/f16/softmax/.*/plain/n1/packed$')
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.stdout.splitlines()[-1], '27 passed, 0 failed, 0 skipped')
+
     def test_other_numbers(self):
         done = run('-d', 'cpu', '--seed', '18446744073709551615', '--filter', '^E7.*n(8|33)/')
         self.assertEqual(done.returncode, 0, done.stdout)
