@@ -29,7 +29,9 @@ void main()
     }
     y *= p.routed_scale;
     if (p.shared_input != MOE_NONE) {
-        float gate = p.shared_gate == MOE_NONE ? 1.0 : uintBitsToFloat(routing(p.shared_gate + token));
+        float gate = 1.0;
+        if (p.shared_gate != MOE_NONE)
+            gate = uintBitsToFloat(routing(p.shared_gate + token));
         y += p.shared_scale * gate * input_at(p.shared_input + token * p.d_out + n);
     }
     output_at(token * head.y_stride + n) = y;

@@ -3,13 +3,14 @@
 // Expert matmul for a tile of rows of one expert, with row gather and fused activation.
 //   o[r, n] = act(sum_k in[r, k] * w[n, k] + b[n])              (GATED = 0)
 //   o[r, n] = act(gate[r, n] + bg[n]) * (up[r, n] + bu[n])      (GATED = 1)
-//   in  rows of d_in f32: x by token (GATHER = 1) or rows in place; w packed rows, see weights.c
-// LISTED = 1: tiles from the list that grouping wrote. Dispatch: (n_tiles, row blocks, 1), indirect.
+//   in  rows of d_in f32: x by token (GATHER = 1) or rows in place
+//   w   packed rows of the expert's block, see src/vulkan/plan.h
+// LISTED = 1: tiles from grouping's list. Dispatch: (n_tiles, row blocks, 1), indirect.
 // LISTED = 0: all tokens through p.expert. Dispatch: (ceil(n_tokens / TILE), row blocks, 1).
 //
 // Neighbouring workgroups (x) share a block of weights. 16 invocations across the tile's 64 packed
-// rows, 4 rows each, times 8 across its TILE rows. Each output is one chain of fma in ascending k, so
-// a row's bits do not depend on the tile it is in.
+// rows, 4 rows each, times 8 across its TILE rows. Each output is one chain of fma in ascending k,
+// so a row's bits do not depend on the tile it is in.
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
 layout(push_constant) uniform Push {
@@ -78,12 +79,14 @@ void main()
     }
     uint stride = p.input_stride != 0 ? p.input_stride : head.x_stride;
     if (lid < n_rows)
-        source[lid] = (GATHER != 0 ? routing(p.rows + first + lid) / p.top_k : first + lid) * stride;
+        source[lid] =
+            stride * (GATHER != 0 ? routing(p.rows + first + lid) / p.top_k : first + lid);
     uvec2 base = expert_base(expert);
     bool absent = expert_absent(base);
     barrier();
 
-    // Packed rows of this invocation: a, a + 1, and the two `apart` after them (gated: their up half).
+    // Packed rows of this invocation: a, a + 1, and the two `apart` after them, which are their up
+    // half when gated.
     uint cell = lid % 16, lane = lid / 16;
     uint a = GATED != 0 ? cell / 8 * 32 + cell % 8 * 2 : cell * 4;
     uint apart = GATED != 0 ? MOE_PANEL_ROWS : 2;

@@ -32,7 +32,8 @@ void main()
     float v = gemv_dot(base, live, p.weight + packed * p.weight_stride, p.d_in, x);
     float up = 0.0;
     if (GATED != 0)
-        up = gemv_dot(base, live, p.weight + (packed + MOE_PANEL_ROWS) * p.weight_stride, p.d_in, x);
+        up = gemv_dot(base, live, p.weight + (packed + MOE_PANEL_ROWS) * p.weight_stride,
+                      p.d_in, x);
     if (gemv_lane() != 0 || n >= p.n_out)
         return;
     float h = 0.0;

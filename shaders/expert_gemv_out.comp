@@ -3,7 +3,8 @@
 // Down projection and combine for few tokens, without grouping and without a buffer of slots.
 //   y[t, n] = routed_scale * sum_k gate[t, k] * act(sum_f h[t, k, f] * w_e[n, f] + b_e[n])
 //           + shared_scale * shared_gate[t] * (the same for the shared expert)
-//   h (slots, d_ff) f32, then from word shared_input on (n_tokens, shared_d_ff)   y (n_tokens, n_out)
+//   h (slots, d_ff) f32, then from word shared_input on (n_tokens, shared_d_ff)
+//   y (n_tokens, n_out)
 // Dispatch: (ceil(n_out / MOE_PANEL_ROWS), n_tokens, 1)
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
@@ -40,7 +41,9 @@ void main()
         uvec2 base = expert_base(p.shared_expert);
         float v = gemv_dot(base, inside, p.shared_weight + n * p.shared_weight_stride,
                            p.shared_d_ff, p.shared_input + token * p.shared_d_ff);
-        float gate = p.shared_gate == MOE_NONE ? 1.0 : uintBitsToFloat(routing(p.shared_gate + token));
+        float gate = 1.0;
+        if (p.shared_gate != MOE_NONE)
+            gate = uintBitsToFloat(routing(p.shared_gate + token));
         if (inside && gemv_lane() == 0)
             y += p.shared_scale * gate *
                  activate(p.act, p.act_alpha, v + expert_float(base, p.shared_bias, n));

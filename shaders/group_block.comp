@@ -6,7 +6,8 @@
 //   ids (n_tokens * top_k) u32   counts (n_blocks, n_experts) u32   rows, positions (slots) u32
 // Dispatch: (ceil(slots / MOE_GROUP_BLOCK), 1, 1)
 //
-// Each expert is served by one invocation, which walks the block's slots in order: stable, no atomics.
+// Each expert is served by one invocation, which walks the block's slots in order: stable, and no
+// atomics.
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
 layout(push_constant) uniform Push {

@@ -176,8 +176,8 @@ void main()
     uint n = min(p.tokens, head.n_tokens - first_token);
     logits(first_token, n);
 
-    // From here on a token has `width` lanes, `span` of which have experts. Lanes without experts, and
-    // those of an absent token, only meet barriers.
+    // From here on a token has `width` lanes, `span` of which have experts. Lanes without experts,
+    // and those of an absent token, only meet barriers.
     uint width = MOE_LOCAL_SIZE / p.tokens;
     uint token = lid / width, lane = lid % width;
     uint base = token * p.quads * 4, places = token * p.top_k;

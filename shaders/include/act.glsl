@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Activations, numbered as enum vkmoe_act. GLSL's own tanh may lose small arguments and erf does not
-// exist, so both are written out here; each is within 2e-7 of the true value, absolute.
+// Activations, numbered as enum vkmoe_act. GLSL's own tanh may lose small arguments and it has no
+// erf, so both are written out here; each is within 2e-7 of the true value, absolute.
 
 // By bits: a compiler may assume that no float is NaN.
 bool is_nan(float v)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A row of packed weights times a vector of the input, shared by 8 invocations; MOE_PANEL_ROWS rows a
-// workgroup. Included after weight.glsl.
+// A row of packed weights times a vector of the input, shared by 8 invocations; MOE_PANEL_ROWS rows
+// a workgroup. Included after weight.glsl.
 const uint GEMV_LANES = MOE_LOCAL_SIZE / MOE_PANEL_ROWS;
 
 shared float gemv_sums[MOE_LOCAL_SIZE];

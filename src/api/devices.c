@@ -228,6 +228,10 @@ enum vkmoe_status moe_device_choose(const vkmoe_host *host, const char *spec,
         return VKMOE_OK;
     }
     TRY(moe_device_list_init(&list, host, named));
+    if (list.n == 0) { // so that the failure names what there is
+        moe_device_list_finish(&list, host);
+        TRY(moe_device_list_init(&list, host, NULL));
+    }
     TRY(moe_device_find(&list, spec, &entry));
     *backend = entry->backend;
     *i = entry->i;

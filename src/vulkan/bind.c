@@ -50,7 +50,6 @@ static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
         TRY(moe_vk_buffer_create(vk, size, MOE_VK_READBACK, "vkmoe readback", &b->readback));
     }
     TRY(moe_vk_command_create(vk, &b->command));
-    b->owns_io = true;
     b->x_stride = desc->d_model;
     b->y_stride = desc->d_out;
     set_own(b, MOE_VK_BUF_X, &b->x);
@@ -78,10 +77,10 @@ static void write_set(struct moe_vk *vk, struct moe_vk_bound *b, const struct mo
         const struct moe_vk_range *range = &d->ranges[slot];
         if (!range->size)
             continue;
-        infos[n] = (VkDescriptorBufferInfo){.buffer = b->buffers[range->buffer].handle,
-                                            .offset = b->buffers[range->buffer].offset +
-                                                      range->offset,
-                                            .range = bound_size(b, range)};
+        infos[n] =
+            (VkDescriptorBufferInfo){.buffer = b->buffers[range->buffer].handle,
+                                     .offset = b->buffers[range->buffer].offset + range->offset,
+                                     .range = bound_size(b, range)};
         writes[n] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = set,
                                            .dstBinding = slot,

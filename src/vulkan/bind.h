@@ -18,7 +18,6 @@ struct moe_vk_bound {
 
     struct moe_vk_buffer work;
     // For run: x, y and staging of our own. Unused when the caller gave buffers.
-    bool owns_io;
     struct moe_vk_buffer x, y, upload, readback;
     struct moe_vk_command command;
 };

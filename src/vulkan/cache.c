@@ -10,28 +10,29 @@
 
 #include "base/file.h"
 
-enum { MAX_CACHE_SIZE = 64 << 20 };
+enum { MAX_CACHE_SIZE = 64 << 20, HEADER_SIZE = 32 };
 
 // Is this the cache of the device we run on? VkPipelineCacheHeaderVersionOne, read bytewise.
 static bool header_fits(const struct moe_vk *vk, const void *data, size_t size)
 {
     uint32_t words[4];
-    if (size < 32)
+    if (size < HEADER_SIZE)
         return false;
     memcpy(words, data, sizeof words);
-    VkPhysicalDeviceProperties2 properties = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    VkPhysicalDeviceProperties2 properties = {.sType =
+                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     vk->fn.vkGetPhysicalDeviceProperties2(vk->physical, &properties);
-    return words[0] >= 32 && words[1] == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
-           words[2] == properties.properties.vendorID && words[3] == properties.properties.deviceID &&
+    return words[0] >= HEADER_SIZE && words[1] == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+           words[2] == properties.properties.vendorID &&
+           words[3] == properties.properties.deviceID &&
            memcmp((const unsigned char *) data + 16, properties.properties.pipelineCacheUUID,
                   VK_UUID_SIZE) == 0;
 }
 
 static void make_key(struct moe_vk *vk)
 {
-    VkPhysicalDeviceProperties2 properties = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    VkPhysicalDeviceProperties2 properties = {.sType =
+                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     vk->fn.vkGetPhysicalDeviceProperties2(vk->physical, &properties);
     snprintf(vk->cache_key, sizeof vk->cache_key, "pipelines-%s-%08x", vk->base.info.uuid,
              properties.properties.driverVersion);
@@ -123,9 +124,11 @@ void moe_vk_cache_save(struct moe_vk *vk)
 {
     const vkmoe_host *host = vk->base.host;
     size_t size = 0;
+    // SwiftShader puts a new header around what it was given: that alone is nothing new.
+    size_t old_size = vk->cache_size_on_disk > 0 ? vk->cache_size_on_disk + HEADER_SIZE : 0;
     if (!vk->pipeline_cache || (!host->cache_set && !vk->cache_dir) ||
         vk->fn.vkGetPipelineCacheData(vk->device, vk->pipeline_cache, &size, NULL) < 0 ||
-        size == vk->cache_size_on_disk || size == 0 || size > MAX_CACHE_SIZE)
+        size <= old_size || size > MAX_CACHE_SIZE)
         return;
     void *data = moe_alloc(host, size);
     if (data &&

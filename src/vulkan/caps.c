@@ -104,8 +104,7 @@ static enum vkmoe_device_type device_type(VkPhysicalDeviceType type)
 
 // Vulkan 1.2 tells the driver's name and version in words; before that only a number.
 static void describe_driver(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
-                            const struct moe_vk_caps *caps, uint32_t number,
-                            vkmoe_device_info *out)
+                            const struct moe_vk_caps *caps, uint32_t number, vkmoe_device_info *out)
 {
     snprintf(out->driver_version, sizeof out->driver_version, "%u.%u.%u",
              VK_API_VERSION_MAJOR(number), VK_API_VERSION_MINOR(number),
@@ -159,7 +158,8 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     out->vendor_id = p->vendorID;
     out->device_id = p->deviceID;
     snprintf(out->api, sizeof out->api, "%u.%u.%u", VK_API_VERSION_MAJOR(p->apiVersion) & 127,
-             VK_API_VERSION_MINOR(p->apiVersion) & 1023, VK_API_VERSION_PATCH(p->apiVersion) & 4095);
+             VK_API_VERSION_MINOR(p->apiVersion) & 1023,
+             VK_API_VERSION_PATCH(p->apiVersion) & 4095);
     describe_driver(fn, physical, caps, p->driverVersion, out);
     describe_pci(fn, physical, out);
     out->memory_bytes = caps->memory_bytes;

@@ -63,9 +63,8 @@ fail:
 void moe_vk_barrier(const struct moe_vk *vk, VkCommandBuffer cmd, VkPipelineStageFlags from_stage,
                     VkAccessFlags from, VkPipelineStageFlags to_stage, VkAccessFlags to)
 {
-    VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-                               .srcAccessMask = from,
-                               .dstAccessMask = to};
+    VkMemoryBarrier barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = from, .dstAccessMask = to};
     vk->fn.vkCmdPipelineBarrier(cmd, from_stage, to_stage, 0, 1, &barrier, 0, NULL, 0, NULL);
 }
 
@@ -73,10 +72,10 @@ void moe_vk_name(struct moe_vk *vk, VkObjectType type, uint64_t handle, const ch
 {
     if (!vk->labels)
         return;
-    VkDebugUtilsObjectNameInfoEXT info = {
-        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
-        .objectType = type,
-        .objectHandle = handle,
-        .pObjectName = name};
+    VkDebugUtilsObjectNameInfoEXT info = {.sType =
+                                              VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
+                                          .objectType = type,
+                                          .objectHandle = handle,
+                                          .pObjectName = name};
     vk->fn.vkSetDebugUtilsObjectNameEXT(vk->device, &info);
 }

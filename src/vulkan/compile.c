@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Graph -> program: for each regime an array of dispatches, with its workspace. The only file of this
-// back end that knows ops. Kernels and their parameters are described in shaders/.
+// Graph -> program: for each regime an array of dispatches, with its workspace. The only file of
+// this back end that knows ops. Kernels and their parameters are described in shaders/.
 #include "vulkan/plan.h"
 
 #include <assert.h>
@@ -13,9 +13,9 @@
 // one kernel reads through one binding is adjacent.
 struct workspace {
     struct moe_vk_range scores, choice, grouping, h, f;
-    struct moe_vk_range ids, gates, shared_gate;                     // inside choice
+    struct moe_vk_range ids, gates, shared_gate;                             // inside choice
     struct moe_vk_range counts, offsets, rows, positions, args, full, small; // inside grouping
-    struct moe_vk_range h_shared, f_shared;                          // at the end of h and f
+    struct moe_vk_range h_shared, f_shared; // at the end of h and f
     uint64_t size;
 };
 
@@ -174,8 +174,8 @@ static void add_route(struct compiler *c)
         .parts = parts,
         .part_size = (uint32_t) moe_div_up(c->desc->d_model, parts),
         .tokens = two ? MOE_ROUTE_TOKENS : 1,
-        .span = route_span(c->desc->n_experts, two ? MOE_LOCAL_SIZE / MOE_ROUTE_TOKENS
-                                                   : MOE_LOCAL_SIZE),
+        .span = route_span(c->desc->n_experts,
+                           two ? MOE_LOCAL_SIZE / MOE_ROUTE_TOKENS : MOE_LOCAL_SIZE),
         .weight = c->map.router_weight,
         .bias = c->map.router_bias,
         .selection_bias = c->map.router_selection,
@@ -458,9 +458,8 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda)
 
     uint32_t max_tokens = program->base.max_tokens;
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
-        c.tokens = c.regime == MOE_VK_DECODE
-                       ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
-                       : max_tokens;
+        c.tokens = c.regime == MOE_VK_DECODE ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
+                                             : max_tokens;
         for (uint32_t i = 0; i < c.graph->n_ops; i++)
             add_op(&c, &c.graph->ops[i]);
         moe_vk_derive_barriers(program->dispatches[c.regime], program->n_dispatches[c.regime]);

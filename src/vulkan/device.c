@@ -34,16 +34,16 @@ static enum vkmoe_status check_limits(const struct moe_vk *vk)
 static enum vkmoe_status load_device(struct moe_vk *vk)
 {
     struct moe_vk_fn *fn = &vk->fn;
-#define LOAD(call)                                                                                 \
-    fn->call = (PFN_##call) fn->vkGetDeviceProcAddr(vk->device, #call);                            \
-    if (!fn->call)                                                                                 \
+#define LOAD(call)                                                      \
+    fn->call = (PFN_##call) fn->vkGetDeviceProcAddr(vk->device, #call); \
+    if (!fn->call)                                                      \
         return moe_fail(VKMOE_E_DEVICE, "%s has no " #call, vk->base.info.name);
     MOE_VK_DEVICE_FUNCTIONS(LOAD)
 #undef LOAD
     if (!vk->bda)
         return VKMOE_OK;
-    const char *name = vk->caps.bda_extension ? "vkGetBufferDeviceAddressKHR"
-                                              : "vkGetBufferDeviceAddress";
+    const char *name =
+        vk->caps.bda_extension ? "vkGetBufferDeviceAddressKHR" : "vkGetBufferDeviceAddress";
     fn->vkGetBufferDeviceAddress =
         (PFN_vkGetBufferDeviceAddress) fn->vkGetDeviceProcAddr(vk->device, name);
     if (!fn->vkGetBufferDeviceAddress)

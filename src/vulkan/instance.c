@@ -66,9 +66,9 @@ static enum vkmoe_status load_instance(struct moe_vk_instance *instance)
 #define LOAD(name) fn->name = (PFN_##name) fn->vkGetInstanceProcAddr(instance->handle, #name);
     MOE_VK_DEBUG_FUNCTIONS(LOAD)
 #undef LOAD
-#define LOAD(name)                                                                                 \
-    fn->name = (PFN_##name) fn->vkGetInstanceProcAddr(instance->handle, #name);                    \
-    if (!fn->name)                                                                                 \
+#define LOAD(name)                                                              \
+    fn->name = (PFN_##name) fn->vkGetInstanceProcAddr(instance->handle, #name); \
+    if (!fn->name)                                                              \
         return moe_fail(VKMOE_E_DEVICE, "the Vulkan loader has no " #name);
     MOE_VK_INSTANCE_FUNCTIONS(LOAD)
 #undef LOAD
@@ -200,8 +200,8 @@ uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice phys
 
 static bool usable(const struct moe_vk_fn *fn, VkPhysicalDevice physical)
 {
-    VkPhysicalDeviceProperties2 properties = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    VkPhysicalDeviceProperties2 properties = {.sType =
+                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     fn->vkGetPhysicalDeviceProperties2(physical, &properties);
     return properties.properties.apiVersion >= VK_API_VERSION_1_1 &&
            moe_vk_compute_family(fn, physical) != UINT32_MAX;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Finds the Vulkan loader of the machine. The only file that includes volk, which is used for nothing
-// else: its globals are hidden, and every call goes through a context's own table.
+// Finds the Vulkan loader of the machine. The only file that includes volk, which is used for
+// nothing else: its globals are hidden, and every call goes through a context's own table.
 #define VK_NO_PROTOTYPES
 #define VOLK_IMPLEMENTATION
 #pragma GCC diagnostic push

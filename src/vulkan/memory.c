@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Buffers, each with memory of its own: a weights object or a bind has a handful, never one an expert.
+// Buffers, each with memory of its own: a weights object or a bind has a handful, never one an
+// expert.
 #include "vulkan/vk.h"
 
 #include <inttypes.h>
@@ -63,10 +64,10 @@ static enum vkmoe_status create_handle(struct moe_vk *vk, enum moe_vk_memory_use
         [MOE_VK_READBACK] = VK_BUFFER_USAGE_TRANSFER_DST_BIT,
     };
     bool address = vk->bda && use == MOE_VK_DEVICE;
-    VkBufferCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = buffer->size,
-        .usage = usage[use] | (address ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0)};
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .size = buffer->size,
+                               .usage = usage[use] |
+                                        (address ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0)};
     VkResult result = vk->fn.vkCreateBuffer(vk->device, &info, NULL, &buffer->handle);
     return result < 0 ? moe_vk_fail(vk, result, "vkCreateBuffer") : VKMOE_OK;
 }
@@ -110,8 +111,8 @@ enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum mo
     VK_TRY(vk, vk->fn.vkBindBufferMemory(vk->device, out->handle, out->memory, 0));
     VkMemoryPropertyFlags flags = vk->memory.memoryTypes[type].propertyFlags;
     out->coherent = flags & COHERENT;
-    bool map = use != MOE_VK_DEVICE || (flags & (VISIBLE | CACHED | COHERENT)) ==
-                                           (VISIBLE | CACHED | COHERENT);
+    bool map = use != MOE_VK_DEVICE ||
+               (flags & (VISIBLE | CACHED | COHERENT)) == (VISIBLE | CACHED | COHERENT);
     if (map)
         VK_TRY(vk, vk->fn.vkMapMemory(vk->device, out->memory, 0, VK_WHOLE_SIZE, 0, &out->mapped));
     if (vk->bda && use == MOE_VK_DEVICE) {

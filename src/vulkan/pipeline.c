@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One descriptor set layout and one pipeline layout for every kernel; pipelines made at first use and
-// shared by all programs of a device.
+// One descriptor set layout and one pipeline layout for every kernel; pipelines made at first use
+// and shared by all programs of a device.
 #include "vulkan/vk.h"
 
 #include <string.h>
@@ -13,15 +13,15 @@ enum vkmoe_status moe_vk_layouts_create(struct moe_vk *vk)
     enum vkmoe_status status = VKMOE_OK;
     VkDescriptorSetLayoutBinding bindings[4];
     for (uint32_t i = 0; i < 4; i++)
-        bindings[i] = (VkDescriptorSetLayoutBinding){
-            .binding = i,
-            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-            .descriptorCount = 1,
-            .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
-    VkDescriptorSetLayoutCreateInfo set = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-        .bindingCount = 4,
-        .pBindings = bindings};
+        bindings[i] =
+            (VkDescriptorSetLayoutBinding){.binding = i,
+                                           .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                           .descriptorCount = 1,
+                                           .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
+    VkDescriptorSetLayoutCreateInfo set = {.sType =
+                                               VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+                                           .bindingCount = 4,
+                                           .pBindings = bindings};
     VK_TRY(vk, vk->fn.vkCreateDescriptorSetLayout(vk->device, &set, NULL, &vk->set_layout));
 
     VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = 128};
@@ -43,9 +43,8 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
     const struct moe_spv *spv = &moe_spv_table[pipeline->spv];
     VkSpecializationMapEntry entries[MOE_VK_MAX_SPEC];
     for (uint32_t i = 0; i < MOE_VK_MAX_SPEC; i++)
-        entries[i] = (VkSpecializationMapEntry){.constantID = i,
-                                                .offset = i * (uint32_t) sizeof(uint32_t),
-                                                .size = sizeof(uint32_t)};
+        entries[i] = (VkSpecializationMapEntry){
+            .constantID = i, .offset = i * (uint32_t) sizeof(uint32_t), .size = sizeof(uint32_t)};
     VkSpecializationInfo spec = {.mapEntryCount = MOE_VK_MAX_SPEC,
                                  .pMapEntries = entries,
                                  .dataSize = sizeof pipeline->spec,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What compile.c makes of a graph: an array of dispatches per regime. Everything after it (barriers,
-// checks, binding, recording, the dispatch count) walks that array and knows no op.
+// What compile.c makes of a graph: an array of dispatches per regime. Everything after it
+// (barriers, checks, binding, recording, the dispatch count) walks that array and knows no op.
 #ifndef MOE_VULKAN_PLAN_H
 #define MOE_VULKAN_PLAN_H
 
@@ -79,8 +79,7 @@ struct moe_vk_weights_map {
     uint32_t router_weight, router_bias, router_selection; // in uvec4
     uint64_t experts, expert_size, shared, shared_size, total; // bytes
 };
-enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
-                                     struct moe_vk_weights_map *out);
+enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer, struct moe_vk_weights_map *out);
 
 struct moe_vk_weights {
     struct moe_packed_weights base;
@@ -107,8 +106,8 @@ void moe_vk_program_destroy(struct moe_program *program);
 enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda);
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens);
 
-// barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last barrier,
-// wrote, or that writes what one of those read.
+// barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
+// barrier, wrote, or that writes what one of those read.
 void moe_vk_derive_barriers(struct moe_vk_dispatch *dispatches, uint32_t n);
 
 // check.c: every dispatch against the device's limits, at the program's largest token count.

@@ -3,9 +3,8 @@
 // nothing: the library's own run records through here too.
 #include "vulkan/bind.h"
 
+#include <assert.h>
 #include <string.h>
-
-#include "base/bits.h"
 
 struct push {
     struct head_params head;
@@ -64,20 +63,16 @@ enum vkmoe_status moe_vk_record(struct moe_bound *bound, VkCommandBuffer cmd, ui
     const struct moe_vk *vk = moe_vk_of(bound);
     const struct moe_vk_bound *b = (const struct moe_vk_bound *) bound;
     const struct moe_vk_program *program = (const struct moe_vk_program *) bound->program;
-    uint32_t count = moe_vk_dispatch_count(bound, n_tokens);
-    if (first > count)
-        return moe_fail(VKMOE_E_ARGUMENT, "first = %u: there are %u dispatches for %u tokens", first,
-                        count, n_tokens);
-    uint32_t end = first + (uint32_t) moe_min(n, count - first);
+    assert(first + n <= moe_vk_dispatch_count(bound, n_tokens));
     enum moe_vk_regime regime = moe_vk_choose_regime(n_tokens);
-    for (uint32_t i = first; i < end; i++) {
+    for (uint32_t i = first; i < first + n; i++) {
         const struct moe_vk_dispatch *d = &program->dispatches[regime][i];
         if (d->barrier || i == first)
-            moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-                           VK_ACCESS_SHADER_WRITE_BIT,
-                           VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT,
-                           VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
-                               VK_ACCESS_INDIRECT_COMMAND_READ_BIT);
+            moe_vk_barrier(
+                vk, cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
+                VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT,
+                VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                    VK_ACCESS_INDIRECT_COMMAND_READ_BIT);
         record_one(vk, b, d, b->sets[regime][i], cmd, n_tokens);
     }
     return VKMOE_OK;

@@ -2,28 +2,28 @@
 // VkResult as our status and as text.
 #include "vulkan/vk.h"
 
-#define RESULTS(X)                                                                                 \
-    X(VK_TIMEOUT)                                                                                  \
-    X(VK_ERROR_OUT_OF_HOST_MEMORY)                                                                 \
-    X(VK_ERROR_OUT_OF_DEVICE_MEMORY)                                                               \
-    X(VK_ERROR_INITIALIZATION_FAILED)                                                              \
-    X(VK_ERROR_DEVICE_LOST)                                                                        \
-    X(VK_ERROR_MEMORY_MAP_FAILED)                                                                  \
-    X(VK_ERROR_LAYER_NOT_PRESENT)                                                                  \
-    X(VK_ERROR_EXTENSION_NOT_PRESENT)                                                              \
-    X(VK_ERROR_FEATURE_NOT_PRESENT)                                                                \
-    X(VK_ERROR_INCOMPATIBLE_DRIVER)                                                                \
-    X(VK_ERROR_TOO_MANY_OBJECTS)                                                                   \
-    X(VK_ERROR_OUT_OF_POOL_MEMORY)                                                                 \
-    X(VK_ERROR_FRAGMENTED_POOL)                                                                    \
-    X(VK_ERROR_INVALID_OPAQUE_CAPTURE_ADDRESS)                                                     \
+#define RESULTS(X)                             \
+    X(VK_TIMEOUT)                              \
+    X(VK_ERROR_OUT_OF_HOST_MEMORY)             \
+    X(VK_ERROR_OUT_OF_DEVICE_MEMORY)           \
+    X(VK_ERROR_INITIALIZATION_FAILED)          \
+    X(VK_ERROR_DEVICE_LOST)                    \
+    X(VK_ERROR_MEMORY_MAP_FAILED)              \
+    X(VK_ERROR_LAYER_NOT_PRESENT)              \
+    X(VK_ERROR_EXTENSION_NOT_PRESENT)          \
+    X(VK_ERROR_FEATURE_NOT_PRESENT)            \
+    X(VK_ERROR_INCOMPATIBLE_DRIVER)            \
+    X(VK_ERROR_TOO_MANY_OBJECTS)               \
+    X(VK_ERROR_OUT_OF_POOL_MEMORY)             \
+    X(VK_ERROR_FRAGMENTED_POOL)                \
+    X(VK_ERROR_INVALID_OPAQUE_CAPTURE_ADDRESS) \
     X(VK_ERROR_UNKNOWN)
 
 const char *moe_vk_result_name(VkResult result)
 {
     switch ((int) result) {
-#define CASE(name)                                                                                 \
-    case name:                                                                                     \
+#define CASE(name) \
+    case name:     \
         return #name;
         RESULTS(CASE)
 #undef CASE
@@ -43,6 +43,7 @@ enum vkmoe_status moe_vk_fail(struct moe_vk *vk, VkResult result, const char *wh
     } else if (result == VK_ERROR_OUT_OF_DEVICE_MEMORY || result == VK_ERROR_OUT_OF_POOL_MEMORY) {
         status = VKMOE_E_DEVICE_MEMORY;
     }
-    moe_log(vk->base.host, VKMOE_LOG_ERROR, "%s: %s (%d)", what, moe_vk_result_name(result), result);
+    moe_log(vk->base.host, VKMOE_LOG_ERROR, "%s: %s (%d)", what, moe_vk_result_name(result),
+            result);
     return moe_fail(status, "%s: %s (%d)", what, moe_vk_result_name(result), result);
 }

@@ -58,8 +58,8 @@ static void record_readback(const struct moe_vk *vk, const struct moe_vk_bound *
                 continue;
             VkBufferCopy copy = {
                 .srcOffset = results[i].offset,
-                .dstOffset = (uint64_t) (results[i].host -
-                                         (const unsigned char *) b->readback.mapped),
+                .dstOffset =
+                    (uint64_t) (results[i].host - (const unsigned char *) b->readback.mapped),
                 .size = results[i].size};
             vk->fn.vkCmdCopyBuffer(cmd, results[i].device->handle, b->readback.handle, 1, &copy);
         }
@@ -88,9 +88,6 @@ enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const v
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk_of(bound);
     struct moe_vk_bound *b = (struct moe_vk_bound *) bound;
-    if (!b->owns_io)
-        return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "this bind uses the caller's buffers: record it with vkmoe_vk_record");
     struct result results[4];
     uint32_t n_staged = plan_results(b, n_tokens, io, results);
     write_x(b, n_tokens, io);
@@ -102,7 +99,8 @@ enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const v
                        VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                        VK_ACCESS_SHADER_READ_BIT);
     }
-    TRY(moe_vk_record(bound, b->command.buffer, n_tokens, 0, UINT32_MAX));
+    TRY(moe_vk_record(bound, b->command.buffer, n_tokens, 0,
+                      moe_vk_dispatch_count(bound, n_tokens)));
     record_readback(vk, b, results, n_staged);
     TRY(moe_vk_command_run(vk, &b->command));
     if (n_staged > 0)

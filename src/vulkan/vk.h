@@ -87,7 +87,7 @@ struct moe_vk {
     VkPipelineLayout pipeline_layout;
     VkPipelineCache pipeline_cache;
     size_t cache_size_on_disk;
-    char *cache_dir;     // NULL: nowhere
+    char *cache_dir; // NULL: nowhere
     char cache_key[96];
     pthread_mutex_t pipelines_lock;
     struct moe_vk_pipeline *pipelines;
@@ -103,13 +103,13 @@ enum vkmoe_status moe_vk_fail(struct moe_vk *vk, VkResult result, const char *wh
 const char *moe_vk_result_name(VkResult result);
 
 // Jumps to `fail:` when a Vulkan call fails. Needs a variable `status`.
-#define VK_TRY(vk, call)                                                                           \
-    do {                                                                                           \
-        VkResult vk_result_ = (call);                                                              \
-        if (vk_result_ < 0) {                                                                      \
-            status = moe_vk_fail((vk), vk_result_, #call);                                         \
-            goto fail;                                                                             \
-        }                                                                                          \
+#define VK_TRY(vk, call)                                   \
+    do {                                                   \
+        VkResult vk_result_ = (call);                      \
+        if (vk_result_ < 0) {                              \
+            status = moe_vk_fail((vk), vk_result_, #call); \
+            goto fail;                                     \
+        }                                                  \
     } while (0)
 
 // loader.c: the loader's entry point, or NULL when the machine has no loader.

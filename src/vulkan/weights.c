@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Packed experts on a Vulkan device. The layout depends on the layer alone, never on a kernel variant.
+// Packed experts on a Vulkan device. The layout depends on the layer alone, never on a kernel
+// variant.
 #include "vulkan/plan.h"
 
 #include <inttypes.h>
@@ -26,6 +27,7 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
                                struct moe_vk_block *out)
 {
     const vkmoe_layer_desc *desc = &layer->desc;
+    *out = (struct moe_vk_block){0};
     uint32_t d_ff = moe_layer_d_ff(layer, expert);
     uint64_t in_stride = row_size(desc->in_type, desc->d_model);
     uint64_t out_stride = row_size(desc->out_type, d_ff);
@@ -54,6 +56,7 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer, struct moe_v
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_layer_desc *desc = &layer->desc;
     struct moe_vk_block routed, shared = {0};
+    *out = (struct moe_vk_weights_map){0};
     TRY(moe_vk_block(layer, 0, &routed));
     if (moe_layer_has_shared(layer))
         TRY(moe_vk_block(layer, VKMOE_SHARED_EXPERT, &shared));

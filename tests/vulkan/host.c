@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#include "host.h"
+
+static void need(VkResult result)
+{
+    assert_int_equal(result, VK_SUCCESS);
+}
+
+void host_init(struct host *host, const vkmoe_context *context)
+{
+    check_ok(vkmoe_vk_get_handles(context, &host->handles));
+    PFN_vkGetInstanceProcAddr get =
+        (PFN_vkGetInstanceProcAddr) host->handles.get_instance_proc_addr;
+#define LOAD(name)                                                \
+    host->name = (PFN_##name) get(host->handles.instance, #name); \
+    assert_non_null(host->name);
+    HOST_FUNCTIONS(LOAD)
+#undef LOAD
+    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                    .queueFamilyIndex = host->handles.queue_family};
+    need(host->vkCreateCommandPool(host->handles.device, &pool, NULL, &host->pool));
+}
+
+void host_finish(struct host *host)
+{
+    host->vkDestroyCommandPool(host->handles.device, host->pool, NULL);
+}
+
+static uint32_t visible_type(struct host *host, uint32_t allowed)
+{
+    VkPhysicalDeviceMemoryProperties memory;
+    VkMemoryPropertyFlags want =
+        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    host->vkGetPhysicalDeviceMemoryProperties(host->handles.physical_device, &memory);
+    for (uint32_t i = 0; i < memory.memoryTypeCount; i++)
+        if ((allowed & (1u << i)) && (memory.memoryTypes[i].propertyFlags & want) == want)
+            return i;
+    fail_msg("no host-visible memory");
+    return 0;
+}
+
+void host_buffer_init(struct host *host, uint64_t size, struct host_buffer *out)
+{
+    VkDevice device = host->handles.device;
+    bool bda = host->handles.buffer_device_address;
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .size = size,
+                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
+                                        (bda ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0)};
+    out->size = size;
+    need(host->vkCreateBuffer(device, &info, NULL, &out->handle));
+    VkMemoryRequirements require;
+    host->vkGetBufferMemoryRequirements(device, out->handle, &require);
+    VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                       .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+    VkMemoryAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                     .pNext = bda ? &flags : NULL,
+                                     .allocationSize = require.size,
+                                     .memoryTypeIndex = visible_type(host, require.memoryTypeBits)};
+    need(host->vkAllocateMemory(device, &allocate, NULL, &out->memory));
+    need(host->vkBindBufferMemory(device, out->handle, out->memory, 0));
+    need(host->vkMapMemory(device, out->memory, 0, VK_WHOLE_SIZE, 0, (void **) &out->mapped));
+}
+
+void host_buffer_finish(struct host *host, struct host_buffer *buffer)
+{
+    host->vkDestroyBuffer(host->handles.device, buffer->handle, NULL);
+    host->vkFreeMemory(host->handles.device, buffer->memory, NULL);
+}
+
+VkCommandBuffer host_begin(struct host *host, VkCommandBufferLevel level)
+{
+    VkCommandBuffer cmd;
+    VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                        .commandPool = host->pool,
+                                        .level = level,
+                                        .commandBufferCount = 1};
+    need(host->vkAllocateCommandBuffers(host->handles.device, &info, &cmd));
+    VkCommandBufferInheritanceInfo inheritance = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_INHERITANCE_INFO};
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                      .pInheritanceInfo = &inheritance};
+    need(host->vkBeginCommandBuffer(cmd, &begin));
+    return cmd;
+}
+
+void host_submit(struct host *host, VkCommandBuffer cmd)
+{
+    VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                               .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
+                               .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
+    host->vkCmdPipelineBarrier(cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                               VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
+    need(host->vkEndCommandBuffer(cmd));
+    VkSubmitInfo submit = {
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cmd};
+    need(host->vkQueueSubmit(host->handles.queue, 1, &submit, VK_NULL_HANDLE));
+    need(host->vkQueueWaitIdle(host->handles.queue));
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// A program that speaks Vulkan itself, on the device of a context: its own buffers and its own
+// command buffer.
+#ifndef TESTS_VULKAN_HOST_H
+#define TESTS_VULKAN_HOST_H
+
+#include "check.h"
+
+#define VK_NO_PROTOTYPES
+#include <vulkan/vulkan_core.h>
+
+#include <vkmoe/vulkan.h>
+
+#define HOST_FUNCTIONS(X)                  \
+    X(vkGetPhysicalDeviceMemoryProperties) \
+    X(vkCreateBuffer)                      \
+    X(vkDestroyBuffer)                     \
+    X(vkGetBufferMemoryRequirements)       \
+    X(vkAllocateMemory)                    \
+    X(vkFreeMemory)                        \
+    X(vkBindBufferMemory)                  \
+    X(vkMapMemory)                         \
+    X(vkCreateCommandPool)                 \
+    X(vkDestroyCommandPool)                \
+    X(vkAllocateCommandBuffers)            \
+    X(vkBeginCommandBuffer)                \
+    X(vkEndCommandBuffer)                  \
+    X(vkCmdPipelineBarrier)                \
+    X(vkCmdExecuteCommands)                \
+    X(vkQueueSubmit)                       \
+    X(vkQueueWaitIdle)
+
+struct host {
+    vkmoe_vk_handles handles;
+#define HOST_MEMBER(name) PFN_##name name;
+    HOST_FUNCTIONS(HOST_MEMBER)
+#undef HOST_MEMBER
+    VkCommandPool pool;
+};
+
+struct host_buffer {
+    VkBuffer handle;
+    VkDeviceMemory memory;
+    float *mapped;
+    uint64_t size;
+};
+
+void host_init(struct host *host, const vkmoe_context *context);
+void host_finish(struct host *host);
+
+void host_buffer_init(struct host *host, uint64_t size, struct host_buffer *out);
+void host_buffer_finish(struct host *host, struct host_buffer *buffer);
+
+VkCommandBuffer host_begin(struct host *host, VkCommandBufferLevel level);
+void host_submit(struct host *host, VkCommandBuffer cmd); // ends, submits and waits
+
+#endif
