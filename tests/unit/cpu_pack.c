@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Packing on the CPU: the same block from tensors of any type and alignment, exactly as large as the
-// layout says, and the same results from weights packed beforehand.
+// Packing on the CPU: the same block from tensors of any type and alignment, exactly as large as
+// the layout says, and the same results from weights packed beforehand.
 #include "check.h"
 #include "fixture.h"
 
