@@ -21,3 +21,25 @@ say 'the main job: 359 handwritten digits through a trained mixture of experts'
 main_job='build/tools/vkmoe eval tests/data/digits-moe.safetensors tests/data/digits-test.csv'
 say "\$ $main_job"
 $main_job
+
+cat <<'NEXT'
+
+From here (each of these works as it stands):
+
+  Models: one layer of a model on rows of your own; here random ones. --help tells the formats.
+    $ build/tools/vkmoe run tests/data/digits-moe.safetensors --layer 0 --random 8 -o build/y.npy
+
+  Engines: what recording a layer into your own command buffer costs. include/vkmoe/vulkan.h is
+  the contract, tests/vulkan/record.c does it in all its ways.
+    $ build/tests/vulkan/vulkan_bench_record
+
+  Benchmarks: the CPU's kernels and a layer, beside what this machine can do at most. First see
+  that a device computes what it should: vkmoe verify -d DEVICE.
+    $ build/tests/kernels/kernels --bench
+
+  Training: not there yet. How good a model is, and which expert serves what, for programs to
+  read; include/vkmoe/model.h has the format of models that you trained elsewhere.
+    $ build/tools/vkmoe eval tests/data/digits-moe.safetensors tests/data/digits-test.csv --json
+
+Every test: tools/test.sh
+NEXT
