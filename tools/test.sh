@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Installs what is missing, builds in build-test/ and runs the tests. Arguments go to `meson test`:
 #     tools/test.sh                       everything
@@ -10,22 +10,21 @@ set -eu
 cd "$(dirname "$0")/.."
 . tools/setup.sh
 
+build_options=() test_options=()
+for argument; do
+    case $argument in
+    -D*) build_options+=("$argument") ;;
+    *) test_options+=("$argument") ;;
+    esac
+done
+
 install_needs "$build_needs$test_needs"
 swiftshader=$(swiftshader_manifest)
 
 build=${VKMOE_TEST_BUILD:-build-test}
-n_arguments=$#
-options=
-for argument; do
-    case $argument in
-    -D*) options="$options $argument" ;;
-    *) set -- "$@" "$argument" ;;
-    esac
-done
-shift "$n_arguments"
-
 say "building in $build/"
-configure "$build" -Dswiftshader="$swiftshader" $options
+configure "$build" -Dswiftshader="$swiftshader" "${build_options[@]}"
 ninja -C "$build" >&2
 # Time limits are for fast machines; four times as much still ends a test that hangs.
-exec meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 "$@"
+exec meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
+    "${test_options[@]}"

@@ -1,15 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Installs the build into a folder of its own and builds two programs against that with pkg-config:
-#     consumer.sh BUILD LIBRARY_KIND VULKAN SCRATCH CC...
+#     consumer.sh BUILD LIBRARY_KIND VULKAN CC...
 # LIBRARY_KIND is Meson's default_library; VULKAN is true if the build has that back end.
 set -eu
-build=$1 kind=$2 vulkan=$3 scratch=$4
-shift 4
+build=$1 kind=$2 vulkan=$3
+shift 3
 sources=$(dirname "$0")
 
-rm -rf "$scratch"
-mkdir -p "$scratch"
+# Not in the build tree, whose path may have spaces that the flags would be split at.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 meson install -C "$build" --no-rebuild --quiet --destdir "$scratch/root"
 installed_pc=$(dirname "$(find "$scratch/root" -name vkmoe.pc)")
 libraries=$(dirname "$installed_pc")
