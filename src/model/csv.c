@@ -252,7 +252,8 @@ enum vkmoe_status moe_csv_target_number(const struct moe_csv *csv, uint32_t i, f
 
 // ---- header and targets ----------------------------------------------------------------------
 
-// Column of one target, a number from 1 or a name in the first row, which is a header then.
+// Column of one target, a number from 1 or a name in the first row, which is a header then. A number
+// is never a name: it could be one in a row of data only.
 static enum vkmoe_status find_column(const struct moe_csv *csv, const char *text, uint32_t *column,
                                      bool *header)
 {
@@ -263,7 +264,9 @@ static enum vkmoe_status find_column(const struct moe_csv *csv, const char *text
             return VKMOE_OK;
         }
     }
-    for (uint32_t i = 0; i < csv->n_columns; i++) {
+    double value;
+    const uint32_t n_names = looks_numeric(csv, text, &value) ? 0 : csv->n_columns;
+    for (uint32_t i = 0; i < n_names; i++) {
         if (strcmp(csv->fields[i], text) == 0) {
             *column = i;
             *header = true;

@@ -3,8 +3,8 @@
 //
 // Accepted: `#` comment lines, blank lines, LF and CRLF, a UTF-8 byte order mark, spaces around
 // fields, "quoted" fields on one line. The first row is a header when no field outside the targets
-// is a number, or when a target is given by a name in it. Numbers are decimal and finite in f32,
-// whatever the locale. Every error names line and column, both counted from 1.
+// is a number, or when a target is given by a name in it; a number is no name. Numbers are decimal
+// and finite in f32, whatever the locale. Every error names line and column, both counted from 1.
 #ifndef MOE_MODEL_CSV_H
 #define MOE_MODEL_CSV_H
 

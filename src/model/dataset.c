@@ -309,6 +309,11 @@ enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc 
         status = moe_fail(VKMOE_E_DATA, "%s: not named .csv, .npy or .safetensors", path);
         goto fail;
     }
+    if (given.target && d->format->read != read_csv) {
+        status = moe_fail(VKMOE_E_ARGUMENT, "%s: target '%s': only a .csv has target columns", path,
+                          given.target);
+        goto fail;
+    }
     if (d->targets == VKMOE_TARGETS_LABELS)
         TRY(copy_classes(d, &given));
     TRY(d->format->open(d, &given));

@@ -172,6 +172,8 @@ static enum vkmoe_status check_size(const struct moe_npy *npy, uint64_t data_sta
     struct stat info;
     if (fstat(fileno(npy->file), &info) != 0)
         return moe_fail(VKMOE_E_IO, "%s: cannot read its size: %s", npy->path, strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return moe_fail(VKMOE_E_IO, "%s: not a regular file", npy->path);
     uint64_t size = npy->element_size;
     for (uint32_t i = 0; i < npy->n_dims; i++) {
         if (!moe_mul(size, npy->dims[i], &size))

@@ -114,6 +114,8 @@ static void test_refuses(void **state)
         {"1,\"2\"3,9\n", NULL, VKMOE_E_DATA, "after its closing quote"},
         {"1,2,9\n", "4", VKMOE_E_ARGUMENT, "no column '4' among 3"},
         {"1,2,9\n", "0", VKMOE_E_ARGUMENT, "no column '0'"},
+        {"0,2,9\n1,2,9\n", "0", VKMOE_E_ARGUMENT, "no column '0'"}, // a value is no name
+        {"1,2.5,9\n1,2,9\n", "2.5", VKMOE_E_ARGUMENT, "no column '2.5'"},
         {"a,b,c\n1,2,9\n", "d", VKMOE_E_ARGUMENT, "no column 'd'"},
         {"1,2,9\n", "1,1", VKMOE_E_ARGUMENT, "column 1 is a target twice"},
     };

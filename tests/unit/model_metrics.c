@@ -251,6 +251,10 @@ static void test_bad_data(void **state)
     check_ok(vkmoe_dataset_open(scratch_path("Xr.npy"), &desc, &data));
     check_fails(vkmoe_dataset_read(data, &n, x, labels, NULL), VKMOE_E_DATA, "row 2: class 2 of 2");
     vkmoe_dataset_destroy(data);
+    desc.target = "1";
+    check_fails(vkmoe_dataset_open(scratch_path("Xr.npy"), &desc, &data), VKMOE_E_ARGUMENT,
+                "target '1'");
+    desc.target = NULL;
     write_array("Yr.npy", VKMOE_ARRAY_I32, 1, 2, out_of_range);
     check_fails(vkmoe_dataset_open(scratch_path("Xr.npy"), &desc, &data), VKMOE_E_SHAPE, "2 rows");
     write_array("Yr.npy", VKMOE_ARRAY_F32, 1, 3, (const float[3]){0});

@@ -6,8 +6,11 @@
 #include "base/host.h"
 #include "model/npy.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 // A file of version 1 or 2 with a header text and zero bytes of data behind it.
 static const char *write_npy(unsigned version, const char *header, const void *data, size_t n_data)
@@ -138,6 +141,23 @@ static void test_no_npy(void **state)
     check_fails(open_path(scratch_path("absent"), &npy), VKMOE_E_IO, "No such file");
 }
 
+// A pipe has no size to compare with the header's.
+static void test_pipe(void **state)
+{
+    (void) state;
+    struct moe_npy npy;
+    const char *path = scratch_path("pipe.npy");
+    char bytes[128];
+    FILE *file = fopen(write_npy(1, HEADER("<f4", "False", "(2,)"), "12345678", 8), "rb");
+    size_t n = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int pipe = open(path, O_RDWR); // both ends: nobody waits for the other
+    assert_int_equal(write(pipe, bytes, n), n);
+    check_fails(open_path(path, &npy), VKMOE_E_IO, "not a regular file");
+    close(pipe);
+}
+
 static void test_writes(void **state)
 {
     (void) state;
@@ -178,6 +198,7 @@ int main(void)
         cmocka_unit_test(test_reads_types),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_no_npy),
+        cmocka_unit_test(test_pipe),
         cmocka_unit_test(test_writes),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
