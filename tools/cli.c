@@ -66,13 +66,9 @@ static void fill_table(struct table *table, const struct cli_spec *spec, bool *h
     struct cli_device *device = spec->device;
     if (device) {
         const struct cli_option rows[] = {
-            // out == NULL: handled by add_device
+            // out == NULL: handled by set_device
             {"device", 'd', CLI_TEXT, NULL, "DEVICE",
-             spec->many_devices
-                 ? "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd, part of a "
-                   "name, or all;\nmay be repeated"
-                 : "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd or part of a "
-                   "name"},
+             "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd or part of a name"},
             {"threads", 0, CLI_U32, &device->n_threads, "N", "CPU threads (0: one per core)"},
             {"isa", 0, CLI_TEXT, &device->isa, "NAME", "highest CPU instruction set: scalar, avx2"},
             {"addressing", 0, CLI_CHOICE, &device->addressing, "auto|descriptors|bda",
@@ -150,6 +146,7 @@ static bool store(const struct cli_option *row, const char *text)
         *(bool *) row->out = true;
         return true;
     case CLI_TEXT:
+    case CLI_OUTPUT:
         *(const char **) row->out = text;
         return true;
     case CLI_U32:
@@ -168,27 +165,31 @@ static bool store(const struct cli_option *row, const char *text)
     return false;
 }
 
-static const char *add_device(const struct cli_spec *spec, const char *text)
+static const char *set_device(struct cli_device *device, const char *text)
 {
-    struct cli_device *device = spec->device;
-    uint32_t room = spec->many_devices ? CLI_MAX_DEVICES : 1;
-    if (strcmp(text, "all") != 0) {
-        if (device->n_specs == room)
-            return spec->many_devices ? "too many devices" : "takes one device";
-        device->specs[device->n_specs++] = text;
-        return NULL;
-    }
-    if (!spec->many_devices)
+    if (device->spec)
+        return "takes one device";
+    if (strcmp(text, "all") == 0)
         return "takes one device, not 'all'";
-    uint32_t n = 0;
-    if (vkmoe_device_list(NULL, &n) != VKMOE_OK)
-        return vkmoe_error_text();
-    for (uint32_t i = 0; i < n && device->n_specs < room; i++) {
-        char *name = device->index_text[device->n_specs];
-        snprintf(name, sizeof device->index_text[0], "%u", (unsigned) i);
-        device->specs[device->n_specs++] = name;
-    }
+    device->spec = text;
     return NULL;
+}
+
+// Two options that write the same file, as *a and *b; the later one would destroy the work of the
+// other.
+static bool find_clash(const struct table *table, const struct cli_option **a,
+                       const struct cli_option **b)
+{
+    for (*b = table->rows; *b < table->rows + table->n; ++*b) {
+        for (*a = table->rows; *a < *b; ++*a) {
+            if ((*a)->kind != CLI_OUTPUT || (*b)->kind != CLI_OUTPUT)
+                continue;
+            const char *x = *(const char **) (*a)->out, *y = *(const char **) (*b)->out;
+            if (x && y && strcmp(x, y) == 0)
+                return true;
+        }
+    }
+    return false;
 }
 
 static const struct cli_option *find_row(const struct table *table, int key)
@@ -227,7 +228,7 @@ bool cli_parse(const struct cli_spec *spec, int *argc, char ***argv, int *code)
         }
         const char *reason = NULL;
         if (!row->out)
-            reason = add_device(spec, optarg);
+            reason = set_device(spec->device, optarg);
         else if (!store(row, optarg))
             reason = row->kind == CLI_CHOICE ? row->value : "not a whole number in range";
         if (reason) {
@@ -242,7 +243,10 @@ bool cli_parse(const struct cli_spec *spec, int *argc, char ***argv, int *code)
     }
     *argc -= optind;
     *argv += optind;
-    if (*argc < spec->min_args)
+    const struct cli_option *a, *b;
+    if (find_clash(&table, &a, &b))
+        cli_usage(spec, "--%s and --%s: both to %s", a->name, b->name, *(const char **) a->out);
+    else if (*argc < spec->min_args)
         cli_usage(spec, "too few arguments: needs %s", spec->synopsis);
     else if (*argc > spec->max_args)
         cli_usage(spec, "unexpected argument '%s'", (*argv)[spec->max_args]);

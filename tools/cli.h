@@ -38,6 +38,7 @@ enum cli_exit {
 enum cli_kind {
     CLI_FLAG,   // bool
     CLI_TEXT,   // const char *
+    CLI_OUTPUT, // const char *, path of a file to write: no two options may name the same
     CLI_U32,    // uint32_t
     CLI_U64,    // uint64_t
     CLI_CHOICE, // int: index of the word among those of `value`, "a|b|c"
@@ -52,18 +53,14 @@ struct cli_option {
     const char *help;
 };
 
-enum { CLI_MAX_DEVICES = 16 };
-
 // The options every command with a device has.
 struct cli_device {
-    const char *specs[CLI_MAX_DEVICES]; // as given with -d; "all" is replaced by indices
-    uint32_t n_specs;                   // 0: the library's choice
+    const char *spec; // as given with -d; NULL: the library's choice
     uint32_t n_threads;
     const char *isa;
     int log; // enum vkmoe_log_level - 1
     int addressing;
     bool floor, validation;
-    char index_text[CLI_MAX_DEVICES][12]; // storage for "all"
 };
 
 struct cli_device cli_device_init(void);
@@ -75,7 +72,6 @@ struct cli_spec {
     const struct cli_option *options;
     int min_args, max_args;
     struct cli_device *device; // NULL: no device options
-    bool many_devices;         // -d may be repeated and may be "all"
 };
 
 // Parses options into their places and leaves the positional arguments in argc, argv; *code is
@@ -102,18 +98,16 @@ enum vkmoe_status cli_alloc(size_t n, size_t width, size_t element_size, void *o
 __attribute__((format(printf, 1, 2)))
 void cli_error(const char *format, ...);
 
-// Prints vkmoe_error_text() as an error and returns the exit code that goes with the status.
+// Prints vkmoe_error_text() as an error (or, for VKMOE_E_CANCELLED, that it was interrupted) and
+// returns the exit code that goes with the status.
 int cli_fail(enum vkmoe_status status);
 
 // The host services of the program: messages up to the chosen level go to stderr. `device` may be
 // NULL (warnings and errors). Valid as long as `device`.
 vkmoe_host cli_host(const struct cli_device *device);
 
-// How many devices the command line asks for: at least one.
-uint32_t cli_n_devices(const struct cli_device *device);
-
-// Opens the i-th device of the command line and says on stderr which one it is.
-enum vkmoe_status cli_open(const struct cli_device *device, uint32_t i, vkmoe_context **context,
+// Opens the device of the command line and says on stderr which one it is.
+enum vkmoe_status cli_open(const struct cli_device *device, vkmoe_context **context,
                            vkmoe_device_info *info);
 
 // Closes it. Validation messages turn `code` from CLI_OK into CLI_FAILED.

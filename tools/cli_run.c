@@ -28,9 +28,10 @@ void cli_error(const char *format, ...)
 
 int cli_fail(enum vkmoe_status status)
 {
-    cli_progress_end();
-    if (status == VKMOE_E_CANCELLED)
+    if (status == VKMOE_E_CANCELLED) {
+        cli_error("interrupted");
         return CLI_INTERRUPTED;
+    }
     cli_error("%s", vkmoe_error_text());
     return status == VKMOE_E_NO_DEVICE ? CLI_NO_DEVICE : CLI_FAILED;
 }
@@ -53,6 +54,7 @@ static void print_log(void *user, enum vkmoe_log_level level, const char *text)
     const struct cli_device *device = user;
     if ((int) level > (device ? device->log + 1 : VKMOE_LOG_WARN))
         return;
+    cli_progress_end();
     static const char *const names[] = {
         [VKMOE_LOG_ERROR] = "error",
         [VKMOE_LOG_WARN] = "warning",
@@ -70,18 +72,13 @@ vkmoe_host cli_host(const struct cli_device *device)
     return host;
 }
 
-uint32_t cli_n_devices(const struct cli_device *device)
-{
-    return device->n_specs ? device->n_specs : 1;
-}
-
-enum vkmoe_status cli_open(const struct cli_device *device, uint32_t i, vkmoe_context **context,
+enum vkmoe_status cli_open(const struct cli_device *device, vkmoe_context **context,
                            vkmoe_device_info *info)
 {
     vkmoe_host host = cli_host(device);
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.host = &host;
-    desc.device = device->n_specs ? device->specs[i] : NULL;
+    desc.device = device->spec;
     desc.n_threads = device->n_threads;
     desc.cpu_isa = device->isa;
     desc.addressing = (enum vkmoe_addressing) device->addressing;

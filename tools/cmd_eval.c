@@ -99,7 +99,7 @@ static enum vkmoe_status open_all(struct job *job)
     if (job->ids_path)
         CLI_TRY(vkmoe_array_create(&host, job->ids_path, VKMOE_ARRAY_I32, d->top_k,
                                    &job->ids_file));
-    CLI_TRY(cli_open(&job->device, 0, &job->context, &eval->device));
+    CLI_TRY(cli_open(&job->device, &job->context, &eval->device));
     session.max_rows = BATCH;
     CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
     CLI_TRY(vkmoe_metrics_create(job->model, eval->layer, &job->metrics));
@@ -154,7 +154,7 @@ static enum vkmoe_status run_all(struct job *job)
     while (true) {
         uint32_t n = BATCH;
         if (cli_interrupted())
-            return VKMOE_E_CANCELLED;
+            CLI_TRY(VKMOE_E_CANCELLED);
         CLI_TRY(vkmoe_dataset_read(job->data, &n, job->x, job->labels, job->values));
         if (n == 0)
             break;
@@ -204,9 +204,9 @@ int cmd_eval(int argc, char **argv)
         {"target", 0, CLI_TEXT, &job.target, "COL[,COL]",
          "target columns of a .csv by name, or by number\nfrom 1 (the last column)"},
         {"layer", 0, CLI_U32, &job.eval.layer, "N", "layer whose experts are counted (0)"},
-        {"logits", 0, CLI_TEXT, &job.logits_path, "FILE",
+        {"logits", 0, CLI_OUTPUT, &job.logits_path, "FILE",
          "the last layer's outputs before the head, .npy"},
-        {"ids", 0, CLI_TEXT, &job.ids_path, "FILE", "the selected experts of every row, .npy"},
+        {"ids", 0, CLI_OUTPUT, &job.ids_path, "FILE", "the selected experts of every row, .npy"},
         {0},
     };
     const struct cli_spec spec = {

@@ -10,11 +10,13 @@
 
 enum { BATCH = 1024 };
 
+#define NOT_GIVEN UINT64_MAX
+
 struct run {
     struct cli_device device;
     const char *model_path, *in_path, *out_path, *ids_path, *gates_path;
-    uint32_t layer, n_random;
-    uint64_t seed;
+    uint32_t layer;
+    uint64_t n_random, seed; // n_random: NOT_GIVEN without --random
 
     vkmoe_context *context;
     vkmoe_model *model;
@@ -57,7 +59,7 @@ static enum vkmoe_status open_all(struct run *run)
     CLI_TRY(open_output(run, run->out_path, VKMOE_ARRAY_F32, d->d_out, &run->out));
     CLI_TRY(open_output(run, run->ids_path, VKMOE_ARRAY_I32, d->top_k, &run->ids));
     CLI_TRY(open_output(run, run->gates_path, VKMOE_ARRAY_F32, d->top_k, &run->gates));
-    CLI_TRY(cli_open(&run->device, 0, &run->context, &info));
+    CLI_TRY(cli_open(&run->device, &run->context, &info));
     session.max_rows = BATCH;
     session.one_layer = true;
     session.layer = run->layer;
@@ -111,7 +113,7 @@ static enum vkmoe_status run_all(struct run *run)
     CLI_TRY(open_all(run));
     for (uint32_t n = BATCH; n > 0;) {
         if (cli_interrupted())
-            return VKMOE_E_CANCELLED;
+            CLI_TRY(VKMOE_E_CANCELLED);
         n = BATCH;
         CLI_TRY(read_rows(run, &n));
         CLI_TRY(run_rows(run, n));
@@ -146,16 +148,16 @@ static void close_all(struct run *run)
 
 int cmd_run(int argc, char **argv)
 {
-    struct run run = {.device = cli_device_init()};
+    struct run run = {.device = cli_device_init(), .n_random = NOT_GIVEN};
     const struct cli_option options[] = {
         {"layer", 0, CLI_U32, &run.layer, "N", "which layer (0)"},
         {"input", 'i', CLI_TEXT, &run.in_path, "FILE",
          "rows that enter the layer: .npy, .csv, or\n.safetensors with one tensor"},
-        {"random", 0, CLI_U32, &run.n_random, "TOKENS", "random rows instead of a file"},
+        {"random", 0, CLI_U64, &run.n_random, "TOKENS", "random rows instead of a file"},
         {"seed", 0, CLI_U64, &run.seed, "N", "of the random rows (0)"},
-        {"output", 'o', CLI_TEXT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
-        {"ids", 0, CLI_TEXT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
-        {"gates", 0, CLI_TEXT, &run.gates_path, "FILE", "their gate weights, .npy f32"},
+        {"output", 'o', CLI_OUTPUT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
+        {"ids", 0, CLI_OUTPUT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
+        {"gates", 0, CLI_OUTPUT, &run.gates_path, "FILE", "their gate weights, .npy f32"},
         {0},
     };
     const struct cli_spec spec = {
@@ -173,7 +175,7 @@ int cmd_run(int argc, char **argv)
     if (!cli_parse(&spec, &argc, &argv, &code))
         return code;
     run.model_path = argv[0];
-    if (!run.in_path == !run.n_random)
+    if (!run.in_path == (run.n_random == NOT_GIVEN))
         return cli_usage(&spec, "give either -i FILE or --random TOKENS");
     if (!run.out_path && !run.ids_path && !run.gates_path)
         return cli_usage(&spec, "no output: give -o, --ids or --gates");

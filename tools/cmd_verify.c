@@ -159,9 +159,10 @@ static void print_end(const struct report *report)
         return;
     }
     const uint64_t *open = report->n_uncontrolled;
-    printf("%llu rows, %llu of them with experts too close to tell\n"
-           "each check failed on a changed weight row, but in cases without rows or where no such "
-           "row\nmoves the output: y %llu, ids %llu, gates %llu, scores %llu\n",
+    printf("%llu rows; in %llu of them experts with scores too close to tell changed places\n"
+           "Controls: with one weight row changed each check must fail, and did. There was nothing\n"
+           "to see in this many cases (no rows, or an output that no weight row moves):\n"
+           "y %llu, ids %llu, gates %llu, scores %llu\n",
            (unsigned long long) report->n_rows, (unsigned long long) report->n_exempt,
            (unsigned long long) open[VERIFY_CHECK_Y], (unsigned long long) open[VERIFY_CHECK_IDS],
            (unsigned long long) open[VERIFY_CHECK_GATES],
@@ -201,7 +202,7 @@ static int run_all(const struct walk *first, const struct verify_session *sessio
     check_exempt(report);
     print_end(report);
     if (cli_interrupted())
-        return CLI_INTERRUPTED;
+        return cli_fail(VKMOE_E_CANCELLED);
     if (report->n_outcome[VERIFY_FAILED])
         return CLI_VERIFY_FAILED;
     if (report->broken) {
@@ -221,7 +222,7 @@ static int run_devices(const struct walk *walk, const struct cli_device *device,
     struct verify_session session = {.seed = report->seed};
     struct cli_device oracle = *device;
     vkmoe_device_info info;
-    enum vkmoe_status status = cli_open(device, 0, &session.device, &info);
+    enum vkmoe_status status = cli_open(device, &session.device, &info);
     if (status != VKMOE_OK)
         return cli_fail(status);
     vkmoe_host host = cli_host(&oracle);

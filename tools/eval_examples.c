@@ -59,7 +59,8 @@ void eval_keep_examples(struct eval *eval, const struct eval_batch *batch)
 
 // ---- drawing ---------------------------------------------------------------------------------
 
-// One line of the image, every pixel two characters wide, dark to bright.
+// One line of the image, every pixel two characters wide, dark to bright; one that is no number, or
+// infinitely far from the others, is dark.
 static void print_pixels(const struct example *example, uint32_t side, uint32_t line, float low,
                          float high)
 {
@@ -67,7 +68,7 @@ static void print_pixels(const struct example *example, uint32_t side, uint32_t 
     const int last = (int) sizeof ramp - 2;
     for (uint32_t i = 0; i < side; i++) {
         float grey = high > low ? (example->x[line * side + i] - low) / (high - low) : 0;
-        char c = ramp[(int) lroundf(grey * (float) last)];
+        char c = ramp[grey >= 0 && grey <= 1 ? (int) lroundf(grey * (float) last) : 0];
         putchar(c);
         putchar(c);
     }

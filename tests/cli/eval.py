@@ -4,8 +4,10 @@ import array
 import copy
 import json
 import os
+import pty
 import signal
 import struct
+import subprocess
 import unittest
 
 import helper
@@ -150,6 +152,8 @@ class Eval(helper.Case):
         self.check_fails(2, 'needs a value', 'eval', MODEL, DIGITS, '-d')
         self.check_fails(2, "not 'all'", 'eval', MODEL, DIGITS, '-d', 'all')
         self.check_fails(2, 'one device', 'eval', MODEL, DIGITS, '-d', 'cpu', '-d', 'cpu')
+        self.check_fails(2, 'both to x.npy', 'eval', MODEL, DIGITS, '--ids', 'x.npy', '--logits',
+                         'x.npy')
 
     def test_no_device(self):
         done = run('eval', MODEL, DIGITS, '-d', 'no such device')
@@ -196,6 +200,32 @@ class Eval(helper.Case):
         self.assertEqual(process.returncode, 130)
         self.assertIn(json.loads(out)['n'], [1024, 2048, 3072, 4096])
         self.check_files('rows.csv')
+
+    def test_interrupt_on_terminal(self):
+        """The progress line is cleared before the report, which is said to be of a part."""
+        fifo = self.folder / 'rows.csv'
+        os.mkfifo(fifo)
+        terminal, other_end = pty.openpty()
+        with subprocess.Popen([helper.PROGRAM, 'eval', MODEL, fifo, '-d', 'cpu'],
+                              stdout=other_end, stderr=other_end) as process:
+            os.close(other_end)
+            with open(fifo, 'w', encoding='utf-8') as rows:
+                rows.write(DIGITS.read_text() * 6)
+                rows.flush()
+                text = b''
+                while b'rows 1024' not in text:
+                    text += os.read(terminal, 4096)
+                process.send_signal(signal.SIGINT)
+            try:
+                while part := os.read(terminal, 4096):
+                    text += part
+            except OSError:
+                pass  # how Linux says that the other end is closed
+        os.close(terminal)
+        self.assertEqual(process.returncode, 130)
+        progress, report = text.split(b'device       ')
+        self.assertTrue(progress.endswith(b'\r\x1b[K'), progress)
+        self.assertIn(b'vkmoe: interrupted', report)
 
     def test_memory(self):
         """A file of 300 000 rows takes no more memory than one of 359."""

@@ -66,6 +66,9 @@ class Run(helper.Case):
         y = self.folder / 'y.npy'
         self.assertEqual(run('run', MODEL, '-i', x, '-o', y, '-d', 'cpu').returncode, 0)
         self.assertEqual(helper.read_npy(y), ((0, 10), array.array('f')))
+        y.unlink()
+        self.assertEqual(run('run', MODEL, '--random', '0', '-o', y, '-d', 'cpu').returncode, 0)
+        self.assertEqual(helper.read_npy(y), ((0, 10), array.array('f')))
 
     def test_bad_input(self):
         y = self.folder / 'y.npy'
@@ -90,6 +93,9 @@ class Run(helper.Case):
         self.check_fails(2, 'either -i FILE or --random', 'run', MODEL, '-i', 'x.npy', '--random',
                          '1', '-o', 'y.npy')
         self.check_fails(2, 'no output', 'run', MODEL, '--random', '1')
+        for options in [('-o', '--ids'), ('-o', '--gates'), ('--ids', '--gates')]:
+            self.check_fails(2, 'both to y.npy', 'run', MODEL, '--random', '1', options[0], 'y.npy',
+                             options[1], 'y.npy')
         self.check_fails(2, '--layer 4294967296', 'run', MODEL, '--layer', '4294967296')
         self.check_fails(2, '--seed 1x', 'run', MODEL, '--seed', '1x')
 
