@@ -160,8 +160,8 @@ static void print_end(const struct report *report)
     }
     const uint64_t *open = report->n_uncontrolled;
     printf("%llu rows; in %llu of them experts with scores too close to tell changed places\n"
-           "Controls: with one weight row changed each check must fail, and did. There was nothing\n"
-           "to see in this many cases (no rows, or an output that no weight row moves):\n"
+           "Controls: where a case passed, each check failed once a weight row was changed, but\n"
+           "for this many cases where nothing could show (no rows, or no weight row matters):\n"
            "y %llu, ids %llu, gates %llu, scores %llu\n",
            (unsigned long long) report->n_rows, (unsigned long long) report->n_exempt,
            (unsigned long long) open[VERIFY_CHECK_Y], (unsigned long long) open[VERIFY_CHECK_IDS],

@@ -252,8 +252,8 @@ enum vkmoe_status moe_csv_target_number(const struct moe_csv *csv, uint32_t i, f
 
 // ---- header and targets ----------------------------------------------------------------------
 
-// Column of one target, a number from 1 or a name in the first row, which is a header then. A number
-// is never a name: it could be one in a row of data only.
+// Column of one target: a number from 1, or a name in the first row, which is a header then. What
+// reads as a number is never a name, or a row of data that holds it would pass for a header.
 static enum vkmoe_status find_column(const struct moe_csv *csv, const char *text, uint32_t *column,
                                      bool *header)
 {

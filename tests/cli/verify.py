@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""vkmoe verify on the command line: exit codes, output, bad input. Usage: verify.py PROGRAM"""
+"""vkmoe verify on the command line: exit codes, output, bad input.
+
+Usage: verify.py PROGRAM [WRONG_EXP], where WRONG_EXP is the library built from wrong_exp.c."""
 import json
+import os
 import signal
 import subprocess
 import sys
 import unittest
 
 PROGRAM = sys.argv.pop(1)
+WRONG_EXP = sys.argv.pop(1) if len(sys.argv) > 1 else None
 CASE = '^E7K3D33F20O5/f16/.*/n33/padded/nan-row$'
 
 
-def run(*args):
-    return subprocess.run([PROGRAM, 'verify', *args], capture_output=True, text=True, timeout=120)
+def run(*args, env=None):
+    return subprocess.run([PROGRAM, 'verify', *args], capture_output=True, text=True, timeout=120,
+                          env=env)
 
 
 class Verify(unittest.TestCase):
@@ -63,6 +68,16 @@ class Verify(unittest.TestCase):
         for case in answer['cases']:
             self.assertEqual(set(case), {'name', 'status', 'reason'})
             self.assertEqual(case['status'], 'passed')
+
+    def test_wrong_device(self):
+        """A device that computes exp too large by a tenth of a percent is found out."""
+        if not WRONG_EXP:
+            self.skipTest('a sanitizer does not let other libraries in first')
+        done = run('-d', 'cpu', '--filter', '^E8K2.*gated-silu/.*n33/packed$',
+                   env={**os.environ, 'LD_PRELOAD': WRONG_EXP})
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stdout, r'(?m)^failed E8K2.*: y: relative L2 0\.000.* > 1e-05; row ')
+        self.assertRegex(done.stdout.splitlines()[-1], '^0 passed, [1-9][0-9]* failed, 0 skipped')
 
     def test_product_ends(self):
         done = run('-d', 'cpu', '--all', '--filter', '^E1K1.*/f16/softmax/.*/plain/n1/packed$')
