@@ -41,6 +41,18 @@ enum vkmoe_status moe_vk_command_begin(struct moe_vk *vk, struct moe_vk_command 
     return result < 0 ? moe_vk_fail(vk, result, "vkBeginCommandBuffer") : VKMOE_OK;
 }
 
+// Waits for submitted work. When that fails the work may still run, and its memory is not to be
+// touched before it ends: the second wait. A device that fails both is lost.
+static enum vkmoe_status wait_for(struct moe_vk *vk, VkFence fence)
+{
+    VkResult result = vk->fn.vkWaitForFences(vk->device, 1, &fence, VK_TRUE, UINT64_MAX);
+    if (result == VK_SUCCESS)
+        return VKMOE_OK;
+    if (result != VK_ERROR_DEVICE_LOST && vk->fn.vkDeviceWaitIdle(vk->device) != VK_SUCCESS)
+        result = VK_ERROR_DEVICE_LOST;
+    return moe_vk_fail(vk, result, "vkWaitForFences");
+}
+
 enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -52,9 +64,9 @@ enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *c
     pthread_mutex_lock(&vk->queue_lock);
     VkResult result = vk->fn.vkQueueSubmit(vk->queue, 1, &submit, command->fence);
     pthread_mutex_unlock(&vk->queue_lock);
-    VK_TRY(vk, result);
-    VK_TRY(vk, vk->fn.vkWaitForFences(vk->device, 1, &command->fence, VK_TRUE, UINT64_MAX));
-    return VKMOE_OK;
+    if (result < 0)
+        return moe_vk_fail(vk, result, "vkQueueSubmit");
+    return wait_for(vk, command->fence);
 
 fail:
     return status;

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+// Every Vulkan call that can fail is made to fail once, at each time it is made: a clean error or a
+// fallback, never a crash, never an object left over. A lost device stays lost.
+#include "check.h"
+#include "fixture.h"
+#include "interpose.h"
+
+#include <stdio.h>
+
+enum { N_TOKENS = 4 };
+
+static struct layer_data data;
+
+static vkmoe_context_desc context_desc(void)
+{
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    desc.device = "vulkan";
+    desc.cache_dir = "";
+    desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS; // makes more calls
+    return desc;
+}
+
+static enum vkmoe_status run(vkmoe_bind *bind, float *y)
+{
+    float x[N_TOKENS * 64];
+    vkmoe_io io = vkmoe_io_init();
+    fill_random(x, (size_t) N_TOKENS * data.layer.d_model, 5);
+    io.x = x;
+    io.y = y;
+    return vkmoe_run(bind, N_TOKENS, &io);
+}
+
+static enum vkmoe_status attempt(float *y)
+{
+    struct stack stack;
+    vkmoe_context_desc desc = context_desc();
+    vkmoe_error_set("");
+    enum vkmoe_status status = stack_create(&stack, &desc, &data, N_TOKENS, false);
+    if (status == VKMOE_OK)
+        status = run(stack.bind, y);
+    assert_true(status == VKMOE_OK || strlen(vkmoe_error_text()) > 0);
+    stack_destroy(&stack);
+    return status;
+}
+
+// What a run gives when nothing fails.
+static float want[N_TOKENS * 64];
+
+static void inject(const char *name, VkResult result)
+{
+    float y[N_TOKENS * 64];
+    for (long n = 1;; n++) {
+        interpose =
+            (struct interpose){.fail_name = name, .fail_at = n, .fail_result = result,
+                               .discrete = interpose.discrete};
+        memset(y, 0xff, sizeof y);
+        enum vkmoe_status status = attempt(y);
+        if (interpose.n_live != 0)
+            fail_msg("%s failed at call %ld with %d: %ld objects left", name, n, result,
+                     interpose.n_live);
+        if (status == VKMOE_OK)
+            assert_memory_equal(y, want, (size_t) N_TOKENS * data.layer.d_out * sizeof *y);
+        if (interpose.failed)
+            continue;
+        assert_int_equal(status, VKMOE_OK); // every call has had its turn
+        return;
+    }
+}
+
+static void every_call_fails_once(void **state)
+{
+    (void) state;
+    for (int i = 0; interpose_names[i]; i++) {
+        inject(interpose_names[i], VK_ERROR_OUT_OF_HOST_MEMORY);
+        inject(interpose_names[i], VK_ERROR_DEVICE_LOST);
+    }
+}
+
+// The same on memory that the host cannot see, where weights and results pass through staging.
+static void every_call_fails_once_with_staging(void **state)
+{
+    static const char *const names[] = {"vkAllocateMemory", "vkMapMemory", "vkCreateBuffer",
+                                        "vkQueueSubmit", "vkWaitForFences", "vkCreateFence",
+                                        "vkBeginCommandBuffer", "vkEndCommandBuffer", NULL};
+    (void) state;
+    interpose.discrete = true;
+    for (int i = 0; names[i]; i++)
+        inject(names[i], VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    interpose.discrete = false;
+}
+
+static void staging_gives_the_same_bits(void **state)
+{
+    (void) state;
+    float y[N_TOKENS * 64];
+    interpose = (struct interpose){.discrete = true};
+    check_ok(attempt(y));
+    assert_memory_equal(y, want, (size_t) N_TOKENS * data.layer.d_out * sizeof *y);
+    interpose = (struct interpose){0};
+}
+
+static void lost(const char *name, VkResult result)
+{
+    float y[N_TOKENS * 64];
+    struct stack stack;
+    vkmoe_context_desc desc = context_desc();
+    interpose = (struct interpose){0};
+    check_ok(stack_create(&stack, &desc, &data, N_TOKENS, false));
+    check_ok(run(stack.bind, y));
+    check_ok(vkmoe_context_status(stack.context));
+    interpose.fail_name = name;
+    interpose.fail_at = 1;
+    interpose.fail_result = result;
+    check_fails(run(stack.bind, y), VKMOE_E_DEVICE_LOST, name);
+    interpose.fail_name = NULL; // whatever the driver says from now on
+    assert_int_equal(vkmoe_context_status(stack.context), VKMOE_E_DEVICE_LOST);
+    check_fails(run(stack.bind, y), VKMOE_E_DEVICE_LOST, "lost");
+    vkmoe_bind *bind;
+    check_fails(vkmoe_bind_create(stack.plan, stack.weights, NULL, &bind), VKMOE_E_DEVICE_LOST,
+                "lost");
+    stack_destroy(&stack);
+    assert_int_equal(interpose.n_live, 0);
+}
+
+static void a_lost_device_stays_lost(void **state)
+{
+    (void) state;
+    lost("vkQueueSubmit", VK_ERROR_DEVICE_LOST);
+    lost("vkWaitForFences", VK_ERROR_DEVICE_LOST);
+}
+
+static int set_up(void **state)
+{
+    (void) state;
+    vkmoe_layer_desc layer = full_layer();
+    layer_data_init(&data, &layer, 9);
+    assert_true(layer.d_model <= 64 && data.layer.d_out <= 64);
+    check_ok(attempt(want));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void) state;
+    layer_data_finish(&data);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_call_fails_once),
+        cmocka_unit_test(every_call_fails_once_with_staging),
+        cmocka_unit_test(staging_gives_the_same_bits),
+        cmocka_unit_test(a_lost_device_stays_lost),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
+}
