@@ -12,7 +12,7 @@ enum { BAR = 20 };
 // How sure the model is that a class is the answer, 0 to 1.
 static float score_of(const struct eval *eval, const float *scores, int32_t class)
 {
-    if (eval->info.n_outputs == 1)
+    if (eval->info.n_outputs < eval->info.n_classes) // one for two
         return class == 1 ? scores[0] : 1 - scores[0];
     return scores[class];
 }
@@ -106,9 +106,9 @@ static void print_words(const struct eval *eval, const struct example *example, 
         float gate = example->gates[line - 3], total = 0;
         for (uint32_t k = 0; k < top_k; k++)
             total += example->gates[k];
-        double share = (double) (gate / total);
+        double share = isfinite(gate / total) ? (double) (gate / total) : 0;
         printf("expert %-4d %5.1f%%  ", (int) example->ids[line - 3], 100 * share);
-        for (int i = 0; share > 0 && i < (int) lround(share * BAR); i++)
+        for (int i = 0; i < (int) lround(share * BAR); i++)
             putchar('#');
     }
 }

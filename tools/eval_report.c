@@ -102,6 +102,12 @@ static void print_load(const struct eval *eval)
     }
 }
 
+// A NaN has a sign, which printf would show.
+static double unsigned_nan(double value)
+{
+    return isnan(value) ? (double) NAN : value;
+}
+
 int eval_print_text(const struct eval *eval)
 {
     vkmoe_metrics_summary s = {0};
@@ -113,8 +119,9 @@ int eval_print_text(const struct eval *eval)
         printf("accuracy     %.2f%% (%.0f of %llu)\n", 100 * s.accuracy,
                s.accuracy * (double) s.n, (unsigned long long) s.n);
     else
-        printf("rmse         %.6g\nr2           %.6g\n", s.rmse, s.r2);
-    printf("loss         %.6g\n", s.loss);
+        printf("rmse         %.6g\nr2           %.6g\n", unsigned_nan(s.rmse),
+               unsigned_nan(s.r2));
+    printf("loss         %.6g\n", unsigned_nan(s.loss));
     printf("compute      %.3f ms, %.0f rows/s\n", 1e3 * eval->compute_seconds,
            (double) s.n / eval->compute_seconds);
     printf("in all       %.1f ms\n", 1e3 * eval->whole_seconds);

@@ -143,6 +143,46 @@ class Eval(helper.Case):
         self.assertLess(answer['accuracy'], 0.9)
         self.assertGreater(answer['accuracy'], 0.5)  # the other experts still work
 
+    def small_model(self, classes, **config):
+        """A model of one expert over 16 features with one output; all weights are 1."""
+        shapes = {'router.weight': [1, 16], 'experts.up.weight': [1, 1, 16],
+                  'experts.down.weight': [1, 1, 1]}
+        layer = {'kind': 'moe', 'd_in': 16, 'd_ff': 1, 'd_out': 1, 'n_experts': 1, 'top_k': 1,
+                 'router': {'score': 'sigmoid', 'order': 'score_then_topk'},
+                 'expert': {'activation': 'tanh'}}
+        header, data = {}, b''
+        for name, shape in shapes.items():
+            part = struct.pack('<f', 1) * (shape[-1] * shape[-2])
+            header[f'layers.0.{name}'] = {'dtype': 'F32', 'shape': shape,
+                                          'data_offsets': [len(data), len(data) + len(part)]}
+            data += part
+        config = {'task': 'classify', 'classes': classes, 'layers': [layer],
+                  'input': {'kind': 'none', 'n_features': 16}, **config}
+        header['__metadata__'] = {'format': 'vkmoe-model/1', 'config': json.dumps(config)}
+        return helper.write_model(self.folder / 'm.safetensors', header, data)
+
+    def test_few_outputs(self):
+        """One output is the only class, or the second of two."""
+        data = self.folder / 'd.csv'
+        data.write_text('1,' * 16 + 'on\n')
+        done = run('eval', self.small_model(['on'], head='softmax'), data, '-d', 'cpu')
+        self.assertIn('100.0% sure\n', done.stdout)
+        done = run('eval', self.small_model(['off', 'on'], head='sigmoid'), data, '-d', 'cpu')
+        self.assertIn('73.1% sure; next is off with 26.9%', done.stdout)
+
+    def test_no_numbers(self):
+        """Pixels that are infinite or NaN, and a gate weight of 0."""
+        infinite = float('inf')
+        x = array.array('f', [-infinite] + [1] * 15 + [float('nan')] * 16 + [infinite] * 16)
+        rows = helper.write_npy(self.folder / 'x.npy', x, (3, 16))
+        helper.write_npy(self.folder / 'y.npy', array.array('i', [0, 1, 1]), (3,))
+        done = run('eval', self.small_model(['off', 'on'], head='sigmoid'), rows, '-d', 'cpu')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('loss         nan\n', done.stdout)
+        self.assertIn('row 3 is on, the model says on', done.stdout)
+        self.assertIn('expert 0      0.0%', done.stdout)
+        self.assertNotIn('-nan', done.stdout)
+
     def test_usage(self):
         self.check_fails(2, 'too few arguments', 'eval', MODEL)
         self.check_fails(2, "unexpected argument 'x'", 'eval', MODEL, DIGITS, 'x')
