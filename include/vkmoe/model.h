@@ -204,8 +204,8 @@ VKMOE_API enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset,
 // Reads the next rows.
 //   n        in: room in rows; out: how many were read, 0 at the end
 //   x        (n, n_features)
-//   labels   (n) class numbers; NULL unless the data set has labels
-//   values   (n, n_targets); NULL unless the data set has values
+//   labels   (n) class numbers; needed when the data set has labels, else NULL
+//   values   (n, n_targets); needed when the data set has values, else NULL
 VKMOE_API enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
                                                int32_t *labels, float *values);
 

@@ -357,10 +357,14 @@ enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float 
     if (!dataset || !n || !x)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_read: %s is NULL",
                         !dataset ? "dataset" : !n ? "n" : "x");
-    if ((labels && dataset->targets != VKMOE_TARGETS_LABELS) ||
-        (values && dataset->targets != VKMOE_TARGETS_VALUES))
-        return moe_fail(VKMOE_E_ARGUMENT, "%s: opened without %s", dataset->path,
-                        labels ? "labels" : "values");
+    const bool has_labels = dataset->targets == VKMOE_TARGETS_LABELS;
+    const bool has_values = dataset->targets == VKMOE_TARGETS_VALUES;
+    if (!labels == has_labels || !values == has_values)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: opened %s: labels %p, values %p", dataset->path,
+                        has_labels   ? "with labels"
+                        : has_values ? "with values"
+                                     : "without labels and values",
+                        (void *) labels, (void *) values);
     if (dataset->format->read != read_csv)
         *n = (uint32_t) moe_min(*n, dataset->info.n_rows - dataset->row);
     enum vkmoe_status status = dataset->format->read(dataset, n, x, labels, values);

@@ -192,8 +192,12 @@ static void test_formats(void **state)
     write_array("y_more.npy", VKMOE_ARRAY_I32, 1, 3, labels);
     static const char *const names[] = {"X.npy", "X_more.npy"};
     for (int i = 0; i < 2; i++) {
+        uint32_t one = 1;
+        float row[2];
         memset(got, 0, sizeof got);
         check_ok(vkmoe_dataset_open(scratch_path(names[i]), &desc, &data));
+        check_fails(vkmoe_dataset_read(data, &one, row, NULL, NULL), VKMOE_E_ARGUMENT,
+                    "opened with labels");
         check_ok(vkmoe_dataset_get_info(data, &info));
         assert_true(info.n_rows == 3 && info.n_features == 2 && info.n_targets == 1);
         assert_int_equal(read_all(data, got), 3);
