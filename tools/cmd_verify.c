@@ -96,14 +96,15 @@ static void print_line(struct report *report, const char *name, enum verify_outc
     static const char *const words[] = {"passed", "failed", "skipped"};
     uint64_t n = report->n_outcome[0] + report->n_outcome[1] + report->n_outcome[2];
     report->n_outcome[outcome]++;
+    cli_progress_end();
     if (report->json) {
         json_t *line = json_pack("{s:s, s:s, s:s}", "name", name, "status", words[outcome],
                                  "reason", reason);
-        fputs(n ? ",\n  " : "\n  ", stdout);
+        fputs(n ? ", " : "  ", stdout); // a line ends before the progress follows it
         report->broken |= !line || json_dumpf(line, stdout, 0) != 0;
+        putchar('\n');
         json_decref(line);
     } else if (outcome != VERIFY_PASSED) {
-        cli_progress_end();
         printf("%s %s: %s (seed %llu)\n", words[outcome], name, reason,
                (unsigned long long) report->seed);
     }
@@ -146,14 +147,14 @@ static void print_begin(struct report *report, const char *device)
     fputs("{\n \"device\": ", stdout);
     report->broken |= !name || json_dumpf(name, stdout, JSON_ENCODE_ANY) != 0;
     json_decref(name);
-    printf(",\n \"seed\": %llu,\n \"cases\": [", (unsigned long long) report->seed);
+    printf(",\n \"seed\": %llu,\n \"cases\": [\n", (unsigned long long) report->seed);
 }
 
 static void print_end(const struct report *report)
 {
     const uint64_t *n = report->n_outcome;
     if (report->json) {
-        printf("\n ],\n \"passed\": %llu,\n \"failed\": %llu,\n \"skipped\": %llu\n}\n",
+        printf(" ],\n \"passed\": %llu,\n \"failed\": %llu,\n \"skipped\": %llu\n}\n",
                (unsigned long long) n[VERIFY_PASSED], (unsigned long long) n[VERIFY_FAILED],
                (unsigned long long) n[VERIFY_SKIPPED]);
         return;

@@ -4,6 +4,8 @@
 Usage: verify.py PROGRAM [WRONG_EXP], where WRONG_EXP is the library built from wrong_exp.c."""
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +89,25 @@ class Verify(unittest.TestCase):
     def test_other_numbers(self):
         done = run('-d', 'cpu', '--seed', '18446744073709551615', '--filter', '^E7.*n(8|33)/')
         self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_json_on_terminal(self):
+        """The progress line is cleared before every case, and clears none."""
+        terminal, other_end = pty.openpty()
+        with subprocess.Popen([PROGRAM, 'verify', '-d', 'cpu', '--json', '--filter', 'E1K1'],
+                              stdout=other_end, stderr=other_end) as process:
+            os.close(other_end)
+            text = b''
+            try:
+                while part := os.read(terminal, 4096):
+                    text += part
+            except OSError:
+                pass  # how Linux says that the other end is closed
+        os.close(terminal)
+        self.assertEqual(process.returncode, 0)
+        self.assertIn(b'verify 1/', text)
+        kept = re.sub(rb'(?<=\n)(\r\x1b\[K(verify \d+/\d+)?)+', b'', text)
+        self.assertNotIn(b'\x1b', kept)
+        self.assertGreater(json.loads(kept[kept.index(b'{'):])['passed'], 5)
 
     def test_interrupt(self):
         """What is done is kept, and the JSON is whole."""
