@@ -29,9 +29,9 @@ void main()
     }
     y *= p.routed_scale;
     if (p.shared_input != MOE_NONE) {
-        float gate = 1.0;
-        if (p.shared_gate != MOE_NONE)
-            gate = uintBitsToFloat(routing(p.shared_gate + token));
+        bool gated = p.shared_gate != MOE_NONE;
+        float gate = uintBitsToFloat(routing(gated ? p.shared_gate + token : 0));
+        gate = gated ? gate : 1.0;
         y += p.shared_scale * gate * input_at(p.shared_input + token * p.d_out + n);
     }
     output_at(token * head.y_stride + n) = y;

@@ -26,7 +26,8 @@ void main()
     uint token = gl_WorkGroupID.y, n = gl_WorkGroupID.x * MOE_PANEL_ROWS + gemv_row();
     bool inside = n < p.n_out;
     float y = 0.0;
-    for (uint k = 0; k < p.top_k; k++) {
+    uint k = 0;
+    do { // top_k > 0; the expert of slot top_k must not be looked up, see buffers.glsl
         uint slot = token * p.top_k + k;
         uvec2 base = expert_base(routing(slot));
         bool live = inside && !expert_absent(base);
@@ -35,15 +36,15 @@ void main()
         if (live && gemv_lane() == 0)
             y += uintBitsToFloat(routing(p.gates + slot)) *
                  activate(p.act, p.act_alpha, v + expert_float(base, p.bias, n));
-    }
+    } while (++k < p.top_k);
     y *= p.routed_scale;
     if (p.shared_expert != MOE_NONE) {
         uvec2 base = expert_base(p.shared_expert);
         float v = gemv_dot(base, inside, p.shared_weight + n * p.shared_weight_stride,
                            p.shared_d_ff, p.shared_input + token * p.shared_d_ff);
-        float gate = 1.0;
-        if (p.shared_gate != MOE_NONE)
-            gate = uintBitsToFloat(routing(p.shared_gate + token));
+        bool gated = p.shared_gate != MOE_NONE;
+        float gate = uintBitsToFloat(routing(gated ? p.shared_gate + token : 0));
+        gate = gated ? gate : 1.0;
         if (inside && gemv_lane() == 0)
             y += p.shared_scale * gate *
                  activate(p.act, p.act_alpha, v + expert_float(base, p.shared_bias, n));

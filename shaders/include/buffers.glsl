@@ -4,6 +4,10 @@
 //   WEIGHTS_ACCESS, INPUT_ACCESS, ROUTING_ACCESS, OUTPUT_ACCESS
 // as readonly, writeonly or nothing, and may define INPUT_TYPE (default float). It then reads and
 // writes weights(i), input_at(i), routing(i), output_at(i).
+//
+// An index that all invocations share must lie inside the buffer wherever it is computed, also in
+// a branch that is not taken and in what would be a loop's next iteration: lavapipe of Mesa 26
+// loads from such an address although no invocation asks for it.
 #ifndef INPUT_TYPE
 #define INPUT_TYPE float
 #endif
