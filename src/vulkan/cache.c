@@ -131,8 +131,10 @@ void moe_vk_cache_save(struct moe_vk *vk)
         size <= old_size || size > MAX_CACHE_SIZE)
         return;
     void *data = moe_alloc(host, size);
+    // lavapipe 26 hands out a piece of a header, and calls that success.
     if (data &&
-        vk->fn.vkGetPipelineCacheData(vk->device, vk->pipeline_cache, &size, data) == VK_SUCCESS) {
+        vk->fn.vkGetPipelineCacheData(vk->device, vk->pipeline_cache, &size, data) == VK_SUCCESS &&
+        size >= HEADER_SIZE) {
         if (host->cache_set)
             host->cache_set(host->user, vk->cache_key, data, size);
         else if (write_file(vk, data, size) != VKMOE_OK)

@@ -82,6 +82,31 @@ static void half_precision_and_variants_are_refused(void **state)
     layer_data_finish(&data);
 }
 
+// Does the driver hand out pipeline caches with their whole header? lavapipe 26 does not.
+static bool driver_has_caches(void)
+{
+    vkmoe_context *context;
+    vkmoe_vk_handles h;
+    VkPipelineCache cache;
+    VkPipelineCacheHeaderVersionOne header;
+    size_t size = sizeof header;
+    vkmoe_context_desc desc = plain();
+    check_ok(vkmoe_context_create(&desc, &context));
+    check_ok(vkmoe_vk_get_handles(context, &h));
+    PFN_vkGetInstanceProcAddr get = (PFN_vkGetInstanceProcAddr) h.get_instance_proc_addr;
+#define LOAD(name) PFN_##name name = (PFN_##name) get(h.instance, #name)
+    LOAD(vkCreatePipelineCache);
+    LOAD(vkGetPipelineCacheData);
+    LOAD(vkDestroyPipelineCache);
+#undef LOAD
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    assert_int_equal(vkCreatePipelineCache(h.device, &info, NULL, &cache), VK_SUCCESS);
+    assert_true(vkGetPipelineCacheData(h.device, cache, &size, &header) >= 0);
+    vkDestroyPipelineCache(h.device, cache, NULL);
+    vkmoe_context_destroy(context);
+    return size == sizeof header;
+}
+
 // The one file of a folder, or an empty path.
 static void only_file(const char *folder, char path[512])
 {
@@ -117,6 +142,11 @@ static void pipelines_are_cached_on_disk(void **state)
     desc.cache_dir = deep;
     use(&desc);
     only_file(deep, path);
+    if (!driver_has_caches()) {
+        assert_string_equal(path, "");
+        assert_int_equal(rmdir(folder), 0);
+        return;
+    }
     assert_true(strstr(path, "pipelines-") != NULL);
     long size = size_of(path);
     assert_true(size >= 32);
@@ -183,11 +213,11 @@ static void pipelines_are_cached_by_the_host(void **state)
     vkmoe_context_desc desc = plain();
     desc.host = &services;
     use(&desc);
-    assert_int_equal(store.n_sets, 1);
+    assert_int_equal(store.n_sets, driver_has_caches());
     int gets = store.n_gets;
     use(&desc);
     assert_true(store.n_gets > gets);
-    assert_int_equal(store.n_sets, 1); // nothing new: not written again
+    assert_int_equal(store.n_sets, driver_has_caches()); // nothing new: not written again
 }
 
 // The control of every test that runs under validation: a wrong call is seen and counted.
