@@ -29,9 +29,9 @@ From here (each of these works as it stands):
   Models: one layer of a model on rows of your own; here random ones. --help tells the formats.
     $ build/tools/vkmoe run tests/data/digits-moe.safetensors --layer 0 --random 8 -o build/y.npy
 
-  Engines: what recording a layer into your own command buffer costs. include/vkmoe/vulkan.h is
-  the contract, tests/vulkan/record.c does it in all its ways.
-    $ build/tests/vulkan/vulkan_bench_record
+  Engines: a layer on a Vulkan device of your own, recorded between two passes of your own, one
+  submit. tools/embed/record.c is the program to copy from, include/vkmoe/vulkan.h the contract.
+    $ build/tools/embed_record
 
   Benchmarks: the CPU's kernels and a layer, beside what this machine can do at most. First see
   that a device computes what it should: vkmoe verify -d DEVICE.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// vkmoe inside a program that speaks Vulkan itself: handles of a context, the caller's buffers, and
-// recording into the caller's command buffer. Needs no Vulkan header; may come before or after one.
+// vkmoe inside a program that speaks Vulkan itself: on the caller's device, with the caller's
+// buffers, recorded into the caller's command buffer. tools/embed/record.c is a whole program that
+// does so. Needs no Vulkan header; may come before or after one.
 #ifndef VKMOE_VULKAN_H
 #define VKMOE_VULKAN_H
 
@@ -23,6 +24,89 @@ typedef uint64_t VkBuffer;
 extern "C" {
 #endif
 
+// ---- the caller's device -----------------------------------------------------------------------
+
+// One feature of Vulkan: a member of a feature struct.
+typedef struct vkmoe_vk_feature {
+    const char *structure; // "VkPhysicalDeviceBufferDeviceAddressFeatures"
+    const char *member;    // "bufferDeviceAddress"
+    bool required;         // false: used where it is enabled
+} vkmoe_vk_feature;
+
+// What to think of before vkCreateDevice. All arrays are static; only what the physical device has
+// is listed. Nothing but what is marked as required has to be enabled.
+typedef struct vkmoe_vk_requirements {
+    uint32_t api_version; // of the instance and the device, at least
+    uint32_t queue_flags; // VkQueueFlags of the family that command buffers are for
+    const char *const *extensions; // of the device, all optional
+    uint32_t n_extensions;
+    const vkmoe_vk_feature *features;
+    uint32_t n_features;
+} vkmoe_vk_requirements;
+
+// Asks a physical device, with the caller's vkGetInstanceProcAddr.
+// VKMOE_E_UNSUPPORTED: no layer can run there; the text says which limit is too small.
+VKMOE_API enum vkmoe_status vkmoe_vk_get_requirements(void *get_instance_proc_addr,
+                                                      VkInstance instance,
+                                                      VkPhysicalDevice physical_device,
+                                                      vkmoe_vk_requirements *out);
+
+// A device that the caller made and owns. Without a queue the context only records: it never
+// submits, and weights are uploaded by vkmoe_vk_weights_record_upload. The disk and the environment
+// are never touched; pipelines are cached where the host has cache_get and cache_set.
+typedef struct vkmoe_vk_import_desc {
+    size_t struct_size;
+    const vkmoe_host *host; // NULL: the library's own services
+
+    void *get_instance_proc_addr; // PFN_vkGetInstanceProcAddr; every function is loaded through it
+    VkInstance instance;
+    VkPhysicalDevice physical_device;
+    VkDevice device;
+    uint32_t api_version;          // VkApplicationInfo.apiVersion of the instance
+    const char *const *extensions; // enabled on the device
+    uint32_t n_extensions;
+    const void *features; // the pNext chain that vkCreateDevice got; NULL: no feature is enabled
+
+    VkQueue queue;         // NULL: record only
+    uint32_t queue_family; // that command buffers are for
+    // Taken around every use of the queue, if given: both or none.
+    void (*lock_queue)(void *queue_user);
+    void (*unlock_queue)(void *queue_user);
+    void *queue_user;
+
+    enum vkmoe_addressing addressing; // VKMOE_ADDRESSING_BDA is refused where it is not enabled
+    bool floor;        // keep to the least limits of Vulkan 1.1
+    bool debug_labels; // names and labels, where the instance has VK_EXT_debug_utils
+} vkmoe_vk_import_desc;
+
+static inline vkmoe_vk_import_desc vkmoe_vk_import_desc_init(void)
+{
+    vkmoe_vk_import_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.struct_size = sizeof desc;
+    return desc;
+}
+
+// Makes a context on the caller's device, which stays the caller's: it has to outlive the context,
+// and vkmoe_context_destroy neither destroys it nor waits for it. Before anything of the context is
+// destroyed, the caller sees to it that no submitted work uses it any more.
+// VKMOE_E_UNSUPPORTED: something needed is not enabled; the text names it.
+VKMOE_API enum vkmoe_status vkmoe_context_import_vk(const vkmoe_vk_import_desc *desc,
+                                                    vkmoe_context **out);
+
+// Records the upload of weights that were made on a context without a queue; to be submitted before
+// the first run that uses them, once. Ends with a barrier to COMPUTE_SHADER / SHADER_READ. Records
+// nothing where the weights' memory is within the host's sight. Transfer commands: a compute queue
+// may execute them.
+VKMOE_API enum vkmoe_status vkmoe_vk_weights_record_upload(vkmoe_weights *weights,
+                                                           VkCommandBuffer cmd);
+
+// Frees the host's copy of such weights, when the recorded upload has been executed. Otherwise it
+// lives as long as the weights.
+VKMOE_API void vkmoe_vk_weights_release_staging(vkmoe_weights *weights);
+
+// ---- handles, buffers, recording ---------------------------------------------------------------
+
 // Handles of a context's Vulkan device, borrowed until the context is destroyed. The queue is used
 // by vkmoe_run and by the creation of weights: whoever submits to it too keeps those apart.
 typedef struct vkmoe_vk_handles {
@@ -30,7 +114,7 @@ typedef struct vkmoe_vk_handles {
     VkInstance instance;
     VkPhysicalDevice physical_device;
     VkDevice device;
-    VkQueue queue;
+    VkQueue queue; // NULL on a context that only records
     uint32_t queue_family;
     bool buffer_device_address; // enabled; buffers in vkmoe_vk_io then need that usage
 } vkmoe_vk_handles;

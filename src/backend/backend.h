@@ -89,7 +89,13 @@ struct moe_backend {
     // Checked arguments: 0 < n_tokens <= max_tokens, strides filled in. Waits for the result.
     enum vkmoe_status (*run)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
 
-    // Vulkan only, NULL elsewhere.
+    // Vulkan only, NULL elsewhere. import and record_upload get checked arguments.
+    enum vkmoe_status (*vk_requirements)(void *get_instance_proc_addr, VkInstance instance,
+                                         VkPhysicalDevice physical, vkmoe_vk_requirements *out);
+    enum vkmoe_status (*vk_import)(const vkmoe_host *host, const vkmoe_vk_import_desc *desc,
+                                   struct moe_device **out);
+    enum vkmoe_status (*vk_record_upload)(struct moe_packed_weights *weights, VkCommandBuffer cmd);
+    void (*vk_release_staging)(struct moe_packed_weights *weights);
     void (*vk_handles)(const struct moe_device *device, vkmoe_vk_handles *out);
     uint32_t (*vk_dispatch_count)(const struct moe_bound *bound, uint32_t n_tokens);
     enum vkmoe_status (*vk_record)(struct moe_bound *bound, VkCommandBuffer cmd, uint32_t n_tokens,

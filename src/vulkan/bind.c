@@ -39,6 +39,8 @@ static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_vk_program *program = (const struct moe_vk_program *) b->base.program;
     const vkmoe_layer_desc *desc = &program->base.graph.layer.desc;
+    if (!vk->queue)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: give the bind vk_io");
     uint64_t x_size = (uint64_t) program->base.max_tokens * desc->d_model * sizeof(float);
     uint64_t y_size = (uint64_t) program->base.max_tokens * desc->d_out * sizeof(float);
     TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_DEVICE, "vkmoe x", &b->x));

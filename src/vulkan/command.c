@@ -62,7 +62,11 @@ enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *c
     VK_TRY(vk, vk->fn.vkEndCommandBuffer(command->buffer));
     VK_TRY(vk, vk->fn.vkResetFences(vk->device, 1, &command->fence));
     pthread_mutex_lock(&vk->queue_lock);
+    if (vk->lock_queue)
+        vk->lock_queue(vk->queue_user);
     VkResult result = vk->fn.vkQueueSubmit(vk->queue, 1, &submit, command->fence);
+    if (vk->unlock_queue)
+        vk->unlock_queue(vk->queue_user);
     pthread_mutex_unlock(&vk->queue_lock);
     if (result < 0)
         return moe_vk_fail(vk, result, "vkQueueSubmit");

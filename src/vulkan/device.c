@@ -18,20 +18,19 @@ static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_contex
     return VKMOE_OK;
 }
 
-static enum vkmoe_status check_limits(const struct moe_vk *vk)
+enum vkmoe_status moe_vk_check_limits(const struct moe_vk_caps *caps, const char *name)
 {
-    const struct moe_vk_caps *caps = &vk->caps;
     if (caps->max_invocations < MOE_LOCAL_SIZE || caps->max_push < 128 ||
         caps->max_storage_buffers < 4 || caps->max_shared < 16384 || caps->storage_align > 256)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "%s is below the Vulkan 1.1 minimum: %u invocations, %u bytes of push "
                         "constants, %u storage buffers, %u bytes of shared memory",
-                        vk->base.info.name, caps->max_invocations, caps->max_push,
-                        caps->max_storage_buffers, caps->max_shared);
+                        name, caps->max_invocations, caps->max_push, caps->max_storage_buffers,
+                        caps->max_shared);
     return VKMOE_OK;
 }
 
-static enum vkmoe_status load_device(struct moe_vk *vk)
+enum vkmoe_status moe_vk_load_device(struct moe_vk *vk)
 {
     struct moe_vk_fn *fn = &vk->fn;
 #define LOAD(call)                                                      \
@@ -77,7 +76,7 @@ static enum vkmoe_status create_device(struct moe_vk *vk)
     VkResult result = vk->fn.vkCreateDevice(vk->physical, &info, NULL, &vk->device);
     if (result < 0)
         return moe_vk_fail(vk, result, "vkCreateDevice");
-    enum vkmoe_status status = load_device(vk);
+    enum vkmoe_status status = moe_vk_load_device(vk);
     if (status == VKMOE_OK)
         vk->fn.vkGetDeviceQueue(vk->device, vk->queue_family, 0, &vk->queue);
     return status;
@@ -95,16 +94,25 @@ static enum vkmoe_status copy_cache_dir(struct moe_vk *vk, const char *dir)
     return VKMOE_OK;
 }
 
+enum vkmoe_status moe_vk_object(const vkmoe_host *host, struct moe_vk **out)
+{
+    enum vkmoe_status status = moe_try_alloc(host, sizeof **out, "Vulkan device", out);
+    if (status != VKMOE_OK)
+        return status;
+    (*out)->base.host = host;
+    pthread_mutex_init(&(*out)->queue_lock, NULL);
+    pthread_mutex_init(&(*out)->pipelines_lock, NULL);
+    return VKMOE_OK;
+}
+
 enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
                               struct moe_device **out)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk *vk = moe_alloc(host, sizeof *vk);
-    if (!vk)
-        return moe_fail(VKMOE_E_MEMORY, "Vulkan device: %zu bytes", sizeof *vk);
-    vk->base.host = host;
-    pthread_mutex_init(&vk->queue_lock, NULL);
-    pthread_mutex_init(&vk->pipelines_lock, NULL);
+    struct moe_vk *vk;
+    status = moe_vk_object(host, &vk);
+    if (status != VKMOE_OK)
+        return status;
 
     uint32_t n;
     TRY(moe_vk_instance_create(host, desc, &vk->instance));
@@ -116,7 +124,7 @@ enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *
         moe_vk_caps_floor(&vk->caps);
     moe_vk_describe(&vk->fn, vk->physical, &vk->caps, &vk->base.info);
     vk->fn.vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
-    TRY(check_limits(vk));
+    TRY(moe_vk_check_limits(&vk->caps, vk->base.info.name));
     TRY(choose_addressing(vk, desc));
     TRY(create_device(vk));
     TRY(moe_vk_layouts_create(vk));
@@ -136,7 +144,8 @@ void moe_vk_close(struct moe_device *device)
         return;
     struct moe_vk *vk = moe_vk(device);
     if (vk->pipeline_layout) { // the device got as far as its function table
-        vk->fn.vkDeviceWaitIdle(vk->device);
+        if (!vk->imported)
+            vk->fn.vkDeviceWaitIdle(vk->device);
         moe_vk_cache_save(vk);
         moe_vk_pipelines_destroy(vk);
         vk->fn.vkDestroyPipelineCache(vk->device, vk->pipeline_cache, NULL);
@@ -144,7 +153,7 @@ void moe_vk_close(struct moe_device *device)
     }
     if (vk->set_layout)
         vk->fn.vkDestroyDescriptorSetLayout(vk->device, vk->set_layout, NULL);
-    if (vk->device && vk->fn.vkDestroyDevice)
+    if (!vk->imported && vk->device && vk->fn.vkDestroyDevice)
         vk->fn.vkDestroyDevice(vk->device, NULL);
     moe_vk_instance_destroy(vk->instance);
     pthread_mutex_destroy(&vk->queue_lock);

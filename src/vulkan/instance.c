@@ -176,13 +176,35 @@ fail:
     return status;
 }
 
+enum vkmoe_status moe_vk_instance_import(const vkmoe_host *host, PFN_vkGetInstanceProcAddr get_proc,
+                                         VkInstance handle, uint32_t api_version,
+                                         struct moe_vk_instance **out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_instance *instance = NULL;
+    TRY(moe_try_alloc(host, sizeof *instance, "Vulkan instance", &instance));
+    instance->host = host;
+    instance->fn.vkGetInstanceProcAddr = get_proc;
+    instance->handle = handle;
+    instance->api_version = api_version;
+    instance->imported = true;
+    TRY(load_instance(instance));
+    instance->debug_utils = instance->fn.vkSetDebugUtilsObjectNameEXT != NULL;
+    *out = instance;
+    return VKMOE_OK;
+
+fail:
+    moe_vk_instance_destroy(instance);
+    return status;
+}
+
 void moe_vk_instance_destroy(struct moe_vk_instance *instance)
 {
     if (!instance)
         return;
     if (instance->messenger)
         instance->fn.vkDestroyDebugUtilsMessengerEXT(instance->handle, instance->messenger, NULL);
-    if (instance->handle && instance->fn.vkDestroyInstance)
+    if (!instance->imported && instance->handle && instance->fn.vkDestroyInstance)
         instance->fn.vkDestroyInstance(instance->handle, NULL);
     moe_free(instance->host, instance);
 }

@@ -84,6 +84,9 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer, struct moe_v
 struct moe_vk_weights {
     struct moe_packed_weights base;
     struct moe_vk_buffer buffer;
+    // Without a queue: what waits to be uploaded by the caller, and whether that was recorded.
+    struct moe_vk_buffer staging;
+    bool upload_recorded;
 };
 
 // weights.c
@@ -96,6 +99,8 @@ enum vkmoe_status moe_vk_weights_create(struct moe_device *device, const struct 
                                         const struct moe_weights_source *source,
                                         struct moe_packed_weights **out);
 void moe_vk_weights_destroy(struct moe_packed_weights *weights);
+enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *weights, VkCommandBuffer cmd);
+void moe_vk_release_staging(struct moe_packed_weights *weights);
 
 // compile.c
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,

@@ -63,6 +63,10 @@ enum vkmoe_status moe_vk_record(struct moe_bound *bound, VkCommandBuffer cmd, ui
     const struct moe_vk *vk = moe_vk_of(bound);
     const struct moe_vk_bound *b = (const struct moe_vk_bound *) bound;
     const struct moe_vk_program *program = (const struct moe_vk_program *) bound->program;
+    const struct moe_vk_weights *weights = (const struct moe_vk_weights *) bound->weights;
+    if (!vk->queue && !weights->buffer.mapped && !weights->upload_recorded)
+        return moe_fail(VKMOE_E_ARGUMENT,
+                        "the weights are not uploaded: vkmoe_vk_weights_record_upload first");
     assert(first + n <= moe_vk_dispatch_count(bound, n_tokens));
     enum moe_vk_regime regime = moe_vk_choose_regime(n_tokens);
     for (uint32_t i = first; i < first + n; i++) {

@@ -62,6 +62,7 @@ struct moe_vk_instance {
     struct moe_vk_fn fn;
     VkInstance handle;
     uint32_t api_version;
+    bool imported; // the handle is the caller's
     bool debug_utils;
     VkDebugUtilsMessengerEXT messenger;
     atomic_uint n_messages; // from validation
@@ -78,9 +79,13 @@ struct moe_vk {
     bool bda;    // this context addresses buffers by address
     bool labels; // names and labels for debuggers
 
-    VkQueue queue;
+    bool imported; // instance and device are the caller's
+    VkQueue queue; // NULL: nothing is ever submitted
     uint32_t queue_family;
     pthread_mutex_t queue_lock;
+    void (*lock_queue)(void *user); // the caller's, with its own lock; or NULL
+    void (*unlock_queue)(void *user);
+    void *queue_user;
     atomic_bool lost;
 
     VkDescriptorSetLayout set_layout;
@@ -118,6 +123,10 @@ PFN_vkGetInstanceProcAddr moe_vk_loader(void);
 // instance.c
 enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_context_desc *desc,
                                          struct moe_vk_instance **out);
+// The caller's instance.
+enum vkmoe_status moe_vk_instance_import(const vkmoe_host *host, PFN_vkGetInstanceProcAddr get_proc,
+                                         VkInstance handle, uint32_t api_version,
+                                         struct moe_vk_instance **out);
 void moe_vk_instance_destroy(struct moe_vk_instance *instance);
 // The i-th usable physical device (Vulkan 1.1 and a compute queue), in the loader's order, and
 // their number. physical may be NULL.
@@ -138,6 +147,17 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
 enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
                               struct moe_device **out);
 void moe_vk_close(struct moe_device *device);
+// What opening and importing share: an empty object; its end, once vk->device, queue, caps, bda and
+// labels are set.
+enum vkmoe_status moe_vk_object(const vkmoe_host *host, struct moe_vk **out);
+enum vkmoe_status moe_vk_load_device(struct moe_vk *vk);
+enum vkmoe_status moe_vk_check_limits(const struct moe_vk_caps *caps, const char *name);
+
+// import.c
+enum vkmoe_status moe_vk_requirements(void *get_instance_proc_addr, VkInstance instance,
+                                      VkPhysicalDevice physical, vkmoe_vk_requirements *out);
+enum vkmoe_status moe_vk_import(const vkmoe_host *host, const vkmoe_vk_import_desc *desc,
+                                struct moe_device **out);
 
 // memory.c
 enum moe_vk_memory_use {

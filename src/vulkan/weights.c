@@ -188,26 +188,49 @@ static void pack_head(const struct moe_vk_weights *weights, const struct moe_vk_
             weight[i * stride + desc->n_experts] = router->shared_gate[i];
 }
 
-// Streams bytes to the buffer in order: straight through its mapping, or by staging.
+// Streams bytes to the buffer in order: straight through its mapping, or by staging. Without a
+// queue staging holds them all, for the caller to upload.
 struct upload {
     struct moe_vk *vk;
-    const struct moe_vk_buffer *to;
-    struct moe_vk_buffer staging;
+    struct moe_vk_weights *to;
     struct moe_vk_command command;
-    uint64_t offset, fill; // written to `to`; waiting in staging
+    uint64_t offset, fill; // written to the buffer; waiting in staging
 };
+
+static enum vkmoe_status upload_begin(struct upload *u)
+{
+    enum { STAGING_SIZE = 16 << 20 };
+    enum vkmoe_status status = VKMOE_OK;
+    if (u->to->buffer.mapped)
+        return VKMOE_OK;
+    uint64_t size = u->to->buffer.size;
+    if (u->vk->queue)
+        size = moe_min(size, STAGING_SIZE);
+    TRY(moe_vk_buffer_create(u->vk, size, MOE_VK_UPLOAD, "vkmoe staging", &u->to->staging));
+    if (u->vk->queue)
+        TRY(moe_vk_command_create(u->vk, &u->command));
+    return VKMOE_OK;
+
+fail:
+    return status;
+}
+
+static void record_copy(struct moe_vk *vk, VkCommandBuffer cmd, const struct moe_vk_weights *to,
+                        uint64_t offset, uint64_t size)
+{
+    VkBufferCopy copy = {.dstOffset = offset, .size = size};
+    vk->fn.vkCmdCopyBuffer(cmd, to->staging.handle, to->buffer.handle, 1, &copy);
+    moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                   VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT);
+}
 
 static enum vkmoe_status upload_flush(struct upload *u)
 {
     enum vkmoe_status status = VKMOE_OK;
-    if (u->fill == 0)
+    if (u->fill == 0 || !u->vk->queue)
         return VKMOE_OK;
-    VkBufferCopy copy = {.dstOffset = u->offset, .size = u->fill};
     TRY(moe_vk_command_begin(u->vk, &u->command));
-    u->vk->fn.vkCmdCopyBuffer(u->command.buffer, u->staging.handle, u->to->handle, 1, &copy);
-    moe_vk_barrier(u->vk, u->command.buffer, VK_PIPELINE_STAGE_TRANSFER_BIT,
-                   VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-                   VK_ACCESS_SHADER_READ_BIT);
+    record_copy(u->vk, u->command.buffer, u->to, u->offset, u->fill);
     TRY(moe_vk_command_run(u->vk, &u->command));
     u->offset += u->fill;
     u->fill = 0;
@@ -220,24 +243,45 @@ fail:
 static enum vkmoe_status upload_write(struct upload *u, const void *data, uint64_t size)
 {
     enum vkmoe_status status = VKMOE_OK;
-    if (u->to->mapped) {
-        memcpy((unsigned char *) u->to->mapped + u->offset, data, size);
+    const struct moe_vk_buffer *staging = &u->to->staging;
+    if (u->to->buffer.mapped) {
+        memcpy((unsigned char *) u->to->buffer.mapped + u->offset, data, size);
         u->offset += size;
         return VKMOE_OK;
     }
     for (uint64_t done = 0; done < size;) {
-        uint64_t n = moe_min(size - done, u->staging.size - u->fill);
-        memcpy((unsigned char *) u->staging.mapped + u->fill, (const unsigned char *) data + done,
-               n);
+        uint64_t n = moe_min(size - done, staging->size - u->fill);
+        memcpy((unsigned char *) staging->mapped + u->fill, (const unsigned char *) data + done, n);
         u->fill += n;
         done += n;
-        if (u->fill == u->staging.size)
+        if (u->fill == staging->size)
             TRY(upload_flush(u));
     }
     return VKMOE_OK;
 
 fail:
     return status;
+}
+
+static void upload_end(struct upload *u)
+{
+    moe_vk_command_destroy(u->vk, &u->command);
+    if (u->vk->queue)
+        moe_vk_buffer_destroy(u->vk, &u->to->staging);
+}
+
+enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *base, VkCommandBuffer cmd)
+{
+    struct moe_vk_weights *weights = (struct moe_vk_weights *) base;
+    if (weights->staging.handle)
+        record_copy(moe_vk(base->device), cmd, weights, 0, weights->staging.size);
+    weights->upload_recorded = true;
+    return VKMOE_OK;
+}
+
+void moe_vk_release_staging(struct moe_packed_weights *base)
+{
+    moe_vk_buffer_destroy(moe_vk(base->device), &((struct moe_vk_weights *) base)->staging);
 }
 
 static enum vkmoe_status upload_block(struct upload *u, const struct moe_layer *layer,
@@ -258,20 +302,15 @@ static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *we
                                     const struct moe_vk_weights_map *map,
                                     const struct moe_weights_source *source)
 {
-    enum { STAGING_SIZE = 16 << 20 };
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_layer *layer = &weights->base.layer;
-    struct upload u = {.vk = vk, .to = &weights->buffer};
+    struct upload u = {.vk = vk, .to = weights};
     uint64_t room = moe_max(moe_max(map->expert_size, map->shared_size), map->experts);
     unsigned char *block = NULL;
     float *row = NULL;
     TRY(moe_try_alloc(vk->base.host, room, "packed expert", &block));
     TRY(moe_try_alloc(vk->base.host, layer->desc.d_model * sizeof *row, "router row", &row));
-    if (!weights->buffer.mapped) {
-        TRY(moe_vk_buffer_create(vk, moe_min(map->total, STAGING_SIZE), MOE_VK_UPLOAD, "staging",
-                                 &u.staging));
-        TRY(moe_vk_command_create(vk, &u.command));
-    }
+    TRY(upload_begin(&u));
     pack_head(weights, map, source->router, row, block);
     TRY(upload_write(&u, block, map->experts));
     for (uint32_t e = 0; e < layer->desc.n_experts; e++)
@@ -284,8 +323,7 @@ static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *we
     TRY(upload_flush(&u));
 
 fail:
-    moe_vk_command_destroy(vk, &u.command);
-    moe_vk_buffer_destroy(vk, &u.staging);
+    upload_end(&u);
     moe_free(vk->base.host, row);
     moe_free(vk->base.host, block);
     return status;
@@ -322,6 +360,7 @@ fail:
 void moe_vk_weights_destroy(struct moe_packed_weights *base)
 {
     struct moe_vk_weights *weights = (struct moe_vk_weights *) base;
+    moe_vk_buffer_destroy(moe_vk(base->device), &weights->staging);
     moe_vk_buffer_destroy(moe_vk(base->device), &weights->buffer);
     moe_free(base->device->host, weights);
 }

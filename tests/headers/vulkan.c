@@ -13,7 +13,10 @@
 int main(void)
 {
     vkmoe_vk_io io = vkmoe_vk_io_init();
+    vkmoe_vk_import_desc import = vkmoe_vk_import_desc_init();
+    vkmoe_vk_requirements requirements;
     vkmoe_vk_handles handles;
+    memset(&requirements, 0, sizeof requirements);
     memset(&handles, 0, sizeof handles);
 #if defined(VULKAN_FIRST) || defined(VULKAN_LAST)
     VkBuffer buffer = VK_NULL_HANDLE;
@@ -25,5 +28,7 @@ int main(void)
     if (*instance || *physical_device || *device || *queue)
         return 1;
 #endif
+    if (import.struct_size != sizeof import || requirements.features)
+        return 1;
     return io.struct_size == sizeof io && !io.x.buffer && !io.y.buffer && !handles.queue ? 0 : 1;
 }

@@ -38,6 +38,8 @@ SAMPLES = [
     (layers, 'src/vulkan/loader.c', '#include <volk.h>\n', None),
     (layers, 'src/vulkan/device.c', '#include <volk.h>\n', 'src/vulkan/loader.c only'),
     (layers, 'src/core/x.c', '#include <vulkan/vulkan.h>\n', 'is for src/vulkan/'),
+    (layers, 'tools/x.c', '#include <vulkan/vulkan.h>\n', 'is for src/vulkan/'),
+    (layers, 'tools/embed/x.c', '#include <vulkan/vulkan.h>\n', None),
     (layers, 'src/core/x.c', '#include <jansson.h>\n', 'is for src/model/'),
     (layers, 'tools/x.c', '#include "cli.h"\n#include <vkmoe/vkmoe.h>\n', None),
     (layers, 'tools/x.c', '#include "core/graph.h"\n', 'a tool includes its own headers'),

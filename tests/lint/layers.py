@@ -20,7 +20,7 @@ MAY_INCLUDE = {
 RESERVED = {
     'volk.h': ('src/vulkan/loader.c',),
     'volk.c': ('src/vulkan/loader.c',),
-    'vulkan/': ('src/vulkan/', 'include/vkmoe/vulkan.h'),
+    'vulkan/': ('src/vulkan/', 'tools/embed/', 'include/vkmoe/vulkan.h'),
     'jansson.h': ('src/model/', 'tools/'),
     'vkmoe/vulkan.h': ('src/vulkan/', 'src/api/', 'src/backend/', 'tools/'),
     'vkmoe/model.h': ('src/model/', 'tools/'),

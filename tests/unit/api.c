@@ -371,9 +371,40 @@ static void test_vulkan_calls(void **state)
     check_fails(vkmoe_bind_create(stack.plan, stack.weights, &desc, &bind), VKMOE_E_UNSUPPORTED,
                 "bind.vk_io");
     assert_null(bind);
+    check_fails(vkmoe_vk_weights_record_upload(stack.weights, cmd), VKMOE_E_UNSUPPORTED,
+                info.name);
+    vkmoe_vk_weights_release_staging(stack.weights);
+    vkmoe_vk_weights_release_staging(NULL);
+    check_fails(vkmoe_vk_weights_record_upload(NULL, cmd), VKMOE_E_ARGUMENT, "weights is NULL");
     check_fails(vkmoe_vk_get_handles(NULL, &handles), VKMOE_E_ARGUMENT, "context is NULL");
     check_fails(vkmoe_vk_dispatch_count(stack.bind, 1, NULL), VKMOE_E_ARGUMENT, "out is NULL");
     check_fails(vkmoe_vk_record(stack.bind, NULL, 1, 0, 1), VKMOE_E_ARGUMENT, "cmd is NULL");
+}
+
+static void test_import(void **state)
+{
+    (void) state;
+    vkmoe_context *context;
+    vkmoe_vk_requirements need;
+    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    check_fails(vkmoe_context_import_vk(NULL, &context), VKMOE_E_ARGUMENT, "desc is NULL");
+    assert_null(context);
+    check_fails(vkmoe_context_import_vk(&desc, NULL), VKMOE_E_ARGUMENT, "out is NULL");
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT,
+                "get_instance_proc_addr is NULL");
+    check_fails(vkmoe_vk_get_requirements(NULL, NULL, NULL, &need), VKMOE_E_ARGUMENT,
+                "get_instance_proc_addr is NULL");
+#ifndef MOE_HAVE_VULKAN
+    int something;
+    desc.get_instance_proc_addr = &something;
+    desc.instance = (VkInstance) (void *) &something;
+    desc.physical_device = (VkPhysicalDevice) (void *) &something;
+    desc.device = (VkDevice) (void *) &something;
+    desc.api_version = 1u << 22 | 1u << 12;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED, "no Vulkan");
+    check_fails(vkmoe_vk_get_requirements(&something, desc.instance, desc.physical_device, &need),
+                VKMOE_E_UNSUPPORTED, "no Vulkan");
+#endif
 }
 
 int main(int argc, char **argv)
@@ -389,6 +420,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run),
         cmocka_unit_test(test_scores_need_a_plan_with_them),
         cmocka_unit_test(test_vulkan_calls),
+        cmocka_unit_test(test_import),
     };
     if (argc != 2)
         return 2;

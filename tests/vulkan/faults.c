@@ -3,9 +3,8 @@
 // fallback, never a crash, never an object left over. A lost device stays lost.
 #include "check.h"
 #include "fixture.h"
+#include "host.h"
 #include "interpose.h"
-
-#include <stdio.h>
 
 enum { N_TOKENS = 4 };
 
@@ -50,9 +49,8 @@ static void inject(const char *name, VkResult result)
 {
     float y[N_TOKENS * 64];
     for (long n = 1;; n++) {
-        interpose =
-            (struct interpose){.fail_name = name, .fail_at = n, .fail_result = result,
-                               .discrete = interpose.discrete};
+        interpose = (struct interpose){
+            .fail_name = name, .fail_at = n, .fail_result = result, .discrete = interpose.discrete};
         memset(y, 0xff, sizeof y);
         enum vkmoe_status status = attempt(y);
         if (interpose.n_live != 0)
@@ -79,9 +77,10 @@ static void every_call_fails_once(void **state)
 // The same on memory that the host cannot see, where weights and results pass through staging.
 static void every_call_fails_once_with_staging(void **state)
 {
-    static const char *const names[] = {"vkAllocateMemory", "vkMapMemory", "vkCreateBuffer",
-                                        "vkQueueSubmit", "vkWaitForFences", "vkCreateFence",
-                                        "vkBeginCommandBuffer", "vkEndCommandBuffer", NULL};
+    static const char *const names[] = {
+        "vkAllocateMemory",     "vkMapMemory",        "vkCreateBuffer",
+        "vkQueueSubmit",        "vkWaitForFences",    "vkCreateFence",
+        "vkBeginCommandBuffer", "vkEndCommandBuffer", NULL};
     (void) state;
     interpose.discrete = true;
     for (int i = 0; names[i]; i++)
@@ -96,6 +95,57 @@ static void staging_gives_the_same_bits(void **state)
     interpose = (struct interpose){.discrete = true};
     check_ok(attempt(y));
     assert_memory_equal(y, want, (size_t) N_TOKENS * data.layer.d_out * sizeof *y);
+    interpose = (struct interpose){0};
+}
+
+// On the same memory, without a queue: the caller uploads what the library has staged.
+static void an_upload_is_recorded(void **state)
+{
+    (void) state;
+    struct stack owner = {0}, stack = {0};
+    struct host host;
+    struct host_buffer x, y;
+    vkmoe_context_desc desc = context_desc();
+    interpose = (struct interpose){.discrete = true};
+    check_ok(vkmoe_context_create(&desc, &owner.context));
+    host_init(&host, owner.context);
+    host_buffer_init(&host, N_TOKENS * data.layer.d_model * sizeof(float), &x);
+    host_buffer_init(&host, N_TOKENS * data.layer.d_out * sizeof(float), &y);
+    fill_random(x.mapped, (size_t) N_TOKENS * data.layer.d_model, 5);
+
+    vkmoe_vk_import_desc import = vkmoe_vk_import_desc_init();
+    import.get_instance_proc_addr = host.handles.get_instance_proc_addr;
+    import.instance = host.handles.instance;
+    import.physical_device = host.handles.physical_device;
+    import.device = host.handles.device;
+    import.queue_family = host.handles.queue_family;
+    import.api_version = VK_API_VERSION_1_1;
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.layer = &data.layer;
+    plan.max_tokens = N_TOKENS;
+    vkmoe_vk_io io = vkmoe_vk_io_init();
+    io.x = (vkmoe_vk_buffer){x.handle, 0, x.size};
+    io.y = (vkmoe_vk_buffer){y.handle, 0, y.size};
+    vkmoe_bind_desc bind = vkmoe_bind_desc_init();
+    bind.vk_io = &io;
+    check_ok(vkmoe_context_import_vk(&import, &stack.context));
+    check_ok(vkmoe_weights_create(stack.context, &data.desc, &stack.weights));
+    check_ok(vkmoe_plan_create(stack.context, &plan, &stack.plan));
+    check_ok(vkmoe_bind_create(stack.plan, stack.weights, &bind, &stack.bind));
+
+    VkCommandBuffer cmd = host_begin(&host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
+    check_fails(vkmoe_vk_record(stack.bind, cmd, N_TOKENS, 0, UINT32_MAX), VKMOE_E_ARGUMENT,
+                "not uploaded");
+    check_ok(vkmoe_vk_weights_record_upload(stack.weights, cmd));
+    check_ok(vkmoe_vk_record(stack.bind, cmd, N_TOKENS, 0, UINT32_MAX));
+    host_submit(&host, cmd);
+    assert_memory_equal(y.mapped, want, y.size);
+    stack_destroy(&stack);
+    host_buffer_finish(&host, &x);
+    host_buffer_finish(&host, &y);
+    host_finish(&host);
+    stack_destroy(&owner);
+    assert_int_equal(interpose.n_live, 0);
     interpose = (struct interpose){0};
 }
 
@@ -152,6 +202,7 @@ int main(void)
         cmocka_unit_test(every_call_fails_once),
         cmocka_unit_test(every_call_fails_once_with_staging),
         cmocka_unit_test(staging_gives_the_same_bits),
+        cmocka_unit_test(an_upload_is_recorded),
         cmocka_unit_test(a_lost_device_stays_lost),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down) != 0;

@@ -10,91 +10,91 @@ struct interpose interpose;
 PFN_vkGetInstanceProcAddr moe_vk_loader(void);
 
 // X(name, objects made, parameters, arguments) of the calls that return a VkResult.
-#define FALLIBLE(X)                                                                                \
-    X(vkCreateInstance, 1,                                                                         \
-      (const VkInstanceCreateInfo *a, const VkAllocationCallbacks *b, VkInstance *c), (a, b, c))   \
-    X(vkEnumerateInstanceVersion, 0, (uint32_t * a), (a))                                          \
-    X(vkEnumerateInstanceExtensionProperties, 0,                                                   \
-      (const char *a, uint32_t *b, VkExtensionProperties *c), (a, b, c))                           \
-    X(vkEnumeratePhysicalDevices, 0, (VkInstance a, uint32_t * b, VkPhysicalDevice * c),           \
-      (a, b, c))                                                                                   \
-    X(vkEnumerateDeviceExtensionProperties, 0,                                                     \
-      (VkPhysicalDevice a, const char *b, uint32_t *c, VkExtensionProperties *d), (a, b, c, d))    \
-    X(vkCreateDevice, 1,                                                                           \
-      (VkPhysicalDevice a, const VkDeviceCreateInfo *b, const VkAllocationCallbacks *c,            \
-       VkDevice *d),                                                                               \
-      (a, b, c, d))                                                                                \
-    X(vkDeviceWaitIdle, 0, (VkDevice a), (a))                                                      \
-    X(vkQueueSubmit, 0, (VkQueue a, uint32_t b, const VkSubmitInfo *c, VkFence d), (a, b, c, d))   \
-    X(vkAllocateMemory, 1,                                                                         \
-      (VkDevice a, const VkMemoryAllocateInfo *b, const VkAllocationCallbacks *c,                  \
-       VkDeviceMemory *d),                                                                         \
-      (a, b, c, d))                                                                                \
-    X(vkMapMemory, 0,                                                                              \
-      (VkDevice a, VkDeviceMemory b, VkDeviceSize c, VkDeviceSize d, VkMemoryMapFlags e,           \
-       void **f),                                                                                  \
-      (a, b, c, d, e, f))                                                                          \
-    X(vkInvalidateMappedMemoryRanges, 0,                                                           \
-      (VkDevice a, uint32_t b, const VkMappedMemoryRange *c), (a, b, c))                           \
-    X(vkCreateBuffer, 1,                                                                           \
-      (VkDevice a, const VkBufferCreateInfo *b, const VkAllocationCallbacks *c, VkBuffer *d),      \
-      (a, b, c, d))                                                                                \
-    X(vkBindBufferMemory, 0, (VkDevice a, VkBuffer b, VkDeviceMemory c, VkDeviceSize d),           \
-      (a, b, c, d))                                                                                \
-    X(vkCreateFence, 1,                                                                            \
-      (VkDevice a, const VkFenceCreateInfo *b, const VkAllocationCallbacks *c, VkFence *d),        \
-      (a, b, c, d))                                                                                \
-    X(vkResetFences, 0, (VkDevice a, uint32_t b, const VkFence *c), (a, b, c))                     \
-    X(vkWaitForFences, 0, (VkDevice a, uint32_t b, const VkFence *c, VkBool32 d, uint64_t e),      \
-      (a, b, c, d, e))                                                                             \
-    X(vkCreateCommandPool, 1,                                                                      \
-      (VkDevice a, const VkCommandPoolCreateInfo *b, const VkAllocationCallbacks *c,               \
-       VkCommandPool *d),                                                                          \
-      (a, b, c, d))                                                                                \
-    X(vkAllocateCommandBuffers, 0,                                                                 \
-      (VkDevice a, const VkCommandBufferAllocateInfo *b, VkCommandBuffer *c), (a, b, c))           \
-    X(vkBeginCommandBuffer, 0, (VkCommandBuffer a, const VkCommandBufferBeginInfo *b), (a, b))     \
-    X(vkEndCommandBuffer, 0, (VkCommandBuffer a), (a))                                             \
-    X(vkCreateShaderModule, 1,                                                                     \
-      (VkDevice a, const VkShaderModuleCreateInfo *b, const VkAllocationCallbacks *c,              \
-       VkShaderModule *d),                                                                         \
-      (a, b, c, d))                                                                                \
-    X(vkCreateDescriptorSetLayout, 1,                                                              \
-      (VkDevice a, const VkDescriptorSetLayoutCreateInfo *b, const VkAllocationCallbacks *c,       \
-       VkDescriptorSetLayout *d),                                                                  \
-      (a, b, c, d))                                                                                \
-    X(vkCreateDescriptorPool, 1,                                                                   \
-      (VkDevice a, const VkDescriptorPoolCreateInfo *b, const VkAllocationCallbacks *c,            \
-       VkDescriptorPool *d),                                                                       \
-      (a, b, c, d))                                                                                \
-    X(vkAllocateDescriptorSets, 0,                                                                 \
-      (VkDevice a, const VkDescriptorSetAllocateInfo *b, VkDescriptorSet *c), (a, b, c))           \
-    X(vkCreatePipelineLayout, 1,                                                                   \
-      (VkDevice a, const VkPipelineLayoutCreateInfo *b, const VkAllocationCallbacks *c,            \
-       VkPipelineLayout *d),                                                                       \
-      (a, b, c, d))                                                                                \
-    X(vkCreatePipelineCache, 1,                                                                    \
-      (VkDevice a, const VkPipelineCacheCreateInfo *b, const VkAllocationCallbacks *c,             \
-       VkPipelineCache *d),                                                                        \
-      (a, b, c, d))                                                                                \
-    X(vkGetPipelineCacheData, 0, (VkDevice a, VkPipelineCache b, size_t * c, void *d),             \
-      (a, b, c, d))                                                                                \
-    X(vkCreateComputePipelines, 1,                                                                 \
-      (VkDevice a, VkPipelineCache b, uint32_t c, const VkComputePipelineCreateInfo *d,            \
-       const VkAllocationCallbacks *e, VkPipeline *f),                                             \
+#define FALLIBLE(X)                                                                              \
+    X(vkCreateInstance, 1,                                                                       \
+      (const VkInstanceCreateInfo *a, const VkAllocationCallbacks *b, VkInstance *c), (a, b, c)) \
+    X(vkEnumerateInstanceVersion, 0, (uint32_t * a), (a))                                        \
+    X(vkEnumerateInstanceExtensionProperties, 0,                                                 \
+      (const char *a, uint32_t *b, VkExtensionProperties *c), (a, b, c))                         \
+    X(vkEnumeratePhysicalDevices, 0, (VkInstance a, uint32_t * b, VkPhysicalDevice * c),         \
+      (a, b, c))                                                                                 \
+    X(vkEnumerateDeviceExtensionProperties, 0,                                                   \
+      (VkPhysicalDevice a, const char *b, uint32_t *c, VkExtensionProperties *d), (a, b, c, d))  \
+    X(vkCreateDevice, 1,                                                                         \
+      (VkPhysicalDevice a, const VkDeviceCreateInfo *b, const VkAllocationCallbacks *c,          \
+       VkDevice *d),                                                                             \
+      (a, b, c, d))                                                                              \
+    X(vkDeviceWaitIdle, 0, (VkDevice a), (a))                                                    \
+    X(vkQueueSubmit, 0, (VkQueue a, uint32_t b, const VkSubmitInfo *c, VkFence d), (a, b, c, d)) \
+    X(vkAllocateMemory, 1,                                                                       \
+      (VkDevice a, const VkMemoryAllocateInfo *b, const VkAllocationCallbacks *c,                \
+       VkDeviceMemory *d),                                                                       \
+      (a, b, c, d))                                                                              \
+    X(vkMapMemory, 0,                                                                            \
+      (VkDevice a, VkDeviceMemory b, VkDeviceSize c, VkDeviceSize d, VkMemoryMapFlags e,         \
+       void **f),                                                                                \
+      (a, b, c, d, e, f))                                                                        \
+    X(vkInvalidateMappedMemoryRanges, 0, (VkDevice a, uint32_t b, const VkMappedMemoryRange *c), \
+      (a, b, c))                                                                                 \
+    X(vkCreateBuffer, 1,                                                                         \
+      (VkDevice a, const VkBufferCreateInfo *b, const VkAllocationCallbacks *c, VkBuffer *d),    \
+      (a, b, c, d))                                                                              \
+    X(vkBindBufferMemory, 0, (VkDevice a, VkBuffer b, VkDeviceMemory c, VkDeviceSize d),         \
+      (a, b, c, d))                                                                              \
+    X(vkCreateFence, 1,                                                                          \
+      (VkDevice a, const VkFenceCreateInfo *b, const VkAllocationCallbacks *c, VkFence *d),      \
+      (a, b, c, d))                                                                              \
+    X(vkResetFences, 0, (VkDevice a, uint32_t b, const VkFence *c), (a, b, c))                   \
+    X(vkWaitForFences, 0, (VkDevice a, uint32_t b, const VkFence *c, VkBool32 d, uint64_t e),    \
+      (a, b, c, d, e))                                                                           \
+    X(vkCreateCommandPool, 1,                                                                    \
+      (VkDevice a, const VkCommandPoolCreateInfo *b, const VkAllocationCallbacks *c,             \
+       VkCommandPool *d),                                                                        \
+      (a, b, c, d))                                                                              \
+    X(vkAllocateCommandBuffers, 0,                                                               \
+      (VkDevice a, const VkCommandBufferAllocateInfo *b, VkCommandBuffer *c), (a, b, c))         \
+    X(vkBeginCommandBuffer, 0, (VkCommandBuffer a, const VkCommandBufferBeginInfo *b), (a, b))   \
+    X(vkEndCommandBuffer, 0, (VkCommandBuffer a), (a))                                           \
+    X(vkCreateShaderModule, 1,                                                                   \
+      (VkDevice a, const VkShaderModuleCreateInfo *b, const VkAllocationCallbacks *c,            \
+       VkShaderModule *d),                                                                       \
+      (a, b, c, d))                                                                              \
+    X(vkCreateDescriptorSetLayout, 1,                                                            \
+      (VkDevice a, const VkDescriptorSetLayoutCreateInfo *b, const VkAllocationCallbacks *c,     \
+       VkDescriptorSetLayout *d),                                                                \
+      (a, b, c, d))                                                                              \
+    X(vkCreateDescriptorPool, 1,                                                                 \
+      (VkDevice a, const VkDescriptorPoolCreateInfo *b, const VkAllocationCallbacks *c,          \
+       VkDescriptorPool *d),                                                                     \
+      (a, b, c, d))                                                                              \
+    X(vkAllocateDescriptorSets, 0,                                                               \
+      (VkDevice a, const VkDescriptorSetAllocateInfo *b, VkDescriptorSet *c), (a, b, c))         \
+    X(vkCreatePipelineLayout, 1,                                                                 \
+      (VkDevice a, const VkPipelineLayoutCreateInfo *b, const VkAllocationCallbacks *c,          \
+       VkPipelineLayout *d),                                                                     \
+      (a, b, c, d))                                                                              \
+    X(vkCreatePipelineCache, 1,                                                                  \
+      (VkDevice a, const VkPipelineCacheCreateInfo *b, const VkAllocationCallbacks *c,           \
+       VkPipelineCache *d),                                                                      \
+      (a, b, c, d))                                                                              \
+    X(vkGetPipelineCacheData, 0, (VkDevice a, VkPipelineCache b, size_t * c, void *d),           \
+      (a, b, c, d))                                                                              \
+    X(vkCreateComputePipelines, 1,                                                               \
+      (VkDevice a, VkPipelineCache b, uint32_t c, const VkComputePipelineCreateInfo *d,          \
+       const VkAllocationCallbacks *e, VkPipeline *f),                                           \
       (a, b, c, d, e, f))
 
 // X(name, type of the object) of what undoes them: (device, object, allocator).
-#define DESTROYERS(X)                                                                              \
-    X(vkFreeMemory, VkDeviceMemory)                                                                \
-    X(vkDestroyBuffer, VkBuffer)                                                                   \
-    X(vkDestroyFence, VkFence)                                                                     \
-    X(vkDestroyCommandPool, VkCommandPool)                                                         \
-    X(vkDestroyShaderModule, VkShaderModule)                                                       \
-    X(vkDestroyDescriptorSetLayout, VkDescriptorSetLayout)                                         \
-    X(vkDestroyDescriptorPool, VkDescriptorPool)                                                   \
-    X(vkDestroyPipelineLayout, VkPipelineLayout)                                                   \
-    X(vkDestroyPipelineCache, VkPipelineCache)                                                     \
+#define DESTROYERS(X)                                      \
+    X(vkFreeMemory, VkDeviceMemory)                        \
+    X(vkDestroyBuffer, VkBuffer)                           \
+    X(vkDestroyFence, VkFence)                             \
+    X(vkDestroyCommandPool, VkCommandPool)                 \
+    X(vkDestroyShaderModule, VkShaderModule)               \
+    X(vkDestroyDescriptorSetLayout, VkDescriptorSetLayout) \
+    X(vkDestroyDescriptorPool, VkDescriptorPool)           \
+    X(vkDestroyPipelineLayout, VkPipelineLayout)           \
+    X(vkDestroyPipelineCache, VkPipelineCache)             \
     X(vkDestroyPipeline, VkPipeline)
 
 static bool fails_now(const char *name)
@@ -117,25 +117,25 @@ static VkResult fail(void)
     return interpose.fail_result;
 }
 
-#define WRAP_FALLIBLE(name, n_objects, parameters, arguments)                                      \
-    static PFN_##name real_##name;                                                                 \
-    static VKAPI_ATTR VkResult VKAPI_CALL our_##name parameters                                    \
-    {                                                                                              \
-        if (fails_now(#name))                                                                      \
-            return fail();                                                                         \
-        VkResult result = real_##name arguments;                                                   \
-        interpose.n_live += result == VK_SUCCESS ? (n_objects) : 0;                                \
-        return result;                                                                             \
+#define WRAP_FALLIBLE(name, n_objects, parameters, arguments)       \
+    static PFN_##name real_##name;                                  \
+    static VKAPI_ATTR VkResult VKAPI_CALL our_##name parameters     \
+    {                                                               \
+        if (fails_now(#name))                                       \
+            return fail();                                          \
+        VkResult result = real_##name arguments;                    \
+        interpose.n_live += result == VK_SUCCESS ? (n_objects) : 0; \
+        return result;                                              \
     }
 FALLIBLE(WRAP_FALLIBLE)
 
-#define WRAP_DESTROYER(name, type)                                                                 \
-    static PFN_##name real_##name;                                                                 \
-    static VKAPI_ATTR void VKAPI_CALL our_##name(VkDevice device, type object,                     \
-                                                 const VkAllocationCallbacks *allocator)           \
-    {                                                                                              \
-        interpose.n_live -= object != VK_NULL_HANDLE;                                              \
-        real_##name(device, object, allocator);                                                    \
+#define WRAP_DESTROYER(name, type)                                                       \
+    static PFN_##name real_##name;                                                       \
+    static VKAPI_ATTR void VKAPI_CALL our_##name(VkDevice device, type object,           \
+                                                 const VkAllocationCallbacks *allocator) \
+    {                                                                                    \
+        interpose.n_live -= object != VK_NULL_HANDLE;                                    \
+        real_##name(device, object, allocator);                                          \
     }
 DESTROYERS(WRAP_DESTROYER)
 
@@ -171,10 +171,10 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
         return NULL;
-#define LOOK_UP(call, ...)                                                                         \
-    if (strcmp(name, #call) == 0) {                                                                \
-        real_##call = (PFN_##call) real;                                                           \
-        return (PFN_vkVoidFunction) our_##call;                                                    \
+#define LOOK_UP(call, ...)                      \
+    if (strcmp(name, #call) == 0) {             \
+        real_##call = (PFN_##call) real;        \
+        return (PFN_vkVoidFunction) our_##call; \
     }
     FALLIBLE(LOOK_UP)
     DESTROYERS(LOOK_UP)

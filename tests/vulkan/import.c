@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+// Contexts on a device that somebody else owns. The owner is a context of the library: its handles
+// are all that the importing one gets.
+#include "fixture.h"
+#include "host.h"
+
+#include <stdlib.h>
+
+enum { N_TOKENS = 9 };
+
+static vkmoe_context *owner;
+static struct host host;
+static struct layer_data data;
+static float x[N_TOKENS * 64], want[N_TOKENS * 64];
+
+static VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
+    .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
+    .bufferDeviceAddress = VK_TRUE};
+
+static vkmoe_vk_import_desc import_desc(void)
+{
+    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    desc.get_instance_proc_addr = host.handles.get_instance_proc_addr;
+    desc.instance = host.handles.instance;
+    desc.physical_device = host.handles.physical_device;
+    desc.device = host.handles.device;
+    desc.queue_family = host.handles.queue_family;
+    desc.api_version = VK_API_VERSION_1_3;
+    desc.features = &bda;
+    return desc;
+}
+
+// The rest of a layer on an imported context, into a stack whose context there is.
+static enum vkmoe_status add_layer(struct stack *stack, const vkmoe_bind_desc *bind)
+{
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.layer = &data.layer;
+    plan.max_tokens = N_TOKENS;
+    enum vkmoe_status status = vkmoe_weights_create(stack->context, &data.desc, &stack->weights);
+    if (status == VKMOE_OK)
+        status = vkmoe_plan_create(stack->context, &plan, &stack->plan);
+    if (status == VKMOE_OK)
+        status = vkmoe_bind_create(stack->plan, stack->weights, bind, &stack->bind);
+    return status;
+}
+
+static int n_locks, n_unlocks;
+
+static void lock(void *user)
+{
+    assert_ptr_equal(user, &n_locks);
+    assert_int_equal(n_locks, n_unlocks);
+    n_locks++;
+}
+
+static void unlock(void *user)
+{
+    (void) user;
+    n_unlocks++;
+}
+
+static enum vkmoe_status run(vkmoe_bind *bind, float *y)
+{
+    vkmoe_io io = vkmoe_io_init();
+    io.x = x;
+    io.y = y;
+    return vkmoe_run(bind, N_TOKENS, &io);
+}
+
+static size_t y_size(void)
+{
+    return (size_t) N_TOKENS * data.layer.d_out * sizeof(float);
+}
+
+static void with_a_queue_it_runs(void **state)
+{
+    (void) state;
+    float y[N_TOKENS * 64];
+    struct stack stack = {0};
+    vkmoe_vk_import_desc desc = import_desc();
+    desc.queue = host.handles.queue;
+    desc.lock_queue = lock;
+    desc.unlock_queue = unlock;
+    desc.queue_user = &n_locks;
+    check_ok(vkmoe_context_import_vk(&desc, &stack.context));
+    check_ok(add_layer(&stack, NULL));
+    check_ok(run(stack.bind, y));
+    assert_memory_equal(y, want, y_size());
+    assert_true(n_locks > 0);
+    assert_int_equal(n_locks, n_unlocks);
+    stack_destroy(&stack);
+}
+
+// x, y and a bind over them on a context that only records; recorded, submitted by the owner.
+static void record_only(const vkmoe_vk_import_desc *desc)
+{
+    struct stack stack = {0};
+    struct host_buffer bx, by;
+    vkmoe_vk_io io = vkmoe_vk_io_init();
+    vkmoe_bind_desc bind = vkmoe_bind_desc_init();
+    check_ok(vkmoe_context_import_vk(desc, &stack.context));
+    host_buffer_init(&host, N_TOKENS * data.layer.d_model * sizeof *x, &bx);
+    host_buffer_init(&host, y_size(), &by);
+    memcpy(bx.mapped, x, bx.size);
+    io.x = (vkmoe_vk_buffer){bx.handle, 0, bx.size};
+    io.y = (vkmoe_vk_buffer){by.handle, 0, by.size};
+    bind.vk_io = &io;
+    check_ok(add_layer(&stack, &bind));
+
+    VkCommandBuffer cmd = host_begin(&host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
+    check_ok(vkmoe_vk_weights_record_upload(stack.weights, cmd));
+    check_ok(vkmoe_vk_record(stack.bind, cmd, N_TOKENS, 0, UINT32_MAX));
+    host_submit(&host, cmd);
+    vkmoe_vk_weights_release_staging(stack.weights);
+    assert_memory_equal(by.mapped, want, y_size());
+    stack_destroy(&stack);
+    host_buffer_finish(&host, &bx);
+    host_buffer_finish(&host, &by);
+}
+
+static void without_a_queue_it_records(void **state)
+{
+    (void) state;
+    vkmoe_vk_import_desc desc = import_desc();
+    record_only(&desc);
+    desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
+    desc.floor = true;
+    record_only(&desc);
+    // The owner's device is still there.
+    record_only(&desc);
+}
+
+static void without_a_queue_it_does_not_run(void **state)
+{
+    (void) state;
+    struct stack stack = {0};
+    vkmoe_vk_import_desc desc = import_desc();
+    check_ok(vkmoe_context_import_vk(&desc, &stack.context));
+    check_fails(add_layer(&stack, NULL), VKMOE_E_UNSUPPORTED, "only records");
+    stack_destroy(&stack);
+}
+
+static void what_is_missing_is_named(void **state)
+{
+    (void) state;
+    vkmoe_context *context;
+    vkmoe_vk_handles handles;
+    vkmoe_vk_import_desc desc = import_desc();
+    desc.addressing = VKMOE_ADDRESSING_BDA;
+    desc.features = NULL;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED,
+                "features: bufferDeviceAddress");
+    desc.features = &bda;
+    desc.api_version = VK_API_VERSION_1_1;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED,
+                "VK_KHR_buffer_device_address");
+    assert_null(context);
+    desc.addressing = VKMOE_ADDRESSING_AUTO; // then it does without
+    check_ok(vkmoe_context_import_vk(&desc, &context));
+    check_ok(vkmoe_vk_get_handles(context, &handles));
+    assert_false(handles.buffer_device_address);
+    assert_null(handles.queue);
+    vkmoe_context_destroy(context);
+
+    desc = import_desc();
+    desc.api_version = VK_API_VERSION_1_0;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED, "1.1 is needed");
+    desc = import_desc();
+    desc.device = NULL;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT, "device is NULL");
+    desc = import_desc();
+    desc.lock_queue = lock;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT, "unlock_queue");
+    desc = import_desc();
+    desc.struct_size = 0;
+    check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT, "struct_size");
+}
+
+static void requirements_are_data(void **state)
+{
+    (void) state;
+    vkmoe_vk_requirements need;
+    check_ok(vkmoe_vk_get_requirements(host.handles.get_instance_proc_addr, host.handles.instance,
+                                       host.handles.physical_device, &need));
+    assert_int_equal(need.api_version, VK_API_VERSION_1_1);
+    assert_int_equal(need.queue_flags, VK_QUEUE_COMPUTE_BIT);
+    assert_int_equal(need.n_extensions, 0); // both drivers are newer than the extension
+    assert_int_equal(need.n_features, 1);
+    assert_string_equal(need.features[0].member, "bufferDeviceAddress");
+    assert_false(need.features[0].required);
+    check_fails(vkmoe_vk_get_requirements(host.handles.get_instance_proc_addr,
+                                          host.handles.instance, NULL, &need),
+                VKMOE_E_ARGUMENT, "physical_device is NULL");
+}
+
+static int set_up(void **state)
+{
+    (void) state;
+    struct stack stack = {0};
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    vkmoe_layer_desc layer = full_layer();
+    desc.device = "vulkan";
+    desc.cache_dir = "";
+    desc.validation = true;
+    layer_data_init(&data, &layer, 13);
+    fill_random(x, sizeof x / sizeof *x, 17);
+    check_ok(vkmoe_context_create(&desc, &owner));
+    host_init(&host, owner);
+    stack.context = owner;
+    check_ok(add_layer(&stack, NULL));
+    check_ok(run(stack.bind, want));
+    vkmoe_bind_destroy(stack.bind);
+    vkmoe_plan_destroy(stack.plan);
+    vkmoe_weights_destroy(stack.weights);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void) state;
+    uint32_t n_messages = vkmoe_context_validation_count(owner);
+    host_finish(&host);
+    vkmoe_context_destroy(owner);
+    layer_data_finish(&data);
+    return n_messages > 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_a_queue_it_runs),
+        cmocka_unit_test(without_a_queue_it_records),
+        cmocka_unit_test(without_a_queue_it_does_not_run),
+        cmocka_unit_test(what_is_missing_is_named),
+        cmocka_unit_test(requirements_are_data),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
+}
