@@ -41,6 +41,20 @@ enum vkmoe_status moe_vk_command_begin(struct moe_vk *vk, struct moe_vk_command 
     return result < 0 ? moe_vk_fail(vk, result, "vkBeginCommandBuffer") : VKMOE_OK;
 }
 
+static void lock_queue(struct moe_vk *vk)
+{
+    pthread_mutex_lock(&vk->queue_lock);
+    if (vk->lock_queue)
+        vk->lock_queue(vk->queue_user);
+}
+
+static void unlock_queue(struct moe_vk *vk)
+{
+    if (vk->unlock_queue)
+        vk->unlock_queue(vk->queue_user);
+    pthread_mutex_unlock(&vk->queue_lock);
+}
+
 // Waits for submitted work. When that fails the work may still run, and its memory is not to be
 // touched before it ends: the second wait. A device that fails both is lost.
 static enum vkmoe_status wait_for(struct moe_vk *vk, VkFence fence)
@@ -48,8 +62,12 @@ static enum vkmoe_status wait_for(struct moe_vk *vk, VkFence fence)
     VkResult result = vk->fn.vkWaitForFences(vk->device, 1, &fence, VK_TRUE, UINT64_MAX);
     if (result == VK_SUCCESS)
         return VKMOE_OK;
-    if (result != VK_ERROR_DEVICE_LOST && vk->fn.vkDeviceWaitIdle(vk->device) != VK_SUCCESS)
-        result = VK_ERROR_DEVICE_LOST;
+    if (result != VK_ERROR_DEVICE_LOST) {
+        lock_queue(vk);
+        if (vk->fn.vkQueueWaitIdle(vk->queue) != VK_SUCCESS)
+            result = VK_ERROR_DEVICE_LOST;
+        unlock_queue(vk);
+    }
     return moe_vk_fail(vk, result, "vkWaitForFences");
 }
 
@@ -61,13 +79,9 @@ enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *c
                            .pCommandBuffers = &command->buffer};
     VK_TRY(vk, vk->fn.vkEndCommandBuffer(command->buffer));
     VK_TRY(vk, vk->fn.vkResetFences(vk->device, 1, &command->fence));
-    pthread_mutex_lock(&vk->queue_lock);
-    if (vk->lock_queue)
-        vk->lock_queue(vk->queue_user);
+    lock_queue(vk);
     VkResult result = vk->fn.vkQueueSubmit(vk->queue, 1, &submit, command->fence);
-    if (vk->unlock_queue)
-        vk->unlock_queue(vk->queue_user);
-    pthread_mutex_unlock(&vk->queue_lock);
+    unlock_queue(vk);
     if (result < 0)
         return moe_vk_fail(vk, result, "vkQueueSubmit");
     return wait_for(vk, command->fence);

@@ -25,6 +25,7 @@ PFN_vkGetInstanceProcAddr moe_vk_loader(void);
        VkDevice *d),                                                                             \
       (a, b, c, d))                                                                              \
     X(vkDeviceWaitIdle, 0, (VkDevice a), (a))                                                    \
+    X(vkQueueWaitIdle, 0, (VkQueue a), (a))                                                      \
     X(vkQueueSubmit, 0, (VkQueue a, uint32_t b, const VkSubmitInfo *c, VkFence d), (a, b, c, d)) \
     X(vkAllocateMemory, 1,                                                                       \
       (VkDevice a, const VkMemoryAllocateInfo *b, const VkAllocationCallbacks *c,                \
