@@ -125,7 +125,7 @@ fail:
 // What kernels cannot index or the device cannot bind is refused before anything is made.
 static enum vkmoe_status check_vk_io(const struct moe_vk *vk, const vkmoe_vk_io *io)
 {
-    uint64_t limit = vk->bda ? UINT64_C(16) << 30 : vk->caps.max_storage_range;
+    uint64_t limit = vk->bda ? MOE_VK_MAX_WORDS_SIZE : vk->caps.max_storage_range;
     uint64_t size = moe_max(io->x.size, io->y.size);
     if (size > limit)
         return moe_fail(VKMOE_E_UNSUPPORTED,

@@ -36,6 +36,12 @@ enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens)
     return n_tokens <= MOE_VK_DECODE_TOKENS ? MOE_VK_DECODE : MOE_VK_GROUPED;
 }
 
+uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens)
+{
+    return regime == MOE_VK_DECODE ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
+                                   : max_tokens;
+}
+
 // ---- workspace -------------------------------------------------------------------------------
 
 static struct moe_vk_range take(uint64_t *end, uint64_t n_words)
@@ -458,8 +464,7 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda)
 
     uint32_t max_tokens = program->base.max_tokens;
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
-        c.tokens = c.regime == MOE_VK_DECODE ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
-                                             : max_tokens;
+        c.tokens = moe_vk_regime_tokens(c.regime, max_tokens);
         for (uint32_t i = 0; i < c.graph->n_ops; i++)
             add_op(&c, &c.graph->ops[i]);
         moe_vk_derive_barriers(program->dispatches[c.regime], program->n_dispatches[c.regime]);

@@ -23,6 +23,11 @@ enum moe_vk_buffer_id {
     MOE_VK_N_BUFS,
 };
 
+// SPIR-V takes array indices as signed: an index is below 2^31. So a range of words may have 8 GiB,
+// and an expert, which counts in uvec4, 32 GiB.
+#define MOE_VK_MAX_INDEX ((uint64_t) INT32_MAX)
+#define MOE_VK_MAX_WORDS_SIZE ((MOE_VK_MAX_INDEX + 1) * 4) // bytes
+
 // Bytes of a bind's buffer. size 0: no range. Offsets are multiples of 256.
 struct moe_vk_range {
     enum moe_vk_buffer_id buffer;
@@ -110,15 +115,16 @@ void moe_vk_program_destroy(struct moe_program *program);
 // The device-free part: dispatches without pipelines, barriers derived.
 enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda);
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens);
+// The most tokens that a regime of a program is for.
+uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens);
 
 // barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
 // barrier, wrote, or that writes what one of those read.
 void moe_vk_derive_barriers(struct moe_vk_dispatch *dispatches, uint32_t n);
 
-// check.c: every dispatch against the device's limits, at the program's largest token count.
+// check.c: every dispatch of a regime against the device's limits, at its largest token count.
 enum vkmoe_status moe_vk_check(const struct moe_vk_caps *caps, bool bda,
-                               const struct moe_vk_dispatch *dispatches, uint32_t n,
-                               uint32_t max_tokens);
+                               const struct moe_vk_program *program, enum moe_vk_regime regime);
 
 // Workgroups for n_tokens.
 static inline uint64_t moe_vk_groups(struct moe_vk_count count, uint32_t n_tokens)

@@ -22,10 +22,7 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
         struct moe_vk_dispatch *all = program->dispatches[regime];
         uint32_t n = program->n_dispatches[regime];
-        uint32_t tokens = regime == MOE_VK_DECODE && params->max_tokens > MOE_VK_DECODE_TOKENS
-                              ? MOE_VK_DECODE_TOKENS
-                              : params->max_tokens;
-        TRY(moe_vk_check(&vk->caps, vk->bda, all, n, tokens));
+        TRY(moe_vk_check(&vk->caps, vk->bda, program, (enum moe_vk_regime) regime));
         for (uint32_t i = 0; i < n; i++)
             TRY(moe_vk_pipeline_get(vk, all[i].spv, all[i].spec, &all[i].pipeline));
     }

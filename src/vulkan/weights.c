@@ -36,7 +36,7 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
     uint64_t out_weight = in_bias + moe_align_up(in_rows * sizeof(float), VEC);
     uint64_t out_bias = out_weight + desc->d_out * out_stride;
     uint64_t end = out_bias + moe_align_up(desc->d_out * sizeof(float), VEC);
-    if (end / VEC > UINT32_MAX)
+    if (end / VEC > MOE_VK_MAX_INDEX)
         return too_large("an expert", end);
     *out = (struct moe_vk_block){
         .in_stride = (uint32_t) (in_stride / VEC),
@@ -66,7 +66,7 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer, struct moe_v
     uint64_t weight = moe_align_up((desc->n_experts + 1) * sizeof(uint64_t), VEC) / VEC;
     uint64_t bias = weight + desc->d_model * quads;
     uint64_t end = (bias + 2 * quads) * VEC;
-    if (end / VEC > UINT32_MAX)
+    if (end / VEC > MOE_VK_MAX_INDEX)
         return too_large("the router", end);
     *out = (struct moe_vk_weights_map){
         .quads = (uint32_t) quads,

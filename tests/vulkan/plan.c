@@ -170,13 +170,12 @@ static struct moe_vk_caps floor_caps(void)
 }
 
 static enum vkmoe_status check_at(const vkmoe_layer_desc *layer, uint32_t max_tokens,
-                                  const struct moe_vk_caps *caps)
+                                  const struct moe_vk_caps *caps, bool bda)
 {
     struct moe_vk_program *program = malloc(sizeof *program);
     assert_non_null(program);
-    compile(program, layer, max_tokens, false, false);
-    enum vkmoe_status status = moe_vk_check(caps, false, program->dispatches[MOE_VK_GROUPED],
-                                            program->n_dispatches[MOE_VK_GROUPED], max_tokens);
+    compile(program, layer, max_tokens, false, bda);
+    enum vkmoe_status status = moe_vk_check(caps, bda, program, MOE_VK_GROUPED);
     free(program);
     return status;
 }
@@ -186,13 +185,26 @@ static void limits_of_the_device_are_kept(void **state)
     (void) state;
     struct moe_vk_caps caps = floor_caps();
     vkmoe_layer_desc layer = small_layer(7, 3);
-    check_ok(check_at(&layer, 65535, &caps));
-    check_fails(check_at(&layer, 65536, &caps), VKMOE_E_UNSUPPORTED, "65536 workgroups");
+    check_ok(check_at(&layer, 65535, &caps, false));
+    check_fails(check_at(&layer, 65536, &caps, false), VKMOE_E_UNSUPPORTED, "65536 workgroups");
     layer.d_ff = 4096;
-    check_fails(check_at(&layer, 3000, &caps), VKMOE_E_UNSUPPORTED, "descriptor addressing allows");
-    check_ok(check_at(&layer, 2000, &caps));
+    check_fails(check_at(&layer, 3000, &caps, false), VKMOE_E_UNSUPPORTED,
+                "max_tokens = 3000; descriptor addressing allows");
+    check_ok(check_at(&layer, 2000, &caps, false));
     caps.max_groups[0] = 63;
-    check_fails(check_at(&layer, 300, &caps), VKMOE_E_UNSUPPORTED, "the device allows 63");
+    check_fails(check_at(&layer, 300, &caps, false), VKMOE_E_UNSUPPORTED, "the device allows 63");
+}
+
+// Indices of SPIR-V are signed: by address a range of words ends at 8 GiB.
+static void ranges_by_address_stay_below_2_31_words(void **state)
+{
+    (void) state;
+    struct moe_vk_caps caps = floor_caps();
+    vkmoe_layer_desc layer = small_layer(7, 3);
+    layer.d_ff = 1 << 16; // h: 768 KiB a token
+    check_ok(check_at(&layer, 10922, &caps, true));
+    check_fails(check_at(&layer, 10923, &caps, true), VKMOE_E_UNSUPPORTED,
+                "32-bit addressing allows 8589934592");
 }
 
 static void regime_follows_the_token_count(void **state)
@@ -222,6 +234,12 @@ static void too_large_for_32_bits_is_refused(void **state)
     desc.d_model = desc.d_ff = 1 << 20;
     check_ok(moe_layer_init(&layer, &desc));
     check_fails(moe_vk_block(&layer, 0, &block), VKMOE_E_UNSUPPORTED, "32-bit indices");
+    desc.d_model = desc.d_ff = desc.d_out = 1 << 16; // 2^31 uvec4 of weights, and biases
+    check_ok(moe_layer_init(&layer, &desc));
+    check_fails(moe_vk_block(&layer, 0, &block), VKMOE_E_UNSUPPORTED, "32-bit indices");
+    desc.d_out -= 64;
+    check_ok(moe_layer_init(&layer, &desc));
+    check_ok(moe_vk_block(&layer, 0, &block));
 }
 
 // ---- SPIR-V ------------------------------------------------------------------------------------
@@ -267,6 +285,7 @@ int main(void)
         cmocka_unit_test(barriers_guard_every_conflict),
         cmocka_unit_test(ranges_are_aligned_and_inside),
         cmocka_unit_test(limits_of_the_device_are_kept),
+        cmocka_unit_test(ranges_by_address_stay_below_2_31_words),
         cmocka_unit_test(regime_follows_the_token_count),
         cmocka_unit_test(too_large_for_32_bits_is_refused),
         cmocka_unit_test(spirv_of_the_floor_declares_nothing),
