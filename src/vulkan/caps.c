@@ -88,6 +88,7 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->max_storage_buffers = 4;
     caps->storage_align = 256;
     caps->bda = caps->bda_extension = false;
+    caps->unified = false; // no device must let the host see its own memory
 }
 
 static enum vkmoe_device_type device_type(VkPhysicalDeviceType type)

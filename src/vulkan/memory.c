@@ -10,14 +10,21 @@ enum {
     VISIBLE = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
     COHERENT = VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
     CACHED = VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
+    HOST = VISIBLE | COHERENT | CACHED, // the host reads and writes it like its own
+    // Needs a feature that we do not enable, or is not for buffers.
+    UNUSABLE = VK_MEMORY_PROPERTY_LAZILY_ALLOCATED_BIT | VK_MEMORY_PROPERTY_PROTECTED_BIT |
+               VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD |
+               VK_MEMORY_PROPERTY_DEVICE_UNCACHED_BIT_AMD |
+               VK_MEMORY_PROPERTY_RDMA_CAPABLE_BIT_NV,
 };
 
 // The first type with all of `want` and none of `avoid`; UINT32_MAX if there is none.
-static uint32_t find_type(const struct moe_vk *vk, uint32_t allowed, VkMemoryPropertyFlags want,
-                          VkMemoryPropertyFlags avoid)
+static uint32_t find_type(const VkPhysicalDeviceMemoryProperties *memory, uint32_t allowed,
+                          VkMemoryPropertyFlags want, VkMemoryPropertyFlags avoid)
 {
-    for (uint32_t i = 0; i < vk->memory.memoryTypeCount; i++) {
-        VkMemoryPropertyFlags flags = vk->memory.memoryTypes[i].propertyFlags;
+    avoid |= UNUSABLE;
+    for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
+        VkMemoryPropertyFlags flags = memory->memoryTypes[i].propertyFlags;
         if ((allowed & (1u << i)) && (flags & want) == want && !(flags & avoid))
             return i;
     }
@@ -26,7 +33,8 @@ static uint32_t find_type(const struct moe_vk *vk, uint32_t allowed, VkMemoryPro
 
 // Preferences of a use, best first. Device memory that the host sees uncached is write-combined on
 // many machines: reading it is slow, so such memory is treated as if the host could not see it.
-static uint32_t choose_type(const struct moe_vk *vk, enum moe_vk_memory_use use, uint32_t allowed)
+uint32_t moe_vk_memory_type(const VkPhysicalDeviceMemoryProperties *memory, bool unified,
+                            enum moe_vk_memory_use use, uint32_t allowed)
 {
     static const struct {
         VkMemoryPropertyFlags want, avoid;
@@ -41,13 +49,13 @@ static uint32_t choose_type(const struct moe_vk *vk, enum moe_vk_memory_use use,
                              {VISIBLE | COHERENT, 0},
                              {VISIBLE | COHERENT, 0}},
     };
-    if (use == MOE_VK_DEVICE && vk->caps.unified) {
-        uint32_t type = find_type(vk, allowed, LOCAL | VISIBLE | CACHED | COHERENT, 0);
+    if (use == MOE_VK_DEVICE && unified) {
+        uint32_t type = find_type(memory, allowed, LOCAL | HOST, 0);
         if (type != UINT32_MAX)
             return type;
     }
     for (int i = 0; i < 4; i++) {
-        uint32_t type = find_type(vk, allowed, lists[use][i].want, lists[use][i].avoid);
+        uint32_t type = find_type(memory, allowed, lists[use][i].want, lists[use][i].avoid);
         if (type != UINT32_MAX)
             return type;
     }
@@ -77,7 +85,7 @@ static enum vkmoe_status allocate(struct moe_vk *vk, enum moe_vk_memory_use use,
 {
     VkMemoryRequirements need;
     vk->fn.vkGetBufferMemoryRequirements(vk->device, buffer->handle, &need);
-    *type = choose_type(vk, use, need.memoryTypeBits);
+    *type = moe_vk_memory_type(&vk->memory, vk->caps.unified, use, need.memoryTypeBits);
     if (*type == UINT32_MAX)
         return moe_fail(VKMOE_E_UNSUPPORTED, "%s: no memory type of %s fits (bits %#x)", name,
                         vk->base.info.name, need.memoryTypeBits);
@@ -111,9 +119,7 @@ enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum mo
     VK_TRY(vk, vk->fn.vkBindBufferMemory(vk->device, out->handle, out->memory, 0));
     VkMemoryPropertyFlags flags = vk->memory.memoryTypes[type].propertyFlags;
     out->coherent = flags & COHERENT;
-    bool map = use != MOE_VK_DEVICE ||
-               (flags & (VISIBLE | CACHED | COHERENT)) == (VISIBLE | CACHED | COHERENT);
-    if (map)
+    if (use != MOE_VK_DEVICE || (vk->caps.unified && (flags & HOST) == HOST))
         VK_TRY(vk, vk->fn.vkMapMemory(vk->device, out->memory, 0, VK_WHOLE_SIZE, 0, &out->mapped));
     if (vk->bda && use == MOE_VK_DEVICE) {
         VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,

@@ -35,7 +35,7 @@ struct moe_vk_caps {
     bool bda;                // bufferDeviceAddress
     bool bda_extension;      // by VK_KHR_buffer_device_address, not by Vulkan 1.2
     bool portability_subset; // the device demands VK_KHR_portability_subset
-    bool unified;            // device memory is the host's
+    bool unified;            // device memory is the host's, so no copies where both are fast
 };
 
 struct moe_vk_buffer {
@@ -165,6 +165,9 @@ enum moe_vk_memory_use {
     MOE_VK_UPLOAD,   // the host writes, the device copies from it
     MOE_VK_READBACK, // the device copies to it, the host reads
 };
+// The memory type for a use among the `allowed` bits; UINT32_MAX if none fits. Pure.
+uint32_t moe_vk_memory_type(const VkPhysicalDeviceMemoryProperties *memory, bool unified,
+                            enum moe_vk_memory_use use, uint32_t allowed);
 enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum moe_vk_memory_use use,
                                        const char *name, struct moe_vk_buffer *out);
 void moe_vk_buffer_destroy(struct moe_vk *vk, struct moe_vk_buffer *buffer);

@@ -220,6 +220,45 @@ static void pipelines_are_cached_by_the_host(void **state)
     assert_int_equal(store.n_sets, driver_has_caches()); // nothing new: not written again
 }
 
+// The output of one token, routed to all experts of a layer of 30 MiB.
+static void run_large(bool floor, const struct layer_data *data, float *y)
+{
+    struct stack stack;
+    vkmoe_context_desc desc = plain();
+    desc.floor = floor;
+    desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
+    float *x = malloc(data->layer.d_model * sizeof *x);
+    assert_non_null(x);
+    fill_random(x, data->layer.d_model, 5);
+    vkmoe_io io = vkmoe_io_init();
+    io.x = x;
+    io.y = y;
+    check_ok(stack_create(&stack, &desc, data, 1, false));
+    check_ok(vkmoe_run(stack.bind, 1, &io));
+    stack_destroy(&stack);
+    free(x);
+}
+
+// Host memory is never a floor device's own, so all goes through staging, weights in several
+// pieces. On a software driver without `floor` nothing does.
+static void staging_changes_nothing(void **state)
+{
+    (void) state;
+    enum { WIDTH = 512 };
+    struct layer_data data;
+    float staged[WIDTH], direct[WIDTH];
+    vkmoe_layer_desc layer = full_layer();
+    layer.top_k = layer.n_experts;
+    layer.d_model = layer.d_out = WIDTH;
+    layer.d_ff = 2 * WIDTH;
+    layer_data_init(&data, &layer, 3);
+    run_large(true, &data, staged);
+    run_large(false, &data, direct);
+    assert_memory_equal(staged, direct, sizeof staged);
+    assert_true(isfinite(staged[0]) && staged[0] != 0);
+    layer_data_finish(&data);
+}
+
 // The control of every test that runs under validation: a wrong call is seen and counted.
 static void validation_messages_are_counted(void **state)
 {
@@ -248,6 +287,7 @@ int main(void)
         cmocka_unit_test(half_precision_and_variants_are_refused),
         cmocka_unit_test(pipelines_are_cached_on_disk),
         cmocka_unit_test(pipelines_are_cached_by_the_host),
+        cmocka_unit_test(staging_changes_nothing),
         cmocka_unit_test(validation_messages_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
