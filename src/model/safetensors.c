@@ -8,12 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define METADATA "__metadata__"
-
-enum {
-    PREFIX_SIZE = 8,
-    MAX_HEADER_SIZE = 100000000,
-};
+enum { PREFIX_SIZE = 8 };
 
 // No file is larger, so that products of checked dimensions stay far from 64 bits.
 static const uint64_t max_dim = (uint64_t) 1 << 48;
@@ -90,10 +85,10 @@ static enum vkmoe_status read_header(struct moe_safetensors *file, const char *p
     uint64_t size = 0;
     for (int i = PREFIX_SIZE - 1; i >= 0; i--)
         size = size << 8 | bytes[i];
-    if (size > MAX_HEADER_SIZE)
+    if (size > MOE_ST_MAX_HEADER_SIZE)
         return moe_fail(VKMOE_E_DATA,
                         "%s: header of %llu bytes, at most %d: not a safetensors file", path,
-                        (unsigned long long) size, MAX_HEADER_SIZE);
+                        (unsigned long long) size, MOE_ST_MAX_HEADER_SIZE);
     if (size > file_size - PREFIX_SIZE)
         return moe_fail(VKMOE_E_DATA, "%s: header of %llu bytes in a file of %zu: truncated", path,
                         (unsigned long long) size, file_size);
@@ -114,16 +109,16 @@ static enum vkmoe_status read_header(struct moe_safetensors *file, const char *p
 
 static enum vkmoe_status check_metadata(const struct moe_safetensors *file, const char *path)
 {
-    json_t *metadata = json_object_get(file->header, METADATA);
+    json_t *metadata = json_object_get(file->header, MOE_ST_METADATA);
     if (!metadata)
         return VKMOE_OK;
     if (!json_is_object(metadata))
-        return moe_fail(VKMOE_E_DATA, "%s: " METADATA " is not an object", path);
+        return moe_fail(VKMOE_E_DATA, "%s: " MOE_ST_METADATA " is not an object", path);
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
         if (!json_is_string(value))
-            return moe_fail(VKMOE_E_DATA, "%s: " METADATA " '%s' is not a text", path, key);
+            return moe_fail(VKMOE_E_DATA, "%s: " MOE_ST_METADATA " '%s' is not a text", path, key);
     }
     return VKMOE_OK;
 }
@@ -174,7 +169,7 @@ static enum vkmoe_status read_tensor(const char *path, json_t *entry, uint64_t d
                         json_is_string(dtype) ? json_string_value(dtype) : "(not a text)");
     if ((status = read_shape(shape, path, out)) != VKMOE_OK)
         return status;
-    if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
+    if (json_array_size(offsets) != 2 ||
         !read_count(json_array_get(offsets, 0), &out->begin) ||
         !read_count(json_array_get(offsets, 1), &out->end))
         return moe_fail(VKMOE_E_DATA,
@@ -249,7 +244,7 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
     const char *name;
     json_t *entry;
     json_object_foreach(file.header, name, entry) {
-        if (strcmp(name, METADATA) == 0)
+        if (strcmp(name, MOE_ST_METADATA) == 0)
             continue;
         struct moe_st_tensor *tensor = &file.tensors[file.n_tensors++];
         tensor->name = name;
@@ -284,5 +279,5 @@ struct moe_st_tensor *moe_safetensors_find(struct moe_safetensors *file, const c
 
 const char *moe_safetensors_metadata(const struct moe_safetensors *file, const char *key)
 {
-    return json_string_value(json_object_get(json_object_get(file->header, METADATA), key));
+    return json_string_value(json_object_get(json_object_get(file->header, MOE_ST_METADATA), key));
 }

@@ -9,7 +9,12 @@
 
 #include <jansson.h>
 
-enum { MOE_ST_MAX_DIMS = 8 };
+enum {
+    MOE_ST_MAX_DIMS = 8,
+    MOE_ST_MAX_HEADER_SIZE = 100000000,
+};
+
+#define MOE_ST_METADATA "__metadata__"
 
 struct moe_st_dtype {
     const char *name; // as in the file: "F32"

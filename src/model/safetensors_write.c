@@ -9,6 +9,21 @@
 
 enum { DATA_ALIGN = 8 };
 
+static enum vkmoe_status add_metadata(json_t *metadata, json_t *header)
+{
+    const char *key;
+    json_t *value;
+    bool good = json_is_object(metadata);
+    json_object_foreach(metadata, key, value)
+        good = good && json_is_string(value);
+    if (!good)
+        return moe_fail(VKMOE_E_ARGUMENT, MOE_ST_METADATA " is not an object of texts");
+    if (json_object_set(header, MOE_ST_METADATA, metadata) != 0)
+        return moe_fail(VKMOE_E_MEMORY, MOE_ST_METADATA " of %zu texts",
+                        json_object_size(metadata));
+    return VKMOE_OK;
+}
+
 // The JSON entry of one tensor; moves *offset behind it.
 static enum vkmoe_status describe(const struct moe_st_source *tensor, uint64_t *offset,
                                   json_t *header)
@@ -19,6 +34,8 @@ static enum vkmoe_status describe(const struct moe_st_source *tensor, uint64_t *
         !moe_st_shape_size(dtype, tensor->dims, tensor->n_dims, &n_elements, &size))
         return moe_fail(VKMOE_E_ARGUMENT, "tensor '%s': no such dtype or shape (%s, %u dimensions)",
                         tensor->name, tensor->dtype, tensor->n_dims);
+    if (strcmp(tensor->name, MOE_ST_METADATA) == 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "'%s' is no name of a tensor", tensor->name);
     if (json_object_get(header, tensor->name))
         return moe_fail(VKMOE_E_ARGUMENT, "tensor '%s' is given twice", tensor->name);
     json_t *shape = json_array();
@@ -59,12 +76,17 @@ enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path
     char *text = NULL;
     json_t *header = json_object();
     if (metadata)
-        json_object_set(header, "__metadata__", metadata);
+        TRY(add_metadata(metadata, header));
     for (size_t i = 0; i < n_tensors; i++)
         TRY(describe(&tensors[i], &offset, header));
     text = json_dumps(header, JSON_COMPACT);
     if (!text) {
         status = moe_fail(VKMOE_E_MEMORY, "%s: header of %zu tensors", path, n_tensors);
+        goto fail;
+    }
+    if (moe_align_up(strlen(text), DATA_ALIGN) > MOE_ST_MAX_HEADER_SIZE) {
+        status = moe_fail(VKMOE_E_ARGUMENT, "%s: header of %zu bytes, at most %d", path,
+                          strlen(text), MOE_ST_MAX_HEADER_SIZE);
         goto fail;
     }
     TRY(moe_file_create(host, path, &writer));

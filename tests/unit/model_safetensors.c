@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Every rule of the safetensors format has a file that breaks this rule alone.
+// Every rule of the safetensors format has a file that breaks this rule alone:
+//   1  8 bytes of header size, within the file and at most 100 million; then UTF-8 JSON, an object
+//      from its first byte to its last, padded by nothing but spaces
+//   2  a tensor has dtype, shape and data_offsets, each once and nothing else; a dtype of the list,
+//      whole numbers >= 0
+//   3  the tensors' bytes tile the rest of the file; each has the size of its shape, a product that
+//      is checked; parts of a byte do not occur
+//   4  a name occurs once; __metadata__ is an object of texts
 #include "check.h"
 #include "scratch.h"
 
@@ -67,6 +74,31 @@ static void test_good(void **state)
     }
 }
 
+// Rule 2 and 3: each dtype of the format's text, under its name and in its size.
+static void test_dtypes(void **state)
+{
+    (void) state;
+    static const struct {
+        const char *name;
+        size_t n_bits;
+    } cases[] = {
+        {"BOOL", 8},    {"U8", 8},      {"I8", 8},          {"U16", 16},        {"I16", 16},
+        {"U32", 32},    {"I32", 32},    {"U64", 64},        {"I64", 64},        {"F16", 16},
+        {"BF16", 16},   {"F32", 32},    {"F64", 64},        {"C64", 64},        {"F8_E4M3", 8},
+        {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6},
+        {"F6_E3M2", 6}, {"F4", 4},
+    };
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        char header[128];
+        size_t size = 4 * cases[i].n_bits / 8;
+        snprintf(header, sizeof header, TENSOR("%s", "[4]", "[0,%zu]"), cases[i].name, size);
+        if (open_path(write_header(header, size)) != VKMOE_OK)
+            fail_msg("%s: %s", header, vkmoe_error_text());
+        snprintf(header, sizeof header, TENSOR("%s", "[4]", "[0,%zu]"), cases[i].name, size + 1);
+        check_fails(open_path(write_header(header, size + 1)), VKMOE_E_DATA, " bytes, has ");
+    }
+}
+
 static void test_bad(void **state)
 {
     (void) state;
@@ -75,6 +107,7 @@ static void test_bad(void **state)
         size_t n_data;
         const char *part; // of the message
     } cases[] = {
+        // 1
         {" {" A "}", 8, "not a JSON object"},
         {"[" A "]", 8, "not a JSON object"},
         {"{" A "}\n", 8, "not a JSON object"},
@@ -83,7 +116,9 @@ static void test_bad(void **state)
         {"{" A "} {}", 8, "header:"},
         {"{\"\xff\":{" A_ENTRY "}}", 8, "header:"},
         {"{\"\\ud800\":{" A_ENTRY "}}", 8, "header:"},
-        {"{" A "," A "}", 8, "duplicate"},
+        {"{\"a\\u0000\":{" A_ENTRY "}}", 8, "header:"},
+        {"{\"__metadata__\":{\"k\":\"v\\u0000\"}," A "}", 8, "header:"},
+        // 2
         {"{\"a\":{" A_ENTRY ",\"dtype\":\"F32\"}}", 8, "duplicate"},
         {"{\"a\":{" A_ENTRY ",\"extra\":1}}", 8, "tensor 'a': needs dtype"},
         {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", 8, "tensor 'a': needs dtype"},
@@ -101,15 +136,16 @@ static void test_bad(void **state)
         {TENSOR("F32", "[02]", "[0,8]"), 8, "header:"},
         {TENSOR("F32", "[99999999999999999999]", "[0,8]"), 8, "header:"},
         {TENSOR("F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), 8, "9 dimensions"},
-        {TENSOR("F32", "[0,9223372036854775807]", "[0,0]"), 0, "impossible size"},
-        {TENSOR("F32", "[281474976710656,281474976710656,0]", "[0,0]"), 0, "impossible size"},
-        {TENSOR("F32", "[281474976710656,16384]", "[0,0]"), 0, "impossible size"},
-        {TENSOR("F4", "[3]", "[0,2]"), 2, "impossible size"},
         {TENSOR("F32", "[2]", "[0]"), 8, "data_offsets"},
         {TENSOR("F32", "[2]", "[0,8,8]"), 8, "data_offsets"},
         {TENSOR("F32", "[2]", "[0,8.0]"), 8, "data_offsets"},
         {TENSOR("F32", "[2]", "[-8,0]"), 8, "data_offsets"},
         {TENSOR("F32", "[2]", "8"), 8, "data_offsets"},
+        // 3
+        {TENSOR("F32", "[0,9223372036854775807]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F32", "[281474976710656,281474976710656,0]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F32", "[281474976710656,16384]", "[0,0]"), 0, "impossible size"},
+        {TENSOR("F4", "[3]", "[0,2]"), 2, "impossible size"},
         {TENSOR("F32", "[2]", "[8,0]"), 8, "[8, 0] outside 8"},
         {TENSOR("F32", "[2]", "[0,8]"), 7, "[0, 8] outside 7"},
         {TENSOR("F32", "[2]", "[4,12]"), 8, "[4, 12] outside 8"},
@@ -123,6 +159,9 @@ static void test_bad(void **state)
         {"{" A ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
          "tensor 'b' begins at 4, inside"},
         {"{" A ",\"b\":{" A_ENTRY "}}", 8, "begins at 0, inside"},
+        // 4
+        {"{" A "," A "}", 8, "duplicate"},
+        {"{\"__metadata__\":{\"k\":\"v\",\"k\":\"v\"}," A "}", 8, "duplicate"},
         {"{\"__metadata__\":[]," A "}", 8, "__metadata__ is not an object"},
         {"{\"__metadata__\":{\"k\":1}," A "}", 8, "__metadata__ 'k' is not a text"},
         {"{\"__metadata__\":{\"k\":null}," A "}", 8, "__metadata__ 'k' is not a text"},
@@ -134,6 +173,25 @@ static void test_bad(void **state)
     }
 }
 
+// Deep nesting neither passes nor exhausts the stack.
+static void test_nesting(void **state)
+{
+    (void) state;
+    enum { DEPTH = 100000 };
+    char *header = malloc(2 * DEPTH + 16);
+    assert_non_null(header);
+    strcpy(header, "{\"a\":");
+    for (size_t depth = 100; depth <= DEPTH; depth *= 1000) {
+        memset(header + 5, '[', depth);
+        memset(header + 5 + depth, ']', depth);
+        strcpy(header + 5 + 2 * depth, "}");
+        check_fails(open_path(write_header(header, 0)), VKMOE_E_DATA,
+                    depth == 100 ? "tensor 'a': needs dtype" : "header: maximum parsing depth");
+    }
+    free(header);
+}
+
+// Rule 1: what comes before the JSON text.
 static void test_bad_prefix(void **state)
 {
     (void) state;
@@ -187,6 +245,9 @@ static void test_write_bad(void **state)
     const struct moe_st_source twice[] = {{"a", "F32", 1, {2}, a}, {"a", "F32", 1, {2}, a}};
     const struct moe_st_source unknown[] = {{"a", "F31", 1, {2}, a}};
     const struct moe_st_source name[] = {{"\xff", "F32", 1, {2}, a}};
+    const struct moe_st_source metadata_name[] = {{"__metadata__", "F32", 1, {2}, a}};
+    const struct moe_st_source dimensions[] = {{"a", "F32", 9, {1, 1, 1, 1, 1, 1, 1, 1}, a}};
+    const struct moe_st_source shape[] = {{"a", "F4", 1, {3}, a}};
     const char *path = scratch_path("never.safetensors");
     int before = scratch_count();
     check_fails(moe_safetensors_write(moe_host_default(), path, twice, 2, NULL), VKMOE_E_ARGUMENT,
@@ -195,14 +256,35 @@ static void test_write_bad(void **state)
                 VKMOE_E_ARGUMENT, "F31");
     check_fails(moe_safetensors_write(moe_host_default(), path, name, 1, NULL), VKMOE_E_ARGUMENT,
                 "UTF-8");
+    check_fails(moe_safetensors_write(moe_host_default(), path, dimensions, 1, NULL),
+                VKMOE_E_ARGUMENT, "(F32, 9 dimensions)");
+    check_fails(moe_safetensors_write(moe_host_default(), path, shape, 1, NULL), VKMOE_E_ARGUMENT,
+                "(F4, 1 dimensions)");
+    check_fails(moe_safetensors_write(moe_host_default(), path, metadata_name, 1, NULL),
+                VKMOE_E_ARGUMENT, "'__metadata__' is no name of a tensor");
+
+    json_t *metadata[] = {json_array(), json_pack("{s:i}", "k", 1), json_object()};
+    char *long_text = malloc(MOE_ST_MAX_HEADER_SIZE);
+    assert_non_null(long_text);
+    memset(long_text, 'x', MOE_ST_MAX_HEADER_SIZE);
+    json_object_set_new(metadata[2], "k", json_stringn(long_text, MOE_ST_MAX_HEADER_SIZE));
+    free(long_text);
+    static const char *const parts[] = {"not an object of texts", "not an object of texts",
+                                        "header of 100000025 bytes"};
+    for (int i = 0; i < 3; i++) {
+        check_fails(moe_safetensors_write(moe_host_default(), path, NULL, 0, metadata[i]),
+                    VKMOE_E_ARGUMENT, parts[i]);
+        json_decref(metadata[i]);
+    }
     assert_int_equal(scratch_count(), before);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),           cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_bad_prefix),     cmocka_unit_test(test_write_and_read),
+        cmocka_unit_test(test_good),      cmocka_unit_test(test_dtypes),
+        cmocka_unit_test(test_bad),       cmocka_unit_test(test_nesting),
+        cmocka_unit_test(test_bad_prefix), cmocka_unit_test(test_write_and_read),
         cmocka_unit_test(test_write_bad),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
