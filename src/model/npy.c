@@ -99,15 +99,16 @@ static enum vkmoe_status set_element(struct moe_npy *npy, const char *descr)
                     npy->path, descr);
 }
 
-static enum vkmoe_status parse_header(struct moe_npy *npy, const char *text)
+// `text` has a zero byte behind it, and none inside if all of it is to be understood.
+static enum vkmoe_status parse_header(struct moe_npy *npy, const char *text, size_t size)
 {
     struct cursor c = {text};
-    char key[32], descr[32] = "", order[32] = "";
-    bool has_shape = false, good = take(&c, "{");
+    char key[32], descr[32], order[32] = "";
+    bool has_descr = false, has_shape = false, good = take(&c, "{");
     while (good && !take(&c, "}")) {
         good = take_text(&c, key, sizeof key) && take(&c, ":");
-        if (good && strcmp(key, "descr") == 0 && !*descr) {
-            good = take_text(&c, descr, sizeof descr);
+        if (good && strcmp(key, "descr") == 0 && !has_descr) {
+            good = has_descr = take_text(&c, descr, sizeof descr);
         } else if (good && strcmp(key, "fortran_order") == 0 && !*order) {
             strcpy(order, take(&c, "False") ? "C" : "Fortran");
             good = *order == 'C' || take(&c, "True");
@@ -120,7 +121,7 @@ static enum vkmoe_status parse_header(struct moe_npy *npy, const char *text)
         good = good && (take(&c, ",") || *c.at == '}');
     }
     skip_spaces(&c);
-    if (!good || *c.at || !*descr || !*order || !has_shape)
+    if (!good || c.at != text + size || !has_descr || !*order || !has_shape)
         return moe_fail(VKMOE_E_DATA, "%s: the NPY header is not one of a plain array", npy->path);
     if (*order != 'C')
         return moe_fail(VKMOE_E_DATA, "%s: Fortran order; save it with C order", npy->path);
@@ -164,7 +165,7 @@ static enum vkmoe_status read_header(struct moe_npy *npy, uint64_t *data_start)
         return status;
     text[size] = '\0';
     *data_start = 8 + n_size + size;
-    return parse_header(npy, text);
+    return parse_header(npy, text, size);
 }
 
 static enum vkmoe_status check_size(const struct moe_npy *npy, uint64_t data_start)

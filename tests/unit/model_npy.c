@@ -105,6 +105,8 @@ static void test_headers(void **state)
         {"{'fortran_order': False, 'shape': (2,)}", 8, "not one of a plain array"},
         {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 8, "plain"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'x': 'y'}", 8, "plain"},
+        {"{'descr': '', 'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 8, "plain"},
+        {"{'descr': '', 'fortran_order': False, 'shape': (2,)}", 8, "element type ''"},
         {"{'descr': '<f4' 'fortran_order': False, 'shape': (2,)}", 8, "not one of a plain array"},
         {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}", 8, "plain"},
         {HEADER("<f4", "False", "(2,)") "x", 8, "not one of a plain array"},
@@ -138,6 +140,16 @@ static void test_no_npy(void **state)
                 "header of 12849 bytes");
     check_fails(open_path(scratch_text("x.npy", "\x93NUMPY\x01 1\x01{'descr"), &npy),
                 VKMOE_E_DATA, "ends too early");
+    // A zero byte does not end the header before its size says so.
+    char header[] = HEADER("<f4", "False", "(2,)") "?x";
+    unsigned char file[128] = "\x93NUMPY\x01\0";
+    file[8] = (unsigned char) strlen(header);
+    memcpy(file + 10, header, strlen(header));
+    for (int zero = 0; zero < 2; zero++) {
+        check_fails(open_path(scratch_file("x.npy", file, 10 + strlen(header) + 8), &npy),
+                    VKMOE_E_DATA, "not one of a plain array");
+        file[10 + strlen(header) - 2] = 0;
+    }
     check_fails(open_path(scratch_path("absent"), &npy), VKMOE_E_IO, "No such file");
 }
 
