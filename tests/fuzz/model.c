@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+// Bytes: a whole model file. The weights of what is accepted are where its layers say.
+#include "fuzz.h"
+
+#include "core/dtype.h"
+#include "model/model.h"
+
+// A tensor in place lies in the mapping, and a copy in memory that the sanitizers know.
+static void check_tensor(const vkmoe_model *model, const vkmoe_tensor *tensor, uint64_t rows,
+                         uint64_t columns)
+{
+    const struct moe_file_map *map = &model->file.map;
+    const unsigned char *data = tensor->data;
+    size_t size = (size_t) moe_dtype_size(tensor->type, rows * columns);
+    FUZZ_CHECK(data && (uintptr_t) data % moe_dtype_size(tensor->type, 1) == 0);
+    if (data >= map->data && data < map->data + map->size)
+        FUZZ_CHECK(size <= (size_t) (map->data + map->size - data));
+    fuzz_touch(data, size);
+}
+
+static void check_f32(const vkmoe_model *model, const float *data, uint64_t n, bool there)
+{
+    const vkmoe_tensor tensor = {.data = data, .type = VKMOE_F32};
+    FUZZ_CHECK(there || !data);
+    if (there)
+        check_tensor(model, &tensor, 1, n);
+}
+
+static void check_expert(const vkmoe_model *model, const vkmoe_layer_desc *d, uint64_t d_ff,
+                         const vkmoe_expert_tensors *expert)
+{
+    FUZZ_CHECK(expert->up.type == d->in_type && expert->down.type == d->out_type);
+    check_tensor(model, &expert->up, d_ff, d->d_model);
+    check_tensor(model, &expert->down, d->d_out, d_ff);
+    if (d->gated) {
+        FUZZ_CHECK(expert->gate.type == d->in_type);
+        check_tensor(model, &expert->gate, d_ff, d->d_model);
+    }
+    check_f32(model, expert->gate_bias, d_ff, d->gate_bias);
+    check_f32(model, expert->up_bias, d_ff, d->up_bias);
+    check_f32(model, expert->down_bias, d->d_out, d->down_bias);
+}
+
+static void check_layer(const vkmoe_model *model, const struct moe_model_layer *layer)
+{
+    const vkmoe_layer_desc *d = &layer->desc;
+    FUZZ_CHECK(vkmoe_layer_check(d) == VKMOE_OK);
+    check_tensor(model, &layer->router.weight, d->n_experts, d->d_model);
+    check_f32(model, layer->router.bias, d->n_experts, d->router_bias);
+    check_f32(model, layer->router.selection_bias, d->n_experts, d->selection_bias);
+    for (uint32_t e = 0; e < d->n_experts; e++)
+        check_expert(model, d, d->d_ff, &layer->experts[e]);
+    if (d->d_shared_ff > 0)
+        check_expert(model, d, d->d_shared_ff, &layer->shared);
+}
+
+bool fuzz_target(const uint8_t *data, size_t size)
+{
+    vkmoe_model *model;
+    const char *path = scratch_file("model.safetensors", data, size);
+    if (!fuzz_accepted(vkmoe_model_open(fuzz_host(), path, &model))) {
+        FUZZ_CHECK(!model);
+        return false;
+    }
+    for (uint32_t i = 0; i < model->info.n_layers; i++)
+        check_layer(model, &model->layers[i]);
+    for (uint32_t i = 0; i < model->info.n_features && model->info.input; i++)
+        FUZZ_CHECK(isfinite(model->in_offset[i]) && model->in_range[i] > 0);
+    vkmoe_model_destroy(model);
+    return true;
+}
