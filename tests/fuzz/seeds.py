@@ -57,7 +57,7 @@ def changed(tree, path, value):
 def safetensors(header, n_data, size=None):
     if not isinstance(header, bytes):
         header = json.dumps(header).encode()
-    return struct.pack('<Q', len(header) if size is None else size) + header + bytes(n_data)
+    return struct.pack('<Q', len(header) if size is None else size) + header + bytes(range(n_data))
 
 
 def tensor(dtype, shape, begin, end):
@@ -125,6 +125,7 @@ def config_variants():
     yield 'good-two-layers', dict(SMALL, layers=SMALL['layers'] + [second], head='identity')
     yield 'good-binary', dict(CONFIG, head='sigmoid', layers=[dict(CONFIG['layers'][0], d_out=1)])
     yield 'good-no-input', changed(CONFIG, ['input', 'kind'], 'none')
+    yield 'good-biases', changed(CONFIG, layer + ['expert', 'gated'], False)
     yield 'good-plain', changed(CONFIG, layer + ['shared', 'gate'], 'none')
     for name, path, value in (
             ('no-task', ['task'], None), ('key', ['x'], 1), ('layer-key', layer + ['x'], 1),
@@ -190,6 +191,10 @@ def model_seeds():
     yield 'bad-types', model(CONFIG, CONFIG_TENSORS, {'layers.0.shared.up.weight': 'F16'})
     yield 'bad-range', model(changed(SMALL, ['input', 'kind'], 'standardize'),
                              {'input.mean': [2], 'input.min': [2], **SMALL_TENSORS})
+    ones, mean = struct.pack('<4f', 1, 1, 1, 1), struct.pack('<4f', 1, float('nan'), 1, 1)
+    standardized = {'input.mean': [2], 'input.std': [2], **SMALL_TENSORS}
+    yield 'bad-mean', model(changed(SMALL, ['input', 'kind'], 'standardize'),
+                            standardized).replace(ones, mean, 1)
     yield 'bad-truncated', model(SMALL, small)[:-1]
 
 

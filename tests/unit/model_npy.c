@@ -79,6 +79,30 @@ static void test_reads_types(void **state)
     }
 }
 
+// More elements than are converted at a time.
+static void test_reads_many(void **state)
+{
+    (void) state;
+    enum { N = 3000 };
+    static int64_t numbers[N];
+    static float got[N];
+    static unsigned char bytes[128 + sizeof numbers];
+    const char *header = HEADER("<i8", "False", "(3000,)");
+    size_t n_header = strlen(header);
+    for (int i = 0; i < N; i++)
+        numbers[i] = 3 * i - N;
+    memcpy(bytes, "\x93NUMPY\x01\0", 8);
+    bytes[8] = (unsigned char) n_header;
+    memcpy(bytes + 10, header, n_header);
+    memcpy(bytes + 10 + n_header, numbers, sizeof numbers);
+    struct moe_npy npy;
+    check_ok(open_path(scratch_file("x.npy", bytes, 10 + n_header + sizeof numbers), &npy));
+    check_ok(moe_npy_read(&npy, N, got));
+    for (int i = 0; i < N; i++)
+        assert_true(got[i] == (float) numbers[i]);
+    moe_npy_close(&npy);
+}
+
 static void test_headers(void **state)
 {
     (void) state;
@@ -208,6 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_types),
+        cmocka_unit_test(test_reads_many),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_no_npy),
         cmocka_unit_test(test_pipe),
