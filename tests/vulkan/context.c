@@ -180,6 +180,7 @@ static struct {
     unsigned char data[1 << 20];
     size_t size;
     int n_gets, n_sets;
+    size_t growth; // of the entry, between asking for its size and reading it
 } store;
 
 static bool store_get(void *user, const char *key, void *data, size_t *size)
@@ -190,7 +191,7 @@ static bool store_get(void *user, const char *key, void *data, size_t *size)
         return false;
     if (data)
         memcpy(data, store.data, store.size < *size ? store.size : *size);
-    *size = store.size;
+    *size = store.size + (data ? store.growth : 0);
     return true;
 }
 
@@ -218,6 +219,39 @@ static void pipelines_are_cached_by_the_host(void **state)
     use(&desc);
     assert_true(store.n_gets > gets);
     assert_int_equal(store.n_sets, driver_has_caches()); // nothing new: not written again
+}
+
+// What the driver did not write, it does not get: each of these entries is an empty cache, and
+// replaced.
+static void a_damaged_entry_is_no_cache(void **state)
+{
+    (void) state;
+    if (!driver_has_caches())
+        return;
+    memset(&store, 0, sizeof store);
+    vkmoe_host services = vkmoe_host_init();
+    services.cache_get = store_get;
+    services.cache_set = store_set;
+    vkmoe_context_desc desc = plain();
+    desc.host = &services;
+    use(&desc);
+    assert_int_equal(store.n_sets, 1);
+    store.growth = 4096;
+    use(&desc);
+    assert_int_equal(store.n_sets, 2);
+    store.growth = 0;
+    memset(store.data + store.size, 0x5a, 64); // behind it
+    store.size += 64;
+    use(&desc);
+    assert_int_equal(store.n_sets, 3);
+    store.data[12] ^= 1; // in the checksum
+    use(&desc);
+    assert_int_equal(store.n_sets, 4);
+    store.size = 12;
+    use(&desc);
+    assert_int_equal(store.n_sets, 5);
+    use(&desc);
+    assert_int_equal(store.n_sets, 5); // whole again
 }
 
 // The output of one token, routed to all experts of a layer of 30 MiB.
@@ -287,6 +321,7 @@ int main(void)
         cmocka_unit_test(half_precision_and_variants_are_refused),
         cmocka_unit_test(pipelines_are_cached_on_disk),
         cmocka_unit_test(pipelines_are_cached_by_the_host),
+        cmocka_unit_test(a_damaged_entry_is_no_cache),
         cmocka_unit_test(staging_changes_nothing),
         cmocka_unit_test(validation_messages_are_counted),
     };
