@@ -15,18 +15,23 @@ static bool has_extension(const VkExtensionProperties *all, uint32_t n, const ch
     return false;
 }
 
-static void query_extensions(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
-                             struct moe_vk_caps *out)
+static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance,
+                                          VkPhysicalDevice physical, struct moe_vk_caps *out)
 {
+    const struct moe_vk_fn *fn = &instance->fn;
     uint32_t n = 0;
     fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL);
-    VkExtensionProperties *all = moe_alloc_array(moe_host_default(), n, sizeof *all);
-    if (!all || fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
+    VkExtensionProperties *all = moe_alloc_array(instance->host, n, sizeof *all);
+    if (!all)
+        return moe_fail(VKMOE_E_MEMORY, "list of %u Vulkan extensions", n);
+    if (fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
         n = 0;
     out->portability_subset = has_extension(all, n, "VK_KHR_portability_subset");
     out->bda_extension = out->api_version < VK_API_VERSION_1_2 &&
                          has_extension(all, n, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME);
-    moe_free(moe_host_default(), all);
+    out->pci_bus_info = has_extension(all, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME);
+    moe_free(instance->host, all);
+    return VKMOE_OK;
 }
 
 static bool query_bda(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
@@ -42,9 +47,10 @@ static bool query_bda(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     return bda.bufferDeviceAddress;
 }
 
-void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
-                       struct moe_vk_caps *out)
+enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
+                                    VkPhysicalDevice physical, struct moe_vk_caps *out)
 {
+    const struct moe_vk_fn *fn = &instance->fn;
     VkPhysicalDeviceMaintenance3Properties maintenance3 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
     VkPhysicalDeviceProperties2 properties = {
@@ -52,7 +58,8 @@ void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     fn->vkGetPhysicalDeviceProperties2(physical, &properties);
     const VkPhysicalDeviceLimits *limits = &properties.properties.limits;
     *out = (struct moe_vk_caps){
-        .api_version = properties.properties.apiVersion,
+        .api_version =
+            (uint32_t) moe_min(properties.properties.apiVersion, instance->api_version),
         .max_storage_range = limits->maxStorageBufferRange,
         .max_allocation = maintenance3.maxMemoryAllocationSize,
         .max_groups = {limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1],
@@ -65,7 +72,9 @@ void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
         .unified = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
                    properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
     };
-    query_extensions(fn, physical, out);
+    enum vkmoe_status status = query_extensions(instance, physical, out);
+    if (status != VKMOE_OK)
+        return status;
     out->bda = query_bda(fn, physical, out);
 
     VkPhysicalDeviceMemoryProperties memory;
@@ -73,6 +82,7 @@ void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             out->memory_bytes += memory.memoryHeaps[i].size;
+    return VKMOE_OK;
 }
 
 void moe_vk_caps_floor(struct moe_vk_caps *caps)
@@ -125,21 +135,13 @@ static void describe_driver(const struct moe_vk_fn *fn, VkPhysicalDevice physica
 static void describe_pci(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
                          vkmoe_device_info *out)
 {
-    uint32_t n = 0;
-    fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL);
-    VkExtensionProperties *all = moe_alloc_array(moe_host_default(), n, sizeof *all);
-    if (!all || fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
-        n = 0;
-    if (has_extension(all, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME)) {
-        VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
-            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
-        VkPhysicalDeviceProperties2 properties = {
-            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &pci};
-        fn->vkGetPhysicalDeviceProperties2(physical, &properties);
-        snprintf(out->pci, sizeof out->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffff,
-                 pci.pciBus & 0xff, pci.pciDevice & 0xff, pci.pciFunction & 0xf);
-    }
-    moe_free(moe_host_default(), all);
+    VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &pci};
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    snprintf(out->pci, sizeof out->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffff,
+             pci.pciBus & 0xff, pci.pciDevice & 0xff, pci.pciFunction & 0xf);
 }
 
 void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
@@ -162,7 +164,8 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
              VK_API_VERSION_MINOR(p->apiVersion) & 1023,
              VK_API_VERSION_PATCH(p->apiVersion) & 4095);
     describe_driver(fn, physical, caps, p->driverVersion, out);
-    describe_pci(fn, physical, out);
+    if (caps->pci_bus_info)
+        describe_pci(fn, physical, out);
     out->memory_bytes = caps->memory_bytes;
     snprintf(out->tier, sizeof out->tier, "T0 floor");
     snprintf(out->features, sizeof out->features, "%s", caps->bda ? "buffer_device_address" : "");

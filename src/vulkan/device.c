@@ -119,7 +119,7 @@ enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *
     vk->fn = vk->instance->fn;
     vk->labels = desc->debug_labels && vk->instance->debug_utils;
     TRY(moe_vk_physical_device(vk->instance, i, &vk->physical, &n));
-    moe_vk_caps_query(&vk->fn, vk->physical, &vk->caps);
+    TRY(moe_vk_caps_query(vk->instance, vk->physical, &vk->caps));
     if (desc->floor)
         moe_vk_caps_floor(&vk->caps);
     moe_vk_describe(&vk->fn, vk->physical, &vk->caps, &vk->base.info);

@@ -20,8 +20,8 @@ enum vkmoe_status moe_vk_requirements(void *get_instance_proc_addr, VkInstance i
     vkmoe_device_info info;
     TRY(moe_vk_instance_import(moe_host_default(),
                                (PFN_vkGetInstanceProcAddr) get_instance_proc_addr, instance,
-                               VK_API_VERSION_1_1, &imported));
-    moe_vk_caps_query(&imported->fn, physical, &caps);
+                               VK_API_VERSION_1_3, &imported)); // the caller's is not known
+    TRY(moe_vk_caps_query(imported, physical, &caps));
     moe_vk_describe(&imported->fn, physical, &caps, &info);
     TRY(moe_vk_check_limits(&caps, info.name));
     *out = (vkmoe_vk_requirements){
@@ -64,8 +64,6 @@ static bool enabled_bda(const vkmoe_vk_import_desc *desc)
 static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_vk_import_desc *desc)
 {
     const char *missing = NULL;
-    uint64_t version = moe_min(vk->caps.api_version, desc->api_version);
-    vk->caps.bda_extension = version < VK_API_VERSION_1_2;
     if (desc->floor || !vk->caps.bda)
         missing = "the device (or floor mode)";
     else if (!enabled_bda(desc))
@@ -98,7 +96,7 @@ enum vkmoe_status moe_vk_import(const vkmoe_host *host, const vkmoe_vk_import_de
     vk->unlock_queue = desc->unlock_queue;
     vk->queue_user = desc->queue_user;
     vk->labels = desc->debug_labels && vk->instance->debug_utils;
-    moe_vk_caps_query(&vk->fn, vk->physical, &vk->caps);
+    TRY(moe_vk_caps_query(vk->instance, vk->physical, &vk->caps));
     TRY(choose_addressing(vk, desc));
     if (desc->floor)
         moe_vk_caps_floor(&vk->caps);

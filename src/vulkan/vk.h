@@ -28,13 +28,14 @@ struct moe_vk_fn {
 
 // What planning may use. Filled by caps.c, the only place that asks a physical device.
 struct moe_vk_caps {
-    uint32_t api_version;
+    uint32_t api_version; // of the device, as far as the instance goes along
     uint64_t max_storage_range, max_allocation, memory_bytes;
     uint32_t max_groups[3];
     uint32_t max_invocations, max_shared, max_push, max_storage_buffers, storage_align;
     bool bda;                // bufferDeviceAddress
     bool bda_extension;      // by VK_KHR_buffer_device_address, not by Vulkan 1.2
     bool portability_subset; // the device demands VK_KHR_portability_subset
+    bool pci_bus_info;       // the device tells where it is plugged in
     bool unified;            // device memory is the host's, so no copies where both are fast
 };
 
@@ -136,8 +137,8 @@ enum vkmoe_status moe_vk_physical_device(struct moe_vk_instance *instance, uint3
 uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice physical);
 
 // caps.c
-void moe_vk_caps_query(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
-                       struct moe_vk_caps *out);
+enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
+                                    VkPhysicalDevice physical, struct moe_vk_caps *out);
 // Clamps to what every Vulkan 1.1 device has.
 void moe_vk_caps_floor(struct moe_vk_caps *caps);
 void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,

@@ -20,7 +20,7 @@ static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *ou
         uint32_t all;
         struct moe_vk_caps caps;
         TRY(moe_vk_physical_device(instance, i, &physical, &all));
-        moe_vk_caps_query(&instance->fn, physical, &caps);
+        TRY(moe_vk_caps_query(instance, physical, &caps));
         moe_vk_describe(&instance->fn, physical, &caps, &out[i]);
     }
 
