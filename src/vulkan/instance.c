@@ -24,15 +24,14 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
     return VK_FALSE;
 }
 
-static bool has_extension(const struct moe_vk_instance *instance, const char *layer,
-                          const char *name)
+static bool has_extension(const struct moe_vk_instance *instance, const char *name)
 {
     bool found = false;
     uint32_t n = 0;
-    if (instance->fn.vkEnumerateInstanceExtensionProperties(layer, &n, NULL) < 0)
+    if (instance->fn.vkEnumerateInstanceExtensionProperties(NULL, &n, NULL) < 0)
         return false;
     VkExtensionProperties *all = moe_alloc_array(instance->host, n, sizeof *all);
-    if (all && instance->fn.vkEnumerateInstanceExtensionProperties(layer, &n, all) >= 0)
+    if (all && instance->fn.vkEnumerateInstanceExtensionProperties(NULL, &n, all) >= 0)
         for (uint32_t i = 0; i < n && !found; i++)
             found = strcmp(all[i].extensionName, name) == 0;
     moe_free(instance->host, all);
@@ -119,7 +118,7 @@ static void fill(struct moe_vk_instance *instance, bool validation, struct creat
         c->info.enabledLayerCount = 1;
         c->info.ppEnabledLayerNames = c->layers;
     }
-    if (has_extension(instance, NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME)) {
+    if (has_extension(instance, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME)) {
         c->extensions[n++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
         c->info.flags |= VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR;
     }
@@ -155,7 +154,13 @@ enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_con
         goto fail;
     }
     instance->debug_utils = (desc->validation || desc->debug_labels) &&
-                            has_extension(instance, NULL, VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+                            has_extension(instance, VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+
+    if (desc->validation && !instance->debug_utils) {
+        status = moe_fail(VKMOE_E_UNSUPPORTED, "validation: there is no %s to get messages by",
+                          VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+        goto fail;
+    }
 
     struct creation creation;
     fill(instance, desc->validation, &creation);
@@ -165,9 +170,14 @@ enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_con
         goto fail;
     }
     TRY(load_instance(instance));
-    if (desc->validation && instance->fn.vkCreateDebugUtilsMessengerEXT)
-        instance->fn.vkCreateDebugUtilsMessengerEXT(instance->handle, &creation.messenger, NULL,
-                                                    &instance->messenger);
+    if (desc->validation)
+        result = instance->fn.vkCreateDebugUtilsMessengerEXT(
+            instance->handle, &creation.messenger, NULL, &instance->messenger);
+    if (result < 0) {
+        status = moe_fail(VKMOE_E_DEVICE, "vkCreateDebugUtilsMessengerEXT: %s",
+                          moe_vk_result_name(result));
+        goto fail;
+    }
     *out = instance;
     return VKMOE_OK;
 
