@@ -273,6 +273,8 @@ static void upload_end(struct upload *u)
 enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *base, VkCommandBuffer cmd)
 {
     struct moe_vk_weights *weights = (struct moe_vk_weights *) base;
+    if (!moe_vk(base->device)->queue && !weights->buffer.mapped && !weights->staging.handle)
+        return moe_fail(VKMOE_E_ARGUMENT, "the weights' staging is released: nothing to upload");
     if (weights->staging.handle)
         record_copy(moe_vk(base->device), cmd, weights, 0, weights->staging.size);
     weights->upload_recorded = true;
