@@ -1,9 +1,8 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Grouping, middle pass, one workgroup: turns the blocks' counts into first positions, writes each
-// expert's offset, cuts its rows into tiles and writes the arguments of the indirect dispatches.
+// Grouping, middle pass, one workgroup: turns the blocks' counts into first positions, cuts each
+// expert's rows into tiles and writes the arguments of the indirect dispatches.
 //   counts (n_blocks, n_experts)  in: slots of e in a block; out: position of the first of them
-//   offsets (n_experts + 1)       first position of an expert's rows
 //   full_tiles, small_tiles       MOE_TILE_WORDS words each: expert, first row, rows, 0
 //   args                          4 x (x, y, z): in full, in small, out full, out small
 // Dispatch: (1, 1, 1)
@@ -75,7 +74,6 @@ void main()
             sums[i] = total;
             total += own;
         }
-        routing(p.offsets + p.n_experts) = total.x;
         write_args(p.args, total.y, p.in_row_blocks);
         write_args(p.args + 3, total.z, p.in_row_blocks);
         write_args(p.args + 6, total.y, p.out_row_blocks);
@@ -93,7 +91,6 @@ void main()
             position += count;
         }
         uvec3 own = tiles_of(position - at.x);
-        routing(p.offsets + e) = at.x;
         uint in_full = min(own.x, own.y * MOE_TILE_FULL);
         write_tiles(p.full_tiles, at.y, own.y, MOE_TILE_FULL, e, at.x, own.x);
         write_tiles(p.small_tiles, at.z, own.z, MOE_TILE_SMALL, e, at.x + in_full, own.x - in_full);

@@ -63,7 +63,7 @@ struct route_params {
 
 struct group_params {
     MOE_UINT n_experts, top_k;
-    MOE_UINT counts, offsets, rows, positions; // in the routing range
+    MOE_UINT counts, rows, positions; // in the routing range
     MOE_UINT full_tiles, small_tiles, args;
     MOE_UINT in_row_blocks, out_row_blocks; // workgroups in y of the two expert matmuls
 };

@@ -14,7 +14,7 @@
 struct workspace {
     struct moe_vk_range scores, choice, grouping, h, f;
     struct moe_vk_range ids, gates, shared_gate;                             // inside choice
-    struct moe_vk_range counts, offsets, rows, positions, args, full, small; // inside grouping
+    struct moe_vk_range counts, rows, positions, args, full, small; // inside grouping
     struct moe_vk_range h_shared, f_shared; // at the end of h and f
     uint64_t size;
 };
@@ -72,7 +72,6 @@ static void lay_out(struct workspace *ws, const struct moe_graph *graph, uint64_
         ws->shared_gate = take(&end, n_tokens);
     ws->choice = join(join(ws->ids, ws->gates), ws->shared_gate);
     ws->counts = take(&end, moe_div_up(slots, MOE_GROUP_BLOCK) * desc->n_experts);
-    ws->offsets = take(&end, desc->n_experts + 1);
     ws->rows = take(&end, slots);
     ws->positions = take(&end, slots);
     ws->args = take(&end, 12);
@@ -207,7 +206,6 @@ static void add_group(struct compiler *c)
         .n_experts = c->desc->n_experts,
         .top_k = c->desc->top_k,
         .counts = word(grouping, c->ws.counts),
-        .offsets = word(grouping, c->ws.offsets),
         .rows = word(grouping, c->ws.rows),
         .positions = word(grouping, c->ws.positions),
         .full_tiles = word(grouping, c->ws.full),
