@@ -58,12 +58,19 @@ static struct moe_vk_range join(struct moe_vk_range first, struct moe_vk_range l
     return first;
 }
 
+// The most tiles that group_scan.comp cuts: an expert's rest makes one more full tile, or as many
+// small ones as cover half of it.
+static uint64_t most_tiles(const vkmoe_layer_desc *desc, uint64_t slots, bool small)
+{
+    return small ? desc->n_experts * (uint64_t) (MOE_TILE_FULL / 2 / MOE_TILE_SMALL)
+                 : slots / MOE_TILE_FULL + desc->n_experts;
+}
+
 static void lay_out(struct workspace *ws, const struct moe_graph *graph, uint64_t n_tokens)
 {
     const vkmoe_layer_desc *desc = &graph->layer.desc;
     uint64_t slots = n_tokens * desc->top_k, end = 0;
     bool shared = moe_layer_has_shared(&graph->layer);
-    uint64_t n_tiles = slots / MOE_TILE_SMALL + desc->n_experts; // of either kind
     if (moe_graph_uses(graph, MOE_VALUE_SCORES))
         ws->scores = take(&end, n_tokens * desc->n_experts);
     ws->ids = take(&end, slots);
@@ -75,8 +82,8 @@ static void lay_out(struct workspace *ws, const struct moe_graph *graph, uint64_
     ws->rows = take(&end, slots);
     ws->positions = take(&end, slots);
     ws->args = take(&end, 12);
-    ws->full = take(&end, n_tiles * MOE_TILE_WORDS);
-    ws->small = take(&end, n_tiles * MOE_TILE_WORDS);
+    ws->full = take(&end, most_tiles(desc, slots, false) * MOE_TILE_WORDS);
+    ws->small = take(&end, most_tiles(desc, slots, true) * MOE_TILE_WORDS);
     ws->grouping = join(ws->counts, ws->small);
     ws->h = take(&end, slots * desc->d_ff);
     if (shared)
@@ -246,7 +253,7 @@ static void add_gemm(struct compiler *c, const char *label, const struct gemm_pa
     }
     d->indirect = (struct moe_vk_range){MOE_VK_BUF_WORK, c->ws.args.offset + args_index * 12, 12};
     uint64_t slots = (uint64_t) c->tokens * c->desc->top_k;
-    d->max_x = (uint32_t) (slots / spec[1] + c->desc->n_experts);
+    d->max_x = (uint32_t) most_tiles(c->desc, slots, spec[1] == MOE_TILE_SMALL);
 }
 
 // Full tiles, then small ones: they write different rows, so no barrier comes between.

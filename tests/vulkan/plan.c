@@ -187,6 +187,9 @@ static void limits_of_the_device_are_kept(void **state)
     vkmoe_layer_desc layer = small_layer(7, 3);
     check_ok(check_at(&layer, 65535, &caps, false));
     check_fails(check_at(&layer, 65536, &caps, false), VKMOE_E_UNSUPPORTED, "65536 workgroups");
+    layer = small_layer(16, 16); // its tiles fit as well
+    check_ok(check_at(&layer, 65535, &caps, false));
+    layer = small_layer(7, 3);
     layer.d_ff = 4096;
     check_fails(check_at(&layer, 3000, &caps, false), VKMOE_E_UNSUPPORTED,
                 "max_tokens = 3000; descriptor addressing allows");
