@@ -2,11 +2,11 @@
 #include "api/api.h"
 #include "base/desc.h"
 
-static void get_layout(const vkmoe_context *context, const struct moe_layer *layer,
-                       vkmoe_weights_layout *out)
+static enum vkmoe_status get_layout(const vkmoe_context *context, const struct moe_layer *layer,
+                                    vkmoe_weights_layout *out)
 {
     *out = (vkmoe_weights_layout){0};
-    context->device->backend->weights_layout(context->device, layer, out);
+    return context->device->backend->weights_layout(context->device, layer, out);
 }
 
 enum vkmoe_status vkmoe_weights_get_layout(const vkmoe_context *context,
@@ -18,8 +18,7 @@ enum vkmoe_status vkmoe_weights_get_layout(const vkmoe_context *context,
     TRY(NOT_NULL(layer));
     TRY(NOT_NULL(out));
     TRY(moe_layer_init(&checked, layer));
-    get_layout(context, &checked, out);
-    return VKMOE_OK;
+    return get_layout(context, &checked, out);
 fail:
     return status;
 }
@@ -44,7 +43,7 @@ enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *context,
                         checked.desc.n_experts);
     TRY(moe_layer_check_expert(&checked, expert, tensors));
 
-    get_layout(context, &checked, &layout);
+    TRY(get_layout(context, &checked, &layout));
     uint64_t size = expert == VKMOE_SHARED_EXPERT ? layout.shared_size : layout.expert_size;
     if (dst_size < size)
         return moe_fail(VKMOE_E_SHAPE, "dst_size = %zu: a packed expert takes %llu bytes", dst_size,

@@ -65,8 +65,8 @@ struct moe_backend {
     uint32_t (*validation_count)(const struct moe_device *device);               // NULL: always 0
 
     // Packed blocks: any multiple of 256 bytes; pack writes all of them.
-    void (*weights_layout)(const struct moe_device *device, const struct moe_layer *layer,
-                           vkmoe_weights_layout *out);
+    enum vkmoe_status (*weights_layout)(const struct moe_device *device,
+                                        const struct moe_layer *layer, vkmoe_weights_layout *out);
     enum vkmoe_status (*pack_expert)(const struct moe_device *device,
                                      const struct moe_layer *layer, uint32_t expert,
                                      const vkmoe_expert_tensors *tensors, void *dst);

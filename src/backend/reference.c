@@ -85,8 +85,9 @@ static uint64_t router_size(const vkmoe_layer_desc *desc)
     return (n_router + 2 * (uint64_t) desc->n_experts + desc->d_model) * sizeof(float);
 }
 
-static void reference_layout(const struct moe_device *device, const struct moe_layer *layer,
-                             vkmoe_weights_layout *out)
+static enum vkmoe_status reference_layout(const struct moe_device *device,
+                                          const struct moe_layer *layer,
+                                          vkmoe_weights_layout *out)
 {
     (void) device;
     const vkmoe_layer_desc *desc = &layer->desc;
@@ -94,6 +95,7 @@ static void reference_layout(const struct moe_device *device, const struct moe_l
     out->shared_size = moe_layer_has_shared(layer) ? expert_size(desc, desc->d_shared_ff) : 0;
     out->total_size = moe_align_up(desc->n_experts * out->expert_size + out->shared_size +
                                    router_size(desc), 256);
+    return VKMOE_OK;
 }
 
 // Rounds `n` values to `type` in place.
@@ -212,7 +214,7 @@ static enum vkmoe_status reference_weights_create(struct moe_device *device,
     enum vkmoe_status status;
     struct reference_weights *weights = NULL;
     vkmoe_weights_layout layout;
-    reference_layout(device, layer, &layout);
+    TRY(reference_layout(device, layer, &layout));
     TRY(moe_try_alloc(device->host, sizeof *weights, "the oracle's weights", &weights));
     weights->base.device = device;
     weights->base.layer = weights->ref.layer = *layer;

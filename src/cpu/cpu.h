@@ -49,8 +49,8 @@ struct cpu_weights {
     char *shared_expert;
 };
 
-void moe_cpu_weights_layout(const struct moe_device *device, const struct moe_layer *layer,
-                            vkmoe_weights_layout *out);
+enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,
+                                         const struct moe_layer *layer, vkmoe_weights_layout *out);
 enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,
                                       const struct moe_layer *layer, uint32_t expert,
                                       const vkmoe_expert_tensors *tensors, void *dst);

@@ -134,8 +134,8 @@ static uint64_t router_size(const struct moe_layer *layer)
     return (n * layer->desc.d_model + 2 * n) * sizeof(float);
 }
 
-void moe_cpu_weights_layout(const struct moe_device *device, const struct moe_layer *layer,
-                            vkmoe_weights_layout *out)
+enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,
+                                         const struct moe_layer *layer, vkmoe_weights_layout *out)
 {
     (void) device;
     struct cpu_expert_layout l;
@@ -147,6 +147,7 @@ void moe_cpu_weights_layout(const struct moe_device *device, const struct moe_la
     }
     out->total_size = moe_align_up(router_size(layer), BLOCK_ALIGN) +
                       layer->desc.n_experts * out->expert_size + out->shared_size;
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status create_router(struct cpu_weights *w, const vkmoe_router_tensors *source)

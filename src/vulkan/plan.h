@@ -95,8 +95,8 @@ struct moe_vk_weights {
 };
 
 // weights.c
-void moe_vk_weights_layout(const struct moe_device *device, const struct moe_layer *layer,
-                           vkmoe_weights_layout *out);
+enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
+                                        const struct moe_layer *layer, vkmoe_weights_layout *out);
 enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst);

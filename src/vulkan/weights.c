@@ -85,13 +85,14 @@ fail:
     return status;
 }
 
-void moe_vk_weights_layout(const struct moe_device *device, const struct moe_layer *layer,
-                           vkmoe_weights_layout *out)
+enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
+                                        const struct moe_layer *layer, vkmoe_weights_layout *out)
 {
     (void) device;
-    struct moe_vk_weights_map map = {0};
-    (void) moe_vk_weights_map(layer, &map); // too large a layer is refused when it is packed
+    struct moe_vk_weights_map map;
+    enum vkmoe_status status = moe_vk_weights_map(layer, &map);
     *out = (vkmoe_weights_layout){map.expert_size, map.shared_size, map.total};
+    return status;
 }
 
 // Stores row `row` of a tensor as packed row `packed` of a matrix that starts at uvec4 `at`.

@@ -74,6 +74,11 @@ static void half_precision_and_variants_are_refused(void **state)
     plan_desc.variant = "a0";
     check_ok(vkmoe_plan_create(stack.context, &plan_desc, &plan));
     vkmoe_plan_destroy(plan);
+    vkmoe_layer_desc huge = layer;
+    vkmoe_weights_layout layout;
+    huge.d_model = huge.d_ff = 1 << 22;
+    check_fails(vkmoe_weights_get_layout(stack.context, &huge, &layout), VKMOE_E_UNSUPPORTED,
+                "more than");
     plan_desc.max_tokens = 1 << 27;
     check_fails(vkmoe_plan_create(stack.context, &plan_desc, &plan), VKMOE_E_UNSUPPORTED,
                 "134217728");
