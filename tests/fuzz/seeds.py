@@ -238,6 +238,7 @@ def csv_seeds():
     yield 'good-space', b'\xef\xbb\xbf# text\r\n\r\n  1 , 2 ,\tx y \r\n# more\n3,4,5'
     yield 'good-digits', b'0.1,123456789012345678901234567890e-20,1\n16777217,1e-45,2\n'
     yield 'good-one-column', b'x\ny\n'
+    yield 'good-one-column-number', b'!\n2'
     yield 'bad-empty', b'# nothing\n\n'
     yield 'bad-header-only', b'a,b,c\n'
     yield 'bad-columns', b'1,2,3\n4,5\n'
