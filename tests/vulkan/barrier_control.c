@@ -97,7 +97,7 @@ static void check_each_barrier(uint32_t n_tokens)
         fprintf(stderr, "%u tokens without the barrier before %u, %s:\n", n_tokens, i, label);
         d->barrier = false;
         if (run_and_close(&stack, n_tokens) == 0)
-            fail_msg("%u tokens, barrier before %u, %s: not missed", n_tokens, i, label);
+            fail_msg("%u tokens, no barrier before %u, %s: not reported", n_tokens, i, label);
     }
 }
 
