@@ -155,8 +155,9 @@ static void what_is_missing_is_named(void **state)
                 "features: bufferDeviceAddress");
     desc.features = &bda;
     desc.api_version = VK_API_VERSION_1_1;
+    // Below 1.2 it takes an extension, which is not enabled, or which the device does not have.
     check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED,
-                "VK_KHR_buffer_device_address");
+                "buffer device address is missing in");
     assert_null(context);
     desc.addressing = VKMOE_ADDRESSING_AUTO; // then it does without
     check_ok(vkmoe_context_import_vk(&desc, &context));
