@@ -99,6 +99,7 @@ enum vkmoe_status moe_vk_object(const vkmoe_host *host, struct moe_vk **out)
     enum vkmoe_status status = moe_try_alloc(host, sizeof **out, "Vulkan device", out);
     if (status != VKMOE_OK)
         return status;
+    (*out)->base.backend = &moe_backend_vulkan;
     (*out)->base.host = host;
     pthread_mutex_init(&(*out)->queue_lock, NULL);
     pthread_mutex_init(&(*out)->pipelines_lock, NULL);

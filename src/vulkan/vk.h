@@ -148,8 +148,9 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
 enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *desc, uint32_t i,
                               struct moe_device **out);
 void moe_vk_close(struct moe_device *device);
-// What opening and importing share: an empty object; its end, once vk->device, queue, caps, bda and
-// labels are set.
+// What opening and importing share: an empty object of this back end, the device's functions, and
+// the least limits.
+extern const struct moe_backend moe_backend_vulkan;
 enum vkmoe_status moe_vk_object(const vkmoe_host *host, struct moe_vk **out);
 enum vkmoe_status moe_vk_load_device(struct moe_vk *vk);
 enum vkmoe_status moe_vk_check_limits(const struct moe_vk_caps *caps, const char *name);

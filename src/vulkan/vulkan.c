@@ -53,15 +53,10 @@ static void vk_handles(const struct moe_device *device, vkmoe_vk_handles *out)
     };
 }
 
-static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context_desc *desc,
-                                     uint32_t i, struct moe_device **out);
-static enum vkmoe_status import_device(const vkmoe_host *host, const vkmoe_vk_import_desc *desc,
-                                       struct moe_device **out);
-
 const struct moe_backend moe_backend_vulkan = {
     .name = "vulkan",
     .enumerate = enumerate,
-    .open = open_device,
+    .open = moe_vk_open,
     .close = moe_vk_close,
     .device_status = device_status,
     .validation_count = validation_count,
@@ -75,28 +70,10 @@ const struct moe_backend moe_backend_vulkan = {
     .bind_destroy = moe_vk_bind_destroy,
     .run = moe_vk_run,
     .vk_requirements = moe_vk_requirements,
-    .vk_import = import_device,
+    .vk_import = moe_vk_import,
     .vk_record_upload = moe_vk_record_upload,
     .vk_release_staging = moe_vk_release_staging,
     .vk_handles = vk_handles,
     .vk_dispatch_count = moe_vk_dispatch_count,
     .vk_record = moe_vk_record,
 };
-
-static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context_desc *desc,
-                                     uint32_t i, struct moe_device **out)
-{
-    enum vkmoe_status status = moe_vk_open(host, desc, i, out);
-    if (status == VKMOE_OK)
-        (*out)->backend = &moe_backend_vulkan;
-    return status;
-}
-
-static enum vkmoe_status import_device(const vkmoe_host *host, const vkmoe_vk_import_desc *desc,
-                                       struct moe_device **out)
-{
-    enum vkmoe_status status = moe_vk_import(host, desc, out);
-    if (status == VKMOE_OK)
-        (*out)->backend = &moe_backend_vulkan;
-    return status;
-}
