@@ -3,10 +3,11 @@
 // Expert matmul for a tile of rows of one expert, with row gather and fused activation.
 //   o[r, n] = act(sum_k in[r, k] * w[n, k] + b[n])              (GATED = 0)
 //   o[r, n] = act(gate[r, n] + bg[n]) * (up[r, n] + bu[n])      (GATED = 1)
-//   in  rows of d_in f32: x by token (GATHER = 1) or rows in place
+//   in  rows of d_in: x by token (GATHER = 1) or rows in place
 //   w   packed rows of the expert's block, see src/vulkan/plan.h
 // LISTED = 1: tiles from grouping's list. Dispatch: (n_tiles, row blocks, 1), indirect.
 // LISTED = 0: all tokens through p.expert. Dispatch: (ceil(n_tokens / TILE), row blocks, 1).
+// A dispatch may have a part of the experts and of the row blocks only.
 //
 // Neighbouring workgroups (x) share a block of weights. 16 invocations across the tile's 64 packed
 // rows, 4 rows each, times 8 across its TILE rows. Each output is one chain of fma in ascending k,
@@ -23,11 +24,13 @@ layout(push_constant) uniform Push {
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
 #include "weight.glsl"
+#include "element.glsl"
 #include "act.glsl"
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
 layout(constant_id = 4) const uint GATHER = 1;
+layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
 
 const uint DEPTH = 16;               // k of one step through shared memory
 const uint PER_LANE = TILE / 8;      // rows of the tile an invocation computes
@@ -46,7 +49,9 @@ void load_weights(uvec2 base, uint row_block, uint k0)
         uint at = k0 / WEIGHTS_PER_VEC + vec;
         vec4 lo = vec4(0), hi = vec4(0);
         if (packed < p.packed_rows && at < p.weight_stride)
-            weight_unpack(expert_load(base, p.weight + packed * p.weight_stride + at), lo, hi);
+            weight_unpack(expert_load(base, p.window,
+                                      row_at(p.weight, p.weight_stride, packed) + at),
+                          lo, hi);
         uint to = vec * WEIGHTS_PER_VEC * MOE_TILE_ROWS + row;
         for (uint j = 0; j < 4; j++)
             tile_w[to + j * MOE_TILE_ROWS] = lo[j];
@@ -60,27 +65,35 @@ void load_input(uint n_rows, uint k0)
 {
     for (uint i = gl_LocalInvocationID.x; i < TILE * DEPTH; i += MOE_LOCAL_SIZE) {
         uint row = i / DEPTH, k = i % DEPTH;
-        bool inside = row < n_rows && k0 + k < p.d_in;
-        tile_in[k * TILE + row] = inside ? input_at(source[row] + k0 + k) : 0.0;
+        uint at = k0 + k;
+        float v = 0.0;
+        if (row < n_rows && at < p.d_in)
+            v = element_from(INPUT_TYPE,
+                             input_at(source[row] + at / elements_per_word(INPUT_TYPE)), at);
+        tile_in[k * TILE + row] = v;
     }
 }
 
 void main()
 {
-    uint lid = gl_LocalInvocationID.x, row_block = gl_WorkGroupID.y;
+    uint lid = gl_LocalInvocationID.x, row_block = p.first_row_block + gl_WorkGroupID.y;
     uint expert = p.expert, first = gl_WorkGroupID.x * TILE, n_rows;
     if (LISTED != 0) {
-        uint at = p.tiles + gl_WorkGroupID.x * MOE_TILE_WORDS;
+        uint tile = routing(p.args + 3) + gl_WorkGroupID.x;
+        uint at = p.tiles + tile * MOE_TILE_WORDS;
         expert = routing(at);
         first = routing(at + 1);
         n_rows = routing(at + 2);
     } else {
-        n_rows = min(TILE, head.n_tokens - first);
+        uint n_tokens = token_count();
+        n_rows = first < n_tokens ? min(TILE, n_tokens - first) : 0;
     }
-    uint stride = p.input_stride != 0 ? p.input_stride : head.x_stride;
-    if (lid < n_rows)
+    bool own_rows = p.input_stride != 0; // else those of x
+    if (lid < n_rows) {
+        uint row = GATHER != 0 ? routing(p.rows + first + lid) / p.top_k : first + lid;
         source[lid] =
-            stride * (GATHER != 0 ? routing(p.rows + first + lid) / p.top_k : first + lid);
+            own_rows ? row * p.input_stride : (head.first_token + row) * head.x_stride;
+    }
     uvec2 base = expert_base(expert);
     bool absent = expert_absent(base);
     barrier();
@@ -111,7 +124,7 @@ void main()
     for (uint j = 0; j < 4 && !absent; j++) {
         uint row = packed + (j & 1) + (j >> 1) * apart;
         if (row < p.packed_rows)
-            bias[j] = expert_float(base, p.bias, row);
+            bias[j] = row_bias(base, p.window, p.weight, p.weight_stride, row);
     }
     for (uint r = 0; r < PER_LANE; r++) {
         uint row = lane * PER_LANE + r;
@@ -123,13 +136,13 @@ void main()
             uint n = row_block * (MOE_TILE_ROWS / 2) + cell * 2;
             for (uint j = 0; j < 2; j++)
                 if (n + j < p.n_out)
-                    output_at(to + n + j) =
-                        absent ? 0.0 : activate(p.act, p.act_alpha, v[j]) * v[j + 2];
+                    output_at(to + n + j) = floatBitsToUint(
+                        absent ? 0.0 : activate(p.act, p.act_alpha, v[j]) * v[j + 2]);
         } else {
             for (uint j = 0; j < 4; j++)
                 if (packed + j < p.n_out)
                     output_at(to + packed + j) =
-                        absent ? 0.0 : activate(p.act, p.act_alpha, v[j]);
+                        floatBitsToUint(absent ? 0.0 : activate(p.act, p.act_alpha, v[j]));
         }
     }
 }

@@ -6,6 +6,8 @@
 //   h (slots, d_ff) f32, then from word shared_input on (n_tokens, shared_d_ff)
 //   y (n_tokens, n_out)
 // Dispatch: (ceil(n_out / MOE_PANEL_ROWS), n_tokens, 1)
+//
+// The bits are those of expert_gemv.comp and combine.comp one after the other.
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
 layout(push_constant) uniform Push {
@@ -18,37 +20,63 @@ layout(push_constant) uniform Push {
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
 #include "weight.glsl"
+#include "element.glsl"
 #include "act.glsl"
 #include "gemv.glsl"
+#include "combine.glsl"
+layout(constant_id = 1) const uint OUTPUT_TYPE = 0; // of y, enum vkmoe_dtype
+
+shared float outputs[MOE_PANEL_ROWS];
+
+// y of this workgroup's rows, from their first lanes; two rows a word in 16-bit types.
+void store(uint token, float y)
+{
+    uint first = gl_WorkGroupID.x * MOE_PANEL_ROWS;
+    uint word = (head.first_token + token) * head.y_stride;
+    uint per_word = elements_per_word(OUTPUT_TYPE);
+    if (gemv_lane() == 0)
+        outputs[gemv_row()] = y;
+    barrier();
+    uint row = gl_LocalInvocationID.x * per_word;
+    if (row >= MOE_PANEL_ROWS || first + row >= p.n_out)
+        return;
+    float next = first + row + 1 < p.n_out ? outputs[(row + 1) % MOE_PANEL_ROWS] : 0.0;
+    output_at(word + (first + row) / per_word) = element_pack(OUTPUT_TYPE, outputs[row], next);
+}
 
 void main()
 {
     uint token = gl_WorkGroupID.y, n = gl_WorkGroupID.x * MOE_PANEL_ROWS + gemv_row();
-    bool inside = n < p.n_out;
+    bool there = token < token_count(), inside = n < p.n_out;
     float y = 0.0;
     uint k = 0;
     do { // top_k > 0; the expert of slot top_k must not be looked up, see buffers.glsl
         uint slot = token * p.top_k + k;
-        uvec2 base = expert_base(routing(slot));
+        uint expert = routing(p.ids + slot);
+        uvec2 base = expert_base(there ? expert : 0);
+        if (!there) // the whole workgroup
+            return;
         bool live = inside && !expert_absent(base);
-        float v =
-            gemv_dot(base, live, p.weight + n * p.weight_stride, p.d_ff, slot * p.d_ff);
+        float v = gemv_dot(base, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
+                           slot * p.d_ff);
+        float f = 0.0;
         if (live && gemv_lane() == 0)
-            y += uintBitsToFloat(routing(p.gates + slot)) *
-                 activate(p.act, p.act_alpha, v + expert_float(base, p.bias, n));
+            f = activate(p.act, p.act_alpha,
+                         v + row_bias(base, 0, p.weight, p.weight_stride, n));
+        y = combine_slot(y, uintBitsToFloat(routing(p.gates + slot)), f);
     } while (++k < p.top_k);
-    y *= p.routed_scale;
+    y = combine_scale(y, p.routed_scale);
     if (p.shared_expert != MOE_NONE) {
         uvec2 base = expert_base(p.shared_expert);
-        float v = gemv_dot(base, inside, p.shared_weight + n * p.shared_weight_stride,
-                           p.shared_d_ff, p.shared_input + token * p.shared_d_ff);
+        float v = gemv_dot(base, 0, inside, row_at(p.shared_weight, p.shared_weight_stride, n),
+                           p.shared_d_ff, TYPE_F32, p.shared_input + token * p.shared_d_ff);
         bool gated = p.shared_gate != MOE_NONE;
         float gate = uintBitsToFloat(routing(gated ? p.shared_gate + token : 0));
-        gate = gated ? gate : 1.0;
+        float f = 0.0;
         if (inside && gemv_lane() == 0)
-            y += p.shared_scale * gate *
-                 activate(p.act, p.act_alpha, v + expert_float(base, p.shared_bias, n));
+            f = activate(p.act, p.act_alpha,
+                         v + row_bias(base, 0, p.shared_weight, p.shared_weight_stride, n));
+        y = combine_shared(y, p.shared_scale, gated ? gate : 1.0, f);
     }
-    if (inside && gemv_lane() == 0)
-        output_at(token * head.y_stride + n) = y;
+    store(token, y);
 }

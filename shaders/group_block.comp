@@ -14,8 +14,6 @@ layout(push_constant) uniform Push {
     head_params head;
     group_params p;
 };
-#define INPUT_TYPE uint
-#define INPUT_ACCESS readonly
 #define ROUTING_ACCESS
 #include "buffers.glsl"
 layout(constant_id = 0) const uint SCATTER = 0;
@@ -25,11 +23,13 @@ shared uint block_ids[MOE_GROUP_BLOCK];
 void main()
 {
     uint lid = gl_LocalInvocationID.x, block = gl_WorkGroupID.x;
-    uint first = block * MOE_GROUP_BLOCK;
-    uint n = min(MOE_GROUP_BLOCK, head.n_tokens * p.top_k - first);
+    uint first = block * MOE_GROUP_BLOCK, slots = token_count() * p.top_k;
+    uint n = first < slots ? min(MOE_GROUP_BLOCK, slots - first) : 0;
     for (uint i = lid; i < n; i += MOE_LOCAL_SIZE)
-        block_ids[i] = input_at(first + i);
+        block_ids[i] = routing(p.ids + first + i);
     barrier();
+    if (n == 0) // the whole workgroup
+        return;
 
     for (uint e = lid; e < p.n_experts; e += MOE_LOCAL_SIZE) {
         uint at = p.counts + block * p.n_experts + e;

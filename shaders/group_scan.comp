@@ -4,7 +4,9 @@
 // expert's rows into tiles and writes the arguments of the indirect dispatches.
 //   counts (n_blocks, n_experts)  in: slots of e in a block; out: position of the first of them
 //   full_tiles, small_tiles       MOE_TILE_WORDS words each: expert, first row, rows, 0
-//   args                          4 x (x, y, z): in full, in small, out full, out small
+//   args                          MOE_ARGS_WORDS words each: x, y, z, first tile; for each chunk of
+//                                 experts and tile size the pieces of the first matmul, then those
+//                                 of the second
 // Dispatch: (1, 1, 1)
 //
 // Rows of an expert: full tiles of MOE_TILE_FULL first; what is left goes into one more full tile
@@ -19,6 +21,7 @@ layout(push_constant) uniform Push {
 #include "buffers.glsl"
 
 shared uvec3 sums[MOE_LOCAL_SIZE]; // rows, full tiles, small tiles
+shared uvec2 starts[MOE_SCAN_EXPERTS + 1]; // full and small tiles before each expert
 
 uint expert_rows(uint e, uint n_blocks)
 {
@@ -46,17 +49,35 @@ void write_tiles(uint list, uint first_tile, uint n, uint size, uint e, uint fir
     }
 }
 
-void write_args(uint at, uint x, uint y)
+// Pieces [0, n_pieces) of one matmul over the tiles [first_tile, first_tile + n_tiles).
+void write_args(uint entry, uint first_tile, uint n_tiles, uint n_pieces, uint row_blocks,
+                uint piece_blocks)
 {
-    routing(at) = x;
-    routing(at + 1) = y;
-    routing(at + 2) = 1;
+    for (uint piece = 0; piece < n_pieces; piece++) {
+        uint at = p.args + (entry + piece) * MOE_ARGS_WORDS;
+        routing(at) = n_tiles;
+        routing(at + 1) = min(piece_blocks, row_blocks - piece * piece_blocks);
+        routing(at + 2) = 1;
+        routing(at + 3) = first_tile;
+    }
+}
+
+void write_chunk(uint chunk)
+{
+    uint first = chunk * p.chunk_experts, end = min(first + p.chunk_experts, p.n_experts);
+    for (uint small = 0; small < 2; small++) {
+        uint first_tile = starts[first][small], n_tiles = starts[end][small] - first_tile;
+        uint entry = (chunk * 2 + small) * (p.in_pieces + p.out_pieces);
+        write_args(entry, first_tile, n_tiles, p.in_pieces, p.in_row_blocks, p.in_piece_blocks);
+        write_args(entry + p.in_pieces, first_tile, n_tiles, p.out_pieces, p.out_row_blocks,
+                   p.out_piece_blocks);
+    }
 }
 
 void main()
 {
     uint lid = gl_LocalInvocationID.x;
-    uint slots = head.n_tokens * p.top_k;
+    uint slots = token_count() * p.top_k;
     uint n_blocks = (slots + MOE_GROUP_BLOCK - 1) / MOE_GROUP_BLOCK;
 
     // Every invocation owns a run of neighbouring experts.
@@ -74,16 +95,14 @@ void main()
             sums[i] = total;
             total += own;
         }
-        write_args(p.args, total.y, p.in_row_blocks);
-        write_args(p.args + 3, total.z, p.in_row_blocks);
-        write_args(p.args + 6, total.y, p.out_row_blocks);
-        write_args(p.args + 9, total.z, p.out_row_blocks);
+        starts[p.n_experts] = total.yz;
     }
     barrier();
 
     uvec3 at = sums[lid];
     for (uint e = begin; e < end; e++) {
         uint position = at.x;
+        starts[e] = at.yz;
         for (uint b = 0; b < n_blocks; b++) {
             uint i = p.counts + b * p.n_experts + e;
             uint count = routing(i);
@@ -96,4 +115,8 @@ void main()
         write_tiles(p.small_tiles, at.z, own.z, MOE_TILE_SMALL, e, at.x + in_full, own.x - in_full);
         at += own;
     }
+    barrier();
+    uint n_chunks = (p.n_experts + p.chunk_experts - 1) / p.chunk_experts;
+    for (uint chunk = lid; chunk < n_chunks; chunk += MOE_LOCAL_SIZE)
+        write_chunk(chunk);
 }

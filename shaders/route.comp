@@ -2,13 +2,14 @@
 // SPDX-License-Identifier: MIT
 // Router: logits, scores, selection and gate weights of a few tokens.
 //   l[t, e] = sum_i x[t, i] * w[i, e] + bias[e]
-//   x (n_tokens, d_model) f32   w (d_model, quads * 4) f32, expert-minor   bias (quads * 4) f32
+//   x (n_tokens, d_model)   w (d_model, quads * 4) f32, expert-minor   bias (quads * 4) f32
 //   routing: ids, gates (n_tokens, top_k)  [shared_gate (n_tokens)]  [scores (n_tokens, n_experts)]
 // Dispatch: (ceil(n_tokens / p.tokens), 1, 1)
 //
 // The dot products are split over (quad of experts, part of d_model); the parts are added in order.
 // Then each token has a span of invocations, and expert e belongs to invocation e % span. Selection
 // is top_k rounds of finding the best of what each invocation has left, ties to the lower index.
+// With descriptors the first workgroup also copies the table of experts.
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
 layout(push_constant) uniform Push {
@@ -17,9 +18,11 @@ layout(push_constant) uniform Push {
 };
 #define WEIGHTS_ACCESS readonly
 #define INPUT_ACCESS readonly
-#define ROUTING_ACCESS writeonly
+#define ROUTING_ACCESS
 #include "buffers.glsl"
+#include "element.glsl"
 #include "act.glsl"
+layout(constant_id = 0) const uint INPUT_TYPE = 0; // of x, enum vkmoe_dtype
 
 shared float values[MOE_ROUTE_VALUES]; // partial sums, then logits, then what gates are made of
 shared uint keys[MOE_ROUTE_VALUES];    // what selection ranks by, as ordered integers
@@ -46,6 +49,12 @@ float weight_float(uint at, uint i)
     return uintBitsToFloat(weights(at + (i >> 2))[i & 3]);
 }
 
+float x_at(uint token, uint i)
+{
+    uint row = (head.first_token + token) * head.x_stride;
+    return element_from(INPUT_TYPE, input_at(row + i / elements_per_word(INPUT_TYPE)), i);
+}
+
 // values[token * stride + row] = logit; stride is quads * 4.
 void logits(uint first_token, uint n)
 {
@@ -62,7 +71,7 @@ void logits(uint first_token, uint n)
             for (uint i = begin; i < end; i++) {
                 vec4 w = uintBitsToFloat(weights(p.weight + i * p.quads + quad));
                 for (uint t = 0; t < n; t++)
-                    sum[t] = fma(vec4(input_at((first_token + t) * head.x_stride + i)), w, sum[t]);
+                    sum[t] = fma(vec4(x_at(first_token + t, i)), w, sum[t]);
             }
             for (uint t = 0; t < n; t++)
                 for (uint j = 0; j < 4; j++)
@@ -169,11 +178,25 @@ void write_gates(uint base, uint places, uint slot)
     }
 }
 
+#ifndef MOE_BDA
+// The word of an expert's entry that tells where it begins; entries are two to a uvec4. The shared
+// expert, if there is one, is behind the others: copying one word more does no harm.
+void copy_table()
+{
+    for (uint e = gl_LocalInvocationID.x; e <= p.n_experts; e += MOE_LOCAL_SIZE)
+        routing(MOE_TABLE_WORD + e) = weights(e >> 1)[(e & 1) * 2];
+}
+#endif
+
 void main()
 {
     uint lid = gl_LocalInvocationID.x;
-    uint first_token = gl_WorkGroupID.x * p.tokens;
-    uint n = min(p.tokens, head.n_tokens - first_token);
+    uint first_token = gl_WorkGroupID.x * p.tokens, n_tokens = token_count();
+    uint n = first_token < n_tokens ? min(p.tokens, n_tokens - first_token) : 0;
+#ifndef MOE_BDA
+    if (gl_WorkGroupID.x == 0)
+        copy_table();
+#endif
     logits(first_token, n);
 
     // From here on a token has `width` lanes, `span` of which have experts. Lanes without experts,

@@ -407,6 +407,7 @@ VKMOE_API enum vkmoe_status vkmoe_layer_check(const vkmoe_layer_desc *layer);
 // ---- weights ---------------------------------------------------------------------------------
 
 typedef struct vkmoe_weights vkmoe_weights;
+struct vkmoe_vk_buffer; // vkmoe/vulkan.h
 
 // A dense row-major array; the shape is the one its place asks for. `type` is the stored type of
 // that place, or VKMOE_F32, which is then rounded (nearest even) when packed.
@@ -450,6 +451,9 @@ typedef struct vkmoe_weights_desc {
     const void *const *packed_experts;    // (n_experts)
     const vkmoe_expert_tensors *shared;   // when the layer has a shared expert
     const void *packed_shared;
+    // Vulkan: at least total_size bytes of the caller's buffer to keep the weights in, borrowed
+    // until the weights are destroyed; see vkmoe/vulkan.h. NULL: in the library's own buffers.
+    const struct vkmoe_vk_buffer *vk_buffer;
 } vkmoe_weights_desc;
 
 static inline vkmoe_weights_desc vkmoe_weights_desc_init(void)
@@ -501,6 +505,8 @@ typedef struct vkmoe_plan_desc {
     enum vkmoe_dtype x_type; // type of x and y
     const char *variant;     // force a kernel variant by name ("a0"); NULL: the best
     bool scores;             // the plan also yields what selection ranked by
+    float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
+                     // other work on the device gets its turn; 0: 50. Results do not depend on it
 } vkmoe_plan_desc;
 
 static inline vkmoe_plan_desc vkmoe_plan_desc_init(void)

@@ -125,6 +125,8 @@ VKMOE_API enum vkmoe_status vkmoe_vk_get_handles(const vkmoe_context *context,
 
 // A range of a caller's buffer, with STORAGE_BUFFER usage, and SHADER_DEVICE_ADDRESS where
 // vkmoe_vk_handles says so. offset is a multiple of 256, size is what the layer may touch.
+// In vkmoe_weights_desc: TRANSFER_DST usage too; the weights are copied there by the library's
+// queue, or by what vkmoe_vk_weights_record_upload records.
 typedef struct vkmoe_vk_buffer {
     VkBuffer buffer;
     uint64_t offset, size;
@@ -136,6 +138,14 @@ typedef struct vkmoe_vk_io {
     vkmoe_vk_buffer x; // (max_tokens, d_model) in
     vkmoe_vk_buffer y; // (max_tokens, d_out) out; may not overlap x
     size_t x_stride, y_stride;
+    // A u32: the number of tokens, read when the recorded dispatches run. What is recorded for
+    // n_tokens then serves any count up to that; a larger one counts as n_tokens, and rows of y
+    // beyond the count are not written. buffer NULL: there are as many as is recorded.
+    vkmoe_vk_buffer n_tokens;
+    // vkmoe_vk_get_workspace_size bytes, with INDIRECT_BUFFER usage too; any contents. Binds
+    // may share one as long as their dispatches do not run at the same time; the barrier that every
+    // vkmoe_vk_record begins with sees to that within a queue. buffer NULL: the bind has its own.
+    vkmoe_vk_buffer workspace;
 } vkmoe_vk_io;
 
 static inline vkmoe_vk_io vkmoe_vk_io_init(void)
@@ -146,17 +156,31 @@ static inline vkmoe_vk_io vkmoe_vk_io_init(void)
     return io;
 }
 
+// Bytes of workspace that a bind of this plan takes.
+VKMOE_API enum vkmoe_status vkmoe_vk_get_workspace_size(const vkmoe_plan *plan, uint64_t *out);
+
 // Number of dispatches that vkmoe_vk_record records for n_tokens tokens.
 VKMOE_API enum vkmoe_status vkmoe_vk_dispatch_count(const vkmoe_bind *bind, uint32_t n_tokens,
                                                     uint32_t *out);
+
+// One dispatch of a recording.
+typedef struct vkmoe_vk_dispatch {
+    const char *label; // what it does; static text
+    double work; // an estimate, in floating-point operations: to cut a recording into slices of
+                 // about equal time
+} vkmoe_vk_dispatch;
+
+// Dispatch i of the vkmoe_vk_dispatch_count ones for n_tokens tokens.
+VKMOE_API enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32_t n_tokens,
+                                                  uint32_t i, vkmoe_vk_dispatch *out);
 
 // Records dispatches [first, first + n) of the layer into a command buffer of the context's device;
 // n = UINT32_MAX means all that follow. Allocates, submits, waits and reads nothing.
 //
 // Contract. Outside a render pass; primary or secondary; a compute-capable family. The caller has
-// made x visible to COMPUTE_SHADER / SHADER_READ, and earlier uses of y and of this bind's
-// workspace are done before COMPUTE_SHADER. Each call begins with a barrier COMPUTE -> COMPUTE |
-// DRAW_INDIRECT, so slices recorded in order need none between them. No transfer command and no
+// made x and the token count visible to COMPUTE_SHADER / SHADER_READ, and earlier uses of y and of
+// this bind's workspace are done before COMPUTE_SHADER. Each call begins with a barrier
+// COMPUTE -> COMPUTE | DRAW_INDIRECT, so slices recorded in order need none between them. No transfer command and no
 // queue transfer is recorded. On exit y is written at COMPUTE_SHADER / SHADER_WRITE and made
 // visible by the caller's next barrier. Left changed: the compute pipeline, descriptor set 0, push
 // constants.

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Activations, numbered as enum vkmoe_act. GLSL's own tanh may lose small arguments and it has no
 // erf, so both are written out here; each is within 2e-7 of the true value, absolute.
-
-// By bits: a compiler may assume that no float is NaN.
-bool is_nan(float v)
-{
-    return (floatBitsToUint(v) & 0x7fffffffu) > 0x7f800000u;
-}
+// Included after element.glsl.
 
 // exp that keeps a NaN; SwiftShader's own turns it into a number.
 float act_exp(float v)

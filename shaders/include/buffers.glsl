@@ -2,16 +2,12 @@
 // The four storage buffers of a kernel, by descriptor or by address (-DMOE_BDA). Included after the
 // push-constant block (whose head_params is called `head`). The kernel defines, for each it uses,
 //   WEIGHTS_ACCESS, INPUT_ACCESS, ROUTING_ACCESS, OUTPUT_ACCESS
-// as readonly, writeonly or nothing, and may define INPUT_TYPE (default float). It then reads and
-// writes weights(i), input_at(i), routing(i), output_at(i).
+// as readonly, writeonly or nothing. It then reads and writes weights(i), which are uvec4, and
+// input_at(i), routing(i), output_at(i), which are 32-bit words.
 //
 // An index that all invocations share must lie inside the buffer wherever it is computed, also in
 // a branch that is not taken and in what would be a loop's next iteration: lavapipe of Mesa 26
 // loads from such an address although no invocation asks for it.
-#ifndef INPUT_TYPE
-#define INPUT_TYPE float
-#endif
-
 #ifdef MOE_BDA
 
 #ifdef WEIGHTS_ACCESS
@@ -22,7 +18,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) WEIGHTS_ACCESS buf
 #endif
 #ifdef INPUT_ACCESS
 layout(buffer_reference, std430, buffer_reference_align = 4) INPUT_ACCESS buffer InputRef {
-    INPUT_TYPE v[];
+    uint v[];
 };
 #define input_at(i) InputRef(head.address[MOE_SLOT_INPUT]).v[i]
 #endif
@@ -34,7 +30,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) ROUTING_ACCESS buff
 #endif
 #ifdef OUTPUT_ACCESS
 layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT_ACCESS buffer OutputRef {
-    float v[];
+    uint v[];
 };
 #define output_at(i) OutputRef(head.address[MOE_SLOT_OUTPUT]).v[i]
 #endif
@@ -49,7 +45,7 @@ layout(std430, set = 0, binding = MOE_SLOT_WEIGHTS) WEIGHTS_ACCESS buffer Weight
 #endif
 #ifdef INPUT_ACCESS
 layout(std430, set = 0, binding = MOE_SLOT_INPUT) INPUT_ACCESS buffer Input {
-    INPUT_TYPE v[];
+    uint v[];
 } input_buffer;
 #define input_at(i) input_buffer.v[i]
 #endif
@@ -61,9 +57,17 @@ layout(std430, set = 0, binding = MOE_SLOT_ROUTING) ROUTING_ACCESS buffer Routin
 #endif
 #ifdef OUTPUT_ACCESS
 layout(std430, set = 0, binding = MOE_SLOT_OUTPUT) OUTPUT_ACCESS buffer Output {
-    float v[];
+    uint v[];
 } output_buffer;
 #define output_at(i) output_buffer.v[i]
 #endif
 
+#endif
+
+#ifndef MOE_NO_COUNT
+// Tokens of this block; workgroups beyond them have nothing to do.
+uint token_count()
+{
+    return head.block_first == MOE_NONE ? head.n_tokens : routing(MOE_COUNT_WORD);
+}
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A row of packed weights times a vector of the input, shared by 8 invocations; MOE_PANEL_ROWS rows
-// a workgroup. Included after weight.glsl.
+// A row of packed weights times a row of the input, shared by 8 invocations; MOE_PANEL_ROWS rows
+// a workgroup. Included after weight.glsl and element.glsl.
 const uint GEMV_LANES = MOE_LOCAL_SIZE / MOE_PANEL_ROWS;
 
 shared float gemv_sums[MOE_LOCAL_SIZE];
@@ -15,23 +15,30 @@ uint gemv_lane()
     return gl_LocalInvocationID.x % GEMV_LANES;
 }
 
+float gemv_input(uint type, uint row, uint k)
+{
+    return element_from(type, input_at(row + k / elements_per_word(type)), k);
+}
+
 // The dot product of a row's lanes, complete on lane 0 (the sum in lane order). Every invocation of
 // the workgroup calls this; those with `live` false read nothing and add 0.
-float gemv_dot(uvec2 base, bool live, uint weight, uint d_in, uint first_input)
+//   row              first uvec4 of the row in the expert's block
+//   type, input_row  type of the input's elements, and word where its row begins
+float gemv_dot(uvec2 base, uint window, bool live, uint row, uint d_in, uint type, uint input_row)
 {
     float sum = 0.0;
     uint n_vecs = (d_in + WEIGHTS_PER_VEC - 1) / WEIGHTS_PER_VEC;
     for (uint i = gemv_lane(); i < n_vecs && live; i += GEMV_LANES) {
         vec4 lo, hi;
-        weight_unpack(expert_load(base, weight + i), lo, hi);
+        weight_unpack(expert_load(base, window, row + i), lo, hi);
         uint k = i * WEIGHTS_PER_VEC;
         for (uint j = 0; j < 4; j++)
             if (k + j < d_in)
-                sum = fma(input_at(first_input + k + j), lo[j], sum);
+                sum = fma(gemv_input(type, input_row, k + j), lo[j], sum);
         if (WEIGHTS_PER_VEC == 8)
             for (uint j = 0; j < 4; j++)
                 if (k + 4 + j < d_in)
-                    sum = fma(input_at(first_input + k + 4 + j), hi[j], sum);
+                    sum = fma(gemv_input(type, input_row, k + 4 + j), hi[j], sum);
     }
     barrier(); // an earlier call's sums have been read
     gemv_sums[gl_LocalInvocationID.x] = sum;

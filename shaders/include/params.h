@@ -24,22 +24,30 @@
 #define MOE_SLOT_OUTPUT 3
 
 #define MOE_LOCAL_SIZE 128 // invocations of every kernel: the specified minimum of the limit
+#define MOE_SCAN_EXPERTS 1024 // of group_scan.comp: all that a layer may have
 #define MOE_GROUP_BLOCK 256 // slots that one workgroup of group_block.comp counts or scatters
 #define MOE_TILE_FULL 32 // rows of a full and of a small tile of expert_gemm.comp
 #define MOE_TILE_SMALL 8
-#define MOE_TILE_ROWS 64 // packed weight rows of a tile
+#define MOE_TILE_ROWS 64 // packed weight rows of a tile: a row block
 #define MOE_TILE_WORDS 4 // words of a tile list entry: expert, first row, number of rows, unused
-#define MOE_PANEL_ROWS 16 // gate and up rows alternate in panels of this many rows
+#define MOE_ARGS_WORDS 4 // words of an indirect dispatch: x, y, z, first tile of the list
+#define MOE_PANEL_ROWS 16 // packed rows of a panel; gate and up panels alternate
 #define MOE_ROUTE_VALUES 1040 // f32 of shared memory for one workgroup of route.comp
 #define MOE_ROUTE_TOKENS 2 // tokens of a workgroup of route.comp when they fit
+
+// Where the routing range of every kernel begins: the number of tokens, if the host does not know
+// it, then with descriptors the table of experts: where in the weights each begins, in uvec4.
+#define MOE_COUNT_WORD 0
+#define MOE_TABLE_WORD 64
 
 #define MOE_NONE 0xffffffffu
 
 struct head_params {
     MOE_ADDRESS address[4]; // of the bound ranges; unused with descriptors
-    MOE_UINT n_tokens;
+    MOE_UINT n_tokens; // of this block of tokens, at most
+    MOE_UINT block_first; // tokens before this block; MOE_NONE: there are exactly n_tokens
+    MOE_UINT first_token; // row of x and y where this block begins
     MOE_UINT x_stride, y_stride; // words
-    MOE_UINT unused;
 };
 
 // Bits of route_params.rules.
@@ -63,45 +71,55 @@ struct route_params {
 
 struct group_params {
     MOE_UINT n_experts, top_k;
-    MOE_UINT counts, rows, positions; // in the routing range
+    MOE_UINT ids, counts, rows, positions; // in the routing range
     MOE_UINT full_tiles, small_tiles, args;
-    MOE_UINT in_row_blocks, out_row_blocks; // workgroups in y of the two expert matmuls
+    MOE_UINT chunk_experts; // experts of a chunk
+    MOE_UINT in_pieces, in_row_blocks, in_piece_blocks; // of the first expert matmul
+    MOE_UINT out_pieces, out_row_blocks, out_piece_blocks; // of the second one
 };
 
 struct gemm_params {
     MOE_UINT d_in, n_out, packed_rows; // packed_rows: both halves when gated
-    MOE_UINT weight, weight_stride, bias; // in the expert's block
+    MOE_UINT weight, weight_stride; // in the expert's block
+    MOE_UINT window; // uvec4 of the weights before the bound ones; 0 by address
+    MOE_UINT first_row_block;
     MOE_UINT expert; // when tiles are not listed
-    MOE_UINT rows, tiles; // in the routing range
-    MOE_UINT input_stride, output_stride; // words; input 0: head.x_stride
+    MOE_UINT rows, tiles, args; // in the routing range
+    MOE_UINT input_stride, output_stride; // words; input 0: x, of stride head.x_stride
     MOE_UINT top_k;
     MOE_UINT act;
     MOE_FLOAT act_alpha;
 };
 
-struct gemv_in_params {
+struct gemv_params {
     MOE_UINT d_in, n_out;
-    MOE_UINT weight, weight_stride, bias;
+    MOE_UINT weight, weight_stride, window;
+    MOE_UINT first_panel; // of 16 outputs
     MOE_UINT expert; // MOE_NONE: from the routing range
-    MOE_UINT top_k; // slots a token; 1 for one fixed expert
+    MOE_UINT first_expert, n_experts; // slots of other experts are left to other dispatches
+    MOE_UINT ids; // in the routing range
+    MOE_UINT input_stride; // words; 0: x, of stride head.x_stride
+    MOE_UINT slots; // a token; 1 for one fixed expert
+    MOE_UINT rows_per_input; // slots that share a row of the input
     MOE_UINT act;
     MOE_FLOAT act_alpha;
 };
 
 struct gemv_out_params {
     MOE_UINT n_out, top_k;
-    MOE_UINT d_ff, weight, weight_stride, bias;
+    MOE_UINT d_ff, weight, weight_stride;
     // The shared expert, index MOE_NONE if there is none; its input follows the routed one.
-    MOE_UINT shared_expert, shared_d_ff, shared_weight, shared_weight_stride, shared_bias;
+    MOE_UINT shared_expert, shared_d_ff, shared_weight, shared_weight_stride;
     MOE_UINT shared_input;
-    MOE_UINT gates, shared_gate; // in the routing range; shared_gate MOE_NONE: the factor is 1
+    MOE_UINT ids, gates, shared_gate; // in the routing range; shared_gate MOE_NONE: the factor is 1
     MOE_UINT act;
     MOE_FLOAT act_alpha, routed_scale, shared_scale;
 };
 
 struct combine_params {
     MOE_UINT d_out, top_k;
-    MOE_UINT gates, positions, shared_gate; // in the routing range; MOE_NONE: the factor is 1
+    MOE_UINT gates, positions, shared_gate; // in the routing range; shared_gate MOE_NONE: factor 1,
+                                            // positions MOE_NONE: rows are in slot order
     MOE_UINT shared_input; // in the input range; MOE_NONE: no shared expert
     MOE_FLOAT routed_scale, shared_scale;
 };

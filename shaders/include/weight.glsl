@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// An expert's packed weights. The head of the weights buffer is a table of 8-byte entries, one an
-// expert: a device address, or with descriptors an offset in uvec4; (0, 0) means absent.
+// An expert's packed weights. The weights buffer begins with a table of 8-byte entries, one an
+// expert: a device address, or with descriptors an offset in uvec4, which route.comp copies to
+// where every kernel has it bound; 0 means absent.
 // A weight type is a case in weight_unpack. Included after buffers.glsl.
 layout(constant_id = 0) const uint WEIGHT_TYPE = 0; // enum vkmoe_dtype
 
@@ -9,10 +10,15 @@ const uint WEIGHT_F32 = 0, WEIGHT_F16 = 1, WEIGHT_BF16 = 2;
 // Weights in one uvec4.
 const uint WEIGHTS_PER_VEC = WEIGHT_TYPE == WEIGHT_F32 ? 4 : 8;
 
+// Where an expert's block begins.
 uvec2 expert_base(uint expert)
 {
+#ifdef MOE_BDA
     uvec4 pair = weights(expert >> 1);
     return (expert & 1) == 0 ? pair.xy : pair.zw;
+#else
+    return uvec2(routing(MOE_TABLE_WORD + expert), 0);
+#endif
 }
 
 bool expert_absent(uvec2 base)
@@ -20,19 +26,28 @@ bool expert_absent(uvec2 base)
     return base.x == 0 && base.y == 0;
 }
 
-uvec4 expert_load(uvec2 base, uint i)
+// `window` is subtracted from what may be beyond 32 bits; the difference never is.
+uvec4 expert_load(uvec2 base, uint window, uint i)
 {
 #ifdef MOE_BDA
     return WeightsRef(base).v[i];
 #else
-    return weights(base.x + i);
+    return weights(base.x - window + i);
 #endif
 }
 
-// The i-th f32 of an array that starts at uvec4 `at` of the block.
-float expert_float(uvec2 base, uint at, uint i)
+// Packed rows come in panels of MOE_PANEL_ROWS, each followed by its rows' biases in f32.
+// The first uvec4 of a row of a matrix that begins at uvec4 `matrix` of the block.
+uint row_at(uint matrix, uint stride, uint row)
 {
-    return uintBitsToFloat(expert_load(base, at + (i >> 2))[i & 3]);
+    return matrix + row * stride + row / MOE_PANEL_ROWS * (MOE_PANEL_ROWS / 4);
+}
+
+float row_bias(uvec2 base, uint window, uint matrix, uint stride, uint row)
+{
+    uint panel = row / MOE_PANEL_ROWS, i = row % MOE_PANEL_ROWS;
+    uint at = row_at(matrix, stride, panel * MOE_PANEL_ROWS) + MOE_PANEL_ROWS * stride;
+    return uintBitsToFloat(expert_load(base, window, at + i / 4)[i % 4]);
 }
 
 // The WEIGHTS_PER_VEC weights of a uvec4, in order: lo, then hi for the 16-bit types.

@@ -41,6 +41,9 @@ enum vkmoe_status moe_api_device_ok(const vkmoe_context *context);
 enum vkmoe_status moe_api_stride(const char *name, size_t *stride, uint32_t width,
                                  enum vkmoe_dtype type);
 
+// Checks a range of a caller's buffer; `name` is for the text.
+enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buffer);
+
 // Bytes from the first row's begin to the last row's end, n_rows > 0; false when that overflows.
 bool moe_api_extent(uint64_t n_rows, size_t stride, size_t row_size, uint64_t *out);
 

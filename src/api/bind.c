@@ -24,22 +24,76 @@ bool moe_api_extent(uint64_t n_rows, size_t stride, size_t row_size, uint64_t *o
     return moe_mul(n_rows - 1, stride, out) && !__builtin_add_overflow(*out, row_size, out);
 }
 
-static enum vkmoe_status check_vk_buffer(const char *name, const vkmoe_vk_buffer *buffer,
-                                         uint64_t n_rows, size_t stride, size_t row_size)
+enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buffer)
 {
-    uint64_t extent;
     if (!buffer->buffer)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.buffer is NULL", name);
+        return moe_fail(VKMOE_E_ARGUMENT, "%s.buffer is NULL", name);
     if (buffer->offset % 256 != 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.offset = %llu: must be a multiple of 256", name,
+        return moe_fail(VKMOE_E_ARGUMENT, "%s.offset = %llu: must be a multiple of 256", name,
                         (unsigned long long) buffer->offset);
     if (buffer->size > UINT64_MAX - buffer->offset)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s.size = %llu: passes the end of any buffer",
-                        name, (unsigned long long) buffer->size);
+        return moe_fail(VKMOE_E_ARGUMENT, "%s.size = %llu: passes the end of any buffer", name,
+                        (unsigned long long) buffer->size);
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status check_rows(const char *name, const vkmoe_vk_buffer *buffer,
+                                    uint64_t n_rows, size_t stride, size_t row_size)
+{
+    uint64_t extent;
+    enum vkmoe_status status = moe_api_vk_buffer(name, buffer);
+    if (status != VKMOE_OK)
+        return status;
     if (!moe_api_extent(n_rows, stride, row_size, &extent) || buffer->size < extent)
-        return moe_fail(VKMOE_E_SHAPE, "vk_io.%s.size = %llu: %llu rows of stride %zu do not fit",
-                        name, (unsigned long long) buffer->size, (unsigned long long) n_rows,
-                        stride);
+        return moe_fail(VKMOE_E_SHAPE, "%s.size = %llu: %llu rows of stride %zu do not fit", name,
+                        (unsigned long long) buffer->size, (unsigned long long) n_rows, stride);
+    return VKMOE_OK;
+}
+
+static bool overlap(const vkmoe_vk_buffer *a, const vkmoe_vk_buffer *b)
+{
+    return a->buffer && a->buffer == b->buffer && a->offset < b->offset + b->size &&
+           b->offset < a->offset + a->size;
+}
+
+// The buffers that may be left out.
+static enum vkmoe_status check_optional(const vkmoe_vk_io *io, const struct moe_program *program)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    uint64_t work_size = program->device->backend->vk_workspace_size(program);
+    if (io->n_tokens.buffer) {
+        TRY(moe_api_vk_buffer("vk_io.n_tokens", &io->n_tokens));
+        if (io->n_tokens.size < sizeof(uint32_t))
+            return moe_fail(VKMOE_E_SHAPE, "vk_io.n_tokens.size = %llu: a count takes 4 bytes",
+                            (unsigned long long) io->n_tokens.size);
+    }
+    if (io->workspace.buffer) {
+        TRY(moe_api_vk_buffer("vk_io.workspace", &io->workspace));
+        if (io->workspace.size < work_size)
+            return moe_fail(VKMOE_E_SHAPE, "vk_io.workspace.size = %llu: the plan takes %llu bytes",
+                            (unsigned long long) io->workspace.size,
+                            (unsigned long long) work_size);
+    }
+fail:
+    return status;
+}
+
+// Nothing may share memory with what is written.
+static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
+{
+    const struct {
+        const char *name;
+        const vkmoe_vk_buffer *buffer;
+        bool written;
+    } all[] = {{"x", &io->x, false},
+               {"y", &io->y, true},
+               {"n_tokens", &io->n_tokens, false},
+               {"workspace", &io->workspace, true}};
+    for (uint32_t i = 0; i < MOE_COUNT(all); i++)
+        for (uint32_t j = i + 1; j < MOE_COUNT(all); j++)
+            if ((all[i].written || all[j].written) && overlap(all[i].buffer, all[j].buffer))
+                return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s and vk_io.%s overlap", all[i].name,
+                                all[j].name);
     return VKMOE_OK;
 }
 
@@ -56,13 +110,12 @@ static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
     TRY(moe_desc_copy(out, sizeof *out, io, "vkmoe_vk_io"));
     TRY(moe_api_stride("vk_io.x", &out->x_stride, layer->d_model, VKMOE_F32));
     TRY(moe_api_stride("vk_io.y", &out->y_stride, layer->d_out, VKMOE_F32));
-    TRY(check_vk_buffer("x", &out->x, program->max_tokens, out->x_stride,
-                        moe_dtype_size(VKMOE_F32, layer->d_model)));
-    TRY(check_vk_buffer("y", &out->y, program->max_tokens, out->y_stride,
-                        moe_dtype_size(VKMOE_F32, layer->d_out)));
-    if (out->x.buffer == out->y.buffer && out->x.offset < out->y.offset + out->y.size &&
-        out->y.offset < out->x.offset + out->x.size)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.x and vk_io.y overlap");
+    TRY(check_rows("vk_io.x", &out->x, program->max_tokens, out->x_stride,
+                   moe_dtype_size(VKMOE_F32, layer->d_model)));
+    TRY(check_rows("vk_io.y", &out->y, program->max_tokens, out->y_stride,
+                   moe_dtype_size(VKMOE_F32, layer->d_out)));
+    TRY(check_optional(out, program));
+    TRY(check_vk_overlap(out));
     return VKMOE_OK;
 fail:
     return status;

@@ -2,6 +2,8 @@
 #include "api/api.h"
 #include "base/desc.h"
 
+enum { DEFAULT_BUDGET_MS = 50 };
+
 // Slots are counted in 31 bits, so that kernels and i32 tensors can index them.
 static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct moe_layer *layer)
 {
@@ -17,6 +19,9 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
     if (desc->precision != VKMOE_PRECISION_EXACT)
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %u: not computed yet (only exact)",
                         (uint32_t) desc->precision);
+    if (!(desc->budget_ms >= 0.0f && desc->budget_ms <= 1e6f))
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.budget_ms = %g: must be 0 to 1e6",
+                        (double) desc->budget_ms);
     if ((uint32_t) desc->x_type > VKMOE_BF16)
         return moe_fail(VKMOE_E_ARGUMENT, "plan.x_type = %u: must be below 3",
                         (uint32_t) desc->x_type);
@@ -47,7 +52,8 @@ enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_des
     TRY(moe_try_alloc(&context->host, sizeof *plan, "plan object", &plan));
     plan->context = context;
     moe_graph_forward(&graph, &layer, full.scores);
-    struct moe_program_params params = {full.max_tokens, full.precision, full.x_type, full.variant};
+    struct moe_program_params params = {full.max_tokens, full.precision, full.x_type, full.variant,
+                                        full.budget_ms > 0 ? full.budget_ms : DEFAULT_BUDGET_MS};
     moe_trace(&context->host, "vkmoe compile", true);
     status = context->device->backend->program_create(context->device, &graph, &params,
                                                       &plan->program);

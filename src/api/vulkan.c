@@ -44,6 +44,35 @@ fail:
     return status;
 }
 
+enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32_t n_tokens, uint32_t i,
+                                        vkmoe_vk_dispatch *out)
+{
+    enum vkmoe_status status;
+    uint32_t n_dispatches;
+    TRY(NOT_NULL(out));
+    TRY(vkmoe_vk_dispatch_count(bind, n_tokens, &n_dispatches));
+    if (i >= n_dispatches)
+        return moe_fail(VKMOE_E_ARGUMENT, "dispatch %u: there are %u", i, n_dispatches);
+    bind->plan->context->device->backend->vk_dispatch_info(bind->bound, n_tokens, i, out);
+    return VKMOE_OK;
+fail:
+    return status;
+}
+
+enum vkmoe_status vkmoe_vk_get_workspace_size(const vkmoe_plan *plan, uint64_t *out)
+{
+    enum vkmoe_status status;
+    TRY(NOT_NULL(plan));
+    TRY(NOT_NULL(out));
+    const struct moe_device *device = plan->context->device;
+    if (!device->backend->vk_workspace_size)
+        return fail_not_vulkan(device);
+    *out = device->backend->vk_workspace_size(plan->program);
+    return VKMOE_OK;
+fail:
+    return status;
+}
+
 enum vkmoe_status vkmoe_vk_record(vkmoe_bind *bind, VkCommandBuffer cmd, uint32_t n_tokens,
                                   uint32_t first, uint32_t n)
 {

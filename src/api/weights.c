@@ -97,6 +97,27 @@ static enum vkmoe_status check_shared(const struct moe_layer *layer,
                         : check_packed(VKMOE_SHARED_EXPERT, desc->packed_shared);
 }
 
+// The caller's buffer for the weights, if one is given.
+static enum vkmoe_status check_buffer(const vkmoe_context *context, const struct moe_layer *layer,
+                                      const vkmoe_vk_buffer *buffer)
+{
+    enum vkmoe_status status;
+    vkmoe_weights_layout layout;
+    if (!buffer)
+        return VKMOE_OK;
+    if (!context->device->backend->vk_record)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "weights.vk_buffer on %s: needs a Vulkan device",
+                        context->device->info.name);
+    TRY(moe_api_vk_buffer("weights.vk_buffer", buffer));
+    TRY(get_layout(context, layer, &layout));
+    if (buffer->size < layout.total_size)
+        return moe_fail(VKMOE_E_SHAPE, "weights.vk_buffer.size = %llu: they take %llu bytes",
+                        (unsigned long long) buffer->size,
+                        (unsigned long long) layout.total_size);
+fail:
+    return status;
+}
+
 enum vkmoe_status vkmoe_weights_create(vkmoe_context *context, const vkmoe_weights_desc *desc,
                                        vkmoe_weights **out)
 {
@@ -115,12 +136,13 @@ enum vkmoe_status vkmoe_weights_create(vkmoe_context *context, const vkmoe_weigh
     TRY(moe_layer_check_router(&layer, full.router));
     TRY(check_experts(&layer, &full));
     TRY(check_shared(&layer, &full));
+    TRY(check_buffer(context, &layer, full.vk_buffer));
     TRY(moe_api_device_ok(context));
 
     TRY(moe_try_alloc(&context->host, sizeof *weights, "weights object", &weights));
     weights->context = context;
     struct moe_weights_source source = {full.router, full.experts, full.packed_experts, full.shared,
-                                        full.packed_shared};
+                                        full.packed_shared, full.vk_buffer};
     moe_trace(&context->host, "vkmoe upload", true);
     status = context->device->backend->weights_create(context->device, &layer, &source,
                                                       &weights->packed);

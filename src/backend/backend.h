@@ -32,6 +32,7 @@ struct moe_program_params {
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type;
     const char *variant; // or NULL
+    double budget_ms;    // of one submission, above 0
 };
 
 struct moe_bound { // a program with its weights and memory
@@ -46,6 +47,7 @@ struct moe_weights_source {
     const void *const *packed_experts;
     const vkmoe_expert_tensors *shared;
     const void *packed_shared;
+    const vkmoe_vk_buffer *vk_buffer; // Vulkan: where they go; or NULL
 };
 
 struct moe_backend {
@@ -97,7 +99,10 @@ struct moe_backend {
     enum vkmoe_status (*vk_record_upload)(struct moe_packed_weights *weights, VkCommandBuffer cmd);
     void (*vk_release_staging)(struct moe_packed_weights *weights);
     void (*vk_handles)(const struct moe_device *device, vkmoe_vk_handles *out);
+    uint64_t (*vk_workspace_size)(const struct moe_program *program);
     uint32_t (*vk_dispatch_count)(const struct moe_bound *bound, uint32_t n_tokens);
+    void (*vk_dispatch_info)(const struct moe_bound *bound, uint32_t n_tokens, uint32_t i,
+                             vkmoe_vk_dispatch *out);
     enum vkmoe_status (*vk_record)(struct moe_bound *bound, VkCommandBuffer cmd, uint32_t n_tokens,
                                    uint32_t first, uint32_t n);
 };

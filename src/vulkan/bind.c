@@ -2,38 +2,50 @@
 // Every allocation and descriptor write of a program happens here.
 #include "vulkan/bind.h"
 
-#include <inttypes.h>
-
 #include "base/bits.h"
-
-static void set_buffer(struct moe_vk_bound *b, enum moe_vk_buffer_id id, VkBuffer handle,
-                       uint64_t offset, uint64_t size, uint64_t address)
-{
-    b->buffers[id].handle = handle;
-    b->buffers[id].offset = offset;
-    b->buffers[id].size = size;
-    b->buffers[id].address = address;
-}
+#include "core/dtype.h"
 
 static void set_own(struct moe_vk_bound *b, enum moe_vk_buffer_id id,
                     const struct moe_vk_buffer *buffer)
 {
-    set_buffer(b, id, buffer->handle, 0, buffer->size, buffer->address);
+    b->buffers[id] = (struct moe_vk_place){buffer->handle, 0, buffer->size, buffer->address};
 }
 
-static void set_callers(struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
+static void set_callers(const struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
                         const vkmoe_vk_buffer *buffer)
 {
-    uint64_t address = 0;
-    if (vk->bda) {
-        VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
-                                          .buffer = buffer->buffer};
-        address = vk->fn.vkGetBufferDeviceAddress(vk->device, &info) + buffer->offset;
-    }
-    set_buffer(b, id, buffer->buffer, buffer->offset, buffer->size, address);
+    b->buffers[id] = (struct moe_vk_place){
+        buffer->buffer, buffer->offset, buffer->size,
+        vk->bda ? moe_vk_buffer_address(vk, buffer->buffer) + buffer->offset : 0};
 }
 
-// Buffers for x and y, and staging where the host cannot reach them or the results directly.
+uint64_t moe_vk_workspace_size(const struct moe_program *program)
+{
+    return ((const struct moe_vk_program *) program)->work_size;
+}
+
+// Tokens of the largest block of a program.
+static uint32_t most_block_tokens(const struct moe_vk_program *program)
+{
+    uint32_t most = 0;
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        most = (uint32_t) moe_max(most, program->sequences[regime].block_tokens);
+    return most;
+}
+
+// Bytes of ids, gates and scores that run may ask for.
+static uint64_t routing_results_size(const struct moe_vk_program *program)
+{
+    uint64_t most = 0;
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
+        const struct moe_vk_sequence *s = &program->sequences[regime];
+        most = moe_max(most, s->ids.size + s->gates.size + s->scores.size);
+    }
+    return most;
+}
+
+// Buffers for x and y of a block, and staging where the host cannot reach them or the results
+// directly.
 static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -41,19 +53,18 @@ static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
     const vkmoe_layer_desc *desc = &program->base.graph.layer.desc;
     if (!vk->queue)
         return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: give the bind vk_io");
-    uint64_t x_size = (uint64_t) program->base.max_tokens * desc->d_model * sizeof(float);
-    uint64_t y_size = (uint64_t) program->base.max_tokens * desc->d_out * sizeof(float);
+    b->x_stride = (uint32_t) moe_div_up(moe_dtype_size(VKMOE_F32, desc->d_model), 4);
+    b->y_stride = (uint32_t) moe_div_up(moe_dtype_size(VKMOE_F32, desc->d_out), 4);
+    uint64_t n_tokens = most_block_tokens(program);
+    uint64_t x_size = n_tokens * b->x_stride * 4, y_size = n_tokens * b->y_stride * 4;
     TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_DEVICE, "vkmoe x", &b->x));
     TRY(moe_vk_buffer_create(vk, y_size, MOE_VK_DEVICE, "vkmoe y", &b->y));
     if (!b->x.mapped)
         TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_UPLOAD, "vkmoe upload", &b->upload));
-    if (!b->y.mapped || !b->work.mapped) {
-        uint64_t size = y_size + program->ids.size + program->gates.size + program->scores.size;
-        TRY(moe_vk_buffer_create(vk, size, MOE_VK_READBACK, "vkmoe readback", &b->readback));
-    }
+    if (!b->y.mapped || !b->work.mapped)
+        TRY(moe_vk_buffer_create(vk, y_size + routing_results_size(program), MOE_VK_READBACK,
+                                 "vkmoe readback", &b->readback));
     TRY(moe_vk_command_create(vk, &b->command));
-    b->x_stride = desc->d_model;
-    b->y_stride = desc->d_out;
     set_own(b, MOE_VK_BUF_X, &b->x);
     set_own(b, MOE_VK_BUF_Y, &b->y);
     return VKMOE_OK;
@@ -62,27 +73,33 @@ fail:
     return status;
 }
 
-// x and y are bound whole: their rows may have any stride.
-static uint64_t bound_size(const struct moe_vk_bound *b, const struct moe_vk_range *range)
+static enum vkmoe_status create_work(struct moe_vk *vk, struct moe_vk_bound *b,
+                                     const vkmoe_vk_io *vk_io)
 {
-    bool whole = range->buffer == MOE_VK_BUF_X || range->buffer == MOE_VK_BUF_Y;
-    return whole ? b->buffers[range->buffer].size : range->size;
+    if (vk_io && vk_io->workspace.buffer) {
+        set_callers(vk, b, MOE_VK_BUF_WORK, &vk_io->workspace);
+        return VKMOE_OK;
+    }
+    enum vkmoe_status status = moe_vk_buffer_create(vk, moe_vk_workspace_size(b->base.program),
+                                                    MOE_VK_DEVICE, "vkmoe workspace", &b->work);
+    set_own(b, MOE_VK_BUF_WORK, &b->work);
+    return status;
 }
 
-static void write_set(struct moe_vk *vk, struct moe_vk_bound *b, const struct moe_vk_dispatch *d,
-                      VkDescriptorSet set)
+// ---- descriptors -------------------------------------------------------------------------------
+
+static void write_set(struct moe_vk *vk, const struct moe_vk_bound *b, enum moe_vk_regime regime,
+                      uint32_t window, const struct moe_vk_dispatch *d, VkDescriptorSet set)
 {
     VkDescriptorBufferInfo infos[4];
     VkWriteDescriptorSet writes[4];
     uint32_t n = 0;
     for (uint32_t slot = 0; slot < 4; slot++) {
-        const struct moe_vk_range *range = &d->ranges[slot];
-        if (!range->size)
+        if (!d->ranges[slot].size)
             continue;
-        infos[n] =
-            (VkDescriptorBufferInfo){.buffer = b->buffers[range->buffer].handle,
-                                     .offset = b->buffers[range->buffer].offset + range->offset,
-                                     .range = bound_size(b, range)};
+        struct moe_vk_place place = moe_vk_place(b, regime, window, &d->ranges[slot]);
+        infos[n] = (VkDescriptorBufferInfo){
+            .buffer = place.handle, .offset = place.offset, .range = place.size};
         writes[n] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = set,
                                            .dstBinding = slot,
@@ -94,27 +111,23 @@ static void write_set(struct moe_vk *vk, struct moe_vk_bound *b, const struct mo
     vk->fn.vkUpdateDescriptorSets(vk->device, n, writes, 0, NULL);
 }
 
-static enum vkmoe_status create_sets(struct moe_vk *vk, struct moe_vk_bound *b)
+static enum vkmoe_status create_regime_sets(struct moe_vk *vk, struct moe_vk_bound *b,
+                                            enum moe_vk_regime regime)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk_program *program = (const struct moe_vk_program *) b->base.program;
-    uint32_t n_sets = program->n_dispatches[MOE_VK_DECODE] + program->n_dispatches[MOE_VK_GROUPED];
-    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                 .descriptorCount = 4 * n_sets};
-    VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                       .maxSets = n_sets,
-                                       .poolSizeCount = 1,
-                                       .pPoolSizes = &size};
-    VK_TRY(vk, vk->fn.vkCreateDescriptorPool(vk->device, &pool, NULL, &b->pool));
+    const struct moe_vk_sequence *sequence = moe_vk_sequence_of(b, regime);
+    struct moe_vk_blocks *blocks = &b->blocks[regime];
     VkDescriptorSetAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
                                         .descriptorPool = b->pool,
                                         .descriptorSetCount = 1,
                                         .pSetLayouts = &vk->set_layout};
-    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
-        for (uint32_t i = 0; i < program->n_dispatches[regime]; i++) {
-            VkDescriptorSet *set = &b->sets[regime][i];
+    size_t n = (size_t) blocks->n_windows * sequence->n;
+    TRY(moe_try_alloc(vk->base.host, n * sizeof *blocks->sets, "descriptor sets", &blocks->sets));
+    for (uint32_t window = 0; window < blocks->n_windows; window++)
+        for (uint32_t i = moe_vk_first_dispatch(b); i < sequence->n; i++) {
+            VkDescriptorSet *set = &blocks->sets[(size_t) window * sequence->n + i];
             VK_TRY(vk, vk->fn.vkAllocateDescriptorSets(vk->device, &info, set));
-            write_set(vk, b, &program->dispatches[regime][i], *set);
+            write_set(vk, b, regime, window, &sequence->dispatches[i], *set);
         }
     return VKMOE_OK;
 
@@ -122,17 +135,29 @@ fail:
     return status;
 }
 
-// What kernels cannot index or the device cannot bind is refused before anything is made.
-static enum vkmoe_status check_vk_io(const struct moe_vk *vk, const vkmoe_vk_io *io)
+static enum vkmoe_status create_sets(struct moe_vk *vk, struct moe_vk_bound *b)
 {
-    uint64_t limit = vk->bda ? MOE_VK_MAX_WORDS_SIZE : vk->caps.max_storage_range;
-    uint64_t size = moe_max(io->x.size, io->y.size);
-    if (size > limit)
-        return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "vk_io: a range of %" PRIu64 " bytes; this device binds at most %" PRIu64,
-                        size, limit);
+    enum vkmoe_status status = VKMOE_OK;
+    uint32_t n_sets = 0;
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        n_sets += b->blocks[regime].n_windows * moe_vk_sequence_of(b, regime)->n;
+    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                 .descriptorCount = 4 * n_sets};
+    VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                       .maxSets = n_sets,
+                                       .poolSizeCount = 1,
+                                       .pPoolSizes = &size};
+    VK_TRY(vk, vk->fn.vkCreateDescriptorPool(vk->device, &pool, NULL, &b->pool));
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        if (moe_vk_sequence_of(b, regime)->n > 0)
+            TRY(create_regime_sets(vk, b, (enum moe_vk_regime) regime));
     return VKMOE_OK;
+
+fail:
+    return status;
 }
+
+// ---- create and destroy ------------------------------------------------------------------------
 
 enum vkmoe_status moe_vk_bind_create(struct moe_program *program,
                                      struct moe_packed_weights *weights, const vkmoe_vk_io *vk_io,
@@ -141,23 +166,25 @@ enum vkmoe_status moe_vk_bind_create(struct moe_program *program,
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(program->device);
     struct moe_vk_bound *b = NULL;
-    if (vk_io)
-        TRY(check_vk_io(vk, vk_io));
     TRY(moe_try_alloc(vk->base.host, sizeof *b, "bind", &b));
     b->base.program = program;
     b->base.weights = weights;
-    TRY(moe_vk_buffer_create(vk, ((struct moe_vk_program *) program)->work_size, MOE_VK_DEVICE,
-                             "vkmoe workspace", &b->work));
-    set_own(b, MOE_VK_BUF_WEIGHTS, &((struct moe_vk_weights *) weights)->buffer);
-    set_own(b, MOE_VK_BUF_WORK, &b->work);
+    b->ns_per_work = moe_vk_ns_per_work(vk->base.info.type);
+    TRY(create_work(vk, b, vk_io));
     if (vk_io) {
         set_callers(vk, b, MOE_VK_BUF_X, &vk_io->x);
         set_callers(vk, b, MOE_VK_BUF_Y, &vk_io->y);
         b->x_stride = (uint32_t) (vk_io->x_stride / 4);
         b->y_stride = (uint32_t) (vk_io->y_stride / 4);
+        b->counted = vk_io->n_tokens.buffer;
+        if (b->counted)
+            set_callers(vk, b, MOE_VK_BUF_COUNT, &vk_io->n_tokens);
     } else {
         TRY(create_io(vk, b));
     }
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        if (moe_vk_sequence_of(b, regime)->n > 0)
+            TRY(moe_vk_choose_blocks(b, (enum moe_vk_regime) regime));
     if (!vk->bda)
         TRY(create_sets(vk, b));
     *out = &b->base;
@@ -176,6 +203,8 @@ void moe_vk_bind_destroy(struct moe_bound *bound)
     moe_vk_command_destroy(vk, &b->command);
     if (b->pool)
         vk->fn.vkDestroyDescriptorPool(vk->device, b->pool, NULL);
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        moe_free(vk->base.host, b->blocks[regime].sets);
     moe_vk_buffer_destroy(vk, &b->readback);
     moe_vk_buffer_destroy(vk, &b->upload);
     moe_vk_buffer_destroy(vk, &b->y);

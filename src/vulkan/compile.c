@@ -1,148 +1,73 @@
 // SPDX-License-Identifier: MIT
-// Graph -> program: for each regime an array of dispatches, with its workspace. The only file of
-// this back end that knows ops. Kernels and their parameters are described in shaders/.
-#include "vulkan/plan.h"
+// Graph -> program: for each regime an array of dispatches, with its workspace. This file and
+// compile_experts.c are the only ones of this back end that know ops. Kernels and their parameters
+// are described in shaders/.
+#include "vulkan/compile.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "core/dtype.h"
 
-// The workspace, in bytes: [scores][ids gates shared_gate][grouping][h h_shared][f f_shared]. What
-// one kernel reads through one binding is adjacent.
-struct workspace {
-    struct moe_vk_range scores, choice, grouping, h, f;
-    struct moe_vk_range ids, gates, shared_gate;                             // inside choice
-    struct moe_vk_range counts, rows, positions, args, full, small; // inside grouping
-    struct moe_vk_range h_shared, f_shared; // at the end of h and f
-    uint64_t size;
-};
-
-struct compiler {
-    struct moe_vk_program *program;
-    const struct moe_graph *graph;
-    const vkmoe_layer_desc *desc;
-    enum moe_vk_regime regime;
-    uint32_t tokens; // most tokens of this regime
-    bool bda;
-    struct moe_vk_block routed, shared;
-    struct moe_vk_weights_map map;
-    struct workspace ws;
-};
+_Static_assert(MOE_SCAN_EXPERTS == MOE_MAX_EXPERTS, "group_scan.comp has room for every expert");
 
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens)
 {
     return n_tokens <= MOE_VK_DECODE_TOKENS ? MOE_VK_DECODE : MOE_VK_GROUPED;
 }
 
-uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens)
-{
-    return regime == MOE_VK_DECODE ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
-                                   : max_tokens;
-}
-
-// ---- workspace -------------------------------------------------------------------------------
-
-static struct moe_vk_range take(uint64_t *end, uint64_t n_words)
-{
-    struct moe_vk_range range = {MOE_VK_BUF_WORK, *end, moe_align_up(n_words * 4, 256)};
-    *end += range.size;
-    return range;
-}
-
-static struct moe_vk_range join(struct moe_vk_range first, struct moe_vk_range last)
-{
-    if (last.size)
-        first.size = last.offset + last.size - first.offset;
-    return first;
-}
-
-// The most tiles that group_scan.comp cuts: an expert's rest makes one more full tile, or as many
-// small ones as cover half of it.
-static uint64_t most_tiles(const vkmoe_layer_desc *desc, uint64_t slots, bool small)
-{
-    return small ? desc->n_experts * (uint64_t) (MOE_TILE_FULL / 2 / MOE_TILE_SMALL)
-                 : slots / MOE_TILE_FULL + desc->n_experts;
-}
-
-static void lay_out(struct workspace *ws, const struct moe_graph *graph, uint64_t n_tokens)
-{
-    const vkmoe_layer_desc *desc = &graph->layer.desc;
-    uint64_t slots = n_tokens * desc->top_k, end = 0;
-    bool shared = moe_layer_has_shared(&graph->layer);
-    if (moe_graph_uses(graph, MOE_VALUE_SCORES))
-        ws->scores = take(&end, n_tokens * desc->n_experts);
-    ws->ids = take(&end, slots);
-    ws->gates = take(&end, slots);
-    if (moe_graph_uses(graph, MOE_VALUE_SHARED_GATE))
-        ws->shared_gate = take(&end, n_tokens);
-    ws->choice = join(join(ws->ids, ws->gates), ws->shared_gate);
-    ws->counts = take(&end, moe_div_up(slots, MOE_GROUP_BLOCK) * desc->n_experts);
-    ws->rows = take(&end, slots);
-    ws->positions = take(&end, slots);
-    ws->args = take(&end, 12);
-    ws->full = take(&end, most_tiles(desc, slots, false) * MOE_TILE_WORDS);
-    ws->small = take(&end, most_tiles(desc, slots, true) * MOE_TILE_WORDS);
-    ws->grouping = join(ws->counts, ws->small);
-    ws->h = take(&end, slots * desc->d_ff);
-    if (shared)
-        ws->h_shared = take(&end, n_tokens * desc->d_shared_ff);
-    ws->h = join(ws->h, ws->h_shared);
-    ws->f = take(&end, slots * desc->d_out);
-    if (shared)
-        ws->f_shared = take(&end, n_tokens * desc->d_out);
-    ws->f = join(ws->f, ws->f_shared);
-    ws->size = end;
-}
-
-// Word where `inner` starts inside `outer`; MOE_NONE if there is no such range.
-static uint32_t word(struct moe_vk_range outer, struct moe_vk_range inner)
-{
-    return inner.size ? (uint32_t) ((inner.offset - outer.offset) / 4) : MOE_NONE;
-}
-
 // ---- dispatches ------------------------------------------------------------------------------
 
-static struct moe_vk_dispatch *add(struct compiler *c, const char *label, enum moe_spv_id spv,
-                                   const void *params, size_t params_size)
+struct moe_vk_dispatch *moe_vk_add(struct moe_vk_compiler *c, const char *label,
+                                   enum moe_spv_id spv, const void *params, size_t params_size)
 {
-    struct moe_vk_program *program = c->program;
-    uint32_t *n = &program->n_dispatches[c->regime];
-    assert(*n < MOE_VK_MAX_DISPATCHES && params_size <= sizeof program->dispatches[0][0].params);
-    struct moe_vk_dispatch *d = &program->dispatches[c->regime][(*n)++];
+    struct moe_vk_sequence *sequence = c->sequence;
+    assert(sequence->n < c->capacity && params_size <= sizeof sequence->dispatches->params);
+    struct moe_vk_dispatch *d = &sequence->dispatches[sequence->n++];
+    // Each kernel, then its _bda twin.
     *d = (struct moe_vk_dispatch){.label = label,
-                                  .spv = spv + (c->bda ? 1 : 0), // each kernel, then its _bda twin
+                                  .spv = spv + (c->limits->bda ? 1 : 0),
                                   .x = {.fixed = 1},
                                   .y = {.fixed = 1},
                                   .params_size = (uint32_t) params_size};
-    memcpy(d->params, params, params_size);
+    if (params_size > 0)
+        memcpy(d->params, params, params_size);
     return d;
 }
 
-static void use(struct moe_vk_dispatch *d, int slot, struct moe_vk_range range, uint8_t access)
+void moe_vk_use(struct moe_vk_dispatch *d, int slot, struct moe_vk_range range, uint8_t access)
 {
     d->ranges[slot] = range;
     d->access[slot] = access;
 }
 
-static struct moe_vk_range weights_range(const struct compiler *c)
+// Their real extent, strides included, is known when buffers are bound.
+static struct moe_vk_range rows_range(const struct moe_vk_compiler *c, enum moe_vk_buffer_id id,
+                                      uint32_t width)
 {
-    return (struct moe_vk_range){MOE_VK_BUF_WEIGHTS, 0, c->map.total};
+    uint64_t row = moe_align_up(moe_dtype_size(c->x_type, width), 4);
+    return (struct moe_vk_range){id, 0, c->tokens * row};
 }
 
-// x and y: their real extent, strides included, is known when buffers are bound.
-static struct moe_vk_range x_range(const struct compiler *c)
+struct moe_vk_range moe_vk_x_range(const struct moe_vk_compiler *c)
 {
-    return (struct moe_vk_range){MOE_VK_BUF_X, 0, (uint64_t) c->tokens * c->desc->d_model * 4};
+    return rows_range(c, MOE_VK_BUF_X, c->desc->d_model);
 }
 
-static struct moe_vk_range y_range(const struct compiler *c)
+struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c)
 {
-    return (struct moe_vk_range){MOE_VK_BUF_Y, 0, (uint64_t) c->tokens * c->desc->d_out * 4};
+    return rows_range(c, MOE_VK_BUF_Y, c->desc->d_out);
 }
 
-static uint32_t route_rules(const struct compiler *c)
+static void add_count(struct moe_vk_compiler *c)
+{
+    struct moe_vk_dispatch *d = moe_vk_add(c, "count", MOE_SPV_COUNT, NULL, 0);
+    moe_vk_use(d, MOE_SLOT_INPUT, (struct moe_vk_range){MOE_VK_BUF_COUNT, 0, 4}, MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_ROUTING, c->ws.count, MOE_VK_WRITE);
+}
+
+static uint32_t route_rules(const struct moe_vk_compiler *c)
 {
     const vkmoe_layer_desc *desc = c->desc;
     uint32_t rules = 0;
@@ -172,9 +97,18 @@ static uint32_t route_span(uint32_t n_experts, uint32_t lanes)
     return span;
 }
 
-static void add_route(struct compiler *c)
+// The range of the routing results, which end the choice.
+static struct moe_vk_range choice_range(const struct moe_vk_compiler *c, bool with_scores)
 {
-    struct moe_vk_range out = c->ws.scores.size ? join(c->ws.scores, c->ws.choice) : c->ws.choice;
+    const struct moe_vk_workspace *ws = &c->ws;
+    if (with_scores && ws->scores.size)
+        return moe_vk_routing_range(ws->scores);
+    return moe_vk_routing_range(ws->shared_gate.size ? ws->shared_gate : ws->gates);
+}
+
+static void add_route(struct moe_vk_compiler *c)
+{
+    struct moe_vk_range out = choice_range(c, true);
     uint32_t quads = c->map.quads;
     uint32_t parts = (uint32_t) moe_max(1, MOE_LOCAL_SIZE / quads);
     bool two = parts * quads * 4 * MOE_ROUTE_TOKENS <= MOE_ROUTE_VALUES;
@@ -191,244 +125,91 @@ static void add_route(struct compiler *c)
         .weight = c->map.router_weight,
         .bias = c->map.router_bias,
         .selection_bias = c->map.router_selection,
-        .ids = word(out, c->ws.ids),
-        .gates = word(out, c->ws.gates),
-        .shared_gate = word(out, c->ws.shared_gate),
-        .scores = word(out, c->ws.scores),
+        .ids = moe_vk_word(out, c->ws.ids),
+        .gates = moe_vk_word(out, c->ws.gates),
+        .shared_gate = moe_vk_word(out, c->ws.shared_gate),
+        .scores = moe_vk_word(out, c->ws.scores),
         .rules = route_rules(c),
         .norm_eps = c->desc->norm_eps,
         .routed_scale = c->desc->routed_scale,
     };
-    struct moe_vk_dispatch *d = add(c, "route", MOE_SPV_ROUTE, &p, sizeof p);
-    use(d, MOE_SLOT_WEIGHTS, weights_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_INPUT, x_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_ROUTING, out, MOE_VK_WRITE);
+    struct moe_vk_range head = {MOE_VK_BUF_WEIGHTS, 0,
+                                c->map.whole ? c->map.total : c->map.experts};
+    struct moe_vk_dispatch *d = moe_vk_add(c, "route", MOE_SPV_ROUTE, &p, sizeof p);
+    d->spec[0] = c->x_type;
+    moe_vk_use(d, MOE_SLOT_WEIGHTS, head, MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_INPUT, moe_vk_x_range(c), MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_ROUTING, out, MOE_VK_READ | MOE_VK_WRITE);
     d->x = (struct moe_vk_count){.per_token = 1, .divisor = p.tokens};
+    d->work_per_token = 2.0 * p.d_model * p.n_experts;
 }
 
-static void add_group(struct compiler *c)
+static void add_group(struct moe_vk_compiler *c)
 {
-    struct moe_vk_range grouping = c->ws.grouping;
+    const struct moe_vk_bank *bank = &c->banks[MOE_BANK_ROUTED];
+    struct moe_vk_range grouping = moe_vk_routing_range(c->ws.small);
     struct group_params p = {
         .n_experts = c->desc->n_experts,
         .top_k = c->desc->top_k,
-        .counts = word(grouping, c->ws.counts),
-        .rows = word(grouping, c->ws.rows),
-        .positions = word(grouping, c->ws.positions),
-        .full_tiles = word(grouping, c->ws.full),
-        .small_tiles = word(grouping, c->ws.small),
-        .args = word(grouping, c->ws.args),
-        .in_row_blocks = (uint32_t) moe_div_up(c->routed.in_rows, MOE_TILE_ROWS),
-        .out_row_blocks = (uint32_t) moe_div_up(c->routed.out_rows, MOE_TILE_ROWS),
+        .ids = moe_vk_word(grouping, c->ws.ids),
+        .counts = moe_vk_word(grouping, c->ws.counts),
+        .rows = moe_vk_word(grouping, c->ws.rows),
+        .positions = moe_vk_word(grouping, c->ws.positions),
+        .full_tiles = moe_vk_word(grouping, c->ws.full),
+        .small_tiles = moe_vk_word(grouping, c->ws.small),
+        .args = moe_vk_word(grouping, c->ws.args),
+        .chunk_experts = c->map.chunk_experts,
+        .in_pieces = bank->in.pieces,
+        .in_row_blocks = bank->in.row_blocks,
+        .in_piece_blocks = bank->in.piece_blocks,
+        .out_pieces = bank->out.pieces,
+        .out_row_blocks = bank->out.row_blocks,
+        .out_piece_blocks = bank->out.piece_blocks,
     };
     static const char *const labels[] = {"group count", "group scan", "group scatter"};
     for (uint32_t pass = 0; pass < 3; pass++) {
         enum moe_spv_id spv = pass == 1 ? MOE_SPV_GROUP_SCAN : MOE_SPV_GROUP_BLOCK;
-        struct moe_vk_dispatch *d = add(c, labels[pass], spv, &p, sizeof p);
-        use(d, MOE_SLOT_ROUTING, grouping, MOE_VK_READ | MOE_VK_WRITE);
+        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, &p, sizeof p);
+        moe_vk_use(d, MOE_SLOT_ROUTING, grouping, MOE_VK_READ | MOE_VK_WRITE);
+        d->work_per_token = (double) p.n_experts * p.top_k;
         if (pass == 1)
             continue;
-        use(d, MOE_SLOT_INPUT, c->ws.ids, MOE_VK_READ);
         d->spec[0] = pass == 2;
         d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = MOE_GROUP_BLOCK};
     }
 }
 
-// One matmul over listed tiles of a size, or over all tokens for the shared expert.
-static void add_gemm(struct compiler *c, const char *label, const struct gemm_params *p,
-                     const uint32_t spec[MOE_VK_MAX_SPEC], struct moe_vk_range in,
-                     struct moe_vk_range out, uint32_t args_index)
+static void add_combine(struct moe_vk_compiler *c)
 {
-    uint32_t row_blocks = (uint32_t) moe_div_up(p->packed_rows, MOE_TILE_ROWS);
-    struct moe_vk_dispatch *d = add(c, label, MOE_SPV_EXPERT_GEMM, p, sizeof *p);
-    memcpy(d->spec, spec, sizeof d->spec);
-    use(d, MOE_SLOT_WEIGHTS, weights_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_INPUT, in, MOE_VK_READ);
-    use(d, MOE_SLOT_ROUTING, c->ws.grouping, MOE_VK_READ);
-    use(d, MOE_SLOT_OUTPUT, out, MOE_VK_WRITE);
-    d->y.fixed = row_blocks;
-    if (p->expert != MOE_NONE) {
-        d->x = (struct moe_vk_count){.per_token = 1, .divisor = MOE_TILE_FULL};
+    if (c->regime == MOE_VK_DECODE && moe_vk_out_is_fused(c)) {
+        moe_vk_add_fused_out(c);
         return;
     }
-    d->indirect = (struct moe_vk_range){MOE_VK_BUF_WORK, c->ws.args.offset + args_index * 12, 12};
-    uint64_t slots = (uint64_t) c->tokens * c->desc->top_k;
-    d->max_x = (uint32_t) most_tiles(c->desc, slots, spec[1] == MOE_TILE_SMALL);
-}
-
-// Full tiles, then small ones: they write different rows, so no barrier comes between.
-static void add_listed(struct compiler *c, const char *const labels[2], struct gemm_params *p,
-                       uint32_t type, uint32_t gated, uint32_t gather, struct moe_vk_range in,
-                       struct moe_vk_range out, uint32_t args_index)
-{
-    for (uint32_t small = 0; small < 2; small++) {
-        uint32_t spec[] = {type, small ? MOE_TILE_SMALL : MOE_TILE_FULL, gated, 1, gather};
-        p->expert = MOE_NONE;
-        p->tiles = word(c->ws.grouping, small ? c->ws.small : c->ws.full);
-        add_gemm(c, labels[small], p, spec, in, out, args_index + small);
-    }
-}
-
-static struct gemm_params gemm_in_params(const struct compiler *c, const struct moe_vk_block *block,
-                                         uint32_t d_ff)
-{
-    return (struct gemm_params){
-        .d_in = c->desc->d_model,
-        .n_out = d_ff,
-        .packed_rows = block->in_rows,
-        .weight = block->in_weight,
-        .weight_stride = block->in_stride,
-        .bias = block->in_bias,
-        .rows = word(c->ws.grouping, c->ws.rows),
-        .output_stride = d_ff,
-        .top_k = c->desc->top_k,
-        .act = c->desc->act,
-        .act_alpha = c->desc->act_alpha,
-    };
-}
-
-static void add_gemv_in(struct compiler *c, enum moe_bank bank)
-{
-    bool shared = bank == MOE_BANK_SHARED;
-    const struct moe_vk_block *block = shared ? &c->shared : &c->routed;
-    struct gemv_in_params p = {
-        .d_in = c->desc->d_model,
-        .n_out = shared ? c->desc->d_shared_ff : c->desc->d_ff,
-        .weight = block->in_weight,
-        .weight_stride = block->in_stride,
-        .bias = block->in_bias,
-        .expert = shared ? c->desc->n_experts : MOE_NONE,
-        .top_k = shared ? 1 : c->desc->top_k,
-        .act = c->desc->act,
-        .act_alpha = c->desc->act_alpha,
-    };
-    struct moe_vk_range h = c->ws.h;
-    h.size -= c->ws.h_shared.size;
-    struct moe_vk_dispatch *d =
-        add(c, shared ? "shared in" : "expert in", MOE_SPV_EXPERT_GEMV_IN, &p, sizeof p);
-    d->spec[0] = c->desc->in_type;
-    d->spec[1] = c->desc->gated;
-    use(d, MOE_SLOT_WEIGHTS, weights_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_INPUT, x_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_ROUTING, c->ws.ids, MOE_VK_READ);
-    use(d, MOE_SLOT_OUTPUT, shared ? c->ws.h_shared : h, MOE_VK_WRITE);
-    d->x.fixed = (uint32_t) moe_div_up(p.n_out, MOE_PANEL_ROWS);
-    d->y = (struct moe_vk_count){.per_token = p.top_k, .divisor = 1};
-}
-
-static void add_expert_in(struct compiler *c, enum moe_bank bank)
-{
-    if (c->regime == MOE_VK_DECODE) {
-        add_gemv_in(c, bank);
-        return;
-    }
-    if (bank == MOE_BANK_SHARED) {
-        struct gemm_params p = gemm_in_params(c, &c->shared, c->desc->d_shared_ff);
-        uint32_t spec[] = {c->desc->in_type, MOE_TILE_FULL, c->desc->gated, 0, 0};
-        p.expert = c->desc->n_experts;
-        add_gemm(c, "shared in", &p, spec, x_range(c), c->ws.h_shared, 0);
-        return;
-    }
-    static const char *const labels[] = {"expert in, full tiles", "expert in, small tiles"};
-    struct gemm_params p = gemm_in_params(c, &c->routed, c->desc->d_ff);
-    struct moe_vk_range h = c->ws.h;
-    h.size -= c->ws.h_shared.size;
-    add_listed(c, labels, &p, c->desc->in_type, c->desc->gated, 1, x_range(c), h, 0);
-}
-
-static void add_expert_out(struct compiler *c, enum moe_bank bank)
-{
-    if (c->regime == MOE_VK_DECODE)
-        return; // part of the combining kernel
-    bool shared = bank == MOE_BANK_SHARED;
-    const struct moe_vk_block *block = shared ? &c->shared : &c->routed;
-    uint32_t d_ff = shared ? c->desc->d_shared_ff : c->desc->d_ff;
-    struct gemm_params p = {
-        .d_in = d_ff,
-        .n_out = c->desc->d_out,
-        .packed_rows = block->out_rows,
-        .weight = block->out_weight,
-        .weight_stride = block->out_stride,
-        .bias = block->out_bias,
-        .input_stride = d_ff,
-        .output_stride = c->desc->d_out,
-        .top_k = c->desc->top_k,
-        .act = c->desc->act_out,
-        .act_alpha = c->desc->act_alpha,
-    };
-    if (shared) {
-        uint32_t spec[] = {c->desc->out_type, MOE_TILE_FULL, 0, 0, 0};
-        p.expert = c->desc->n_experts;
-        add_gemm(c, "shared out", &p, spec, c->ws.h_shared, c->ws.f_shared, 0);
-        return;
-    }
-    static const char *const labels[] = {"expert out, full tiles", "expert out, small tiles"};
-    struct moe_vk_range h = c->ws.h, f = c->ws.f;
-    h.size -= c->ws.h_shared.size;
-    f.size -= c->ws.f_shared.size;
-    add_listed(c, labels, &p, c->desc->out_type, 0, 0, h, f, 2);
-}
-
-static void add_gemv_out(struct compiler *c)
-{
-    bool shared = moe_layer_has_shared(&c->graph->layer);
-    struct gemv_out_params p = {
-        .n_out = c->desc->d_out,
-        .top_k = c->desc->top_k,
-        .d_ff = c->desc->d_ff,
-        .weight = c->routed.out_weight,
-        .weight_stride = c->routed.out_stride,
-        .bias = c->routed.out_bias,
-        .shared_expert = shared ? c->desc->n_experts : MOE_NONE,
-        .shared_d_ff = c->desc->d_shared_ff,
-        .shared_weight = c->shared.out_weight,
-        .shared_weight_stride = c->shared.out_stride,
-        .shared_bias = c->shared.out_bias,
-        .shared_input = word(c->ws.h, c->ws.h_shared),
-        .gates = word(c->ws.choice, c->ws.gates),
-        .shared_gate = word(c->ws.choice, c->ws.shared_gate),
-        .act = c->desc->act_out,
-        .act_alpha = c->desc->act_alpha,
-        .routed_scale = c->desc->c_routed * c->desc->out_scale,
-        .shared_scale = c->desc->c_shared * c->desc->out_scale,
-    };
-    struct moe_vk_dispatch *d =
-        add(c, "expert out and combine", MOE_SPV_EXPERT_GEMV_OUT, &p, sizeof p);
-    d->spec[0] = c->desc->out_type;
-    use(d, MOE_SLOT_WEIGHTS, weights_range(c), MOE_VK_READ);
-    use(d, MOE_SLOT_INPUT, c->ws.h, MOE_VK_READ);
-    use(d, MOE_SLOT_ROUTING, c->ws.choice, MOE_VK_READ);
-    use(d, MOE_SLOT_OUTPUT, y_range(c), MOE_VK_WRITE);
-    d->x.fixed = (uint32_t) moe_div_up(p.n_out, MOE_PANEL_ROWS);
-    d->y = (struct moe_vk_count){.per_token = 1, .divisor = 1};
-}
-
-static void add_combine(struct compiler *c)
-{
-    if (c->regime == MOE_VK_DECODE) {
-        add_gemv_out(c);
-        return;
-    }
-    struct moe_vk_range routing = join(c->ws.choice, c->ws.grouping);
+    bool grouped = c->regime == MOE_VK_GROUPED;
+    struct moe_vk_range routing =
+        grouped ? moe_vk_routing_range(c->ws.positions) : choice_range(c, false);
     struct combine_params p = {
         .d_out = c->desc->d_out,
         .top_k = c->desc->top_k,
-        .gates = word(routing, c->ws.gates),
-        .positions = word(routing, c->ws.positions),
-        .shared_gate = word(routing, c->ws.shared_gate),
-        .shared_input = word(c->ws.f, c->ws.f_shared),
+        .gates = moe_vk_word(routing, c->ws.gates),
+        .positions = grouped ? moe_vk_word(routing, c->ws.positions) : MOE_NONE,
+        .shared_gate = moe_vk_word(routing, c->ws.shared_gate),
+        .shared_input = moe_vk_word(c->ws.f, c->ws.f_shared),
         .routed_scale = c->desc->c_routed * c->desc->out_scale,
         .shared_scale = c->desc->c_shared * c->desc->out_scale,
     };
-    struct moe_vk_dispatch *d = add(c, "combine", MOE_SPV_COMBINE, &p, sizeof p);
-    use(d, MOE_SLOT_INPUT, c->ws.f, MOE_VK_READ);
-    use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
-    use(d, MOE_SLOT_OUTPUT, y_range(c), MOE_VK_WRITE);
-    d->x.fixed = (uint32_t) moe_div_up(p.d_out, MOE_LOCAL_SIZE);
+    struct moe_vk_dispatch *d = moe_vk_add(c, "combine", MOE_SPV_COMBINE, &p, sizeof p);
+    d->spec[0] = c->x_type;
+    moe_vk_use(d, MOE_SLOT_INPUT, c->ws.f, MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_OUTPUT, moe_vk_y_range(c), MOE_VK_WRITE);
+    uint64_t words = moe_div_up(moe_dtype_size(c->x_type, p.d_out), 4);
+    d->x.fixed = (uint32_t) moe_div_up(words, MOE_LOCAL_SIZE);
     d->y = (struct moe_vk_count){.per_token = 1, .divisor = 1};
+    d->work_per_token = 2.0 * p.d_out * p.top_k;
 }
 
-static void add_op(struct compiler *c, const struct moe_op *op)
+static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 {
     switch (op->kind) {
     case MOE_OP_ROUTE:
@@ -439,10 +220,10 @@ static void add_op(struct compiler *c, const struct moe_op *op)
             add_group(c);
         break;
     case MOE_OP_EXPERT_IN:
-        add_expert_in(c, op->bank);
+        moe_vk_add_expert_in(c, op->bank);
         break;
     case MOE_OP_EXPERT_OUT:
-        add_expert_out(c, op->bank);
+        moe_vk_add_expert_out(c, op->bank);
         break;
     case MOE_OP_COMBINE:
         add_combine(c);
@@ -450,32 +231,88 @@ static void add_op(struct compiler *c, const struct moe_op *op)
     }
 }
 
-enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda)
+// ---- sequences -------------------------------------------------------------------------------
+
+// The most dispatches there can be: those of the matmuls, and one or three for every other op.
+static uint32_t most_dispatches(const struct moe_vk_compiler *c)
+{
+    enum { OTHERS = 8 };
+    const struct moe_vk_bank *shared = &c->banks[MOE_BANK_SHARED];
+    return OTHERS + moe_vk_listed_dispatches(&c->banks[MOE_BANK_ROUTED]) + shared->in.pieces +
+           shared->out.pieces;
+}
+
+// One regime, for a block of c->tokens.
+static enum vkmoe_status compile_block(struct moe_vk_compiler *c, const vkmoe_host *host)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct compiler c = {.program = program,
-                         .graph = &program->base.graph,
-                         .desc = &program->base.graph.layer.desc,
-                         .bda = bda};
-    TRY(moe_vk_weights_map(&c.graph->layer, &c.map));
-    TRY(moe_vk_block(&c.graph->layer, 0, &c.routed));
-    if (moe_layer_has_shared(&c.graph->layer))
-        TRY(moe_vk_block(&c.graph->layer, VKMOE_SHARED_EXPERT, &c.shared));
-    lay_out(&c.ws, c.graph, program->base.max_tokens);
-    program->work_size = c.ws.size;
-    program->ids = c.ws.ids;
-    program->gates = c.ws.gates;
-    program->scores = c.ws.scores;
+    struct moe_vk_sequence *sequence = c->sequence;
+    moe_free(host, sequence->dispatches);
+    *sequence = (struct moe_vk_sequence){.block_tokens = c->tokens};
+    TRY(moe_vk_cut_banks(c));
+    moe_vk_lay_out(c);
+    c->capacity = most_dispatches(c);
+    TRY(moe_try_alloc(host, c->capacity * sizeof *sequence->dispatches, "dispatches",
+                      &sequence->dispatches));
+    add_count(c);
+    for (uint32_t i = 0; i < c->graph->n_ops; i++)
+        add_op(c, &c->graph->ops[i]);
+    moe_vk_derive_barriers(sequence->dispatches, sequence->n);
+    sequence->work_size = c->ws.size;
+    sequence->ids = c->ws.ids;
+    sequence->gates = c->ws.gates;
+    sequence->scores = c->ws.scores;
+    return VKMOE_OK;
 
+fail:
+    return status;
+}
+
+// The largest block of tokens that is within the limits, to a factor of two.
+static enum vkmoe_status compile_regime(struct moe_vk_compiler *c, const vkmoe_host *host,
+                                        uint32_t max_tokens)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const struct moe_vk_dispatch *which;
+    for (c->tokens = max_tokens;; c->tokens = (c->tokens + 1) / 2) {
+        TRY(compile_block(c, host));
+        if (moe_vk_fits(c->limits, c->sequence, &which))
+            return VKMOE_OK;
+        if (c->tokens == 1)
+            return moe_vk_too_large(c->limits, c->sequence, which);
+    }
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, const struct moe_vk_limits *limits)
+{
+    enum vkmoe_status status = VKMOE_OK;
     uint32_t max_tokens = program->base.max_tokens;
+    const vkmoe_host *host = program->base.device ? program->base.device->host : moe_host_default();
+    struct moe_vk_compiler c = {.graph = &program->base.graph,
+                                .desc = &program->base.graph.layer.desc,
+                                .limits = limits,
+                                .x_type = VKMOE_F32};
+    TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
-        c.tokens = moe_vk_regime_tokens(c.regime, max_tokens);
-        for (uint32_t i = 0; i < c.graph->n_ops; i++)
-            add_op(&c, &c.graph->ops[i]);
-        moe_vk_derive_barriers(program->dispatches[c.regime], program->n_dispatches[c.regime]);
+        bool decode = c.regime == MOE_VK_DECODE;
+        c.sequence = &program->sequences[c.regime];
+        TRY(compile_regime(&c, host,
+                           decode ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
+                                  : max_tokens));
+        program->work_size = moe_max(program->work_size, c.sequence->work_size);
     }
     return VKMOE_OK;
 
 fail:
     return status;
+}
+
+void moe_vk_sequences_finish(struct moe_vk_program *program)
+{
+    const vkmoe_host *host = program->base.device ? program->base.device->host : moe_host_default();
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        moe_free(host, program->sequences[regime].dispatches);
 }

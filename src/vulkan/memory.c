@@ -104,6 +104,13 @@ static enum vkmoe_status allocate(struct moe_vk *vk, enum moe_vk_memory_use use,
     return VKMOE_OK;
 }
 
+uint64_t moe_vk_buffer_address(const struct moe_vk *vk, VkBuffer buffer)
+{
+    VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                      .buffer = buffer};
+    return vk->bda ? vk->fn.vkGetBufferDeviceAddress(vk->device, &info) : 0;
+}
+
 enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum moe_vk_memory_use use,
                                        const char *name, struct moe_vk_buffer *out)
 {
@@ -121,11 +128,8 @@ enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum mo
     out->coherent = flags & COHERENT;
     if (use != MOE_VK_DEVICE || (vk->caps.unified && (flags & HOST) == HOST))
         VK_TRY(vk, vk->fn.vkMapMemory(vk->device, out->memory, 0, VK_WHOLE_SIZE, 0, &out->mapped));
-    if (vk->bda && use == MOE_VK_DEVICE) {
-        VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
-                                          .buffer = out->handle};
-        out->address = vk->fn.vkGetBufferDeviceAddress(vk->device, &info);
-    }
+    if (use == MOE_VK_DEVICE)
+        out->address = moe_vk_buffer_address(vk, out->handle);
     moe_vk_name(vk, VK_OBJECT_TYPE_BUFFER, (uint64_t) out->handle, name);
     return VKMOE_OK;
 

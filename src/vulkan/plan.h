@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What compile.c makes of a graph: an array of dispatches per regime. Everything after it
-// (barriers, checks, binding, recording, the dispatch count) walks that array and knows no op.
+// (barriers, checks, binding, recording, slices) walks that array and knows no op.
 #ifndef MOE_VULKAN_PLAN_H
 #define MOE_VULKAN_PLAN_H
 
@@ -16,10 +16,11 @@ enum moe_vk_regime {
 enum { MOE_VK_DECODE_TOKENS = 4 }; // most tokens of the decode regime
 
 enum moe_vk_buffer_id {
-    MOE_VK_BUF_WEIGHTS,
+    MOE_VK_BUF_WEIGHTS, // in one or more segments; offsets go on from one to the next
     MOE_VK_BUF_X,
     MOE_VK_BUF_WORK,
     MOE_VK_BUF_Y,
+    MOE_VK_BUF_COUNT, // the caller's token count
     MOE_VK_N_BUFS,
 };
 
@@ -52,79 +53,146 @@ struct moe_vk_dispatch {
     struct moe_vk_range indirect; // where the workgroup counts stand instead, if size > 0
     uint32_t max_x;               // indirect: largest x there can be
     bool barrier;                 // before this dispatch
+    // Estimate of the work, in floating-point operations, with a byte of weights as a few of them:
+    // fixed + per_token * n_tokens. Routing is taken as uniform.
+    double work_fixed, work_per_token;
     uint32_t params_size;
     uint8_t params[128 - sizeof(struct head_params)];
 };
 
-enum { MOE_VK_MAX_DISPATCHES = 16 };
+// What a program keeps to.
+struct moe_vk_limits {
+    bool bda;
+    uint64_t range;     // bytes of a bound range, but not of weights by address
+    uint64_t allocation; // bytes of a buffer
+    uint64_t groups[2]; // workgroups along x and y
+    double work;        // of one dispatch, where it can be cut
+};
 
-struct moe_vk_program {
-    struct moe_program base;
-    struct moe_vk_dispatch dispatches[MOE_VK_N_REGIMES][MOE_VK_MAX_DISPATCHES];
-    uint32_t n_dispatches[MOE_VK_N_REGIMES];
+// The dispatches of one regime, for a block of tokens; more tokens are done block by block in the
+// same workspace. The first one reads the token count from the caller's buffer and is left out
+// where the host knows it.
+struct moe_vk_sequence {
+    struct moe_vk_dispatch *dispatches;
+    uint32_t n;
+    uint32_t block_tokens;
     uint64_t work_size;                     // bytes of the workspace
     struct moe_vk_range ids, gates, scores; // in the workspace, for readback
 };
 
-// Where things are in an expert's packed block, in uvec4; pure, from the layer alone. Rows are
-// contiguous in k and padded with zeros to 16 bytes. Gated: panels of 16 gate rows, then the 16 up
-// rows that go with them. Biases are f32 in packed row order, zero where the layer has none.
+struct moe_vk_program {
+    struct moe_program base;
+    struct moe_vk_sequence sequences[MOE_VK_N_REGIMES]; // n = 0: not needed for max_tokens
+    uint64_t work_size; // of the largest
+    double budget_ms;   // of one submission by run
+};
+
+// Where things are in an expert's packed block, in uvec4; pure, from the layer alone. A matrix is
+// panels of MOE_PANEL_ROWS rows, each panel followed by its rows' biases (f32, zero where the layer
+// has none). Rows are contiguous in k and padded with zeros to 16 bytes; rows beyond the matrix are
+// zero. Gated: a panel of gate rows, then the panel of up rows that goes with it.
 struct moe_vk_block {
-    uint32_t in_weight, in_stride, in_rows, in_bias;
-    uint32_t out_weight, out_stride, out_rows, out_bias;
+    uint32_t in_weight, in_stride, in_rows; // rows: packed, whole panels
+    uint32_t out_weight, out_stride, out_rows;
     uint64_t size; // bytes, a multiple of 256
 };
 enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
                                struct moe_vk_block *out);
+// uvec4 of n packed rows of a matrix, whole panels.
+static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
+{
+    return n_rows * stride + n_rows / 4;
+}
 
-// Where things are in a weights buffer. Head: the expert table; then the router, transposed to
+// Where things are in the weights. Head: the expert table; then the router, transposed to
 // (d_model, quads * 4), its bias and the selection bias (quads * 4); then the experts; then shared.
 struct moe_vk_weights_map {
     uint32_t quads;                                        // of router rows, the shared gate's too
     uint32_t router_weight, router_bias, router_selection; // in uvec4
     uint64_t experts, expert_size, shared, shared_size, total; // bytes
+    // Whole: every kernel reaches all of it. Else kernels get the head, or a chunk of whole
+    // experts, or, where not even one is within the limits, a part of an expert.
+    bool whole;
+    uint32_t chunk_experts;
+    uint32_t segment_experts, n_segments; // experts of a buffer; the first one has the head too
 };
-enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer, struct moe_vk_weights_map *out);
+enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
+                                     const struct moe_vk_limits *limits,
+                                     struct moe_vk_weights_map *out);
+// Where the i-th segment begins; the end of all for i = n_segments.
+uint64_t moe_vk_segment_start(const struct moe_vk_weights_map *map, uint32_t i);
+
+// A part of the weights, in a buffer of its own.
+struct moe_vk_segment {
+    uint64_t start, size; // of the weights
+    struct moe_vk_buffer buffer;
+    uint64_t offset; // in the buffer, if that is the caller's
+    // Without a queue: what waits to be uploaded by the caller.
+    struct moe_vk_buffer staging;
+};
 
 struct moe_vk_weights {
     struct moe_packed_weights base;
-    struct moe_vk_buffer buffer;
-    // Without a queue: what waits to be uploaded by the caller, and whether that was recorded.
-    struct moe_vk_buffer staging;
+    struct moe_vk_segment *segments;
+    uint32_t n_segments;
+    bool adopted; // the one segment is in the caller's buffer
     bool upload_recorded;
 };
 
-// weights.c
+// The segment that has a byte of the weights.
+const struct moe_vk_segment *moe_vk_segment_of(const struct moe_vk_weights *weights,
+                                               uint64_t offset);
+
+// pack.c has these and what is above.
 enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
                                         const struct moe_layer *layer, vkmoe_weights_layout *out);
 enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst);
+// The head of the weights: expert table, transposed router, biases. head: map->experts bytes, zero;
+// row: room for d_model.
+void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_weights_map *map,
+                      const vkmoe_router_tensors *router, float *row, void *head);
+
+// weights.c
 enum vkmoe_status moe_vk_weights_create(struct moe_device *device, const struct moe_layer *layer,
                                         const struct moe_weights_source *source,
                                         struct moe_packed_weights **out);
 void moe_vk_weights_destroy(struct moe_packed_weights *weights);
 enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *weights, VkCommandBuffer cmd);
 void moe_vk_release_staging(struct moe_packed_weights *weights);
+// False: they wait to be uploaded by the caller.
+bool moe_vk_weights_ready(const struct moe_vk_weights *weights);
 
-// compile.c
+// program.c
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,
                                         const struct moe_program_params *params,
                                         struct moe_program **out);
 void moe_vk_program_destroy(struct moe_program *program);
-// The device-free part: dispatches without pipelines, barriers derived.
-enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, bool bda);
+// The limits of a device, with `work` for submissions of that many milliseconds; and how long a
+// unit of work takes before anything was measured, in nanoseconds.
+struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms);
+double moe_vk_ns_per_work(enum vkmoe_device_type type);
+
+// compile.c: the device-free part. Fills in the sequences: dispatches without pipelines, barriers
+// derived, within the limits. Free with moe_vk_sequences_finish, also after a failure.
+enum vkmoe_status moe_vk_compile(struct moe_vk_program *program,
+                                 const struct moe_vk_limits *limits);
+void moe_vk_sequences_finish(struct moe_vk_program *program);
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens);
-// The most tokens that a regime of a program is for.
-uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens);
 
 // barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
 // barrier, wrote, or that writes what one of those read.
 void moe_vk_derive_barriers(struct moe_vk_dispatch *dispatches, uint32_t n);
 
-// check.c: every dispatch of a regime against the device's limits, at its largest token count.
-enum vkmoe_status moe_vk_check(const struct moe_vk_caps *caps, bool bda,
-                               const struct moe_vk_program *program, enum moe_vk_regime regime);
+// check.c: is a sequence within the limits, with a block of tokens? false: a dispatch, or NULL for
+// the workspace, is not.
+bool moe_vk_fits(const struct moe_vk_limits *limits, const struct moe_vk_sequence *sequence,
+                 const struct moe_vk_dispatch **which);
+// The failure that says so, with the numbers.
+enum vkmoe_status moe_vk_too_large(const struct moe_vk_limits *limits,
+                                   const struct moe_vk_sequence *sequence,
+                                   const struct moe_vk_dispatch *which);
 
 // Workgroups for n_tokens.
 static inline uint64_t moe_vk_groups(struct moe_vk_count count, uint32_t n_tokens)
@@ -132,6 +200,11 @@ static inline uint64_t moe_vk_groups(struct moe_vk_count count, uint32_t n_token
     return count.per_token == 0
                ? count.fixed
                : ((uint64_t) n_tokens * count.per_token + count.divisor - 1) / count.divisor;
+}
+
+static inline double moe_vk_work(const struct moe_vk_dispatch *d, uint32_t n_tokens)
+{
+    return d->work_fixed + d->work_per_token * n_tokens;
 }
 
 #endif

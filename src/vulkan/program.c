@@ -1,10 +1,40 @@
 // SPDX-License-Identifier: MIT
-// A compiled graph with its pipelines, checked against the device.
+// A compiled graph with its pipelines, within the device's limits.
 #include <string.h>
 
 #include "vulkan/plan.h"
 
 static const char variant_name[] = "a0"; // f32 arithmetic, no optional feature
+
+// Work per millisecond that even a slow device of a kind does.
+static double slow_device(enum vkmoe_device_type type)
+{
+    switch (type) {
+    case VKMOE_DEVICE_DISCRETE:
+        return 1e9;
+    case VKMOE_DEVICE_INTEGRATED:
+        return 1e8;
+    default:
+        return 4e6;
+    }
+}
+
+double moe_vk_ns_per_work(enum vkmoe_device_type type)
+{
+    return 1e6 / slow_device(type);
+}
+
+struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
+{
+    const struct moe_vk_caps *caps = &vk->caps;
+    return (struct moe_vk_limits){
+        .bda = vk->bda,
+        .range = vk->bda ? MOE_VK_MAX_WORDS_SIZE : caps->max_storage_range,
+        .allocation = caps->max_allocation,
+        .groups = {caps->max_groups[0], caps->max_groups[1]},
+        .work = budget_ms / 4 * slow_device(vk->base.info.type),
+    };
+}
 
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,
                                         const struct moe_program_params *params,
@@ -18,23 +48,27 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
                         device->info.name, variant_name);
     TRY(moe_try_alloc(device->host, sizeof *program, "Vulkan program", &program));
     program->base = (struct moe_program){device, *graph, params->max_tokens};
-    TRY(moe_vk_compile(program, vk->bda));
+    program->budget_ms = params->budget_ms;
+    struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
+    TRY(moe_vk_compile(program, &limits));
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
-        struct moe_vk_dispatch *all = program->dispatches[regime];
-        uint32_t n = program->n_dispatches[regime];
-        TRY(moe_vk_check(&vk->caps, vk->bda, program, (enum moe_vk_regime) regime));
-        for (uint32_t i = 0; i < n; i++)
-            TRY(moe_vk_pipeline_get(vk, all[i].spv, all[i].spec, &all[i].pipeline));
+        struct moe_vk_sequence *sequence = &program->sequences[regime];
+        for (uint32_t i = 0; i < sequence->n; i++) {
+            struct moe_vk_dispatch *d = &sequence->dispatches[i];
+            TRY(moe_vk_pipeline_get(vk, d->spv, d->spec, &d->pipeline));
+        }
     }
     *out = &program->base;
     return VKMOE_OK;
 
 fail:
-    moe_free(device->host, program);
+    if (program)
+        moe_vk_program_destroy(&program->base);
     return status;
 }
 
 void moe_vk_program_destroy(struct moe_program *program)
 {
+    moe_vk_sequences_finish((struct moe_vk_program *) program);
     moe_free(program->device->host, program);
 }

@@ -49,7 +49,7 @@ struct moe_vk_buffer {
 };
 
 // A compute pipeline, shared by all programs of a device and kept until the device closes.
-enum { MOE_VK_MAX_SPEC = 5 };
+enum { MOE_VK_MAX_SPEC = 6 };
 struct moe_vk_pipeline {
     enum moe_spv_id spv;
     uint32_t spec[MOE_VK_MAX_SPEC];
@@ -173,6 +173,8 @@ uint32_t moe_vk_memory_type(const VkPhysicalDeviceMemoryProperties *memory, bool
 enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum moe_vk_memory_use use,
                                        const char *name, struct moe_vk_buffer *out);
 void moe_vk_buffer_destroy(struct moe_vk *vk, struct moe_vk_buffer *buffer);
+// Of any buffer with that usage; 0 if this context does not address buffers by address.
+uint64_t moe_vk_buffer_address(const struct moe_vk *vk, VkBuffer buffer);
 // Makes the device's writes visible to reads through `mapped`.
 enum vkmoe_status moe_vk_buffer_invalidate(struct moe_vk *vk, const struct moe_vk_buffer *buffer);
 

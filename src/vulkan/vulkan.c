@@ -74,6 +74,8 @@ const struct moe_backend moe_backend_vulkan = {
     .vk_record_upload = moe_vk_record_upload,
     .vk_release_staging = moe_vk_release_staging,
     .vk_handles = vk_handles,
+    .vk_workspace_size = moe_vk_workspace_size,
     .vk_dispatch_count = moe_vk_dispatch_count,
+    .vk_dispatch_info = moe_vk_dispatch_info,
     .vk_record = moe_vk_record,
 };

@@ -8,7 +8,7 @@
 
 #include <vkmoe/vulkan.h>
 
-enum { MAX_TOKENS = 4, N_DISPATCHES = 7 };
+enum { MAX_TOKENS = 4, N_DISPATCHES = 7, WORK_SIZE = 1000 };
 
 static struct {
     struct moe_device device;
@@ -87,6 +87,19 @@ static uint32_t fake_count(const struct moe_bound *bound, uint32_t n_tokens)
     return N_DISPATCHES;
 }
 
+static uint64_t fake_workspace_size(const struct moe_program *program)
+{
+    (void) program;
+    return WORK_SIZE;
+}
+
+static void fake_info(const struct moe_bound *bound, uint32_t n_tokens, uint32_t i,
+                      vkmoe_vk_dispatch *out)
+{
+    (void) bound;
+    *out = (vkmoe_vk_dispatch){"fake", 10.0 * n_tokens + i};
+}
+
 static enum vkmoe_status fake_record(struct moe_bound *bound, VkCommandBuffer cmd,
                                      uint32_t n_tokens, uint32_t first, uint32_t n)
 {
@@ -108,7 +121,9 @@ static const struct moe_backend fake_backend = {
     .bind_destroy = fake_bind_destroy,
     .run = fake_run,
     .vk_handles = fake_handles,
+    .vk_workspace_size = fake_workspace_size,
     .vk_dispatch_count = fake_count,
+    .vk_dispatch_info = fake_info,
     .vk_record = fake_record,
 };
 
@@ -199,6 +214,40 @@ static void test_buffers(void **state)
     check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "vk_io.x and vk_io.y overlap");
 }
 
+static void test_optional_buffers(void **state)
+{
+    (void) state;
+    vkmoe_bind *bind;
+    uint64_t work_size;
+    vkmoe_vk_io io = good;
+    io.n_tokens = (vkmoe_vk_buffer){(VkBuffer) (uintptr_t) 0x30, 256, 4};
+    io.workspace = (vkmoe_vk_buffer){(VkBuffer) (uintptr_t) 0x30, 512, WORK_SIZE};
+    check_ok(vkmoe_vk_get_workspace_size(plan, &work_size));
+    assert_int_equal(work_size, WORK_SIZE);
+    check_ok(bind_with(&io, &bind));
+    assert_true(fake.io.n_tokens.offset == 256 && fake.io.workspace.size == WORK_SIZE);
+    vkmoe_bind_destroy(bind);
+    const vkmoe_vk_io complete = io;
+#define WRONG(field, value, status, text)                       \
+    do {                                                        \
+        io = complete;                                          \
+        io.field = (value);                                     \
+        check_fails(bind_with(&io, &bind), status, text);       \
+        assert_null(bind);                                      \
+    } while (0)
+    WRONG(n_tokens.offset, 4, VKMOE_E_ARGUMENT, "vk_io.n_tokens.offset = 4");
+    WRONG(n_tokens.size, 3, VKMOE_E_SHAPE, "vk_io.n_tokens.size = 3");
+    WRONG(n_tokens.size, 257, VKMOE_E_ARGUMENT, "vk_io.n_tokens and vk_io.workspace overlap");
+    WRONG(workspace.offset, 130, VKMOE_E_ARGUMENT, "vk_io.workspace.offset = 130");
+    WRONG(workspace.size, WORK_SIZE - 1, VKMOE_E_SHAPE, "vk_io.workspace.size = 999");
+#undef WRONG
+    io = complete;
+    io.workspace = (vkmoe_vk_buffer){good.x.buffer, 256, WORK_SIZE};
+    check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "vk_io.x and vk_io.workspace overlap");
+    check_fails(vkmoe_vk_get_workspace_size(NULL, &work_size), VKMOE_E_ARGUMENT, "plan is NULL");
+    check_fails(vkmoe_vk_get_workspace_size(plan, NULL), VKMOE_E_ARGUMENT, "out is NULL");
+}
+
 static void test_record(void **state)
 {
     (void) state;
@@ -222,6 +271,13 @@ static void test_record(void **state)
     check_ok(vkmoe_vk_record(bind, cmd, 1, 7, UINT32_MAX));
     check_ok(vkmoe_vk_record(bind, cmd, 0, 0, UINT32_MAX));
     assert_int_equal(fake.n_records, 2); // nothing to record
+
+    vkmoe_vk_dispatch dispatch;
+    check_ok(vkmoe_vk_get_dispatch(bind, 2, 6, &dispatch));
+    assert_true(strcmp(dispatch.label, "fake") == 0 && dispatch.work == 26.0);
+    check_fails(vkmoe_vk_get_dispatch(bind, 2, 7, &dispatch), VKMOE_E_ARGUMENT,
+                "dispatch 7: there are 7");
+    check_fails(vkmoe_vk_get_dispatch(bind, 2, 0, NULL), VKMOE_E_ARGUMENT, "out is NULL");
 
     check_fails(vkmoe_vk_record(bind, cmd, 1, 8, 0), VKMOE_E_ARGUMENT, "first = 8: there are 7");
     check_fails(vkmoe_vk_record(bind, cmd, 1, 2, 6), VKMOE_E_ARGUMENT, "n = 6 from 2: there are 7");
@@ -267,6 +323,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_buffers),
+        cmocka_unit_test(test_optional_buffers),
         cmocka_unit_test(test_record),
         cmocka_unit_test(test_lost_device),
     };

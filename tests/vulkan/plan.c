@@ -2,9 +2,11 @@
 // Compiled programs without a device: barriers, ranges, limits, regimes, and the SPIR-V itself.
 #include "check.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "verify_cases.h"
 #include "vulkan/plan.h"
 
 // ---- layers ------------------------------------------------------------------------------------
@@ -20,39 +22,79 @@ static vkmoe_layer_desc small_layer(uint32_t n_experts, uint32_t top_k)
     return layer;
 }
 
-static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc,
-                    uint32_t max_tokens, bool scores, bool bda)
+// No limit but what 32-bit indices reach.
+static struct moe_vk_limits no_limits(bool bda)
+{
+    return (struct moe_vk_limits){.bda = bda,
+                                  .range = MOE_VK_MAX_WORDS_SIZE,
+                                  .allocation = UINT64_MAX,
+                                  .groups = {UINT32_MAX, UINT32_MAX},
+                                  .work = INFINITY};
+}
+
+static enum vkmoe_status try_compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc,
+                                     uint32_t max_tokens, bool scores,
+                                     const struct moe_vk_limits *limits)
 {
     struct moe_layer layer;
     memset(program, 0, sizeof *program);
     check_ok(moe_layer_init(&layer, desc));
     moe_graph_forward(&program->base.graph, &layer, scores);
     program->base.max_tokens = max_tokens;
-    check_ok(moe_vk_compile(program, bda));
+    return moe_vk_compile(program, limits);
 }
 
-typedef void (*visitor)(struct moe_vk_program *program);
+static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc,
+                    uint32_t max_tokens, bool scores, const struct moe_vk_limits *limits)
+{
+    check_ok(try_compile(program, desc, max_tokens, scores, limits));
+}
+
+// Limits that leave a program whole, cut its weights, cut its tokens, or cut its work.
+enum { N_LIMITS = 4 };
+
+static struct moe_vk_limits some_limits(uint32_t i, bool bda)
+{
+    struct moe_vk_limits limits = no_limits(bda);
+    if (i == 1 && !bda)
+        limits.range = 600 << 10;
+    if (i == 2)
+        limits.groups[0] = limits.groups[1] = 512;
+    if (i == 3)
+        limits.work = 1e5;
+    return limits;
+}
+
+typedef void (*visitor)(struct moe_vk_program *program, const struct moe_vk_limits *limits);
+
+static void visit_limits(const vkmoe_layer_desc *layer, uint32_t max_tokens, bool scores,
+                         visitor visit)
+{
+    struct moe_vk_program program;
+    for (uint32_t i = 0; i < 2 * N_LIMITS; i++) {
+        struct moe_vk_limits limits = some_limits(i / 2, i % 2);
+        compile(&program, layer, max_tokens, scores, &limits);
+        visit(&program, &limits);
+        moe_vk_sequences_finish(&program);
+    }
+}
 
 // Programs over what changes their shape.
 static void each_program(visitor visit)
 {
     static const uint32_t experts[][2] = {{1, 1}, {2, 1}, {7, 3}, {60, 4}, {512, 10}, {1024, 64}};
     static const uint32_t tokens[] = {1, 4, 5, 300};
-    struct moe_vk_program *program = malloc(sizeof *program);
-    assert_non_null(program);
     for (size_t e = 0; e < MOE_COUNT(experts); e++)
         for (size_t t = 0; t < MOE_COUNT(tokens); t++)
-            for (uint32_t bits = 0; bits < 32; bits++) {
+            for (uint32_t bits = 0; bits < 16; bits++) {
                 vkmoe_layer_desc layer = small_layer(experts[e][0], experts[e][1]);
                 layer.gated = bits & 1;
                 layer.in_type = bits & 1 ? VKMOE_BF16 : VKMOE_F32;
                 layer.d_shared_ff = bits & 2 ? 17 : 0;
                 if (bits & 2)
                     layer.shared_gate = bits & 4 ? VKMOE_SHARED_SIGMOID : VKMOE_SHARED_PLAIN;
-                compile(program, &layer, tokens[t], bits & 8, bits & 16);
-                visit(program);
+                visit_limits(&layer, tokens[t], bits & 8, visit);
             }
-    free(program);
 }
 
 // ---- barriers ----------------------------------------------------------------------------------
@@ -105,16 +147,18 @@ static uint32_t unguarded_pairs(const struct moe_vk_dispatch *all, uint32_t n)
     return n_pairs;
 }
 
+enum { MANY_DISPATCHES = 60 }; // more are not tried without each
 static uint32_t n_barriers;
 
-static void check_barriers(struct moe_vk_program *program)
+static void check_barriers(struct moe_vk_program *program, const struct moe_vk_limits *limits)
 {
+    (void) limits;
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
-        struct moe_vk_dispatch *all = program->dispatches[regime];
-        uint32_t n = program->n_dispatches[regime];
+        struct moe_vk_dispatch *all = program->sequences[regime].dispatches;
+        uint32_t n = program->sequences[regime].n;
         assert_int_equal(unguarded_pairs(all, n), 0);
         // Every barrier is needed: without it the same check finds a pair.
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; i < n && n < MANY_DISPATCHES; i++) {
             if (!all[i].barrier)
                 continue;
             all[i].barrier = false;
@@ -133,27 +177,67 @@ static void barriers_guard_every_conflict(void **state)
     assert_true(n_barriers > 1000);
 }
 
+// Every layer of `vkmoe verify`, as the program for its token count.
+static void verify_programs_are_guarded(void **state)
+{
+    (void) state;
+    struct verify_case *cases;
+    uint32_t n = verify_cover(&cases);
+    assert_true(n > 0);
+    for (uint32_t i = 0; i < n; i++) {
+        vkmoe_layer_desc layer = verify_layer(&cases[i]);
+        visit_limits(&layer, verify_tokens(&cases[i]), verify_scores(&cases[i]), check_barriers);
+    }
+    free(cases);
+    struct verify_case special;
+    for (uint32_t i = 0; verify_special(i, &special); i++) {
+        vkmoe_layer_desc layer = verify_layer(&special);
+        visit_limits(&layer, verify_tokens(&special), verify_scores(&special), check_barriers);
+    }
+}
+
 // ---- ranges and limits -------------------------------------------------------------------------
 
-static void check_ranges(struct moe_vk_program *program)
+static void check_weights_range(const struct moe_vk_weights_map *map,
+                                const struct moe_vk_range *range)
 {
-    const struct moe_layer *layer = &program->base.graph.layer;
+    assert_true(range->offset + range->size <= map->total);
+    uint32_t first = 0; // segment that holds it
+    while (moe_vk_segment_start(map, first + 1) <= range->offset)
+        first++;
+    // By address ranges are not bound: only where the head is matters.
+    if (!map->whole)
+        assert_true(range->offset + range->size <= moe_vk_segment_start(map, first + 1));
+}
+
+static void check_ranges(struct moe_vk_program *program, const struct moe_vk_limits *limits)
+{
     struct moe_vk_weights_map map;
-    check_ok(moe_vk_weights_map(layer, &map));
-    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
-        for (uint32_t i = 0; i < program->n_dispatches[regime]; i++) {
-            const struct moe_vk_dispatch *d = &program->dispatches[regime][i];
+    check_ok(moe_vk_weights_map(&program->base.graph.layer, limits, &map));
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
+        const struct moe_vk_sequence *sequence = &program->sequences[regime];
+        const struct moe_vk_dispatch *which;
+        assert_true(moe_vk_fits(limits, sequence, &which));
+        assert_true(sequence->work_size <= program->work_size);
+        for (uint32_t i = 0; i < sequence->n; i++) {
+            const struct moe_vk_dispatch *d = &sequence->dispatches[i];
             assert_true(d->params_size <= sizeof d->params);
+            assert_true(moe_vk_work(d, 1) >= 0);
             for (int slot = 0; slot < 4; slot++) {
                 const struct moe_vk_range *range = &d->ranges[slot];
                 assert_int_equal(range->size > 0, d->access[slot] != 0);
                 assert_int_equal(range->offset % 256, 0);
                 if (range->buffer == MOE_VK_BUF_WORK)
-                    assert_true(range->offset + range->size <= program->work_size);
-                if (range->size > 0 && range->buffer == MOE_VK_BUF_WEIGHTS)
-                    assert_true(range->size == map.total && !(d->access[slot] & MOE_VK_WRITE));
+                    assert_true(range->offset + range->size <= sequence->work_size);
+                if (slot == MOE_SLOT_ROUTING && range->size > 0) // the count is its first word
+                    assert_true(range->buffer == MOE_VK_BUF_WORK && range->offset == 0);
+                if (range->size > 0 && range->buffer == MOE_VK_BUF_WEIGHTS) {
+                    assert_true(!(d->access[slot] & MOE_VK_WRITE));
+                    check_weights_range(&map, range);
+                }
             }
         }
+    }
 }
 
 static void ranges_are_aligned_and_inside(void **state)
@@ -162,70 +246,166 @@ static void ranges_are_aligned_and_inside(void **state)
     each_program(check_ranges);
 }
 
-static struct moe_vk_caps floor_caps(void)
+// The parts of an expert matmul cover each row block of each expert once.
+static void chunks_and_pieces_cover_everything(void **state)
 {
-    struct moe_vk_caps caps = {.max_storage_range = UINT64_MAX, .max_allocation = UINT64_MAX};
-    moe_vk_caps_floor(&caps);
-    return caps;
+    (void) state;
+    struct moe_vk_program program;
+    vkmoe_layer_desc layer = small_layer(5, 2);
+    layer.d_model = 1000;
+    layer.d_ff = 700; // 2.8 MB a matrix
+    layer.d_out = 40;
+    struct moe_vk_limits limits = no_limits(false);
+    limits.range = 1 << 20;
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS, false, &limits);
+    const struct moe_vk_sequence *sequence = &program.sequences[MOE_VK_DECODE];
+    uint32_t covered[5] = {0}, n_parts = 0;
+    for (uint32_t i = 0; i < sequence->n; i++) {
+        const struct moe_vk_dispatch *d = &sequence->dispatches[i];
+        if (strcmp(d->label, "expert in") != 0)
+            continue;
+        struct gemv_params p;
+        memcpy(&p, d->params, sizeof p);
+        assert_int_equal(p.n_experts, 1);
+        assert_int_equal(p.first_panel, covered[p.first_expert]);
+        covered[p.first_expert] += d->x.fixed;
+        n_parts++;
+    }
+    for (int e = 0; e < 5; e++)
+        assert_int_equal(covered[e], 44); // panels of 16 in 700
+    assert_int_equal(n_parts, 5 * 3);
+    moe_vk_sequences_finish(&program);
 }
 
-static enum vkmoe_status check_at(const vkmoe_layer_desc *layer, uint32_t max_tokens,
-                                  const struct moe_vk_caps *caps, bool bda)
+static struct moe_vk_limits floor_limits(void)
 {
-    struct moe_vk_program *program = malloc(sizeof *program);
-    assert_non_null(program);
-    compile(program, layer, max_tokens, false, bda);
-    enum vkmoe_status status = moe_vk_check(caps, bda, program, MOE_VK_GROUPED);
-    free(program);
-    return status;
+    return (struct moe_vk_limits){.range = UINT64_C(128) << 20,
+                                  .allocation = UINT64_C(1) << 30,
+                                  .groups = {65535, 65535},
+                                  .work = INFINITY};
+}
+
+static uint32_t block_tokens(const vkmoe_layer_desc *layer, uint32_t max_tokens,
+                             const struct moe_vk_limits *limits)
+{
+    struct moe_vk_program program;
+    compile(&program, layer, max_tokens, false, limits);
+    uint32_t n = program.sequences[moe_vk_choose_regime(max_tokens)].block_tokens;
+    moe_vk_sequences_finish(&program);
+    return n;
 }
 
 static void limits_of_the_device_are_kept(void **state)
 {
     (void) state;
-    struct moe_vk_caps caps = floor_caps();
+    struct moe_vk_limits limits = floor_limits();
     vkmoe_layer_desc layer = small_layer(7, 3);
-    check_ok(check_at(&layer, 65535, &caps, false));
-    check_fails(check_at(&layer, 65536, &caps, false), VKMOE_E_UNSUPPORTED, "65536 workgroups");
+    assert_int_equal(block_tokens(&layer, 65535, &limits), 65535);
+    assert_int_equal(block_tokens(&layer, 65536, &limits), 32768);
+    assert_int_equal(block_tokens(&layer, 1000000, &limits), 62500);
     layer = small_layer(16, 16); // its tiles fit as well
-    check_ok(check_at(&layer, 65535, &caps, false));
+    assert_int_equal(block_tokens(&layer, 65535, &limits), 65535);
     layer = small_layer(7, 3);
     layer.d_ff = 4096;
-    check_fails(check_at(&layer, 3000, &caps, false), VKMOE_E_UNSUPPORTED,
-                "max_tokens = 3000; descriptor addressing allows");
-    check_ok(check_at(&layer, 2000, &caps, false));
-    caps.max_groups[0] = 63;
-    check_fails(check_at(&layer, 300, &caps, false), VKMOE_E_UNSUPPORTED, "the device allows 63");
+    assert_int_equal(block_tokens(&layer, 2000, &limits), 2000);
+    assert_int_equal(block_tokens(&layer, 3000, &limits), 1500);
+    limits.allocation = 3 << 20;
+    assert_int_equal(block_tokens(&layer, 300, &limits), 38);
+    layer = small_layer(7, 3);
+    limits = floor_limits();
+    limits.groups[0] = 63;
+    assert_int_equal(block_tokens(&layer, 300, &limits), 75);
+}
+
+static void what_no_block_makes_fit_is_refused(void **state)
+{
+    (void) state;
+    struct moe_vk_program program;
+    struct moe_vk_limits limits = floor_limits();
+    vkmoe_layer_desc layer = small_layer(100, 100);
+    layer.d_ff = 100;
+    limits.range = 32 << 10; // h of one token takes 40 kB
+    check_fails(try_compile(&program, &layer, 300, false, &limits), VKMOE_E_UNSUPPORTED,
+                "a block of 1 tokens; descriptor addressing allows 32768");
+    moe_vk_sequences_finish(&program);
+    layer = small_layer(7, 3);
+    layer.d_ff = 4096;
+    check_fails(try_compile(&program, &layer, 300, false, &limits), VKMOE_E_UNSUPPORTED,
+                "rows of 4096 weights: 64 of them take 1048832 bytes; this device binds at most");
+    moe_vk_sequences_finish(&program);
+    limits = floor_limits();
+    limits.groups[0] = 2;
+    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+                "the device allows 2 x 65535");
+    moe_vk_sequences_finish(&program);
+    limits = floor_limits();
+    limits.allocation = 100 << 10;
+    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+                "allows 102400 in one allocation");
+    moe_vk_sequences_finish(&program);
+    limits = floor_limits();
+    limits.range = 800;
+    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+                "binds at most 800 without buffer device address");
+    moe_vk_sequences_finish(&program);
 }
 
 // Indices of SPIR-V are signed: by address a range of words ends at 8 GiB.
 static void ranges_by_address_stay_below_2_31_words(void **state)
 {
     (void) state;
-    struct moe_vk_caps caps = floor_caps();
+    struct moe_vk_limits limits = no_limits(true);
     vkmoe_layer_desc layer = small_layer(7, 3);
     layer.d_ff = 1 << 16; // h: 768 KiB a token
-    check_ok(check_at(&layer, 10922, &caps, true));
-    check_fails(check_at(&layer, 10923, &caps, true), VKMOE_E_UNSUPPORTED,
-                "32-bit addressing allows 8589934592");
+    assert_int_equal(block_tokens(&layer, 10922, &limits), 10922);
+    assert_int_equal(block_tokens(&layer, 10923, &limits), 5462);
+}
+
+// Weights beyond one allocation are in several, each a run of whole experts.
+static void segments_hold_whole_chunks(void **state)
+{
+    (void) state;
+    struct moe_layer layer;
+    struct moe_vk_weights_map map;
+    vkmoe_layer_desc desc = small_layer(60, 4);
+    desc.d_shared_ff = 17;
+    desc.shared_gate = VKMOE_SHARED_PLAIN;
+    check_ok(moe_layer_init(&layer, &desc));
+    for (int bda = 0; bda < 2; bda++) {
+        struct moe_vk_limits limits = no_limits(bda);
+        limits.allocation = 60 << 10;
+        limits.range = bda ? limits.range : 20 << 10;
+        check_ok(moe_vk_weights_map(&layer, &limits, &map));
+        assert_true(map.n_segments > 2 && map.whole == bda);
+        if (!bda)
+            assert_int_equal(map.segment_experts % map.chunk_experts, 0);
+        assert_int_equal(moe_vk_segment_start(&map, map.n_segments), map.total);
+        for (uint32_t i = 0; i < map.n_segments; i++) {
+            uint64_t start = moe_vk_segment_start(&map, i);
+            assert_true(moe_vk_segment_start(&map, i + 1) - start <= limits.allocation);
+            if (i > 0)
+                assert_int_equal((start - map.experts) % map.expert_size, 0);
+        }
+    }
 }
 
 static void regime_follows_the_token_count(void **state)
 {
     (void) state;
-    struct moe_vk_program *program = malloc(sizeof *program);
-    assert_non_null(program);
+    struct moe_vk_program program;
+    struct moe_vk_limits limits = no_limits(false);
     vkmoe_layer_desc layer = small_layer(7, 3);
-    compile(program, &layer, MOE_VK_DECODE_TOKENS, false, false);
-    assert_int_equal(program->n_dispatches[MOE_VK_DECODE], 3);
-    assert_int_equal(program->n_dispatches[MOE_VK_GROUPED], 0); // never needed: not compiled
-    compile(program, &layer, MOE_VK_DECODE_TOKENS + 1, false, false);
-    assert_int_equal(program->n_dispatches[MOE_VK_DECODE], 3);
-    assert_int_equal(program->n_dispatches[MOE_VK_GROUPED], 9);
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS, false, &limits);
+    assert_int_equal(program.sequences[MOE_VK_DECODE].n, 1 + 3);
+    assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 0); // never needed: not compiled
+    moe_vk_sequences_finish(&program);
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS + 1, false, &limits);
+    assert_int_equal(program.sequences[MOE_VK_DECODE].n, 1 + 3);
+    assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 1 + 9);
+    moe_vk_sequences_finish(&program);
     assert_int_equal(moe_vk_choose_regime(1), MOE_VK_DECODE);
     assert_int_equal(moe_vk_choose_regime(MOE_VK_DECODE_TOKENS), MOE_VK_DECODE);
     assert_int_equal(moe_vk_choose_regime(MOE_VK_DECODE_TOKENS + 1), MOE_VK_GROUPED);
-    free(program);
 }
 
 static void too_large_for_32_bits_is_refused(void **state)
@@ -286,9 +466,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(barriers_guard_every_conflict),
+        cmocka_unit_test(verify_programs_are_guarded),
         cmocka_unit_test(ranges_are_aligned_and_inside),
+        cmocka_unit_test(chunks_and_pieces_cover_everything),
         cmocka_unit_test(limits_of_the_device_are_kept),
+        cmocka_unit_test(what_no_block_makes_fit_is_refused),
         cmocka_unit_test(ranges_by_address_stay_below_2_31_words),
+        cmocka_unit_test(segments_hold_whole_chunks),
         cmocka_unit_test(regime_follows_the_token_count),
         cmocka_unit_test(too_large_for_32_bits_is_refused),
         cmocka_unit_test(spirv_of_the_floor_declares_nothing),

@@ -1,0 +1,59 @@
+#version 450
+// SPDX-License-Identifier: MIT
+// Expert matvec for few tokens: one slot at a time, straight from the selected ids.
+//   o[s, n] = act(sum_k in[r, k] * w[n, k] + b[n]), gated as in expert_gemm.comp
+//   in  a row of x for each token, or a row of f32 for each slot: r = s / p.rows_per_input
+//   o   (slots, n_out) f32 in slot order
+// Dispatch: (panels of MOE_PANEL_ROWS outputs, slots, 1)
+#extension GL_GOOGLE_include_directive : require
+#include "prelude.glsl"
+layout(push_constant) uniform Push {
+    head_params head;
+    gemv_params p;
+};
+#define WEIGHTS_ACCESS readonly
+#define INPUT_ACCESS readonly
+#define ROUTING_ACCESS readonly
+#define OUTPUT_ACCESS writeonly
+#include "buffers.glsl"
+#include "weight.glsl"
+#include "element.glsl"
+#include "act.glsl"
+#include "gemv.glsl"
+layout(constant_id = 1) const uint GATED = 0;
+layout(constant_id = 2) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
+
+void main()
+{
+    uint slot = gl_WorkGroupID.y, panel = p.first_panel + gl_WorkGroupID.x;
+    uint expert = p.expert != MOE_NONE ? p.expert : routing(p.ids + slot);
+    bool mine = slot < token_count() * p.slots && expert - p.first_expert < p.n_experts;
+    uvec2 base = expert_base(mine ? expert : p.first_expert);
+    if (!mine) // the whole workgroup
+        return;
+    uint n = panel * MOE_PANEL_ROWS + gemv_row();
+    bool live = n < p.n_out && !expert_absent(base);
+
+    uint packed = GATED != 0 ? panel * 2 * MOE_PANEL_ROWS + gemv_row() : n;
+    uint row = slot / p.rows_per_input;
+    uint from = p.input_stride != 0 ? row * p.input_stride
+                                    : (head.first_token + row) * head.x_stride;
+    float v = gemv_dot(base, p.window, live, row_at(p.weight, p.weight_stride, packed), p.d_in,
+                       INPUT_TYPE, from);
+    float up = 0.0;
+    if (GATED != 0)
+        up = gemv_dot(base, p.window, live,
+                      row_at(p.weight, p.weight_stride, packed + MOE_PANEL_ROWS), p.d_in,
+                      INPUT_TYPE, from);
+    if (gemv_lane() != 0 || n >= p.n_out)
+        return;
+    float o = 0.0;
+    if (live) {
+        o = activate(p.act, p.act_alpha,
+                     v + row_bias(base, p.window, p.weight, p.weight_stride, packed));
+        if (GATED != 0)
+            o *= up +
+                 row_bias(base, p.window, p.weight, p.weight_stride, packed + MOE_PANEL_ROWS);
+    }
+    output_at(slot * p.n_out + n) = floatBitsToUint(o);
+}
