@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct interpose interpose;
 
@@ -168,6 +169,38 @@ static VKAPI_ATTR void VKAPI_CALL our_vkGetPhysicalDeviceMemoryProperties(
             ~(VkMemoryPropertyFlags) VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
 }
 
+static PFN_vkGetPhysicalDeviceProperties2 real_vkGetPhysicalDeviceProperties2;
+static VKAPI_ATTR void VKAPI_CALL our_vkGetPhysicalDeviceProperties2(
+    VkPhysicalDevice physical, VkPhysicalDeviceProperties2 *out)
+{
+    real_vkGetPhysicalDeviceProperties2(physical, out);
+    VkPhysicalDeviceLimits *limits = &out->properties.limits;
+    if (interpose.max_range && limits->maxStorageBufferRange > interpose.max_range)
+        limits->maxStorageBufferRange = interpose.max_range;
+    for (int i = 0; i < 3 && interpose.max_groups; i++)
+        if (limits->maxComputeWorkGroupCount[i] > interpose.max_groups)
+            limits->maxComputeWorkGroupCount[i] = interpose.max_groups;
+    for (VkBaseOutStructure *s = out->pNext; s; s = s->pNext) {
+        VkPhysicalDeviceMaintenance3Properties *m = (VkPhysicalDeviceMaintenance3Properties *) s;
+        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES &&
+            interpose.max_allocation && m->maxMemoryAllocationSize > interpose.max_allocation)
+            m->maxMemoryAllocationSize = interpose.max_allocation;
+    }
+}
+
+// Counts, and takes its time.
+static PFN_vkVoidFunction next_submit;
+static VKAPI_ATTR VkResult VKAPI_CALL slow_submit(VkQueue queue, uint32_t n,
+                                                  const VkSubmitInfo *submits, VkFence fence)
+{
+    interpose.n_submits++;
+    struct timespec pause = {.tv_sec = interpose.submit_ms / 1000,
+                             .tv_nsec = interpose.submit_ms % 1000 * 1000000};
+    if (interpose.submit_ms)
+        nanosleep(&pause, NULL);
+    return ((PFN_vkQueueSubmit) next_submit)(queue, n, submits, fence);
+}
+
 static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
@@ -182,6 +215,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP(vkDestroyInstance)
     LOOK_UP(vkDestroyDevice)
     LOOK_UP(vkGetPhysicalDeviceMemoryProperties)
+    LOOK_UP(vkGetPhysicalDeviceProperties2)
 #undef LOOK_UP
     return real;
 }
@@ -191,7 +225,12 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL our_get_device(VkDevice device, 
 {
     idle_device = device;
     wait_idle = (PFN_vkDeviceWaitIdle) real_get_device(device, "vkDeviceWaitIdle");
-    return interposed(name, real_get_device(device, name));
+    PFN_vkVoidFunction function = interposed(name, real_get_device(device, name));
+    if (function && strcmp(name, "vkQueueSubmit") == 0) {
+        next_submit = function;
+        return (PFN_vkVoidFunction) slow_submit;
+    }
+    return function;
 }
 
 static PFN_vkGetInstanceProcAddr real_get_instance;

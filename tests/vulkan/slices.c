@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// A run under a budget of time: how many submissions it takes, that their number follows what they
+// take, and that the bits do not. interpose.c counts submissions and makes them slow.
+#include "check.h"
+#include "fixture.h"
+#include "interpose.h"
+
+#include <stdlib.h>
+
+enum { N_TOKENS = 64 };
+
+static struct layer_data data;
+static float *x, *want;
+static size_t y_size;
+
+static void open_stack(struct stack *stack, float budget_ms)
+{
+    vkmoe_context_desc context = vkmoe_context_desc_init();
+    context.device = "vulkan";
+    check_ok(vkmoe_context_create(&context, &stack->context));
+    check_ok(vkmoe_weights_create(stack->context, &data.desc, &stack->weights));
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.layer = &data.layer;
+    plan.max_tokens = N_TOKENS;
+    plan.budget_ms = budget_ms;
+    check_ok(vkmoe_plan_create(stack->context, &plan, &stack->plan));
+    check_ok(vkmoe_bind_create(stack->plan, stack->weights, NULL, &stack->bind));
+}
+
+// Submissions of a run, whose bits are checked.
+static long submissions(const struct stack *stack)
+{
+    float *y = malloc(y_size);
+    assert_non_null(y);
+    memset(y, 0xff, y_size);
+    vkmoe_io io = vkmoe_io_init();
+    io.x = x;
+    io.y = y;
+    interpose.n_submits = 0;
+    check_ok(vkmoe_run(stack->bind, N_TOKENS, &io));
+    if (want[0] == 0) // the first run of all
+        memcpy(want, y, y_size);
+    assert_memory_equal(y, want, y_size);
+    free(y);
+    return interpose.n_submits;
+}
+
+static void a_large_budget_is_one_submission(void **state)
+{
+    (void) state;
+    struct stack stack;
+    open_stack(&stack, 1e6f);
+    assert_int_equal(submissions(&stack), 1);
+    stack_destroy(&stack);
+}
+
+static void a_small_budget_is_many(void **state)
+{
+    (void) state;
+    struct stack stack;
+    open_stack(&stack, 0.01f);
+    long n = submissions(&stack);
+    if (n < 20) // 9 dispatches, most of them in pieces
+        fail_msg("%ld submissions", n);
+    stack_destroy(&stack);
+}
+
+static void slices_follow_what_they_take(void **state)
+{
+    (void) state;
+    struct stack stack;
+    open_stack(&stack, 400.0f); // more than anything takes, so far
+    assert_int_equal(submissions(&stack), 1);
+    interpose.submit_ms = 1200; // one submission is too long, and it is believed to be the work
+    submissions(&stack);
+    interpose.submit_ms = 0;
+    long slow = submissions(&stack);
+    assert_true(slow > 1);
+    for (int i = 0; i < 12; i++)
+        submissions(&stack);
+    assert_int_equal(submissions(&stack), 1);
+    stack_destroy(&stack);
+}
+
+static int set_up(void **state)
+{
+    (void) state;
+    vkmoe_layer_desc layer = full_layer();
+    layer.d_model = layer.d_ff = layer.d_out = 256;
+    layer_data_init(&data, &layer, 9);
+    y_size = (size_t) N_TOKENS * data.layer.d_out * sizeof *want;
+    x = malloc((size_t) N_TOKENS * data.layer.d_model * sizeof *x);
+    want = calloc(1, y_size);
+    assert_true(x && want);
+    fill_random(x, (size_t) N_TOKENS * data.layer.d_model, 5);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void) state;
+    free(x);
+    free(want);
+    layer_data_finish(&data);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_large_budget_is_one_submission),
+        cmocka_unit_test(a_small_budget_is_many),
+        cmocka_unit_test(slices_follow_what_they_take),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
+}
