@@ -94,6 +94,11 @@ void host_submit(struct host *host, VkCommandBuffer cmd)
     host->vkCmdPipelineBarrier(cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                                VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
     need(host->vkEndCommandBuffer(cmd));
+    host_submit_again(host, cmd);
+}
+
+void host_submit_again(struct host *host, VkCommandBuffer cmd)
+{
     VkSubmitInfo submit = {
         .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cmd};
     need(host->vkQueueSubmit(host->handles.queue, 1, &submit, VK_NULL_HANDLE));

@@ -53,5 +53,6 @@ void host_buffer_finish(struct host *host, struct host_buffer *buffer);
 
 VkCommandBuffer host_begin(struct host *host, VkCommandBufferLevel level);
 void host_submit(struct host *host, VkCommandBuffer cmd); // ends, submits and waits
+void host_submit_again(struct host *host, VkCommandBuffer cmd); // what host_submit has ended
 
 #endif
