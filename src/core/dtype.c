@@ -2,6 +2,7 @@
 #include "core/dtype.h"
 
 #include <assert.h>
+#include <math.h>
 
 static const struct moe_dtype_info infos[MOE_N_DTYPES] = {
 #define INFO(type, text, elements, size) [type] = {text, elements, size},
@@ -146,5 +147,31 @@ void moe_dtype_encode(enum vkmoe_dtype type, const float *src, size_t n, void *d
             memcpy(bytes + 2 * i, &half, sizeof half);
         }
         break;
+    }
+}
+
+// f64 -> f32 rounded to odd: towards zero, and where something was cut off the last bit is set. f32
+// has at least two bits more than a 16-bit type everywhere, so that bit stands for all that was cut
+// off, and rounding the result to nearest gives what rounding the f64 itself would. Beyond the
+// largest f32 the odd neighbour of infinity is that largest number, and still beyond either type.
+// Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008, prove it.
+static float f64_to_odd(double value)
+{
+    float nearest = (float) value;
+    if ((double) nearest == value || isnan(value))
+        return nearest;
+    uint32_t bits = f32_bits(nearest);
+    if (fabs((double) nearest) > fabs(value))
+        bits--;
+    return bits_f32(bits | 1);
+}
+
+void moe_dtype_encode_f64(enum vkmoe_dtype type, const double *src, size_t n, void *dst)
+{
+    const size_t size = (size_t) moe_dtype_size(type, 1);
+    unsigned char *bytes = dst;
+    for (size_t i = 0; i < n; i++) {
+        float value = type == VKMOE_F32 ? (float) src[i] : f64_to_odd(src[i]);
+        moe_dtype_encode(type, &value, 1, bytes + i * size);
     }
 }

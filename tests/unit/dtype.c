@@ -6,6 +6,7 @@
 
 // A 16-bit type: sign, exponent, mantissa; bias as in IEEE 754.
 struct half_type {
+    enum vkmoe_dtype type;
     uint32_t mantissa_bits;
     int bias;
     uint16_t infinity;
@@ -13,8 +14,9 @@ struct half_type {
     float (*decode)(uint16_t value);
 };
 
-static const struct half_type f16 = {10, 15, 0x7c00, moe_f32_to_f16, moe_f16_to_f32};
-static const struct half_type bf16 = {7, 127, 0x7f80, moe_f32_to_bf16, moe_bf16_to_f32};
+static const struct half_type f16 = {VKMOE_F16, 10, 15, 0x7c00, moe_f32_to_f16, moe_f16_to_f32};
+static const struct half_type bf16 = {VKMOE_BF16, 7, 127, 0x7f80, moe_f32_to_bf16,
+                                      moe_bf16_to_f32};
 
 // The value of a finite pattern by the definition of the format.
 static double value_of(const struct half_type *type, uint16_t pattern)
@@ -29,6 +31,13 @@ static double value_of(const struct half_type *type, uint16_t pattern)
     return pattern & 0x8000u ? -value : value;
 }
 
+static uint16_t encode_f64(const struct half_type *type, double value)
+{
+    uint16_t pattern;
+    moe_dtype_encode_f64(type->type, &value, 1, &pattern);
+    return pattern;
+}
+
 static void check_patterns(const struct half_type *type)
 {
     const uint16_t quiet = (uint16_t) (1u << (type->mantissa_bits - 1));
@@ -38,6 +47,7 @@ static void check_patterns(const struct half_type *type)
         if ((pattern & 0x7fffu) > type->infinity) {
             assert_true(isnan(decoded));
             assert_int_equal(type->encode(decoded), pattern | quiet);
+            assert_int_equal(encode_f64(type, (double) decoded), pattern | quiet);
             continue;
         }
         if ((pattern & 0x7fffu) == type->infinity)
@@ -46,11 +56,13 @@ static void check_patterns(const struct half_type *type)
             assert_true((double) decoded == value_of(type, pattern));
         assert_int_equal(!signbit(decoded), !(pattern & 0x8000u));
         assert_int_equal(type->encode(decoded), pattern);
+        assert_int_equal(encode_f64(type, (double) decoded), pattern);
     }
 }
 
 // Between two neighbours lies one tie, exact in f32: it goes to the even pattern, and the f32 next
-// to it on either side to the nearer one. The last tie lies below infinity.
+// to it on either side to the nearer one. So does the f64 next to it, which no f32 can tell from
+// the tie. The last tie lies below infinity.
 static void check_ties(const struct half_type *type)
 {
     for (uint32_t low = 0; low < type->infinity; low++) {
@@ -67,6 +79,10 @@ static void check_ties(const struct half_type *type)
             assert_int_equal(type->encode(direction * tie), sign | even);
             assert_int_equal(type->encode(direction * nextafterf(tie, 0)), sign | low);
             assert_int_equal(type->encode(direction * nextafterf(tie, INFINITY)), sign | (low + 1));
+            double exact = (double) (direction * tie), far = (double) (direction * INFINITY);
+            assert_int_equal(encode_f64(type, exact), sign | even);
+            assert_int_equal(encode_f64(type, nextafter(exact, 0)), sign | low);
+            assert_int_equal(encode_f64(type, nextafter(exact, far)), sign | (low + 1));
         }
     }
 }
@@ -89,6 +105,21 @@ static void test_bf16(void **state)
     check_ties(&bf16);
     assert_int_equal(moe_f32_to_bf16(1.00390625f), 0x3f80); // 1 + 2^-8, a tie
     assert_int_equal(moe_f32_to_bf16(1.01171875f), 0x3f82); // 1 + 3 * 2^-8
+}
+
+// What f32 cannot hold at all, and f32 itself, which rounds like any conversion.
+static void test_f64(void **state)
+{
+    (void) state;
+    const double beyond[4] = {1e300, -1e300, 1e-300, -1e-300}, third = 1.0 / 3;
+    uint16_t out[4];
+    float out_f32;
+    moe_dtype_encode_f64(VKMOE_F16, beyond, 4, out);
+    assert_true(out[0] == 0x7c00 && out[1] == 0xfc00 && out[2] == 0 && out[3] == 0x8000);
+    moe_dtype_encode_f64(VKMOE_BF16, beyond, 4, out);
+    assert_true(out[0] == 0x7f80 && out[1] == 0xff80 && out[2] == 0 && out[3] == 0x8000);
+    moe_dtype_encode_f64(VKMOE_F32, &third, 1, &out_f32);
+    assert_true(out_f32 == (float) third);
 }
 
 // Rows at any alignment, and nothing beyond n elements.
@@ -146,8 +177,8 @@ static void test_convert(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16),   cmocka_unit_test(test_bf16),    cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_names), cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_f16),  cmocka_unit_test(test_bf16),  cmocka_unit_test(test_f64),
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_names), cmocka_unit_test(test_convert),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
