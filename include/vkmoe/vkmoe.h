@@ -491,18 +491,31 @@ VKMOE_API void vkmoe_weights_destroy(vkmoe_weights *weights);
 
 typedef struct vkmoe_plan vkmoe_plan;
 
+// What a plan may do to the operands of the experts. The router and every accumulation are f32 in
+// each class, whatever x is, and y is rounded once, to nearest even.
+//
+// HALF permits operands rounded to the 16-bit type that the weights or x have, never bf16 to f16,
+// and requires nothing: a device without such kernels computes exactly, which is within the class.
+// With f16 weights a value beyond 65504, of x or inside an expert, may become infinite there.
 enum vkmoe_precision {
-    VKMOE_PRECISION_EXACT = 0, // f32 operands and activations
-    VKMOE_PRECISION_HALF = 1,  // operands in the weights' own 16-bit type
-    VKMOE_PRECISION_INT8 = 2,  // block-quantised activations for block-quantised weights
+    VKMOE_PRECISION_EXACT = 0, // f32 operands
+    VKMOE_PRECISION_HALF = 1,
+    VKMOE_PRECISION_INT8 = 2,  // block-quantised activations for block-quantised weights; refused
+                               // by this version
 };
+
+// "exact", "half", "int8"; "unknown" for any other number. Static text.
+VKMOE_API const char *vkmoe_precision_name(enum vkmoe_precision precision);
+
+// One letter case, as vkmoe_precision_name spells it. VKMOE_E_ARGUMENT: no such precision.
+VKMOE_API enum vkmoe_status vkmoe_precision_from_name(const char *name, enum vkmoe_precision *out);
 
 typedef struct vkmoe_plan_desc {
     size_t struct_size;
     const vkmoe_layer_desc *layer;
     uint32_t max_tokens;    // largest n_tokens of a run, at least 1
     enum vkmoe_precision precision;
-    enum vkmoe_dtype x_type; // type of x and y
+    enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
     const char *variant;     // force a kernel variant by name ("a0"); NULL: the best
     bool scores;             // the plan also yields what selection ranked by
     float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
@@ -518,6 +531,7 @@ static inline vkmoe_plan_desc vkmoe_plan_desc_init(void)
 }
 
 // Compiles a layer for the context's device: slow, once. The plan keeps a copy of the layer.
+// VKMOE_E_UNSUPPORTED: not computed on this device; the text names what.
 VKMOE_API enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_desc *desc,
                                               vkmoe_plan **out);
 VKMOE_API void vkmoe_plan_destroy(vkmoe_plan *plan);
@@ -548,12 +562,13 @@ VKMOE_API enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *w
                                               const vkmoe_bind_desc *desc, vkmoe_bind **out);
 VKMOE_API void vkmoe_bind_destroy(vkmoe_bind *bind);
 
-// Host memory of one run. Strides are bytes from row to row; 0 means rows follow each other.
+// Host memory of one run. Elements of x and y have the plan's x_type. Strides are bytes from row to
+// row; 0 means rows follow each other.
 typedef struct vkmoe_io {
     size_t struct_size;
-    const void *x;    // (n_tokens, d_model) in, 4-byte aligned
-    size_t x_stride;  // multiple of 4, at least a row
-    void *y;          // (n_tokens, d_out) out, 4-byte aligned; may not overlap x
+    const void *x;    // (n_tokens, d_model) in, aligned to its elements
+    size_t x_stride;  // multiple of an element's size, at least a row
+    void *y;          // (n_tokens, d_out) out, aligned to its elements; may not overlap x
     size_t y_stride;
     int32_t *ids;     // (n_tokens, top_k) out, descending selection order; or NULL
     float *gates;     // (n_tokens, top_k) out, the weights of `ids`; or NULL

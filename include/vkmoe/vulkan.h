@@ -132,7 +132,14 @@ typedef struct vkmoe_vk_buffer {
     uint64_t offset, size;
 } vkmoe_vk_buffer;
 
-// The caller's buffers for one bind, borrowed until it is destroyed. Strides as in vkmoe_io.
+// The caller's buffers for one bind, borrowed until it is destroyed. Elements have the plan's
+// x_type.
+//
+// Strides are bytes from row to row. Kernels move 32-bit words: a stride is a multiple of 4 in
+// every type, and 0, which means rows follow each other, is refused where a row is no multiple of
+// 4. Where a 16-bit row is of odd width, the other half of its last word is touched too: in x it is
+// read and does not matter, in y it becomes 0. So `size` holds rows rounded up to 4 bytes, the last
+// included.
 typedef struct vkmoe_vk_io {
     size_t struct_size;
     vkmoe_vk_buffer x; // (max_tokens, d_model) in

@@ -37,9 +37,9 @@ enum vkmoe_status moe_api_not_null(const char *function, const char *name, const
 // VKMOE_E_DEVICE_LOST, with a text, once the context's device was lost.
 enum vkmoe_status moe_api_device_ok(const vkmoe_context *context);
 
-// Fills in a stride of 0 and checks that it is a multiple of 4 and holds a row.
+// Fills in a stride of 0 and checks that it is a multiple of `unit` bytes and holds a row.
 enum vkmoe_status moe_api_stride(const char *name, size_t *stride, uint32_t width,
-                                 enum vkmoe_dtype type);
+                                 enum vkmoe_dtype type, size_t unit);
 
 // Checks a range of a caller's buffer; `name` is for the text.
 enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buffer);

@@ -5,14 +5,18 @@
 #include "core/dtype.h"
 
 enum vkmoe_status moe_api_stride(const char *name, size_t *stride, uint32_t width,
-                                 enum vkmoe_dtype type)
+                                 enum vkmoe_dtype type, size_t unit)
 {
     size_t row_size = moe_dtype_size(type, width);
+    if (*stride == 0 && row_size % unit != 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s_stride = 0: a dense row of %u %s takes %zu bytes; "
+                        "give a stride that is a multiple of %zu", name, width,
+                        vkmoe_dtype_name(type), row_size, unit);
     if (*stride == 0)
         *stride = row_size;
-    if (*stride % 4 != 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "%s_stride = %zu: must be a multiple of 4", name,
-                        *stride);
+    if (*stride % unit != 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s_stride = %zu: must be a multiple of %zu", name,
+                        *stride, unit);
     if (*stride < row_size)
         return moe_fail(VKMOE_E_ARGUMENT, "%s_stride = %zu: a row takes %zu bytes", name, *stride,
                         row_size);
@@ -97,23 +101,32 @@ static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
     return VKMOE_OK;
 }
 
+// What kernels touch of a row: they move 32-bit words.
+enum { VK_WORD = 4 };
+
+static size_t vk_row_size(enum vkmoe_dtype type, uint32_t width)
+{
+    return (size_t) moe_align_up(moe_dtype_size(type, width), VK_WORD);
+}
+
 // Copies and checks the caller's buffers; strides are filled in.
 static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
                                      const struct moe_program *program)
 {
     enum vkmoe_status status;
     const vkmoe_layer_desc *layer = &program->graph.layer.desc;
+    const enum vkmoe_dtype type = program->x_type;
     *out = vkmoe_vk_io_init();
     if (!program->device->backend->vk_record)
         return moe_fail(VKMOE_E_UNSUPPORTED, "bind.vk_io on %s: needs a Vulkan device",
                         program->device->info.name);
     TRY(moe_desc_copy(out, sizeof *out, io, "vkmoe_vk_io"));
-    TRY(moe_api_stride("vk_io.x", &out->x_stride, layer->d_model, VKMOE_F32));
-    TRY(moe_api_stride("vk_io.y", &out->y_stride, layer->d_out, VKMOE_F32));
+    TRY(moe_api_stride("vk_io.x", &out->x_stride, layer->d_model, type, VK_WORD));
+    TRY(moe_api_stride("vk_io.y", &out->y_stride, layer->d_out, type, VK_WORD));
     TRY(check_rows("vk_io.x", &out->x, program->max_tokens, out->x_stride,
-                   moe_dtype_size(VKMOE_F32, layer->d_model)));
+                   vk_row_size(type, layer->d_model)));
     TRY(check_rows("vk_io.y", &out->y, program->max_tokens, out->y_stride,
-                   moe_dtype_size(VKMOE_F32, layer->d_out)));
+                   vk_row_size(type, layer->d_out)));
     TRY(check_optional(out, program));
     TRY(check_vk_overlap(out));
     return VKMOE_OK;

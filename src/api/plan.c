@@ -1,8 +1,37 @@
 // SPDX-License-Identifier: MIT
 #include "api/api.h"
+#include "base/bits.h"
 #include "base/desc.h"
 
 enum { DEFAULT_BUDGET_MS = 50 };
+
+static const char *const precision_names[] = {
+    [VKMOE_PRECISION_EXACT] = "exact",
+    [VKMOE_PRECISION_HALF] = "half",
+    [VKMOE_PRECISION_INT8] = "int8",
+};
+
+const char *vkmoe_precision_name(enum vkmoe_precision precision)
+{
+    bool known = (uint32_t) precision < MOE_COUNT(precision_names);
+    return known ? precision_names[precision] : "unknown";
+}
+
+enum vkmoe_status vkmoe_precision_from_name(const char *name, enum vkmoe_precision *out)
+{
+    enum vkmoe_status status;
+    TRY(NOT_NULL(name));
+    TRY(NOT_NULL(out));
+    for (uint32_t i = 0; i < MOE_COUNT(precision_names); i++) {
+        if (strcmp(precision_names[i], name) == 0) {
+            *out = (enum vkmoe_precision) i;
+            return VKMOE_OK;
+        }
+    }
+    return moe_fail(VKMOE_E_ARGUMENT, "no precision \"%.64s\"", name);
+fail:
+    return status;
+}
 
 // Slots are counted in 31 bits, so that kernels and i32 tensors can index them.
 static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct moe_layer *layer)
@@ -13,20 +42,17 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
     if (n_slots > INT32_MAX)
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.max_tokens = %u with top_k = %u: more than %d "
                         "slots", desc->max_tokens, layer->desc.top_k, INT32_MAX);
-    if ((uint32_t) desc->precision > VKMOE_PRECISION_INT8)
+    if ((uint32_t) desc->precision >= MOE_COUNT(precision_names))
         return moe_fail(VKMOE_E_ARGUMENT, "plan.precision = %u: must be below 3",
                         (uint32_t) desc->precision);
-    if (desc->precision != VKMOE_PRECISION_EXACT)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %u: not computed yet (only exact)",
-                        (uint32_t) desc->precision);
+    if (desc->precision == VKMOE_PRECISION_INT8)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "plan.precision = int8: not computed yet (exact and half are)");
     if (!(desc->budget_ms >= 0.0f && desc->budget_ms <= 1e6f))
         return moe_fail(VKMOE_E_ARGUMENT, "plan.budget_ms = %g: must be 0 to 1e6",
                         (double) desc->budget_ms);
     if ((uint32_t) desc->x_type > VKMOE_BF16)
         return moe_fail(VKMOE_E_ARGUMENT, "plan.x_type = %u: must be below 3",
-                        (uint32_t) desc->x_type);
-    if (desc->x_type != VKMOE_F32)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %u: not computed yet (only f32)",
                         (uint32_t) desc->x_type);
     return VKMOE_OK;
 }

@@ -25,12 +25,14 @@ struct moe_program { // a compiled graph
     struct moe_device *device;
     struct moe_graph graph;
     uint32_t max_tokens;
+    enum vkmoe_precision precision;
+    enum vkmoe_dtype x_type; // of x and y
 };
 
 struct moe_program_params {
     uint32_t max_tokens;
     enum vkmoe_precision precision;
-    enum vkmoe_dtype x_type;
+    enum vkmoe_dtype x_type; // f32, f16 or bf16
     const char *variant; // or NULL
     double budget_ms;    // of one submission, above 0
 };

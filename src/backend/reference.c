@@ -245,6 +245,8 @@ static enum vkmoe_status reference_program_create(struct moe_device *device,
     program->device = device;
     program->graph = *graph;
     program->max_tokens = params->max_tokens;
+    program->precision = params->precision;
+    program->x_type = params->x_type;
     *out = program;
     return VKMOE_OK;
 fail:
@@ -284,6 +286,17 @@ fail:
     return status;
 }
 
+// A stored row as f64, which is exact: f32 holds every type.
+static void to_f64(enum vkmoe_dtype type, const char *from, uint32_t n, double *to)
+{
+    const size_t size = (size_t) moe_dtype_size(type, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        float value;
+        moe_dtype_decode(type, from + i * size, 1, &value);
+        to[i] = (double) value;
+    }
+}
+
 static void to_f32(const double *from, uint64_t n, float *to)
 {
     for (uint64_t i = 0; to && i < n; i++)
@@ -296,17 +309,16 @@ static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens
     struct moe_ref_run *run = ((struct reference_bound *) base)->run;
     const struct moe_graph *graph = &base->program->graph;
     const vkmoe_layer_desc *desc = &graph->layer.desc;
-    for (uint64_t t = 0; t < n_tokens; t++) {
-        const float *row = (const float *) ((const char *) io->x + t * io->x_stride);
-        for (uint32_t i = 0; i < desc->d_model; i++)
-            run->values[MOE_VALUE_X][t * desc->d_model + i] = (double) row[i];
-    }
+    const enum vkmoe_dtype type = base->program->x_type;
+    for (uint64_t t = 0; t < n_tokens; t++)
+        to_f64(type, (const char *) io->x + t * io->x_stride, desc->d_model,
+               run->values[MOE_VALUE_X] + t * desc->d_model);
 
     moe_ref_run(run, graph, &((struct reference_weights *) base->weights)->ref, n_tokens);
 
     for (uint64_t t = 0; t < n_tokens; t++)
-        to_f32(run->values[MOE_VALUE_Y] + t * desc->d_out, desc->d_out,
-               (float *) ((char *) io->y + t * io->y_stride));
+        moe_dtype_encode_f64(type, run->values[MOE_VALUE_Y] + t * desc->d_out, desc->d_out,
+                             (char *) io->y + t * io->y_stride);
     uint64_t n_slots = (uint64_t) n_tokens * desc->top_k;
     for (uint64_t i = 0; io->ids && i < n_slots; i++)
         io->ids[i] = (int32_t) run->values[MOE_VALUE_IDS][i];

@@ -2,6 +2,9 @@
 // Graph -> program. Ops are fused here and nowhere else: both banks of experts share their phases,
 // and the output side adds into y at once, so that a layer's experts are two phases and every
 // weight is read once.
+//
+// There are no 16-bit kernels: whatever x, y and the precision are, operands are f32. A first phase
+// widens 16-bit rows of x, and the task that has added up a part of y rounds it.
 #include "cpu/cpu.h"
 
 #include "base/host.h"
@@ -10,6 +13,7 @@
 
 #include <assert.h>
 
+static const struct cpu_phase widen_phase = {"widen", moe_cpu_widen_prepare, moe_cpu_widen_task};
 static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
                                               moe_cpu_logits_task};
 static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
@@ -50,13 +54,6 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
 static enum vkmoe_status check_params(const struct moe_graph *graph,
                                       const struct moe_program_params *params)
 {
-    if (params->precision != VKMOE_PRECISION_EXACT)
-        return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "plan.precision = %d: the CPU computes exact (%d) only",
-                        (int) params->precision, (int) VKMOE_PRECISION_EXACT);
-    if (params->x_type != VKMOE_F32)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %s: the CPU computes f32 only",
-                        vkmoe_dtype_name(params->x_type));
     if (params->variant)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "plan.variant = \"%s\": the CPU has no variants to choose from",
@@ -81,6 +78,10 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     program->base.device = device;
     program->base.graph = *graph;
     program->base.max_tokens = params->max_tokens;
+    program->base.precision = params->precision;
+    program->base.x_type = params->x_type;
+    if (params->x_type != VKMOE_F32)
+        add_phase(program, &widen_phase);
     for (uint32_t i = 0; i < graph->n_ops; i++)
         compile_op(program, &graph->ops[i]);
     *out = &program->base;

@@ -85,6 +85,8 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
 void moe_cpu_program_destroy(struct moe_program *program);
 
 // The phases, in phases_route.c and phases_expert.c.
+uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind);
+void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind);
 void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_select_prepare(struct cpu_bind *bind);
@@ -164,14 +166,20 @@ struct cpu_bind {
     uint32_t *starts;     // (n_experts + 2) first row of each expert; the rest is for sorting
     struct cpu_group *groups; // experts that have rows, ascending; then the shared one
     float *h;
+    // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
+    // x_type is not f32; NULL for others.
+    float *wide;
 
     // The run, and the phase it is in.
     uint32_t n_tokens;
     const vkmoe_io *io;
+    const char *x; // rows of f32, and the sums of y: io's own memory, or `wide`
+    char *y;
+    size_t x_stride, y_stride;
     const struct cpu_phase *phase;
     uint32_t n_groups, n_in_tasks; // made by the group phase
     struct cpu_grid grid;
-    uint32_t block_tokens;         // of a select task
+    uint32_t block_tokens;         // of a widen or select task
 };
 
 static inline const struct cpu_program *moe_cpu_bind_program(const struct cpu_bind *bind)
@@ -191,7 +199,7 @@ static inline const vkmoe_layer_desc *moe_cpu_bind_layer(const struct cpu_bind *
 
 static inline const float *moe_cpu_x_row(const struct cpu_bind *bind, uint32_t token)
 {
-    return (const float *) ((const char *) bind->io->x + (size_t) token * bind->io->x_stride);
+    return (const float *) (bind->x + (size_t) token * bind->x_stride);
 }
 
 enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,

@@ -3,6 +3,7 @@
 #include "cpu/cpu.h"
 
 #include "base/bits.h"
+#include "core/dtype.h"
 #include "cpu/act.h"
 
 #include <string.h>
@@ -130,7 +131,16 @@ static uint32_t first_row(const struct cpu_group *group, uint32_t token)
 
 static float *y_row(const struct cpu_bind *bind, uint32_t token)
 {
-    return (float *) ((char *) bind->io->y + (size_t) token * bind->io->y_stride);
+    return (float *) (bind->y + (size_t) token * bind->y_stride);
+}
+
+// Rounds columns [first, end) of a token's sums to where the caller wants them.
+static void store_y(const struct cpu_bind *bind, uint32_t token, uint32_t first, uint32_t end)
+{
+    const enum vkmoe_dtype type = bind->base.program->x_type;
+    char *y = (char *) bind->io->y + (size_t) token * bind->io->y_stride;
+    moe_dtype_encode(type, y_row(bind, token) + first, end - first,
+                     y + moe_dtype_size(type, first));
 }
 
 // Adds one panel of one expert's outputs for rows [first, first + n) of its group, n <= a tile.
@@ -160,7 +170,8 @@ void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i)
     const struct cpu_range tokens = moe_cpu_grid_rows(&bind->grid, i);
     const struct cpu_range panels = moe_cpu_grid_panels(&bind->grid, i);
     const uint32_t column = panels.begin * CPU_PANEL;
-    const size_t end = moe_min((uint64_t) panels.end * CPU_PANEL, moe_cpu_bind_layer(bind)->d_out);
+    const uint32_t end = (uint32_t) moe_min((uint64_t) panels.end * CPU_PANEL,
+                                            moe_cpu_bind_layer(bind)->d_out);
     const float *h[CPU_TILE_ROWS];
 
     for (uint32_t t = tokens.begin; t < tokens.end; t++)
@@ -177,4 +188,6 @@ void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i)
             first += n;
         }
     }
+    for (uint32_t t = tokens.begin; bind->wide && t < tokens.end; t++)
+        store_y(bind, t, column, end);
 }

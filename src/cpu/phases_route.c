@@ -3,10 +3,30 @@
 #include "cpu/cpu.h"
 
 #include "base/bits.h"
+#include "core/dtype.h"
 #include "cpu/act.h"
 #include "cpu/route.h"
 
 #include <string.h>
+
+// ---- widen: 16-bit rows of x to f32 ----------------------------------------------------------
+
+uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind)
+{
+    const uint32_t elements = 16384; // in one task: enough that it is worth handing out
+    bind->block_tokens = (uint32_t) moe_div_up(elements, moe_cpu_bind_layer(bind)->d_model);
+    return (uint32_t) moe_div_up(bind->n_tokens, bind->block_tokens);
+}
+
+void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i)
+{
+    const uint32_t d_model = moe_cpu_bind_layer(bind)->d_model, first = i * bind->block_tokens;
+    uint32_t end = (uint32_t) moe_min(bind->n_tokens, (uint64_t) first + bind->block_tokens);
+    for (uint32_t t = first; t < end; t++)
+        moe_dtype_decode(bind->base.program->x_type,
+                         (const char *) bind->io->x + (size_t) t * bind->io->x_stride, d_model,
+                         bind->wide + (size_t) t * d_model);
+}
 
 // ---- logits: x times the router's panels -----------------------------------------------------
 

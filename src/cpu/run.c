@@ -53,6 +53,9 @@ static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
     uint64_t groups = reserve(&l, layer->n_experts + 1, 1, sizeof(struct cpu_group));
     uint64_t h = reserve(&l, n_slots, (uint64_t) w->routed.n_in_panels * CPU_PANEL, sizeof(float));
     reserve(&l, n_shared, (uint64_t) w->shared.n_in_panels * CPU_PANEL, sizeof(float));
+    const bool widens = program->x_type != VKMOE_F32;
+    uint64_t wide = reserve(&l, widens ? n_tokens : 0, moe_max(layer->d_model, layer->d_out),
+                            sizeof(float));
     if (l.overflow)
         return moe_fail(VKMOE_E_MEMORY, "workspace for %u tokens is beyond the address space",
                         program->max_tokens);
@@ -70,6 +73,7 @@ static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
     bind->starts = (uint32_t *) (memory + starts);
     bind->groups = (struct cpu_group *) (memory + groups);
     bind->h = (float *) (memory + h);
+    bind->wide = widens ? (float *) (memory + wide) : NULL;
     return VKMOE_OK;
 }
 
@@ -105,6 +109,17 @@ void moe_cpu_bind_destroy(struct moe_bound *bound)
     moe_free(host, bind);
 }
 
+// Where the phases find x and leave the sums of y.
+static void set_rows(struct cpu_bind *bind, const vkmoe_io *io)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    bind->io = io;
+    bind->x = bind->wide ? (const char *) bind->wide : io->x;
+    bind->y = bind->wide ? (char *) bind->wide : io->y;
+    bind->x_stride = bind->wide ? layer->d_model * sizeof *bind->wide : io->x_stride;
+    bind->y_stride = bind->wide ? layer->d_out * sizeof *bind->wide : io->y_stride;
+}
+
 static void run_task(void *arg, uint32_t i)
 {
     struct cpu_bind *bind = arg;
@@ -118,7 +133,7 @@ enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const 
     const struct cpu_device *device = (const struct cpu_device *) program->base.device;
     const vkmoe_host *host = device->base.host;
     bind->n_tokens = n_tokens;
-    bind->io = io;
+    set_rows(bind, io);
     for (uint32_t p = 0; p < program->n_phases; p++) {
         bind->phase = &program->phases[p];
         uint32_t n_tasks = bind->phase->prepare(bind);

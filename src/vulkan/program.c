@@ -46,8 +46,12 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
     if (params->variant && strcmp(params->variant, variant_name) != 0)
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': %s has only '%s'", params->variant,
                         device->info.name, variant_name);
+    if (params->x_type != VKMOE_F32)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %s: %s computes f32 only",
+                        vkmoe_dtype_name(params->x_type), device->info.name);
     TRY(moe_try_alloc(device->host, sizeof *program, "Vulkan program", &program));
-    program->base = (struct moe_program){device, *graph, params->max_tokens};
+    program->base = (struct moe_program){device, *graph, params->max_tokens, params->precision,
+                                         params->x_type};
     program->budget_ms = params->budget_ms;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
     TRY(moe_vk_compile(program, &limits));

@@ -155,18 +155,21 @@ static void *poisoned(size_t size)
     return memset(memory, 0xff, size + 1);
 }
 
-void outputs_init(struct outputs *out, const vkmoe_layer_desc *layer, uint32_t n_tokens,
-                  bool scores)
+void outputs_init(struct outputs *out, const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type,
+                  uint32_t n_tokens)
 {
+    const size_t size = x_type == VKMOE_F32 ? 4 : 2;
     const size_t n_slots = (size_t) n_tokens * layer->top_k;
     *out = (struct outputs){
         .n_tokens = n_tokens,
         .top_k = layer->top_k,
         .d_out = layer->d_out,
         .n_experts = layer->n_experts,
-        .y = poisoned((size_t) n_tokens * layer->d_out * sizeof(float)),
+        .x_type = x_type,
+        .element_size = size,
+        .y = poisoned((size_t) n_tokens * layer->d_out * size),
         .gates = poisoned(n_slots * sizeof(float)),
-        .scores = scores ? poisoned((size_t) n_tokens * layer->n_experts * sizeof(float)) : NULL,
+        .scores = poisoned((size_t) n_tokens * layer->n_experts * sizeof(float)),
         .ids = poisoned(n_slots * sizeof(int32_t)),
     };
 }
@@ -183,26 +186,26 @@ void run_rows(const struct stack *stack, const vkmoe_layer_desc *layer, const fl
               uint32_t first, struct outputs *out)
 {
     enum { X_PAD = 5, Y_PAD = 3 };
-    const size_t n = out->n_tokens, x_width = layer->d_model + X_PAD, y_width = out->d_out + Y_PAD;
-    float *padded_x = poisoned(n * x_width * sizeof(float));
-    float *padded_y = poisoned(n * y_width * sizeof(float));
-    const unsigned char *guard = poisoned(Y_PAD * sizeof(float));
+    const size_t n = out->n_tokens, size = out->element_size, y_row = out->d_out * size;
+    const size_t x_stride = (layer->d_model + X_PAD) * size, y_stride = y_row + Y_PAD * size;
+    char *padded_x = poisoned(n * x_stride), *padded_y = poisoned(n * y_stride);
+    const unsigned char *guard = poisoned(Y_PAD * size);
     for (size_t r = 0; r < n; r++)
-        memcpy(padded_x + r * x_width, x + (first + r) * layer->d_model,
-               layer->d_model * sizeof(float));
+        check_ok(vkmoe_dtype_convert(out->x_type, x + (first + r) * layer->d_model, layer->d_model,
+                                     padded_x + r * x_stride));
 
     vkmoe_io io = vkmoe_io_init();
     io.x = padded_x;
-    io.x_stride = x_width * sizeof(float);
+    io.x_stride = x_stride;
     io.y = padded_y;
-    io.y_stride = y_width * sizeof(float);
+    io.y_stride = y_stride;
     io.ids = out->ids;
     io.gates = out->gates;
     io.scores = out->scores;
     check_ok(vkmoe_run(stack->bind, out->n_tokens, &io));
     for (size_t r = 0; r < n; r++) {
-        memcpy(out->y + r * out->d_out, padded_y + r * y_width, out->d_out * sizeof(float));
-        assert_memory_equal(padded_y + r * y_width + out->d_out, guard, Y_PAD * sizeof(float));
+        memcpy(out->y + r * y_row, padded_y + r * y_stride, y_row);
+        assert_memory_equal(padded_y + r * y_stride + y_row, guard, Y_PAD * size);
     }
     free((void *) guard);
     free(padded_y);

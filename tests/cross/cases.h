@@ -25,16 +25,21 @@ void spoil_weights(struct layer_data *data);
 // What a run wrote, rows packed.
 struct outputs {
     uint32_t n_tokens, top_k, d_out, n_experts;
-    float *y, *gates, *scores; // scores: NULL unless asked for
+    enum vkmoe_dtype x_type;
+    size_t element_size; // of y
+    char *y;             // elements of x_type
+    float *gates, *scores;
     int32_t *ids;
 };
 
-void outputs_init(struct outputs *out, const vkmoe_layer_desc *layer, uint32_t n_tokens,
-                  bool scores);
+// x_type: that of the stack's plan, which is made with scores.
+void outputs_init(struct outputs *out, const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type,
+                  uint32_t n_tokens);
 void outputs_finish(struct outputs *out);
 
-// Runs rows [first, first + out->n_tokens) of x (packed rows) into poisoned outputs, with padded
-// strides whose padding has to stay as it is. Fails the test if it does not work.
+// Runs rows [first, first + out->n_tokens) of x (packed rows), rounded to out->x_type, into
+// poisoned outputs, with padded strides whose padding has to stay as it is. Fails the test if it
+// does not work.
 void run_rows(const struct stack *stack, const vkmoe_layer_desc *layer, const float *x,
               uint32_t first, struct outputs *out);
 

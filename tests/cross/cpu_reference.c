@@ -90,7 +90,8 @@ static bool outputs_ok(const struct layer_data *data, const float *x, const stru
         if (*n_exempt > exempt_before)
             continue;
         add_row(&gates, cpu->gates + slot, ref->gates + slot, ref->top_k);
-        add_row(y, cpu->y + (size_t) r * ref->d_out, ref->y + (size_t) r * ref->d_out, ref->d_out);
+        add_row(y, (const float *) (void *) cpu->y + (size_t) r * ref->d_out,
+                (const float *) (void *) ref->y + (size_t) r * ref->d_out, ref->d_out);
     }
     return within_promise(&gates) && within_promise(y);
 }
@@ -104,8 +105,8 @@ static void check_case(const struct layer_case *c, uint32_t seed, uint32_t *n_ex
     float *x = malloc(sizeof *x * MAX_TOKENS * c->layer.d_model);
     fill_random(x, (size_t) MAX_TOKENS * c->layer.d_model, seed);
     case_weights(&data, &c->layer, seed);
-    outputs_init(&cpu, &data.layer, MAX_TOKENS, true);
-    outputs_init(&ref, &data.layer, MAX_TOKENS, true);
+    outputs_init(&cpu, &data.layer, VKMOE_F32, MAX_TOKENS);
+    outputs_init(&ref, &data.layer, VKMOE_F32, MAX_TOKENS);
     run_on("reference", &data, x, &ref);
     run_on("cpu", &data, x, &cpu);
     if (!outputs_ok(&data, x, &cpu, &ref, n_exempt, &y))

@@ -17,22 +17,27 @@ static void reversed_for(void *user, uint32_t n, void (*task)(void *arg, uint32_
         task(arg, n);
 }
 
-static void create(struct stack *stack, const struct layer_data *data, uint32_t n_threads,
-                   const vkmoe_host *host)
+static void create(struct stack *stack, const struct layer_data *data, enum vkmoe_dtype x_type,
+                   uint32_t n_threads, const vkmoe_host *host)
 {
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.max_tokens = MAX_TOKENS;
+    plan.scores = true;
+    plan.x_type = x_type;
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.device = "cpu";
     desc.cpu_isa = isa;
     desc.n_threads = n_threads;
     desc.host = host;
-    check_ok(stack_create(stack, &desc, data, MAX_TOKENS, true));
+    check_ok(stack_create_plan(stack, &desc, data, &plan));
 }
 
 // Are `part`'s rows those of `all` from `first` on, bit by bit?
 static bool same_bits(const struct outputs *part, const struct outputs *all, uint32_t first)
 {
     const size_t n = part->n_tokens, slot = (size_t) first * all->top_k, size = sizeof(float);
-    return memcmp(part->y, all->y + (size_t) first * all->d_out, n * all->d_out * size) == 0 &&
+    const size_t y_row = all->d_out * all->element_size;
+    return memcmp(part->y, all->y + first * y_row, n * y_row) == 0 &&
            memcmp(part->ids, all->ids + slot, n * all->top_k * size) == 0 &&
            memcmp(part->gates, all->gates + slot, n * all->top_k * size) == 0 &&
            memcmp(part->scores, all->scores + (size_t) first * all->n_experts,
@@ -44,7 +49,7 @@ static bool rows_same(const struct stack *stack, const struct layer_data *data, 
                       uint32_t first, uint32_t n, const struct outputs *all)
 {
     struct outputs part;
-    outputs_init(&part, &data->layer, n, true);
+    outputs_init(&part, &data->layer, all->x_type, n);
     run_rows(stack, &data->layer, x, first, &part);
     bool same = same_bits(&part, all, first);
     outputs_finish(&part);
@@ -70,16 +75,16 @@ static void check_setting(const struct setting *setting, const char *name,
     vkmoe_host host = vkmoe_host_init();
     host.user = &n_phases;
     host.parallel_for = reversed_for;
-    create(&stack, data, setting->n_threads, setting->reversed ? &host : NULL);
+    create(&stack, data, all->x_type, setting->n_threads, setting->reversed ? &host : NULL);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!rows_same(&stack, data, x, parts[i].first, parts[i].n, all))
-            fail_msg("%s, %s, %s: other bits when rows [%u, +%u) are run apart", isa, name,
-                     setting->name, parts[i].first, parts[i].n);
+            fail_msg("%s, %s, %s, %s: other bits when rows [%u, +%u) are run apart", isa, name,
+                     vkmoe_dtype_name(all->x_type), setting->name, parts[i].first, parts[i].n);
     assert_int_equal(n_phases > 0, setting->reversed);
     stack_destroy(&stack);
 }
 
-static void check_case(const struct layer_case *c, uint32_t seed)
+static void check_case(const struct layer_case *c, enum vkmoe_dtype x_type, uint32_t seed)
 {
     static const struct setting settings[] = {
         {"1 thread", 1, false},  {"2 threads", 2, false}, {"3 threads", 3, false},
@@ -91,15 +96,15 @@ static void check_case(const struct layer_case *c, uint32_t seed)
     float *x = malloc(sizeof *x * MAX_TOKENS * c->layer.d_model);
     fill_random(x, (size_t) MAX_TOKENS * c->layer.d_model, seed);
     case_weights(&data, &c->layer, seed);
-    create(&stack, &data, 1, NULL);
-    outputs_init(&all, &data.layer, MAX_TOKENS, true);
+    create(&stack, &data, x_type, 1, NULL);
+    outputs_init(&all, &data.layer, x_type, MAX_TOKENS);
     run_rows(&stack, &data.layer, x, 0, &all);
     stack_destroy(&stack);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         check_setting(&settings[i], c->name, &data, x, &all);
 
     spoil_weights(&data);
-    create(&stack, &data, 1, NULL);
+    create(&stack, &data, x_type, 1, NULL);
     if (rows_same(&stack, &data, x, 0, MAX_TOKENS, &all))
         fail_msg("%s, %s: the check does not see other weights", isa, c->name);
     stack_destroy(&stack);
@@ -113,8 +118,10 @@ static void bits_do_not_depend_on_scheduling(void **state)
     (void) state;
     static struct layer_case cases[MAX_CASES];
     const uint32_t n = list_cases(cases);
-    for (uint32_t i = 0; i < n; i++)
-        check_case(&cases[i], i + 1);
+    for (uint32_t i = 0; i < n; i++) {
+        check_case(&cases[i], VKMOE_F32, i + 1);
+        check_case(&cases[i], i % 2 ? VKMOE_F16 : VKMOE_BF16, i + 1);
+    }
 }
 
 int main(int argc, char **argv)

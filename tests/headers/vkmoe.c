@@ -17,8 +17,9 @@ int main(void)
                 layer.c_routed == 1 && layer.c_shared == 1 && layer.out_scale == 1;
     bool zeros = layer.d_out == 0 && !layer.gated && layer.norm_eps == 0 && !layer.expert_alias &&
                  !host.alloc && !host.trace && !context.device && !context.debug_labels &&
-                 !weights.packed_shared && !plan.variant && !plan.scores && !bind.vk_io && !io.x &&
-                 io.y_stride == 0 && !io.scores;
+                 !weights.packed_shared && !plan.variant && !plan.scores &&
+                 plan.x_type == VKMOE_F32 && plan.precision == VKMOE_PRECISION_EXACT &&
+                 !bind.vk_io && !io.x && io.y_stride == 0 && !io.scores;
 
 #define HAS_SIZE(desc) (desc.struct_size == sizeof desc)
     bool sizes = HAS_SIZE(host) && HAS_SIZE(context) && HAS_SIZE(layer) && HAS_SIZE(weights) &&

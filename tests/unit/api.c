@@ -243,9 +243,8 @@ static void test_plan(void **state)
     WRONG(layer, &layer, VKMOE_E_UNSUPPORTED, "layer.n_group = 8");
     WRONG(max_tokens, 0, VKMOE_E_ARGUMENT, "plan.max_tokens = 0");
     WRONG(max_tokens, 1u << 30, VKMOE_E_UNSUPPORTED, "plan.max_tokens = 1073741824");
-    WRONG(precision, VKMOE_PRECISION_HALF, VKMOE_E_UNSUPPORTED, "plan.precision = 1");
+    WRONG(precision, VKMOE_PRECISION_INT8, VKMOE_E_UNSUPPORTED, "plan.precision = int8");
     WRONG(precision, (enum vkmoe_precision) 3, VKMOE_E_ARGUMENT, "plan.precision = 3");
-    WRONG(x_type, VKMOE_BF16, VKMOE_E_UNSUPPORTED, "plan.x_type = 2");
     WRONG(x_type, (enum vkmoe_dtype) 3, VKMOE_E_ARGUMENT, "plan.x_type = 3");
     WRONG(variant, "no such variant", VKMOE_E_UNSUPPORTED, "no such variant");
 #undef WRONG
@@ -256,6 +255,23 @@ static void test_plan(void **state)
     good.struct_size = offsetof(vkmoe_plan_desc, variant); // an older caller
     check_ok(vkmoe_plan_create(stack.context, &good, &plan));
     vkmoe_plan_destroy(plan);
+}
+
+static void test_precision_names(void **state)
+{
+    (void) state;
+    static const char *const names[] = {"exact", "half", "int8"};
+    enum vkmoe_precision precision;
+    for (int i = 0; i < 3; i++) {
+        check_ok(vkmoe_precision_from_name(names[i], &precision));
+        assert_int_equal(precision, i);
+        assert_string_equal(vkmoe_precision_name(precision), names[i]);
+    }
+    assert_string_equal(vkmoe_precision_name((enum vkmoe_precision) 3), "unknown");
+    check_fails(vkmoe_precision_from_name("Half", &precision), VKMOE_E_ARGUMENT,
+                "no precision \"Half\"");
+    check_fails(vkmoe_precision_from_name(NULL, &precision), VKMOE_E_ARGUMENT, "name is NULL");
+    check_fails(vkmoe_precision_from_name("half", NULL), VKMOE_E_ARGUMENT, "out is NULL");
 }
 
 static void test_bind(void **state)
@@ -416,6 +432,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_packed_weights),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_precision_names),
         cmocka_unit_test(test_bind),
         cmocka_unit_test(test_run),
         cmocka_unit_test(test_scores_need_a_plan_with_them),

@@ -45,7 +45,8 @@ static enum vkmoe_status fake_program(struct moe_device *device, const struct mo
                                       const struct moe_program_params *params,
                                       struct moe_program **out)
 {
-    fake.program = (struct moe_program){device, *graph, params->max_tokens};
+    fake.program = (struct moe_program){device, *graph, params->max_tokens, params->precision,
+                                        params->x_type};
     *out = &fake.program;
     return VKMOE_OK;
 }
@@ -248,6 +249,54 @@ static void test_optional_buffers(void **state)
     check_fails(vkmoe_vk_get_workspace_size(plan, NULL), VKMOE_E_ARGUMENT, "out is NULL");
 }
 
+// 16-bit rows: x of 12 bytes, y of 6, of which kernels touch 8.
+static void test_half_buffers(void **state)
+{
+    (void) state;
+    vkmoe_bind *bind;
+    vkmoe_vk_io io, dense = good, padded = good;
+    vkmoe_plan *own_plan = plan;
+    const struct moe_program own_program = fake.program; // there is room for one
+    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
+    desc.layer = &data.layer;
+    desc.max_tokens = MAX_TOKENS;
+    desc.x_type = VKMOE_F16;
+    desc.precision = VKMOE_PRECISION_HALF;
+    check_ok(vkmoe_plan_create(&context, &desc, &plan));
+    assert_int_equal(fake.program.x_type, VKMOE_F16);
+    assert_int_equal(fake.program.precision, VKMOE_PRECISION_HALF);
+
+    dense.y.size = 4096;
+    check_fails(bind_with(&dense, &bind), VKMOE_E_ARGUMENT,
+                "vk_io.y_stride = 0: a dense row of 3 f16 takes 6 bytes; give a stride that is a "
+                "multiple of 4");
+    padded.x.size = 4 * 12; // no byte to spare
+    padded.y.size = 4 * 8;
+    padded.y_stride = 8;
+    check_ok(bind_with(&padded, &bind));
+    assert_int_equal(fake.io.x_stride, 12);
+    assert_int_equal(fake.io.y_stride, 8);
+    vkmoe_bind_destroy(bind);
+    io = padded;
+    io.x.size = 47;
+    check_fails(bind_with(&io, &bind), VKMOE_E_SHAPE, "vk_io.x.size = 47");
+    io = padded;
+    io.y.size = 31; // its last row ends at 30
+    check_fails(bind_with(&io, &bind), VKMOE_E_SHAPE, "vk_io.y.size = 31");
+    io = padded;
+    io.x_stride = 14;
+    check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "x_stride = 14: must be a multiple of 4");
+    io = padded;
+    io.y_stride = 6;
+    check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "y_stride = 6: must be a multiple of 4");
+    io = padded;
+    io.y_stride = 4;
+    check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "y_stride = 4: a row takes 6 bytes");
+    vkmoe_plan_destroy(plan);
+    plan = own_plan;
+    fake.program = own_program;
+}
+
 static void test_record(void **state)
 {
     (void) state;
@@ -324,6 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_optional_buffers),
+        cmocka_unit_test(test_half_buffers),
         cmocka_unit_test(test_record),
         cmocka_unit_test(test_lost_device),
     };

@@ -92,11 +92,18 @@ void layer_data_finish(struct layer_data *data)
 enum vkmoe_status stack_create(struct stack *stack, const vkmoe_context_desc *context,
                                const struct layer_data *data, uint32_t max_tokens, bool scores)
 {
-    memset(stack, 0, sizeof *stack);
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    plan.layer = &data->layer;
     plan.max_tokens = max_tokens;
     plan.scores = scores;
+    return stack_create_plan(stack, context, data, &plan);
+}
+
+enum vkmoe_status stack_create_plan(struct stack *stack, const vkmoe_context_desc *context,
+                                    const struct layer_data *data, const vkmoe_plan_desc *desc)
+{
+    memset(stack, 0, sizeof *stack);
+    vkmoe_plan_desc plan = *desc;
+    plan.layer = &data->layer;
     enum vkmoe_status status = vkmoe_context_create(context, &stack->context);
     if (status == VKMOE_OK)
         status = vkmoe_weights_create(stack->context, &data->desc, &stack->weights);

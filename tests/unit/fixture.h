@@ -35,6 +35,9 @@ struct stack {
 // Creates all four, up to the first failure; what there is then is NULL or has to be destroyed.
 enum vkmoe_status stack_create(struct stack *stack, const vkmoe_context_desc *context,
                                const struct layer_data *data, uint32_t max_tokens, bool scores);
+// The same with any plan; its layer is that of `data`.
+enum vkmoe_status stack_create_plan(struct stack *stack, const vkmoe_context_desc *context,
+                                    const struct layer_data *data, const vkmoe_plan_desc *plan);
 void stack_destroy(struct stack *stack);
 
 #endif
