@@ -68,7 +68,7 @@ static bool next_group(struct walk *walk, struct verify_case *ahead, bool *has_a
     group->max_tokens = 1;
     while (*has_ahead || next_match(walk, ahead)) {
         *has_ahead = true;
-        if (group->n == MAX_GROUP || (group->n > 0 && !verify_same_layer(ahead, group->cases)))
+        if (group->n == MAX_GROUP || (group->n > 0 && !verify_same_plan(ahead, group->cases)))
             return true;
         uint32_t n_tokens = verify_tokens(ahead);
         group->max_tokens = n_tokens > group->max_tokens ? n_tokens : group->max_tokens;

@@ -106,6 +106,8 @@ static const struct bias biases[] = {
     {"downbias", false, true, false},
 };
 
+static const enum vkmoe_dtype x_types[] = {VKMOE_F32, VKMOE_F16, VKMOE_BF16};
+static const enum vkmoe_precision precisions[] = {VKMOE_PRECISION_EXACT, VKMOE_PRECISION_HALF};
 static const uint32_t tokens[] = {33, 8, 1, 0, 2, 7, 9, 64, 300, 1000};
 static const char *const strides[] = {"packed", "padded"};
 static const char *const twists[] = {
@@ -119,6 +121,7 @@ uint32_t verify_n_levels(enum verify_factor factor)
         [VERIFY_SHAPE] = COUNT(shapes),   [VERIFY_TYPE] = COUNT(types),
         [VERIFY_ROUTER] = COUNT(routers), [VERIFY_EXPERT] = COUNT(experts),
         [VERIFY_SHARED] = COUNT(shareds), [VERIFY_BIAS] = COUNT(biases),
+        [VERIFY_X_TYPE] = COUNT(x_types), [VERIFY_PRECISION] = COUNT(precisions),
         [VERIFY_TOKENS] = COUNT(tokens),  [VERIFY_STRIDE] = COUNT(strides),
     };
     return n_levels[factor];
@@ -140,12 +143,15 @@ bool verify_quick(const struct verify_case *c)
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
 {
     const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
-    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s",
+    bool wide = verify_x_type(c) == VKMOE_F32, exact = verify_precision(c) == VKMOE_PRECISION_EXACT;
+    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s",
              (unsigned) s->n_experts, (unsigned) s->top_k, (unsigned) s->d_model,
              (unsigned) s->d_ff, (unsigned) s->d_out, types[c->level[VERIFY_TYPE]].name,
              routers[c->level[VERIFY_ROUTER]].name, experts[c->level[VERIFY_EXPERT]].name,
              shareds[c->level[VERIFY_SHARED]].name, biases[c->level[VERIFY_BIAS]].name,
-             (unsigned) verify_tokens(c), strides[c->level[VERIFY_STRIDE]], twists[c->twist]);
+             (unsigned) verify_tokens(c), strides[c->level[VERIFY_STRIDE]], wide ? "" : "/x-",
+             wide ? "" : vkmoe_dtype_name(verify_x_type(c)), exact ? "" : "/",
+             exact ? "" : vkmoe_precision_name(verify_precision(c)), twists[c->twist]);
 }
 
 uint32_t verify_tokens(const struct verify_case *c)
@@ -161,6 +167,16 @@ bool verify_padded(const struct verify_case *c)
 bool verify_scores(const struct verify_case *c)
 {
     return biases[c->level[VERIFY_BIAS]].scores;
+}
+
+enum vkmoe_dtype verify_x_type(const struct verify_case *c)
+{
+    return x_types[c->level[VERIFY_X_TYPE]];
+}
+
+enum vkmoe_precision verify_precision(const struct verify_case *c)
+{
+    return precisions[c->level[VERIFY_PRECISION]];
 }
 
 vkmoe_layer_desc verify_layer(const struct verify_case *c)
@@ -207,9 +223,9 @@ vkmoe_layer_desc verify_layer(const struct verify_case *c)
     return desc;
 }
 
-bool verify_same_layer(const struct verify_case *a, const struct verify_case *b)
+bool verify_same_plan(const struct verify_case *a, const struct verify_case *b)
 {
-    return a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_LAYER_FACTORS) == 0;
+    return a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_PLAN_FACTORS) == 0;
 }
 
 uint32_t verify_layer_code(const struct verify_case *c)
@@ -224,27 +240,37 @@ uint32_t verify_layer_code(const struct verify_case *c)
 
 bool verify_special(uint32_t i, struct verify_case *out)
 {
-    // {shape, type, router, expert, shared, bias, tokens, stride}, twist
+    // {shape, type, router, expert, shared, bias, x_type, precision, tokens, stride}, twist.
+    // Tiny weights are not for f16 in x and y, or in operands of `half`: nothing would be left.
     static const struct verify_case cases[] = {
-        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_ROW},
-        {{0, 0, 0, 0, 0, 0, 1, 0}, VERIFY_NAN_ROW},
-        {{3, 1, 4, 2, 2, 1, 0, 1}, VERIFY_NAN_ROW},
-        {{0, 2, 0, 1, 1, 0, 0, 0}, VERIFY_INF_ROW},
-        {{0, 2, 0, 1, 1, 0, 1, 0}, VERIFY_INF_ROW},
-        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_EXPERT},
-        {{3, 1, 2, 4, 0, 1, 5, 0}, VERIFY_NAN_EXPERT},
-        {{3, 0, 4, 0, 0, 2, 0, 0}, VERIFY_NAN_ROUTER},
-        {{5, 0, 5, 0, 0, 1, 1, 0}, VERIFY_NAN_ROUTER},
-        {{0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_TIES},
-        {{5, 0, 4, 0, 0, 0, 7, 0}, VERIFY_TIES},
-        {{7, 0, 2, 0, 0, 2, 1, 0}, VERIFY_TIES},
-        {{2, 0, 0, 0, 0, 1, 9, 0}, VERIFY_ONE_EXPERT},
-        {{6, 1, 2, 0, 1, 1, 8, 1}, VERIFY_ONE_EXPERT},
-        {{6, 1, 2, 0, 1, 1, 2, 1}, VERIFY_ONE_EXPERT},
-        {{5, 2, 0, 0, 0, 0, 8, 0}, VERIFY_FEW_EXPERTS},
-        {{8, 0, 2, 2, 0, 0, 0, 0}, VERIFY_FEW_EXPERTS},
-        {{0, 1, 0, 0, 0, 0, 0, 0}, VERIFY_TINY},
-        {{3, 1, 0, 2, 1, 0, 1, 0}, VERIFY_TINY},
+        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_ROW},
+        {{0, 0, 0, 0, 0, 0, 0, 0, 1, 0}, VERIFY_NAN_ROW},
+        {{3, 1, 4, 2, 2, 1, 0, 0, 0, 1}, VERIFY_NAN_ROW},
+        {{0, 2, 0, 1, 1, 0, 0, 0, 0, 0}, VERIFY_INF_ROW},
+        {{0, 2, 0, 1, 1, 0, 0, 0, 1, 0}, VERIFY_INF_ROW},
+        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_NAN_EXPERT},
+        {{3, 1, 2, 4, 0, 1, 0, 0, 5, 0}, VERIFY_NAN_EXPERT},
+        {{3, 0, 4, 0, 0, 2, 0, 0, 0, 0}, VERIFY_NAN_ROUTER},
+        {{5, 0, 5, 0, 0, 1, 0, 0, 1, 0}, VERIFY_NAN_ROUTER},
+        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_TIES},
+        {{5, 0, 4, 0, 0, 0, 0, 0, 7, 0}, VERIFY_TIES},
+        {{7, 0, 2, 0, 0, 2, 0, 0, 1, 0}, VERIFY_TIES},
+        {{2, 0, 0, 0, 0, 1, 0, 0, 9, 0}, VERIFY_ONE_EXPERT},
+        {{6, 1, 2, 0, 1, 1, 0, 0, 8, 1}, VERIFY_ONE_EXPERT},
+        {{6, 1, 2, 0, 1, 1, 0, 0, 2, 1}, VERIFY_ONE_EXPERT},
+        {{5, 2, 0, 0, 0, 0, 0, 0, 8, 0}, VERIFY_FEW_EXPERTS},
+        {{8, 0, 2, 2, 0, 0, 0, 0, 0, 0}, VERIFY_FEW_EXPERTS},
+        {{0, 1, 0, 0, 0, 0, 0, 0, 0, 0}, VERIFY_TINY},
+        {{3, 1, 0, 2, 1, 0, 0, 0, 1, 0}, VERIFY_TINY},
+        {{3, 0, 4, 2, 2, 1, 1, 0, 0, 1}, VERIFY_NAN_ROW},
+        {{3, 1, 4, 2, 2, 1, 2, 1, 1, 1}, VERIFY_NAN_ROW},
+        {{0, 1, 0, 1, 1, 0, 1, 1, 0, 0}, VERIFY_INF_ROW},
+        {{0, 2, 0, 1, 1, 0, 2, 0, 1, 1}, VERIFY_INF_ROW},
+        {{3, 2, 2, 4, 0, 1, 2, 1, 5, 0}, VERIFY_NAN_EXPERT},
+        {{5, 0, 4, 0, 0, 0, 1, 1, 7, 0}, VERIFY_TIES},
+        {{6, 1, 2, 0, 1, 1, 1, 1, 8, 1}, VERIFY_ONE_EXPERT},
+        {{5, 2, 0, 0, 0, 0, 2, 1, 8, 0}, VERIFY_FEW_EXPERTS},
+        {{0, 2, 0, 0, 0, 0, 2, 1, 0, 0}, VERIFY_TINY},
     };
     if (i >= COUNT(cases))
         return false;

@@ -15,8 +15,12 @@ enum verify_factor {
     VERIFY_SHARED, // shared expert, factors of the combination
     VERIFY_BIAS,   // biases of the experts; whether the plan yields scores
     VERIFY_N_LAYER_FACTORS,
+    // With these it is a plan.
+    VERIFY_X_TYPE = VERIFY_N_LAYER_FACTORS,
+    VERIFY_PRECISION,
+    VERIFY_N_PLAN_FACTORS,
     // These make one run of it.
-    VERIFY_TOKENS = VERIFY_N_LAYER_FACTORS,
+    VERIFY_TOKENS = VERIFY_N_PLAN_FACTORS,
     VERIFY_STRIDE,
     VERIFY_N_FACTORS,
 };
@@ -48,21 +52,24 @@ uint32_t verify_n_levels(enum verify_factor factor);
 bool verify_allowed(const struct verify_case *c);
 bool verify_quick(const struct verify_case *c); // allowed in the covering set
 
-// "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", and the twist if there is one.
+// "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", then what is not as usual:
+// "/x-bf16", "/half", the twist.
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE]);
 
 uint32_t verify_tokens(const struct verify_case *c);
 bool verify_padded(const struct verify_case *c); // rows of x and y are apart
 bool verify_scores(const struct verify_case *c); // the plan is made with scores
+enum vkmoe_dtype verify_x_type(const struct verify_case *c);
+enum vkmoe_precision verify_precision(const struct verify_case *c);
 vkmoe_layer_desc verify_layer(const struct verify_case *c);
 
-// The same layer and twist: the same weights and plan serve both.
-bool verify_same_layer(const struct verify_case *a, const struct verify_case *b);
+// The same layer, twist, x_type and precision: the same weights and plan serve both.
+bool verify_same_plan(const struct verify_case *a, const struct verify_case *b);
 
-// A number of its own for each layer.
+// A number of its own for each layer, whatever its plan.
 uint32_t verify_layer_code(const struct verify_case *c);
 
-// ---- sets of cases; cases of one layer are neighbours ------------------------------------------
+// ---- sets of cases; cases of one plan are neighbours -------------------------------------------
 
 // Fixed cases with special data. i-th of them; false: there are only i.
 bool verify_special(uint32_t i, struct verify_case *out);

@@ -8,15 +8,17 @@
 #include <stdlib.h>
 
 #define POISON UINT32_C(0x7fc0dead) // a NaN no arithmetic makes
+#define POISON_HALF 0x7fad          // the same in f16 and bf16
 #define POISON_ID INT32_C(0x7fffffff)
 
 // ---- outputs -----------------------------------------------------------------------------------
 
-bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool padded,
-                           struct verify_outputs *out)
+bool verify_outputs_create(const vkmoe_layer_desc *desc, struct verify_kind kind,
+                           uint32_t n_tokens, bool padded, struct verify_outputs *out)
 {
     size_t rows = (size_t) n_tokens + 1;
     *out = (struct verify_outputs){
+        .kind = kind,
         .n_tokens = n_tokens,
         .d_out = desc->d_out,
         .top_k = desc->top_k,
@@ -24,7 +26,8 @@ bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool
         .y_stride = desc->d_out + (padded ? 3 : 0),
     };
     size_t n_slots = rows * desc->top_k, n_y = rows * out->y_stride + 1;
-    out->size = (n_y + 2 * n_slots + rows * desc->n_experts) * 4;
+    bool halves = kind.y_type != VKMOE_F32;
+    out->size = (n_y + 2 * n_slots + rows * desc->n_experts + (halves ? n_y : 0)) * 4;
     float *at = out->memory = malloc(out->size);
     if (!at)
         return false;
@@ -32,6 +35,8 @@ bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool
     out->gates = at + n_y;
     out->scores = out->gates + n_slots;
     out->ids = (int32_t *) (void *) (out->scores + rows * desc->n_experts);
+    out->stored_y = halves ? (uint16_t *) (void *) (out->ids + n_slots) + (padded ? 1 : 0)
+                           : (void *) out->y;
     verify_poison(out);
     return true;
 }
@@ -46,11 +51,29 @@ void verify_poison(struct verify_outputs *outputs)
 {
     const uint32_t word = POISON;
     const int32_t id = POISON_ID;
-    unsigned char *ids = (unsigned char *) outputs->ids;
+    const uint16_t half = POISON_HALF;
+    const size_t rows = (size_t) outputs->n_tokens + 1;
+    unsigned char *ids = (unsigned char *) outputs->ids, *ids_end = ids + rows * outputs->top_k * 4;
     for (unsigned char *p = outputs->memory; p < ids; p += 4)
         memcpy(p, &word, 4);
-    for (unsigned char *p = ids; p < (unsigned char *) outputs->memory + outputs->size; p += 4)
+    for (unsigned char *p = ids; p < ids_end; p += 4)
         memcpy(p, &id, 4);
+    for (unsigned char *p = ids_end; p < (unsigned char *) outputs->memory + outputs->size; p += 2)
+        memcpy(p, &half, 2);
+}
+
+void verify_read_y(struct verify_outputs *outputs)
+{
+    const size_t n = ((size_t) outputs->n_tokens + 1) * outputs->y_stride;
+    const uint16_t *halves = outputs->stored_y;
+    const uint32_t word = POISON;
+    if (outputs->kind.y_type == VKMOE_F32)
+        return;
+    verify_decode(outputs->kind.y_type, halves, n, outputs->y);
+    for (size_t i = 0; i < n; i++) {
+        if (halves[i] == POISON_HALF)
+            memcpy(&outputs->y[i], &word, sizeof word);
+    }
 }
 
 static bool is_poison(const float *value)
@@ -263,8 +286,34 @@ static double difference(const float *got, float want)
     return isfinite(*got) ? (double) *got - want : NAN;
 }
 
+// Of the types that y is rounded to once more. What f32 loses is within the promises.
+static double unit_roundoff(enum vkmoe_dtype type)
+{
+    return type == VKMOE_F16 ? 0x1p-11 : type == VKMOE_BF16 ? 0x1p-8 : 0;
+}
+
+// How far rounding to a type takes `v` at most; among subnormals half of what they are apart.
+static double rounding(enum vkmoe_dtype type, double v)
+{
+    double least = type == VKMOE_F16 ? 0x1p-25 : type == VKMOE_BF16 ? 0x1p-134 : 0;
+    return fmax(unit_roundoff(type) * fabs(v), least);
+}
+
+// What the oracle's number is in a type that cannot hold it.
+static float overflowed(enum vkmoe_dtype type, float v)
+{
+    uint32_t stored;
+    float rounded = v;
+    if (vkmoe_dtype_convert(type, &v, 1, &stored) == VKMOE_OK)
+        verify_decode(type, &stored, 1, &rounded);
+    return isinf(rounded) ? rounded : v;
+}
+
 // Relative L2 of an output with `width` numbers a row, exempt rows left out. The worst number is
 // the one with the largest error, or the first that is no number at all.
+//
+// With e = what the device computed - want, of norm at most p |want|, and r(v) as rounding():
+// |round(want + e) - want| <= |e| + |r(want + e)| <= (1 + u) |e| + |r(want)|.
 static void compare_l2(const struct verify_outputs *got, const struct verify_outputs *want,
                        enum verify_check check, uint32_t n_tokens, const bool *exempt,
                        struct verify_verdict *verdict)
@@ -273,18 +322,22 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
     uint32_t width = is_y ? want->d_out : want->top_k;
     size_t got_stride = is_y ? got->y_stride : width, want_stride = is_y ? want->y_stride : width;
     const float *got_at = is_y ? got->y : got->gates, *want_at = is_y ? want->y : want->gates;
-    double error2 = 0, norm2 = 0, worst = -1;
+    const enum vkmoe_dtype type = is_y ? got->kind.y_type : VKMOE_F32;
+    const bool half = is_y && got->kind.precision == VKMOE_PRECISION_HALF;
+    double error2 = 0, norm2 = 0, rounding2 = 0, worst = -1;
     size_t worst_row = 0, worst_column = 0;
     for (uint32_t t = 0; t < n_tokens; t++) {
         for (uint32_t i = 0; i < width; i++) {
-            const float *g = &got_at[t * got_stride + i], w = want_at[t * want_stride + i];
-            double d = difference(g, w);
+            const float *g = &got_at[t * got_stride + i];
+            const float w = overflowed(type, want_at[t * want_stride + i]);
+            double d = difference(g, w), r = rounding(type, (double) w);
             if (memcmp(g, &w, sizeof w) != 0)
                 verdict->changed |= 1u << check;
             if (exempt[t] && !is_poison(g))
                 continue;
             error2 += d * d;
             norm2 += isfinite(w) ? (double) w * w : 0;
+            rounding2 += isfinite(w) ? r * r : 0;
             if (fabs(d) > worst || (isnan(d) && !isnan(worst))) {
                 worst = fabs(d);
                 worst_row = t;
@@ -292,12 +345,14 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
             }
         }
     }
-    double relative = error2 == 0 ? 0 : sqrt(error2 / norm2);
-    if (relative <= VERIFY_TOLERANCE)
+    double promise = half ? VERIFY_TOLERANCE_HALF : VERIFY_TOLERANCE;
+    double bound = (1 + unit_roundoff(type)) * promise * sqrt(norm2) + sqrt(rounding2);
+    if (sqrt(error2) <= bound)
         return;
     const float *g = &got_at[worst_row * got_stride + worst_column];
     fail(verdict, check, "%s: relative L2 %.3g > %.3g; row %zu column %zu: got %.9g%s, want %.9g",
-         is_y ? "y" : "gates", relative, VERIFY_TOLERANCE, worst_row, worst_column, *g,
+         is_y ? "y" : "gates", sqrt(error2 / norm2), bound / sqrt(norm2), worst_row, worst_column,
+         *g,
          is_poison(g) ? " (not written)" : "",
          want_at[worst_row * want_stride + worst_column]);
 }

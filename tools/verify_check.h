@@ -7,22 +7,31 @@
 
 enum verify_check {
     VERIFY_CHECK_IDS,    // equal, but for scores closer than the bound
-    VERIFY_CHECK_GATES,  // relative L2 <= VERIFY_TOLERANCE
-    VERIFY_CHECK_Y,      // relative L2 <= VERIFY_TOLERANCE
+    VERIFY_CHECK_GATES,  // relative L2 <= VERIFY_TOLERANCE, in every precision
+    VERIFY_CHECK_Y,      // relative L2 <= what the precision promises and y's own rounding
     VERIFY_CHECK_SCORES, // each within its bound
     VERIFY_N_CHECKS,
 };
 
-#define VERIFY_TOLERANCE 1e-5 // precision `exact`
+#define VERIFY_TOLERANCE 1e-5      // precision `exact`
+#define VERIFY_TOLERANCE_HALF 4e-3 // precision `half`
 
 enum { VERIFY_TEXT_SIZE = 256 };
+
+// How y comes about.
+struct verify_kind {
+    enum vkmoe_dtype y_type;
+    enum vkmoe_precision precision;
+};
 
 // Outputs of one run, in one block of memory. Every array has one row more than asked for, which
 // nobody may write, and so has the room between rows of y.
 struct verify_outputs {
+    struct verify_kind kind;
     uint32_t n_tokens, d_out, top_k, n_experts;
-    size_t y_stride;  // in floats
-    float *y;         // (n_tokens + 1, y_stride)
+    size_t y_stride;  // in elements
+    void *stored_y;   // (n_tokens + 1, y_stride) of y_type, for the run; f32: y itself
+    float *y;         // the same as f32, made by verify_read_y; for all else
     int32_t *ids;     // (n_tokens + 1, top_k)
     float *gates;     // (n_tokens + 1, top_k)
     float *scores;    // (n_tokens + 1, n_experts)
@@ -32,12 +41,15 @@ struct verify_outputs {
 
 // Poisoned outputs. `padded`: rows of y are apart and begin off any vector's alignment.
 // false: no memory.
-bool verify_outputs_create(const vkmoe_layer_desc *desc, uint32_t n_tokens, bool padded,
-                           struct verify_outputs *out);
+bool verify_outputs_create(const vkmoe_layer_desc *desc, struct verify_kind kind,
+                           uint32_t n_tokens, bool padded, struct verify_outputs *out);
 void verify_outputs_finish(struct verify_outputs *outputs); // zeroed is fine
 
-// Floats become a NaN with a payload of our own, ids 0x7fffffff.
+// Floats and halves become a NaN with a payload of our own, ids 0x7fffffff.
 void verify_poison(struct verify_outputs *outputs);
+
+// Fills y from what the run stored; what is poison there is poison in y.
+void verify_read_y(struct verify_outputs *outputs);
 
 // False when something outside the first n_tokens rows of y, ids, gates and scores is not poison
 // any more, or outside row ends of y; `what` names it.
@@ -57,6 +69,7 @@ struct verify_verdict {
 };
 
 // Compares the first n_tokens rows.
+//   want    the oracle's, whose y is f32: it has not been rounded to got's type
 //   exempt  (n_tokens) out: rows left out of gates and y
 //   with_scores  got has scores; the oracle always has
 void verify_compare(const struct verify_outputs *got, const struct verify_outputs *want,

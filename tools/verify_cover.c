@@ -6,6 +6,10 @@
 // Then the runs: every layer gets the token count and stride that are newest to its levels (not 0
 // tokens, which would show nothing of the layer), and more runs follow until those have met every
 // level too. Compiling a layer is the dear part, so runs share layers.
+//
+// All this is done with x in f32 and exact, which every device computes, so that those cases cover
+// everything else by themselves. Then it is done once more for what has not met the other types of
+// x and the other precisions; "layer" below then means a plan.
 #include "verify_cases.h"
 
 #include <stdlib.h>
@@ -62,7 +66,7 @@ static void choose_level(const struct cover *cover, struct verify_case *c, uint3
     uint32_t n_levels = verify_n_levels(f), best = 0, best_new = 0;
     for (uint32_t i = 0; i < n_levels; i++) {
         c->level[f] = (uint8_t) ((turn + i) % n_levels);
-        uint32_t n_new = count_new(cover, c, f, VERIFY_N_LAYER_FACTORS);
+        uint32_t n_new = count_new(cover, c, f, VERIFY_N_PLAN_FACTORS);
         if (i == 0 || n_new > best_new) {
             best = c->level[f];
             best_new = n_new;
@@ -71,26 +75,30 @@ static void choose_level(const struct cover *cover, struct verify_case *c, uint3
     c->level[f] = (uint8_t) best;
 }
 
-static bool add_layer(struct cover *cover, uint32_t f, uint32_t a, uint32_t g, uint32_t b)
+// Factors from `end` on keep level 0.
+static bool add_layer(struct cover *cover, uint32_t f, uint32_t a, uint32_t g, uint32_t b,
+                      uint32_t end)
 {
     struct verify_case c = unset_case();
     c.level[f] = (uint8_t) a;
     c.level[g] = (uint8_t) b;
-    for (uint32_t h = 0; h < VERIFY_N_LAYER_FACTORS; h++) {
+    for (uint32_t h = 0; h < end; h++) {
         if (c.level[h] == UNSET)
             choose_level(cover, &c, h, cover->n_layers);
     }
-    mark(cover, &c, VERIFY_N_LAYER_FACTORS);
+    for (uint32_t h = end; h < VERIFY_N_PLAN_FACTORS; h++)
+        c.level[h] = 0;
+    mark(cover, &c, VERIFY_N_PLAN_FACTORS);
     return push(cover, &cover->layers, &cover->n_layers, &c);
 }
 
-static bool cover_layers(struct cover *cover)
+static bool cover_layers(struct cover *cover, uint32_t end)
 {
-    for (uint32_t f = 0; f < VERIFY_N_LAYER_FACTORS; f++) {
-        for (uint32_t g = f + 1; g < VERIFY_N_LAYER_FACTORS; g++) {
+    for (uint32_t f = 0; f < end; f++) {
+        for (uint32_t g = f + 1; g < end; g++) {
             for (uint32_t a = 0; a < verify_n_levels(f); a++) {
                 for (uint32_t b = 0; b < verify_n_levels(g); b++) {
-                    if (!cover->met[f][a][g][b] && !add_layer(cover, f, a, g, b))
+                    if (!cover->met[f][a][g][b] && !add_layer(cover, f, a, g, b, end))
                         return false;
                 }
             }
@@ -133,10 +141,11 @@ static bool add_run(struct cover *cover, uint32_t layer, const struct verify_cas
     return true;
 }
 
-static bool cover_runs(struct cover *cover)
+// Runs for the layers from `first` on.
+static bool cover_runs(struct cover *cover, uint32_t first)
 {
     struct verify_case run;
-    for (uint32_t i = 0; i < cover->n_layers; i++) {
+    for (uint32_t i = first; i < cover->n_layers; i++) {
         best_run(cover, i, false, &run);
         if (!add_run(cover, i, &run))
             return false;
@@ -144,7 +153,7 @@ static bool cover_runs(struct cover *cover)
     for (;;) {
         uint32_t best = 0, layer = 0;
         struct verify_case best_case = {.twist = VERIFY_PLAIN};
-        for (uint32_t i = 0; i < cover->n_layers; i++) {
+        for (uint32_t i = first; i < cover->n_layers; i++) {
             uint32_t n_new = best_run(cover, i, true, &run);
             if (n_new > best) {
                 best = n_new;
@@ -157,6 +166,28 @@ static bool cover_runs(struct cover *cover)
         if (!add_run(cover, layer, &best_case))
             return false;
     }
+}
+
+// Level 0 of a plan's own factors meets every level of the others in the first half, which need not
+// count that; but the two of them may not have met.
+static void expect_first_half(struct cover *cover)
+{
+    for (uint32_t p = VERIFY_N_LAYER_FACTORS; p < VERIFY_N_PLAN_FACTORS; p++) {
+        for (uint32_t f = 0; f < VERIFY_N_FACTORS; f++) {
+            bool other = f < VERIFY_N_LAYER_FACTORS || f >= VERIFY_N_PLAN_FACTORS;
+            for (uint32_t i = 0; other && i < verify_n_levels(f); i++)
+                cover->met[p][0][f][i] = cover->met[f][i][p][0] = true;
+        }
+    }
+}
+
+static bool cover_all(struct cover *cover)
+{
+    expect_first_half(cover);
+    if (!cover_layers(cover, VERIFY_N_LAYER_FACTORS) || !cover_runs(cover, 0))
+        return false;
+    uint32_t first = cover->n_layers;
+    return cover_layers(cover, VERIFY_N_PLAN_FACTORS) && cover_runs(cover, first);
 }
 
 // Room for one case a pair is always enough.
@@ -182,8 +213,7 @@ uint32_t verify_cover(struct verify_case **out)
     cover->runs = calloc(cover->room, sizeof *cover->runs);
     cover->owner = calloc(cover->room, sizeof *cover->owner);
     struct verify_case *sorted = calloc(cover->room, sizeof *sorted);
-    if (cover->layers && cover->runs && cover->owner && sorted && cover_layers(cover) &&
-        cover_runs(cover)) {
+    if (cover->layers && cover->runs && cover->owner && sorted && cover_all(cover)) {
         for (uint32_t layer = 0; layer < cover->n_layers; layer++) {
             for (uint32_t i = 0; i < cover->n_runs; i++) {
                 if (cover->owner[i] == layer)

@@ -215,6 +215,35 @@ void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t 
     }
 }
 
+static float decode_f16(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    float value = ldexpf((float) (exponent ? mantissa + 1024 : mantissa),
+                         (exponent ? exponent : 1) - 25);
+    if (exponent == 31)
+        value = mantissa ? NAN : INFINITY;
+    return bits & 0x8000 ? -value : value;
+}
+
+static float decode_bf16(uint16_t bits)
+{
+    uint32_t wide = (uint32_t) bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *out)
+{
+    const uint16_t *halves = stored;
+    if (type == VKMOE_F32) {
+        memcpy(out, stored, n * sizeof *out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = type == VKMOE_F16 ? decode_f16(halves[i]) : decode_bf16(halves[i]);
+}
+
 // ---- perturbations -----------------------------------------------------------------------------
 
 static size_t row_size(const vkmoe_tensor *tensor, uint32_t width)

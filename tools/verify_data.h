@@ -23,6 +23,9 @@ void verify_weights_finish(struct verify_weights *weights); // zeroed is fine
 // Fills x (n_tokens rows, `stride` floats apart). What lies between rows is left alone.
 void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride);
 
+// n stored elements as f32, which holds each type exactly.
+void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *out);
+
 // Changes of one weight row, or of two neighbours, of one expert. Done twice, each is undone.
 enum verify_perturbation {
     VERIFY_SWAP_DOWN, // a row of W_down and the next

@@ -31,20 +31,27 @@ static enum vkmoe_status create_weights(vkmoe_context *context, const struct ver
 }
 
 static enum vkmoe_status open_side(struct verify_side *side, vkmoe_context *context,
-                                   const struct verify_weights *data, uint32_t max_tokens,
-                                   bool scores)
+                                   const struct verify_weights *data, const vkmoe_plan_desc *plan)
 {
-    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
-    desc.layer = &data->desc;
-    desc.max_tokens = max_tokens;
-    desc.scores = scores;
     side->context = context;
     enum vkmoe_status status = create_weights(context, data, &side->weights);
     if (status == VKMOE_OK)
-        status = vkmoe_plan_create(context, &desc, &side->plan);
+        status = vkmoe_plan_create(context, plan, &side->plan);
     if (status == VKMOE_OK)
         status = vkmoe_bind_create(side->plan, side->weights, NULL, &side->bind);
     return status;
+}
+
+// A plan was refused: is it because of x_type alone?
+static bool refuses_x_type(const struct verify_side *side, const vkmoe_plan_desc *plan)
+{
+    vkmoe_plan_desc with_f32 = *plan;
+    vkmoe_plan *other = NULL;
+    with_f32.x_type = VKMOE_F32;
+    bool taken = plan->x_type != VKMOE_F32 &&
+                 vkmoe_plan_create(side->context, &with_f32, &other) == VKMOE_OK;
+    vkmoe_plan_destroy(other);
+    return taken && side->weights && !side->plan;
 }
 
 static void close_side(struct verify_side *side)
@@ -62,16 +69,22 @@ bool verify_open(const struct verify_session *session, const struct verify_case 
     out->session = session;
     if (!verify_weights_create(c, session->seed, &out->data))
         return fail(result, "no memory for the weights");
-    if (open_side(&out->oracle, session->oracle, &out->data, max_tokens, true) != VKMOE_OK) {
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.layer = &out->data.desc;
+    plan.max_tokens = max_tokens;
+    plan.scores = true;
+    if (open_side(&out->oracle, session->oracle, &out->data, &plan) != VKMOE_OK) {
         fail(result, "oracle: %s", vkmoe_error_text());
         goto fail;
     }
-    enum vkmoe_status status =
-        open_side(&out->device, session->device, &out->data, max_tokens, verify_scores(c));
+    plan.scores = verify_scores(c);
+    plan.x_type = verify_x_type(c);
+    plan.precision = verify_precision(c);
+    enum vkmoe_status status = open_side(&out->device, session->device, &out->data, &plan);
     if (status == VKMOE_OK)
         return true;
     fail(result, "%s", vkmoe_error_text());
-    if (status == VKMOE_E_UNSUPPORTED)
+    if (status == VKMOE_E_UNSUPPORTED && refuses_x_type(&out->device, &plan))
         result->outcome = VERIFY_SKIPPED;
 
 fail:
@@ -94,40 +107,60 @@ struct job {
     struct verify_result *result;
     uint32_t n_tokens;
     bool with_scores;
+    enum vkmoe_dtype x_type;
     float *x;
-    size_t x_stride; // in floats
+    void *stored_x;  // the same numbers as the device gets them; f32: x itself
+    size_t x_stride; // in elements
     struct verify_outputs got, again, want, control;
     double *bounds; // (n_tokens, n_experts)
     bool *exempt;   // (n_tokens), of the first comparison
     bool *scratch;  // (n_tokens), of the others
 };
 
+static bool create_x(struct job *job, const struct verify_case *c)
+{
+    job->x_stride = job->subject->data.desc.d_model + (verify_padded(c) ? 5 : 0);
+    size_t n = ((size_t) job->n_tokens + 1) * job->x_stride;
+    job->x = malloc(n * sizeof *job->x);
+    job->stored_x = job->x_type == VKMOE_F32 ? job->x : malloc(n * sizeof(uint16_t));
+    if (!job->x || !job->stored_x)
+        return false;
+    // What is between the rows of x must not matter.
+    for (size_t i = 0; i < n; i++)
+        job->x[i] = NAN;
+    verify_fill_x(c, job->subject->session->seed, job->x, job->x_stride);
+    if (job->x_type == VKMOE_F32)
+        return true;
+    if (vkmoe_dtype_convert(job->x_type, job->x, n, job->stored_x) != VKMOE_OK)
+        return false;
+    verify_decode(job->x_type, job->stored_x, n, job->x);
+    return true;
+}
+
 static bool create_job(struct job *job, const struct verify_case *c)
 {
     const vkmoe_layer_desc *desc = &job->subject->data.desc;
+    const struct verify_kind kind = {job->x_type, verify_precision(c)};
+    const struct verify_kind exact = {VKMOE_F32, VKMOE_PRECISION_EXACT};
     bool padded = verify_padded(c);
     size_t n = job->n_tokens;
-    job->x_stride = desc->d_model + (padded ? 5 : 0);
-    job->x = malloc((n + 1) * job->x_stride * sizeof *job->x);
     job->bounds = calloc(n * desc->n_experts + 1, sizeof *job->bounds);
     job->exempt = calloc(2 * n + 1, sizeof *job->exempt);
-    if (!job->x || !job->bounds || !job->exempt ||
-        !verify_outputs_create(desc, job->n_tokens, padded, &job->got) ||
-        !verify_outputs_create(desc, job->n_tokens, padded, &job->again) ||
-        !verify_outputs_create(desc, job->n_tokens, false, &job->want) ||
-        !verify_outputs_create(desc, job->n_tokens, false, &job->control))
+    if (!create_x(job, c) || !job->bounds || !job->exempt ||
+        !verify_outputs_create(desc, kind, job->n_tokens, padded, &job->got) ||
+        !verify_outputs_create(desc, kind, job->n_tokens, padded, &job->again) ||
+        !verify_outputs_create(desc, exact, job->n_tokens, false, &job->want) ||
+        !verify_outputs_create(desc, exact, job->n_tokens, false, &job->control))
         return fail(job->result, "no memory for the case");
     job->scratch = job->exempt + n;
-    // What is between the rows of x must not matter.
-    for (size_t i = 0; i < (n + 1) * job->x_stride; i++)
-        job->x[i] = NAN;
-    verify_fill_x(c, job->subject->session->seed, job->x, job->x_stride);
     verify_score_bounds(&job->subject->data, job->x, job->x_stride, job->n_tokens, job->bounds);
     return true;
 }
 
 static void finish_job(struct job *job)
 {
+    if (job->stored_x != job->x)
+        free(job->stored_x);
     free(job->x);
     free(job->bounds);
     free(job->exempt);
@@ -143,15 +176,17 @@ static bool run_bind(struct job *job, vkmoe_bind *bind, const char *name, uint32
 {
     verify_poison(out);
     vkmoe_io io = vkmoe_io_init();
-    io.x = job->x;
-    io.x_stride = job->x_stride * sizeof *job->x;
-    io.y = out->y;
-    io.y_stride = out->y_stride * sizeof *out->y;
+    const size_t size = out->kind.y_type == VKMOE_F32 ? 4 : 2; // of an element of x and y
+    io.x = size == 4 ? job->x : job->stored_x;
+    io.x_stride = job->x_stride * size;
+    io.y = out->stored_y;
+    io.y_stride = out->y_stride * size;
     io.ids = y_only ? NULL : out->ids;
     io.gates = y_only ? NULL : out->gates;
     io.scores = with_scores ? out->scores : NULL;
     if (vkmoe_run(bind, n_tokens, &io) != VKMOE_OK)
         return fail(job->result, "%s: %s", name, vkmoe_error_text());
+    verify_read_y(out);
     const char *what;
     if (!verify_untouched(out, n_tokens, &what))
         return fail(job->result, "%s: wrote to %s", name, what);
@@ -332,6 +367,7 @@ void verify_run(struct verify_subject *subject, const struct verify_case *c,
         .result = result,
         .n_tokens = verify_tokens(c),
         .with_scores = verify_scores(c),
+        .x_type = verify_x_type(c),
     };
     memset(result, 0, sizeof *result);
     uint32_t all = IDS | GATES | Y | (job.with_scores ? SCORES : 0);

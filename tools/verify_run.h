@@ -36,13 +36,14 @@ struct verify_subject {
 };
 
 // Makes the layer of `c` ready on both sides, for runs of up to max_tokens rows. false: `result`
-// says why; skipped exactly when the device refuses the layer with VKMOE_E_UNSUPPORTED.
+// says why; skipped exactly when the device refuses the case's x_type with VKMOE_E_UNSUPPORTED.
 bool verify_open(const struct verify_session *session, const struct verify_case *c,
                  uint32_t max_tokens, struct verify_subject *out, struct verify_result *result);
 void verify_close(struct verify_subject *subject); // zeroed is fine
 
 // Runs one case of the subject's layer:
-//   - the device against the oracle, every output poisoned before;
+//   - the device against the oracle, every output poisoned before; the oracle gets the same x as
+//     f32 and gives y as f32, so that the rounding of y counts once;
 //   - a second run, without ids and gates, gives the same bits;
 //   - of up to 64 rows, the first half alone still agrees with the oracle;
 //   - the controls: with a weight row of the oracle changed, each check must fail.

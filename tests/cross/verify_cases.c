@@ -79,7 +79,7 @@ static uint32_t count_missing(const struct verify_case *cases, uint32_t n, uint3
                     bool met = !may_meet(f, a, g, b);
                     for (uint32_t i = 0; i < n && !met; i++) {
                         met = i != without && cases[i].level[f] == a && cases[i].level[g] == b &&
-                              (verify_tokens(&cases[i]) > 0 || g >= VERIFY_N_LAYER_FACTORS);
+                              (verify_tokens(&cases[i]) > 0 || g >= VERIFY_TOKENS);
                     }
                     n_missing += !met;
                 }
@@ -87,6 +87,15 @@ static uint32_t count_missing(const struct verify_case *cases, uint32_t n, uint3
         }
     }
     return n_missing;
+}
+
+// Levels of all factors that are not of the plan.
+static uint32_t count_levels(void)
+{
+    uint32_t n = 0;
+    for (uint32_t f = 0; f < VERIFY_N_FACTORS; f++)
+        n += f == VERIFY_X_TYPE || f == VERIFY_PRECISION ? 0 : verify_n_levels(f);
+    return n;
 }
 
 static void test_cover(void **state)
@@ -105,6 +114,25 @@ static void test_cover(void **state)
     free(cases);
 }
 
+// Cases with x in f32 that are exact cover everything else by themselves: a device that refuses the
+// other types of x is still verified in full.
+static void test_cover_without_halves(void **state)
+{
+    (void) state;
+    struct verify_case *cases;
+    uint32_t n = verify_cover(&cases), n_base = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!cases[i].level[VERIFY_X_TYPE] && !cases[i].level[VERIFY_PRECISION])
+            cases[n_base++] = cases[i];
+    }
+    assert_true(n_base > 0 && n_base < n);
+    // Only pairs with a level above 0 of x_type or precision are missing.
+    uint32_t x = verify_n_levels(VERIFY_X_TYPE), p = verify_n_levels(VERIFY_PRECISION);
+    uint32_t n_missing = (x - 1 + p - 1) * count_levels() + x * p - 1;
+    assert_int_equal(count_missing(cases, n_base, UINT32_MAX), n_missing);
+    free(cases);
+}
+
 // The largest two factors alone need 94 cases: 10 shapes, 10 token counts, less 2 each of 3 shapes.
 static void test_cover_small_and_stable(void **state)
 {
@@ -117,13 +145,13 @@ static void test_cover_small_and_stable(void **state)
 
     uint32_t n_layers = 1;
     for (uint32_t i = 1; i < n; i++)
-        n_layers += !verify_same_layer(&a[i], &a[i - 1]);
+        n_layers += !verify_same_plan(&a[i], &a[i - 1]);
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t k = i + 1; k < n; k++) {
             assert_memory_not_equal(&a[i], &a[k], sizeof *a);
             // Cases of one layer are neighbours.
-            if (verify_same_layer(&a[i], &a[k]))
-                assert_true(verify_same_layer(&a[i], &a[i + 1]));
+            if (verify_same_plan(&a[i], &a[k]))
+                assert_true(verify_same_plan(&a[i], &a[i + 1]));
         }
     }
     assert_true(n_layers < n);
@@ -172,6 +200,27 @@ static int compare_names(const void *a, const void *b)
     return strcmp(a, b);
 }
 
+// What the other types of x and precisions add leaves the cases without them as they were before.
+static void test_old_names(void **state)
+{
+    (void) state;
+    static const char *const old[] = {
+        "E8K2D64F32O10/bf16/select-softmax/relu/shared-sigmoid/bias-scores/n1000/packed",
+        "E1024K2D8F4O8/bf16/softmax/relu/routed/bias-scores/n2/packed",
+        "E8K2D256F96O256/f32/softmax/gated-quick_gelu-relu/routed/bias-scores/n2/packed",
+    };
+    struct verify_case *cases;
+    uint32_t n = verify_cover(&cases), n_found = 0;
+    char name[VERIFY_NAME_SIZE];
+    for (uint32_t i = 0; i < n; i++) {
+        verify_name(&cases[i], name);
+        for (size_t k = 0; k < sizeof old / sizeof *old; k++)
+            n_found += strcmp(name, old[k]) == 0;
+    }
+    assert_int_equal(n_found, sizeof old / sizeof *old);
+    free(cases);
+}
+
 // Every layer is one the library accepts, every case has a name of its own.
 static void test_names_and_layers(void **state)
 {
@@ -205,8 +254,10 @@ int main(void)
         cmocka_unit_test(test_philox),
         cmocka_unit_test(test_normal),
         cmocka_unit_test(test_cover),
+        cmocka_unit_test(test_cover_without_halves),
         cmocka_unit_test(test_cover_small_and_stable),
         cmocka_unit_test(test_product),
+        cmocka_unit_test(test_old_names),
         cmocka_unit_test(test_names_and_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;

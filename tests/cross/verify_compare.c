@@ -38,8 +38,9 @@ static int set_up(void **state)
     desc.n_experts = E;
     desc.top_k = K;
     desc.d_out = O;
-    assert_true(f && verify_outputs_create(&desc, N, true, &f->got) &&
-                verify_outputs_create(&desc, N, false, &f->want));
+    const struct verify_kind exact = {VKMOE_F32, VKMOE_PRECISION_EXACT};
+    assert_true(f && verify_outputs_create(&desc, exact, N, true, &f->got) &&
+                verify_outputs_create(&desc, exact, N, false, &f->want));
     fill_outputs(&f->got);
     fill_outputs(&f->want);
     for (uint32_t i = 0; i < N * E; i++)
@@ -211,6 +212,139 @@ static void test_untouched(void **state)
     }
 }
 
+// ---- y of 16 bits, and `half` ------------------------------------------------------------------
+
+// f->got becomes outputs of another kind, filled, y stored with one number of `row 1 column 1` off
+// by `error`; everything else is exact in each type.
+static void store_y(struct fixture *f, struct verify_kind kind, float error)
+{
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = E;
+    desc.top_k = K;
+    desc.d_out = O;
+    verify_outputs_finish(&f->got);
+    assert_true(verify_outputs_create(&desc, kind, N, true, &f->got));
+    fill_outputs(&f->got);
+    *got_y(f, 1, 1) += error;
+    for (uint32_t t = 0; t < N; t++)
+        check_ok(vkmoe_dtype_convert(kind.y_type, got_y(f, t, 0), O,
+                                     (uint16_t *) f->got.stored_y + t * f->got.y_stride));
+    verify_read_y(&f->got);
+}
+
+// The norm of y is sqrt(93); u |y| is what each number may be rounded by.
+static void test_rounded_tolerance(void **state)
+{
+    struct fixture *f = *state;
+    static const struct verify_kind kinds[] = {
+        {VKMOE_F16, VKMOE_PRECISION_EXACT},
+        {VKMOE_BF16, VKMOE_PRECISION_EXACT},
+        {VKMOE_F16, VKMOE_PRECISION_HALF},
+        {VKMOE_BF16, VKMOE_PRECISION_HALF},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const double u = kinds[i].y_type == VKMOE_F16 ? 0x1p-11 : 0x1p-8;
+        const bool half = kinds[i].precision == VKMOE_PRECISION_HALF;
+        const double promise = half ? VERIFY_TOLERANCE_HALF : VERIFY_TOLERANCE;
+        // An error that is a multiple of what numbers from 2 to 4 are apart: it is stored as it is.
+        const double allowed = (promise * (1 + u) + u) * sqrt(93), step = 4 * u;
+        store_y(f, kinds[i], (float) (floor(allowed / step) * step));
+        check_failed(f, 0);
+        store_y(f, kinds[i], (float) (ceil(allowed / step) * step));
+        check_failed(f, 1u << VERIFY_CHECK_Y);
+    }
+    // `half` is no licence for gate weights.
+    store_y(f, kinds[2], 0);
+    f->got.gates[3] *= 1.0001f;
+    check_failed(f, 1u << VERIFY_CHECK_GATES);
+}
+
+static void test_half_tolerance(void **state)
+{
+    struct fixture *f = *state;
+    float allowed = (float) (VERIFY_TOLERANCE_HALF * sqrt(93));
+    f->got.kind.precision = VKMOE_PRECISION_HALF;
+    *got_y(f, 1, 1) += 0.99f * allowed;
+    check_failed(f, 0);
+    *got_y(f, 1, 1) += 0.02f * allowed;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+// What no f16 can hold becomes infinite, and only that.
+static void test_overflow(void **state)
+{
+    struct fixture *f = *state;
+    const struct verify_kind kind = {VKMOE_F16, VKMOE_PRECISION_EXACT};
+    store_y(f, kind, 70000);
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    f->want.y[f->want.y_stride + 1] = 70000;
+    check_failed(f, 0);
+    f->want.y[f->want.y_stride + 1] = -70000;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+    f->want.y[f->want.y_stride + 1] = 65000;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+// Where all of y is subnormal its rounding is no share of it.
+static void test_subnormal(void **state)
+{
+    struct fixture *f = *state;
+    const struct verify_kind kind = {VKMOE_F16, VKMOE_PRECISION_EXACT};
+    store_y(f, kind, 0);
+    for (uint32_t i = 0; i < N * O; i++) {
+        f->want.y[i] = 100.49f * 0x1p-24f;
+        *got_y(f, i / O, i % O) = 100 * 0x1p-24f;
+    }
+    check_failed(f, 0);
+    for (uint32_t i = 0; i < N * O; i++)
+        f->want.y[i] = 100.51f * 0x1p-24f;
+    check_failed(f, 1u << VERIFY_CHECK_Y);
+}
+
+static void test_stored_halves(void **state)
+{
+    struct fixture *f = *state;
+    const char *what;
+    for (int t = VKMOE_F16; t <= VKMOE_BF16; t++) {
+        const struct verify_kind kind = {(enum vkmoe_dtype) t, VKMOE_PRECISION_EXACT};
+        store_y(f, kind, 0);
+        assert_true(verify_untouched(&f->got, N, &what));
+        check_failed(f, 0);
+        uint16_t *stored = f->got.stored_y;
+        for (uint32_t i = 0; i < (N + 1) * f->got.y_stride; i++) {
+            const uint16_t before = stored[i];
+            bool outside = i / f->got.y_stride == N || i % f->got.y_stride >= O;
+            stored[i] = 0x3c00;
+            verify_read_y(&f->got);
+            assert_int_equal(verify_untouched(&f->got, N, &what), !outside);
+            stored[i] = before;
+        }
+        verify_poison(&f->got);
+        assert_int_equal(stored[0], stored[(N + 1) * f->got.y_stride - 1]);
+        verify_read_y(&f->got);
+        check_failed(f, (1u << VERIFY_N_CHECKS) - 1);
+        assert_non_null(strstr(f->verdict.text, "not written"));
+    }
+}
+
+// Every pattern there and back; only what a NaN carries is lost.
+static void test_decode(void **state)
+{
+    (void) state;
+    for (int t = VKMOE_F16; t <= VKMOE_BF16; t++) {
+        const uint32_t infinity = t == VKMOE_F16 ? 0x7c00 : 0x7f80;
+        for (uint32_t i = 0; i <= UINT16_MAX; i++) {
+            uint16_t stored = (uint16_t) i, again;
+            float value;
+            verify_decode((enum vkmoe_dtype) t, &stored, 1, &value);
+            assert_int_equal(isnan(value), (i & 0x7fff) > infinity);
+            check_ok(vkmoe_dtype_convert((enum vkmoe_dtype) t, &value, 1, &again));
+            if (!isnan(value))
+                assert_int_equal(again, stored);
+        }
+    }
+}
+
 // ---- bounds of scores --------------------------------------------------------------------------
 
 // One input, one expert: a product and, in the bound, a bias; then two roundings of the result.
@@ -302,6 +436,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_exempt, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_scores, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_untouched, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_rounded_tolerance, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_half_tolerance, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_overflow, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_subnormal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stored_halves, set_up, tear_down),
+        cmocka_unit_test(test_decode),
         cmocka_unit_test(test_bound_by_hand),
         cmocka_unit_test(test_bound_holds),
         cmocka_unit_test(test_perturbations),
