@@ -114,6 +114,7 @@ typedef struct vkmoe_session_desc {
     uint32_t max_rows;   // largest n_rows of a run; init sets 1024
     bool one_layer;      // only layer `layer`, fed as it is: neither input scaling nor head
     uint32_t layer;
+    enum vkmoe_precision precision; // of every layer; x and y are f32
 } vkmoe_session_desc;
 
 static inline vkmoe_session_desc vkmoe_session_desc_init(void)

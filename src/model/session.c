@@ -25,7 +25,7 @@ struct vkmoe_session {
 };
 
 static enum vkmoe_status create_stage(vkmoe_context *context, const struct moe_model_layer *layer,
-                                      uint32_t max_rows, struct stage *out)
+                                      const vkmoe_session_desc *desc, struct stage *out)
 {
     enum vkmoe_status status;
     vkmoe_weights_desc weights = vkmoe_weights_desc_init();
@@ -37,7 +37,8 @@ static enum vkmoe_status create_stage(vkmoe_context *context, const struct moe_m
 
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
     plan.layer = &layer->desc;
-    plan.max_tokens = max_rows;
+    plan.max_tokens = desc->max_rows;
+    plan.precision = desc->precision;
     TRY(vkmoe_plan_create(context, &plan, &out->plan));
     TRY(vkmoe_bind_create(out->plan, out->weights, NULL, &out->bind));
 
@@ -88,7 +89,7 @@ enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const vkmoe_model
     TRY(moe_try_alloc(&model->host, n_layers * sizeof *s->stages, "session", &s->stages));
     s->n_layers = n_layers;
     for (uint32_t i = 0; i < n_layers; i++)
-        TRY(create_stage(context, &model->layers[s->first + i], d.max_rows, &s->stages[i]));
+        TRY(create_stage(context, &model->layers[s->first + i], &d, &s->stages[i]));
     TRY(create_buffers(s));
     *out = s;
     return VKMOE_OK;

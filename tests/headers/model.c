@@ -10,6 +10,7 @@ int main(void)
     vkmoe_dataset_desc dataset = vkmoe_dataset_desc_init();
 
     bool defaults = session.max_rows == 1024 && !session.one_layer && !io.x && !io.gates &&
+                    session.precision == VKMOE_PRECISION_EXACT &&
                     dataset.targets == VKMOE_TARGETS_NONE && !dataset.target;
     bool sizes = session.struct_size == sizeof session && io.struct_size == sizeof io &&
                  dataset.struct_size == sizeof dataset;

@@ -201,7 +201,13 @@ static void test_one_layer(void **state)
     check_fails(vkmoe_session_create(o.context, o.model, &desc, &none), VKMOE_E_ARGUMENT,
                 "layer 2 of a model with 2");
     assert_null(none);
-    desc.layer = 1, desc.max_rows = 0;
+    desc.layer = 1, desc.precision = VKMOE_PRECISION_INT8;
+    check_fails(vkmoe_session_create(o.context, o.model, &desc, &none), VKMOE_E_UNSUPPORTED,
+                "plan.precision = int8");
+    desc.precision = VKMOE_PRECISION_HALF;
+    check_ok(vkmoe_session_create(o.context, o.model, &desc, &none));
+    vkmoe_session_destroy(none);
+    desc.max_rows = 0;
     check_fails(vkmoe_session_create(o.context, o.model, &desc, &none), VKMOE_E_ARGUMENT,
                 "max_rows");
     check_fails(vkmoe_session_create(NULL, o.model, &desc, &none), VKMOE_E_ARGUMENT, "context");
