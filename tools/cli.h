@@ -53,6 +53,9 @@ struct cli_option {
     const char *help;
 };
 
+// The words of --precision, in the order of enum vkmoe_precision.
+#define CLI_PRECISIONS "exact|half|int8"
+
 // The options every command with a device has.
 struct cli_device {
     const char *spec; // as given with -d; NULL: the library's choice

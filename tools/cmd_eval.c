@@ -15,6 +15,7 @@ enum {
 struct job {
     struct cli_device device;
     const char *data_path, *target, *logits_path, *ids_path;
+    int precision; // enum vkmoe_precision
     struct eval eval;
 
     vkmoe_context *context;
@@ -101,6 +102,7 @@ static enum vkmoe_status open_all(struct job *job)
                                    &job->ids_file));
     CLI_TRY(cli_open(&job->device, &job->context, &eval->device));
     session.max_rows = BATCH;
+    session.precision = (enum vkmoe_precision) job->precision;
     CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
     CLI_TRY(vkmoe_metrics_create(job->model, eval->layer, &job->metrics));
     eval->metrics = job->metrics;
@@ -203,6 +205,8 @@ int cmd_eval(int argc, char **argv)
         {"json", 0, CLI_FLAG, &json, NULL, "print JSON"},
         {"target", 0, CLI_TEXT, &job.target, "COL[,COL]",
          "target columns of a .csv by name, or by number\nfrom 1 (the last column)"},
+        {"precision", 0, CLI_CHOICE, &job.precision, CLI_PRECISIONS,
+         "what experts may round operands to (exact: f32)"},
         {"layer", 0, CLI_U32, &job.eval.layer, "N", "layer whose experts are counted (0)"},
         {"logits", 0, CLI_OUTPUT, &job.logits_path, "FILE",
          "the last layer's outputs before the head, .npy"},

@@ -16,6 +16,7 @@ struct run {
     struct cli_device device;
     const char *model_path, *in_path, *out_path, *ids_path, *gates_path;
     uint32_t layer;
+    int precision; // enum vkmoe_precision
     uint64_t n_random, seed; // n_random: NOT_GIVEN without --random
 
     vkmoe_context *context;
@@ -63,6 +64,7 @@ static enum vkmoe_status open_all(struct run *run)
     session.max_rows = BATCH;
     session.one_layer = true;
     session.layer = run->layer;
+    session.precision = (enum vkmoe_precision) run->precision;
     CLI_TRY(vkmoe_session_create(run->context, run->model, &session, &run->session));
     CLI_TRY(cli_alloc(BATCH, d->d_model, sizeof *run->x, &run->x));
     CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->y, &run->y));
@@ -155,6 +157,8 @@ int cmd_run(int argc, char **argv)
          "rows that enter the layer: .npy, .csv, or\n.safetensors with one tensor"},
         {"random", 0, CLI_U64, &run.n_random, "TOKENS", "random rows instead of a file"},
         {"seed", 0, CLI_U64, &run.seed, "N", "of the random rows (0)"},
+        {"precision", 0, CLI_CHOICE, &run.precision, CLI_PRECISIONS,
+         "what experts may round operands to (exact: f32)"},
         {"output", 'o', CLI_OUTPUT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
         {"ids", 0, CLI_OUTPUT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
         {"gates", 0, CLI_OUTPUT, &run.gates_path, "FILE", "their gate weights, .npy f32"},

@@ -15,6 +15,7 @@ struct walk {
     const struct verify_case *cover; // NULL: the product
     uint32_t n_cover;
     const regex_t *filter; // or NULL
+    int precision;         // enum vkmoe_precision; -1: any
     uint32_t i_special, i_cover;
     bool in_product, finished;
     struct verify_case product;
@@ -46,6 +47,8 @@ static bool next_match(struct walk *walk, struct verify_case *out)
     char name[VERIFY_NAME_SIZE];
     while (next_case(walk, out)) {
         verify_name(out, name);
+        if (walk->precision >= 0 && (int) verify_precision(out) != walk->precision)
+            continue;
         if (!walk->filter || regexec(walk->filter, name, 0, NULL, 0) == 0)
             return true;
     }
@@ -262,10 +265,13 @@ int cmd_verify(int argc, char **argv)
 {
     struct cli_device device = cli_device_init();
     struct report report = {.seed = 1};
+    struct walk walk = {.product = verify_first(), .precision = -1};
     const char *filter = NULL;
     bool all = false, list = false;
     const struct cli_option options[] = {
         {"filter", 0, CLI_TEXT, &filter, "REGEX", "only cases whose name matches"},
+        {"precision", 0, CLI_CHOICE, &walk.precision, CLI_PRECISIONS,
+         "only cases of this precision"},
         {"all", 0, CLI_FLAG, &all, NULL, "the product of all factors instead of a pairwise\n"
                                          "covering set; takes very long"},
         {"seed", 0, CLI_U64, &report.seed, "S", "seed of all random numbers (1)"},
@@ -287,7 +293,6 @@ int cmd_verify(int argc, char **argv)
         return code;
 
     regex_t regex;
-    struct walk walk = {.product = verify_first()};
     struct verify_case *cover = NULL;
     if (filter && regcomp(&regex, filter, REG_EXTENDED | REG_NOSUB) != 0)
         return cli_usage(&spec, "--filter %s: not a regular expression", filter);
@@ -300,7 +305,9 @@ int cmd_verify(int argc, char **argv)
         cli_error("no memory for the list of cases");
         code = CLI_FAILED;
     } else if ((report.n_total = count_cases(&walk)) == 0 && !cli_interrupted()) {
-        code = cli_usage(&spec, "--filter %s matches no case; --list prints them", filter);
+        code = filter ? cli_usage(&spec, "--filter %s matches no case; --list prints them", filter)
+                      : cli_usage(&spec, "--precision %s: no case has it",
+                                  vkmoe_precision_name((enum vkmoe_precision) walk.precision));
     } else {
         code = list ? list_cases(&walk) : run_devices(&walk, &device, &report);
     }

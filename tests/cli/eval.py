@@ -37,6 +37,22 @@ class Eval(helper.Case):
             for e, load in enumerate(answer['expert_load']):
                 self.assertAlmostEqual(load, experts.count(e) / len(experts), places=8)
 
+    def test_precision(self):
+        """The CPU computes half as exact; int8 is refused by name."""
+        answers = []
+        for word in ['exact', 'half']:
+            done = run('eval', MODEL, DIGITS, '--json', '-d', 'cpu', '--precision', word)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            answers.append(json.loads(done.stdout))
+            del answers[-1]['rows_per_s']
+        self.assertEqual(answers[0], answers[1])
+        done = run('eval', MODEL, DIGITS, '-d', 'cpu', '--precision', 'int8')
+        self.assertEqual((done.returncode, done.stdout), (1, ''))
+        self.assertIn('plan.precision = int8: not computed yet', done.stderr)
+        done = run('eval', MODEL, DIGITS, '-d', 'cpu', '--precision', 'Half')
+        self.assertEqual((done.returncode, done.stdout), (2, ''))
+        self.assertIn('--precision Half: exact|half|int8', done.stderr)
+
     def test_text(self):
         done = run('eval', MODEL, DIGITS, '-d', 'cpu')
         self.assertEqual(done.returncode, 0)

@@ -47,6 +47,22 @@ class Run(helper.Case):
                 path_out.unlink()
         self.check_files('x.npy', 'x.safetensors')
 
+    def test_precision(self):
+        """The CPU computes half as exact; int8 is refused by name."""
+        outputs = []
+        for word in ['exact', 'half']:
+            y = self.folder / 'y.npy'
+            done = run('run', MODEL, '--random', '40', '--precision', word, '-o', y, '-d', 'cpu')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            outputs.append(helper.read_npy(y))
+        self.assertEqual(outputs[0], outputs[1])
+        done = run('run', MODEL, '--random', '4', '--precision', 'int8', '-o', y, '-d', 'cpu')
+        self.assertEqual((done.returncode, done.stdout), (1, ''))
+        self.assertIn('plan.precision = int8: not computed yet', done.stderr)
+        done = run('run', MODEL, '--random', '4', '--precision', 'bf16', '-o', y, '-d', 'cpu')
+        self.assertEqual((done.returncode, done.stdout), (2, ''))
+        self.assertIn('--precision bf16: exact|half|int8', done.stderr)
+
     def test_random(self):
         """Random rows depend on the seed only, and look like N(0, 1) to the router."""
         outputs = {}

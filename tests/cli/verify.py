@@ -25,7 +25,8 @@ class Verify(unittest.TestCase):
     def test_help(self):
         done = run('--help')
         self.assertEqual(done.returncode, 0)
-        for option in ['--filter', '--all', '--seed', '--list', '--json', '--device', '--floor',
+        for option in ['--filter', '--precision exact|half|int8', '--all', '--seed', '--list',
+                       '--json', '--device', '--floor',
                        '--addressing', '--validation']:
             self.assertIn(option, done.stdout)
 
@@ -34,6 +35,9 @@ class Verify(unittest.TestCase):
                            (['file'], 'file'),
                            (['--seed', 'x'], '--seed'),
                            (['--addressing', 'x'], '--addressing'),
+                           (['--precision', 'f16'], '--precision f16: exact|half|int8'),
+                           (['--precision', 'int8'], '--precision int8: no case has it'),
+                           (['--precision', 'half', '--filter', 'f32/.*packed$'], 'no case'),
                            (['--filter', '['], 'not a regular expression'),
                            (['--filter', 'no such case'], 'matches no case')]:
             done = run(*args)
@@ -51,6 +55,18 @@ class Verify(unittest.TestCase):
         self.assertEqual(len(names), len(set(names)))
         every = run('--list', '--all', '--filter', '^E1K1.*/plain/n1/packed$').stdout.split()
         self.assertEqual(len(every), 5 * 6 * 9 * 3)
+
+    def test_precision(self):
+        """half and exact part the cases; names tell which is which, and the type of x."""
+        names = run('--list').stdout.split()
+        parts = [run('--list', '--precision', word).stdout.split() for word in ['exact', 'half']]
+        self.assertEqual(sorted(names), sorted(parts[0] + parts[1]))
+        self.assertGreater(len(parts[0]), 94)
+        self.assertFalse([name for name in parts[0] if '/half' in name])
+        self.assertFalse([name for name in parts[1] if '/half' not in name])
+        done = run('-d', 'cpu', '--precision', 'half', '--filter', '^E(2|7)K.*/x-b?f16')
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertRegex(done.stdout.splitlines()[-1], '^[4-9] passed, 0 failed, 0 skipped')
 
     def test_text(self):
         done = run('-d', 'cpu', '--filter', CASE)
