@@ -53,8 +53,8 @@ static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
     const vkmoe_layer_desc *desc = &program->base.graph.layer.desc;
     if (!vk->queue)
         return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: give the bind vk_io");
-    b->x_stride = (uint32_t) moe_div_up(moe_dtype_size(VKMOE_F32, desc->d_model), 4);
-    b->y_stride = (uint32_t) moe_div_up(moe_dtype_size(VKMOE_F32, desc->d_out), 4);
+    b->x_stride = (uint32_t) moe_div_up(moe_dtype_size(program->base.x_type, desc->d_model), 4);
+    b->y_stride = (uint32_t) moe_div_up(moe_dtype_size(program->base.x_type, desc->d_out), 4);
     uint64_t n_tokens = most_block_tokens(program);
     uint64_t x_size = n_tokens * b->x_stride * 4, y_size = n_tokens * b->y_stride * 4;
     TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_DEVICE, "vkmoe x", &b->x));

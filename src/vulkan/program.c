@@ -46,9 +46,6 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
     if (params->variant && strcmp(params->variant, variant_name) != 0)
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': %s has only '%s'", params->variant,
                         device->info.name, variant_name);
-    if (params->x_type != VKMOE_F32)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.x_type = %s: %s computes f32 only",
-                        vkmoe_dtype_name(params->x_type), device->info.name);
     TRY(moe_try_alloc(device->host, sizeof *program, "Vulkan program", &program));
     program->base = (struct moe_program){device, *graph, params->max_tokens, params->precision,
                                          params->x_type};

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/bits.h"
+#include "core/dtype.h"
 
 // A result on its way to the host: bytes at `offset` of a device buffer, and where the host reads.
 struct result {
@@ -24,11 +25,13 @@ struct block {
 
 static void write_x(struct moe_vk_bound *b, const struct block *block, const vkmoe_io *io)
 {
-    size_t row = (size_t) b->x_stride * sizeof(float);
+    const struct moe_program *program = b->base.program;
+    size_t row = (size_t) moe_dtype_size(program->x_type, program->graph.layer.desc.d_model);
+    size_t stride = (size_t) b->x_stride * 4;
     unsigned char *dst = b->x.mapped ? b->x.mapped : b->upload.mapped;
     const unsigned char *src = (const unsigned char *) io->x + block->first * io->x_stride;
     for (uint32_t t = 0; t < block->run.n_tokens; t++)
-        memcpy(dst + t * row, src + t * io->x_stride, row);
+        memcpy(dst + t * stride, src + t * io->x_stride, row);
 }
 
 // Where each asked-for result is, and where it will be read from.
@@ -97,10 +100,11 @@ static void read_results(const struct moe_vk_bound *b, const struct block *block
 {
     const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
     const struct result *results = block->results;
-    size_t row = (size_t) b->y_stride * sizeof(float), first = block->first;
+    size_t row = (size_t) moe_dtype_size(b->base.program->x_type, desc->d_out);
+    size_t stride = (size_t) b->y_stride * 4, first = block->first;
     unsigned char *y = (unsigned char *) io->y + first * io->y_stride;
     for (uint32_t t = 0; t < block->run.n_tokens; t++)
-        memcpy(y + t * io->y_stride, results[0].host + t * row, row);
+        memcpy(y + t * io->y_stride, results[0].host + t * stride, row);
     if (io->ids)
         memcpy(io->ids + first * desc->top_k, results[1].host, results[1].size);
     if (io->gates)

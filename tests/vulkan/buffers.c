@@ -112,9 +112,9 @@ static void binds_share_a_workspace(void **state)
     struct host_buffer work;
     vkmoe_vk_io io = plain_io();
     check_ok(vkmoe_vk_get_workspace_size(stack.plan, &size));
-    host_buffer_init(&host, 512 + size, &work);
+    host_buffer_init(&host, 1024 + size, &work);
     memset(work.mapped, 0xff, work.size); // any contents
-    io.workspace = (vkmoe_vk_buffer){work.handle, 256, size};
+    io.workspace = (vkmoe_vk_buffer){work.handle, 768, size};
     vkmoe_bind *first = bind_with(stack.weights, &io), *second = bind_with(stack.weights, &io);
     run_whole(MAX_TOKENS);
     VkCommandBuffer cmd = host_begin(&host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
@@ -124,8 +124,8 @@ static void binds_share_a_workspace(void **state)
     host_submit(&host, cmd);
     check_rows(MAX_TOKENS);
     const unsigned char *bytes = (const unsigned char *) work.mapped;
-    for (size_t i = 0; i < 256; i++) // nothing is written beside it
-        assert_true(bytes[i] == 0xff && bytes[256 + size + i] == 0xff);
+    for (size_t i = 0; i < 768; i++) // nothing is written beside it
+        assert_true(bytes[i] == 0xff && bytes[768 + size + i % 256] == 0xff);
     vkmoe_bind_destroy(second);
     vkmoe_bind_destroy(first);
     host_buffer_finish(&host, &work);
