@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Stands between the library and the Vulkan loader: makes one call fail, counts objects and
-// submissions, and can make a device smaller or slower, or its memory like a discrete GPU's. A program that links interpose.c has it in
-// place of src/vulkan/loader.c.
+// submissions, and can make a device smaller or slower, or its memory like a discrete GPU's. A
+// program that links interpose.c has it in place of src/vulkan/loader.c.
 #ifndef TESTS_VULKAN_INTERPOSE_H
 #define TESTS_VULKAN_INTERPOSE_H
 
