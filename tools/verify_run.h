@@ -36,7 +36,7 @@ struct verify_subject {
 };
 
 // Makes the layer of `c` ready on both sides, for runs of up to max_tokens rows. false: `result`
-// says why; skipped exactly when the device refuses the case's x_type with VKMOE_E_UNSUPPORTED.
+// says why; skipped exactly when the device refuses the layer with VKMOE_E_UNSUPPORTED.
 bool verify_open(const struct verify_session *session, const struct verify_case *c,
                  uint32_t max_tokens, struct verify_subject *out, struct verify_result *result);
 void verify_close(struct verify_subject *subject); // zeroed is fine

@@ -98,13 +98,16 @@ static void staging_gives_the_same_bits(void **state)
     interpose = (struct interpose){0};
 }
 
-// On the same memory, without a queue: the caller uploads what the library has staged.
-static void an_upload_is_recorded(void **state)
+// On the same memory, without a queue: the caller uploads what the library has staged, to the
+// library's buffers or to one of the caller's.
+static void record_upload(bool own_memory)
 {
-    (void) state;
     struct stack owner = {0}, stack = {0};
     struct host host;
-    struct host_buffer x, y;
+    struct host_buffer x, y, memory;
+    vkmoe_weights_layout layout;
+    vkmoe_weights_desc weights = data.desc;
+    vkmoe_vk_buffer place;
     vkmoe_context_desc desc = context_desc();
     interpose = (struct interpose){.discrete = true};
     check_ok(vkmoe_context_create(&desc, &owner.context));
@@ -129,7 +132,11 @@ static void an_upload_is_recorded(void **state)
     vkmoe_bind_desc bind = vkmoe_bind_desc_init();
     bind.vk_io = &io;
     check_ok(vkmoe_context_import_vk(&import, &stack.context));
-    check_ok(vkmoe_weights_create(stack.context, &data.desc, &stack.weights));
+    check_ok(vkmoe_weights_get_layout(stack.context, &data.layer, &layout));
+    host_buffer_init(&host, 512 + layout.total_size, &memory);
+    place = (vkmoe_vk_buffer){memory.handle, 512, layout.total_size};
+    weights.vk_buffer = own_memory ? NULL : &place;
+    check_ok(vkmoe_weights_create(stack.context, &weights, &stack.weights));
     check_ok(vkmoe_plan_create(stack.context, &plan, &stack.plan));
     check_ok(vkmoe_bind_create(stack.plan, stack.weights, &bind, &stack.bind));
 
@@ -143,10 +150,18 @@ static void an_upload_is_recorded(void **state)
     stack_destroy(&stack);
     host_buffer_finish(&host, &x);
     host_buffer_finish(&host, &y);
+    host_buffer_finish(&host, &memory);
     host_finish(&host);
     stack_destroy(&owner);
     assert_int_equal(interpose.n_live, 0);
     interpose = (struct interpose){0};
+}
+
+static void an_upload_is_recorded(void **state)
+{
+    (void) state;
+    record_upload(true);
+    record_upload(false);
 }
 
 static void lost(const char *name, VkResult result)
