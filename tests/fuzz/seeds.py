@@ -117,6 +117,47 @@ def safetensors_seeds():
         yield 'bad-metadata-' + name, safetensors({'__metadata__': metadata, 'a': a, 'b': b}, 12)
 
 
+def shards(index, shard=None):
+    """An index and 1.safetensors; 2.safetensors, with the tensors c and b, is the target's own."""
+    if not isinstance(index, bytes):
+        index = json.dumps(index).encode()
+    if shard is None:
+        shard = safetensors({'a': tensor('U8', [2], 0, 2), 'b': tensor('F16', [1], 2, 4)}, 4)
+    return struct.pack('<H', len(index)) + index + shard
+
+
+def shards_seeds():
+    one, two = '1.safetensors', '2.safetensors'
+    good = {'a': one, 'c': two, 'b': one}
+    text = json.dumps({'weight_map': good}).encode()
+    yield 'good-both', shards({'metadata': {'total_size': 8}, 'weight_map': good})
+    yield 'good-one', shards({'weight_map': {'c': two}})
+    yield 'good-unused-shard', shards({'weight_map': {'c': two}}, b'')
+    yield 'good-nothing', shards({'weight_map': {}})
+    yield 'good-other-keys', shards({'x': [{}], 'weight_map': good})
+    for size in ('-1', '1.5', '1e300', '99999999999999999999', '"x"', '{}'):
+        yield 'good-size-' + size.strip('"{}'), shards(
+            b'{"metadata":{"total_size":' + size.encode() + b'},' + text[1:])
+    yield 'bad-empty', b''
+    yield 'bad-no-index', shards(b'')
+    yield 'bad-text', shards(text[:-1])
+    yield 'bad-array', shards([good])
+    yield 'bad-no-map', shards({'metadata': {}})
+    for name, value in {'array': [one], 'null': None, 'text': one}.items():
+        yield 'bad-map-' + name, shards({'weight_map': value})
+    yield 'bad-twice', shards(text.replace(b'"c"', b'"a"'))
+    yield 'bad-map-twice', shards(text[:-1] + b',' + text[1:])
+    yield 'bad-no-utf8', shards(text.replace(b'"c"', b'"\xff"'))
+    for name, value in {
+            'number': 1, 'null': None, 'empty': '', 'folder': './' + one, 'absolute': '/dev/null',
+            'parent': '../' + one, 'backslash': '.\\' + one, 'dot': '.', 'dots': '..',
+            'drive': 'C:' + one, 'zero': one + '\0', 'absent': '3.safetensors', 'long': 'n' * 300,
+            'other': two}.items():
+        yield 'bad-shard-' + name, shards({'weight_map': dict(good, a=value)})
+    yield 'bad-shard-truncated', shards({'weight_map': good}, safetensors({}, 1))
+    yield 'bad-shard-without', shards({'weight_map': good}, safetensors({}, 0))
+
+
 def config_variants():
     layer = ['layers', 0]
     yield 'good-full', CONFIG
@@ -287,7 +328,8 @@ def dataset_seeds():
 
 
 TARGETS = {'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
-           'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds}
+           'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds,
+           'shards': shards_seeds}
 
 
 def write(folder, name, data):
