@@ -201,6 +201,8 @@ static void test_bad_prefix(void **state)
     check_fails(open_path(scratch_text("x.safetensors", "1234567")), VKMOE_E_DATA, "7 bytes");
     check_fails(open_path(write_raw(100000001, header, n, 8)), VKMOE_E_DATA,
                 "100000001 bytes, at most");
+    check_fails(open_path(write_raw(100000000, header, n, 8)), VKMOE_E_DATA,
+                "100000000 bytes in a file of"); // not too large: truncated
     check_fails(open_path(write_raw(UINT64_MAX, header, n, 8)), VKMOE_E_DATA, "header of");
     check_fails(open_path(write_raw(n + 9, header, n, 8)), VKMOE_E_DATA, "truncated");
     check_fails(open_path(write_raw(n + 1, header, n + 1, 8)), VKMOE_E_DATA, "not a JSON object");
