@@ -5,11 +5,14 @@
 #include "base/host.h"
 #include "base/status.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -82,6 +85,70 @@ static enum vkmoe_status resolve(struct moe_file_writer *writer, const char *pat
     return VKMOE_OK;
 }
 
+// ---- temporary files -------------------------------------------------------------------------
+// A process that is killed leaves its temporary file behind, and the next writer of the same target
+// removes it. What tells a leftover from a file that is being written is a lock on it, held until
+// the name is gone: the system gives it up when the process ends, however it ends. Where a file
+// system has no locks, nothing is removed. A new file is unlocked for a moment; whoever took it for
+// a leftover then either still holds the lock or has unlinked the file, and its creator takes the
+// next number.
+
+enum { NAME_PART = 100 }; // bytes of the target's name that its temporary files carry
+
+static bool lock(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+static bool keeps_its_name(int fd)
+{
+    struct stat info;
+    return (lock(fd) || errno != EWOULDBLOCK) && fstat(fd, &info) == 0 && info.st_nlink > 0;
+}
+
+// Is `entry` ".NAME.<process>.<number>.tmp"?
+static bool is_temporary(const char *entry, const char *name)
+{
+    size_t size = strnlen(name, NAME_PART);
+    if (entry[0] != '.' || strncmp(entry + 1, name, size) != 0)
+        return false;
+    entry += 1 + size;
+    for (int i = 0; i < 2; i++) {
+        size_t digits = entry[0] == '.' ? strspn(entry + 1, "0123456789") : 0;
+        if (digits == 0)
+            return false;
+        entry += 1 + digits;
+    }
+    return strcmp(entry, ".tmp") == 0;
+}
+
+static void remove_leftover(const char *path)
+{
+    struct stat info, named;
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return;
+    // Locked, the name cannot come to mean another file.
+    if (lock(fd) && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && stat(path, &named) == 0 &&
+        info.st_dev == named.st_dev && info.st_ino == named.st_ino)
+        unlink(path);
+    close(fd);
+}
+
+static void remove_leftovers(const struct moe_file_writer *writer, const char *name)
+{
+    char path[PATH_MAX];
+    DIR *directory = opendir(writer->directory);
+    if (!directory)
+        return; // it may be written but not read
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (is_temporary(entry->d_name, name) &&
+            snprintf(path, sizeof path, "%s/%s", writer->directory, entry->d_name) <
+                (int) sizeof path)
+            remove_leftover(path);
+    closedir(directory);
+}
+
 static enum vkmoe_status open_temporary(struct moe_file_writer *writer)
 {
     const char *slash = strrchr(writer->path, '/');
@@ -91,17 +158,23 @@ static enum vkmoe_status open_temporary(struct moe_file_writer *writer)
         snprintf(writer->directory, sizeof writer->directory, ".");
     else
         snprintf(writer->directory, sizeof writer->directory, "%.*s", folder, writer->path);
-    // Two writers in one process, or a leftover of an earlier one, take the next number.
+    remove_leftovers(writer, name);
+    // Another writer in this process, or a leftover that could not be removed, has a number.
     for (unsigned i = 0; i < 1000; i++) {
-        int n = snprintf(writer->temporary, sizeof writer->temporary, "%.*s.%.100s.%ld.%u.tmp",
-                         folder, writer->path, name, (long) getpid(), i);
+        int n = snprintf(writer->temporary, sizeof writer->temporary, "%.*s.%.*s.%ld.%u.tmp",
+                         folder, writer->path, NAME_PART, name, (long) getpid(), i);
         if (n < 0 || (size_t) n >= sizeof writer->temporary) {
             errno = ENAMETOOLONG;
             break;
         }
         writer->fd = open(writer->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (writer->fd >= 0)
+        if (writer->fd >= 0 && keeps_its_name(writer->fd))
             return VKMOE_OK;
+        if (writer->fd >= 0) {
+            close(writer->fd);
+            writer->fd = -1;
+            errno = EEXIST;
+        }
         if (errno != EEXIST)
             break;
     }
@@ -168,13 +241,11 @@ static enum vkmoe_status sync_directory(const struct moe_file_writer *writer)
 enum vkmoe_status moe_file_commit(struct moe_file_writer *writer)
 {
     enum vkmoe_status status = VKMOE_OK;
-    int fd = writer->fd;
-    if (fsync(fd) != 0 && errno != EINVAL) {
+    if (fsync(writer->fd) != 0 && errno != EINVAL) {
         status = fail_io(writer->path, "cannot sync");
         goto fail;
     }
-    writer->fd = -1;
-    if (close(fd) != 0 || rename(writer->temporary, writer->path) != 0) {
+    if (rename(writer->temporary, writer->path) != 0) {
         status = fail_io(writer->path, "cannot finish");
         goto fail;
     }
@@ -190,9 +261,10 @@ void moe_file_discard(struct moe_file_writer *writer)
 {
     if (!writer)
         return;
-    if (writer->fd >= 0)
-        close(writer->fd);
+    // The name first: without the lock on its file it may be another writer's by then.
     if (writer->temporary[0])
         unlink(writer->temporary);
+    if (writer->fd >= 0)
+        close(writer->fd);
     moe_free(writer->host, writer);
 }

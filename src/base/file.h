@@ -16,7 +16,8 @@ enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out);
 void moe_file_unmap(struct moe_file_map *map); // a zeroed map is fine
 
 // Writes to a hidden temporary file beside `path`. Nothing is seen at `path` before commit, and
-// then all of it, even after a crash. Where `path` is a link, the file it names is replaced.
+// then all of it, even after a crash. Where `path` is a link, the file it names is replaced. What a
+// killed process leaves behind, the next writer for the same `path` removes.
 struct moe_file_writer;
 
 // Fails now when the finished file could not be put at `path`: so create before long work.
