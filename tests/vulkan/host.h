@@ -26,6 +26,7 @@
     X(vkBeginCommandBuffer)                \
     X(vkEndCommandBuffer)                  \
     X(vkCmdPipelineBarrier)                \
+    X(vkCmdCopyBuffer)                     \
     X(vkCmdExecuteCommands)                \
     X(vkQueueSubmit)                       \
     X(vkQueueWaitIdle)
