@@ -133,8 +133,10 @@ enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_con
     if (!get_proc)
         return moe_fail(VKMOE_E_NO_DEVICE, "this machine has no Vulkan loader");
     struct moe_vk_instance *instance = moe_alloc(host, sizeof *instance);
-    if (!instance)
+    if (!instance) {
+        moe_vk_loader_release();
         return moe_fail(VKMOE_E_MEMORY, "Vulkan instance: %zu bytes", sizeof *instance);
+    }
     instance->host = host;
     instance->fn.vkGetInstanceProcAddr = get_proc;
     load_global(&instance->fn);
@@ -216,6 +218,8 @@ void moe_vk_instance_destroy(struct moe_vk_instance *instance)
         instance->fn.vkDestroyDebugUtilsMessengerEXT(instance->handle, instance->messenger, NULL);
     if (!instance->imported && instance->handle && instance->fn.vkDestroyInstance)
         instance->fn.vkDestroyInstance(instance->handle, NULL);
+    if (!instance->imported)
+        moe_vk_loader_release();
     moe_free(instance->host, instance);
 }
 

@@ -118,8 +118,10 @@ const char *moe_vk_result_name(VkResult result);
         }                                                  \
     } while (0)
 
-// loader.c: the loader's entry point, or NULL when the machine has no loader.
+// loader.c: the loader's entry point, or NULL when the machine has no loader. Whoever got one gives
+// it back; with the last one the loader is closed.
 PFN_vkGetInstanceProcAddr moe_vk_loader(void);
+void moe_vk_loader_release(void);
 
 // instance.c
 enum vkmoe_status moe_vk_instance_create(const vkmoe_host *host, const vkmoe_context_desc *desc,

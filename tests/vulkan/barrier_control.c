@@ -30,10 +30,11 @@ static uint32_t layer_version(void)
     PFN_vkEnumerateInstanceLayerProperties enumerate =
         (PFN_vkEnumerateInstanceLayerProperties) get(NULL, "vkEnumerateInstanceLayerProperties");
     if (enumerate(&n, layers) < 0)
-        return 0;
+        n = 0;
     for (uint32_t i = 0; i < n; i++)
         if (strcmp(layers[i].layerName, "VK_LAYER_KHRONOS_validation") == 0)
             version = layers[i].specVersion;
+    moe_vk_loader_release();
     return version;
 }
 

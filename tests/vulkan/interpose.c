@@ -9,6 +9,7 @@
 struct interpose interpose;
 
 PFN_vkGetInstanceProcAddr moe_vk_loader(void);
+void moe_vk_loader_release(void);
 
 // X(name, objects made, parameters, arguments) of the calls that return a VkResult.
 #define FALLIBLE(X)                                                                              \
@@ -254,6 +255,10 @@ PFN_vkGetInstanceProcAddr moe_vk_loader(void)
         real_get_instance = (PFN_vkGetInstanceProcAddr) dlsym(loader, "vkGetInstanceProcAddr");
     }
     return our_get_instance;
+}
+
+void moe_vk_loader_release(void)
+{
 }
 
 #define NAME(name, ...) #name,
