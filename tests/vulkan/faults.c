@@ -42,6 +42,9 @@ static enum vkmoe_status attempt(float *y)
     return status;
 }
 
+// What the device looks like while calls fail.
+static struct interpose device_kind;
+
 // What a run gives when nothing fails.
 static float want[N_TOKENS * 64];
 
@@ -49,8 +52,10 @@ static void inject(const char *name, VkResult result)
 {
     float y[N_TOKENS * 64];
     for (long n = 1;; n++) {
-        interpose = (struct interpose){
-            .fail_name = name, .fail_at = n, .fail_result = result, .discrete = interpose.discrete};
+        interpose = device_kind;
+        interpose.fail_name = name;
+        interpose.fail_at = n;
+        interpose.fail_result = result;
         memset(y, 0xff, sizeof y);
         enum vkmoe_status status = attempt(y);
         if (interpose.n_live != 0)
@@ -82,10 +87,37 @@ static void every_call_fails_once_with_staging(void **state)
         "vkQueueSubmit",        "vkWaitForFences",    "vkCreateFence",
         "vkBeginCommandBuffer", "vkEndCommandBuffer", NULL};
     (void) state;
-    interpose.discrete = true;
+    device_kind.discrete = true;
     for (int i = 0; names[i]; i++)
         inject(names[i], VK_ERROR_OUT_OF_DEVICE_MEMORY);
-    interpose.discrete = false;
+    device_kind.discrete = false;
+}
+
+// The same where weights are in several buffers, and matmuls in many dispatches.
+static void every_call_fails_once_on_a_small_device(void **state)
+{
+    static const char *const names[] = {"vkAllocateMemory",
+                                        "vkCreateBuffer",
+                                        "vkBindBufferMemory",
+                                        "vkQueueSubmit",
+                                        "vkAllocateDescriptorSets",
+                                        "vkCreateDescriptorPool",
+                                        NULL};
+    (void) state;
+    device_kind = (struct interpose){.max_range = 3 << 10, .max_allocation = 8 << 10};
+    for (int discrete = 0; discrete < 2; discrete++) {
+        device_kind.discrete = discrete;
+        for (int i = 0; names[i]; i++)
+            inject(names[i], VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    }
+    device_kind = (struct interpose){0};
+}
+
+// A wait that ends too early is an error, and the work is over before its memory is touched again.
+static void a_wait_times_out(void **state)
+{
+    (void) state;
+    inject("vkWaitForFences", VK_TIMEOUT);
 }
 
 static void staging_gives_the_same_bits(void **state)
@@ -216,6 +248,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_call_fails_once),
         cmocka_unit_test(every_call_fails_once_with_staging),
+        cmocka_unit_test(every_call_fails_once_on_a_small_device),
+        cmocka_unit_test(a_wait_times_out),
         cmocka_unit_test(staging_gives_the_same_bits),
         cmocka_unit_test(an_upload_is_recorded),
         cmocka_unit_test(a_lost_device_stays_lost),
