@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "backend/backend.h"
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
 #include "spv_table.h"
@@ -194,10 +195,26 @@ void moe_vk_barrier(const struct moe_vk *vk, VkCommandBuffer cmd, VkPipelineStag
                     VkAccessFlags from, VkPipelineStageFlags to_stage, VkAccessFlags to);
 void moe_vk_name(struct moe_vk *vk, VkObjectType type, uint64_t handle, const char *name);
 
-// pipeline.c
-enum vkmoe_status moe_vk_layouts_create(struct moe_vk *vk);
+// store.c: what outlives the process, in the host's store or in files of cache_dir.
+struct moe_vk_entry {
+    const unsigned char *data; // NULL: there is none, or not whole
+    size_t size;
+    void *memory;
+    struct moe_file_map map;
+};
+bool moe_vk_store_exists(const struct moe_vk *vk);
+void moe_vk_entry_read(const struct moe_vk *vk, const char *key, struct moe_vk_entry *entry);
+void moe_vk_entry_finish(const struct moe_vk *vk, struct moe_vk_entry *entry);
+// What cannot be written is logged, and absent.
+void moe_vk_entry_write(const struct moe_vk *vk, const char *key, const void *data, size_t size);
+uint64_t moe_vk_checksum(const void *data, size_t size);
+
+// cache.c
 enum vkmoe_status moe_vk_cache_open(struct moe_vk *vk);
 void moe_vk_cache_save(struct moe_vk *vk);
+
+// pipeline.c
+enum vkmoe_status moe_vk_layouts_create(struct moe_vk *vk);
 // The pipeline of a kernel with specialisation constants 0..MOE_VK_MAX_SPEC-1; made at first use.
 enum vkmoe_status moe_vk_pipeline_get(struct moe_vk *vk, enum moe_spv_id spv,
                                       const uint32_t spec[MOE_VK_MAX_SPEC], VkPipeline *out);
