@@ -33,15 +33,16 @@ typedef struct vkmoe_vk_feature {
     bool required;         // false: used where it is enabled
 } vkmoe_vk_feature;
 
-// What to think of before vkCreateDevice. All arrays are static; only what the physical device has
-// is listed. Nothing but what is marked as required has to be enabled.
+enum { VKMOE_VK_MAX_FEATURES = 32 };
+
+// What to think of before vkCreateDevice. Texts are static; only what the physical device has is
+// listed. Nothing but what is marked as required has to be enabled.
 typedef struct vkmoe_vk_requirements {
     uint32_t api_version; // of the instance and the device, at least
     uint32_t queue_flags; // VkQueueFlags of the family that command buffers are for
-    const char *const *extensions; // of the device, all optional
-    uint32_t n_extensions;
-    const vkmoe_vk_feature *features;
-    uint32_t n_features;
+    uint32_t n_extensions, n_features;
+    const char *extensions[VKMOE_VK_MAX_FEATURES]; // of the device, all optional
+    vkmoe_vk_feature features[VKMOE_VK_MAX_FEATURES];
 } vkmoe_vk_requirements;
 
 // Asks a physical device, with the caller's vkGetInstanceProcAddr.
@@ -65,7 +66,9 @@ typedef struct vkmoe_vk_import_desc {
     uint32_t api_version;          // VkApplicationInfo.apiVersion of the instance
     const char *const *extensions; // enabled on the device
     uint32_t n_extensions;
-    const void *features; // the pNext chain that vkCreateDevice got; NULL: no feature is enabled
+    // The pNext chain that vkCreateDevice got; NULL: no feature is enabled. A feature counts in the
+    // struct of its own or in that of a core version. What is not enabled is not used.
+    const void *features;
 
     VkQueue queue;         // NULL: record only
     uint32_t queue_family; // that command buffers are for

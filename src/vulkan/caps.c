@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Features and limits of a physical device. The only place that asks for them.
-#include "vulkan/vk.h"
+#include "vulkan/feature_table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +15,35 @@ static bool has_extension(const VkExtensionProperties *all, uint32_t n, const ch
     return false;
 }
 
+// Which of our features the device has.
+static uint32_t query_features(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                               uint32_t version, const VkExtensionProperties *all, uint32_t n)
+{
+    uint32_t askable = 0;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
+        const char *extension = moe_vk_feature_extension((enum moe_vk_feature) f, version);
+        if (!extension || has_extension(all, n, extension))
+            askable |= MOE_VK_BIT(f);
+    }
+    union moe_vk_feature_struct structs[MOE_VK_N_FEATURES];
+    void *chain = moe_vk_feature_chain(askable, VK_FALSE, structs);
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = chain};
+    fn->vkGetPhysicalDeviceFeatures2(physical, &features);
+    return moe_vk_features_of_chain(chain);
+}
+
+static uint32_t query_driver_id(const struct moe_vk_fn *fn, VkPhysicalDevice physical)
+{
+    VkPhysicalDeviceDriverProperties driver = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &driver};
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    return (uint32_t) driver.driverID;
+}
+
+// All that hangs on the device's extensions.
 static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance,
                                           VkPhysicalDevice physical, struct moe_vk_caps *out)
 {
@@ -27,24 +56,13 @@ static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance
     if (fn->vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all) < 0)
         n = 0;
     out->portability_subset = has_extension(all, n, "VK_KHR_portability_subset");
-    out->bda_extension = out->api_version < VK_API_VERSION_1_2 &&
-                         has_extension(all, n, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME);
     out->pci_bus_info = has_extension(all, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME);
+    out->features = query_features(fn, physical, out->api_version, all, n);
+    if (out->api_version >= VK_API_VERSION_1_2 ||
+        has_extension(all, n, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME))
+        out->driver_id = query_driver_id(fn, physical);
     moe_free(instance->host, all);
     return VKMOE_OK;
-}
-
-static bool query_bda(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
-                      const struct moe_vk_caps *caps)
-{
-    if (caps->api_version < VK_API_VERSION_1_2 && !caps->bda_extension)
-        return false;
-    VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES};
-    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = &bda};
-    fn->vkGetPhysicalDeviceFeatures2(physical, &features);
-    return bda.bufferDeviceAddress;
 }
 
 enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
@@ -60,6 +78,7 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
     *out = (struct moe_vk_caps){
         .api_version =
             (uint32_t) moe_min(properties.properties.apiVersion, instance->api_version),
+        .driver_version = properties.properties.driverVersion,
         .max_storage_range = limits->maxStorageBufferRange,
         .max_allocation = maintenance3.maxMemoryAllocationSize,
         .max_groups = {limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1],
@@ -75,7 +94,6 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
     enum vkmoe_status status = query_extensions(instance, physical, out);
     if (status != VKMOE_OK)
         return status;
-    out->bda = query_bda(fn, physical, out);
 
     VkPhysicalDeviceMemoryProperties memory;
     fn->vkGetPhysicalDeviceMemoryProperties(physical, &memory);
@@ -97,7 +115,7 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->max_push = 128;
     caps->max_storage_buffers = 4;
     caps->storage_align = 256;
-    caps->bda = caps->bda_extension = false;
+    caps->features = 0;
     caps->unified = false; // no device must let the host see its own memory
 }
 
@@ -144,6 +162,15 @@ static void describe_pci(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
              pci.pciBus & 0xff, pci.pciDevice & 0xff, pci.pciFunction & 0xf);
 }
 
+static void describe_features(const struct moe_vk_caps *caps, vkmoe_device_info *out)
+{
+    size_t at = 0;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        if (moe_vk_has(caps, (enum moe_vk_feature) f))
+            at += (size_t) snprintf(out->features + at, sizeof out->features - at, "%s%s",
+                                    at > 0 ? " " : "", moe_vk_features[f].name);
+}
+
 void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
                      const struct moe_vk_caps *caps, vkmoe_device_info *out)
 {
@@ -168,5 +195,5 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
         describe_pci(fn, physical, out);
     out->memory_bytes = caps->memory_bytes;
     snprintf(out->tier, sizeof out->tier, "T0 floor");
-    snprintf(out->features, sizeof out->features, "%s", caps->bda ? "buffer_device_address" : "");
+    describe_features(caps, out);
 }

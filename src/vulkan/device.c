@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A Vulkan device that we create and own: one compute queue, no feature but buffer device address.
-#include "vulkan/vk.h"
+// A Vulkan device that we create and own: one compute queue, and those of the features we know that
+// the device has.
+#include "vulkan/feature_table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,10 +12,13 @@
 // Which addressing a context uses, from what the device can do.
 static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_context_desc *desc)
 {
-    if (desc->addressing == VKMOE_ADDRESSING_BDA && !vk->caps.bda)
+    bool has = moe_vk_has(&vk->caps, MOE_VK_BDA);
+    if (desc->addressing == VKMOE_ADDRESSING_BDA && !has)
         return moe_fail(VKMOE_E_UNSUPPORTED, "%s has no buffer device address%s",
                         vk->base.info.name, desc->floor ? " in floor mode" : "");
-    vk->bda = vk->caps.bda && desc->addressing != VKMOE_ADDRESSING_DESCRIPTORS;
+    if (desc->addressing == VKMOE_ADDRESSING_DESCRIPTORS)
+        vk->caps.features &= ~MOE_VK_BIT(MOE_VK_BDA);
+    vk->bda = moe_vk_has(&vk->caps, MOE_VK_BDA);
     return VKMOE_OK;
 }
 
@@ -41,8 +45,9 @@ enum vkmoe_status moe_vk_load_device(struct moe_vk *vk)
 #undef LOAD
     if (!vk->bda)
         return VKMOE_OK;
-    const char *name =
-        vk->caps.bda_extension ? "vkGetBufferDeviceAddressKHR" : "vkGetBufferDeviceAddress";
+    const char *name = moe_vk_feature_extension(MOE_VK_BDA, vk->caps.api_version)
+                           ? "vkGetBufferDeviceAddressKHR"
+                           : "vkGetBufferDeviceAddress";
     fn->vkGetBufferDeviceAddress =
         (PFN_vkGetBufferDeviceAddress) fn->vkGetDeviceProcAddr(vk->device, name);
     if (!fn->vkGetBufferDeviceAddress)
@@ -58,17 +63,19 @@ static enum vkmoe_status create_device(struct moe_vk *vk)
                                      .queueFamilyIndex = vk->queue_family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
-    VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
-        .bufferDeviceAddress = VK_TRUE};
-    const char *extensions[2];
+    union moe_vk_feature_struct structs[MOE_VK_N_FEATURES];
+    const char *extensions[1 + MOE_VK_N_FEATURES];
     uint32_t n = 0;
     if (vk->caps.portability_subset)
         extensions[n++] = "VK_KHR_portability_subset";
-    if (vk->bda && vk->caps.bda_extension)
-        extensions[n++] = VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
+        enum moe_vk_feature feature = (enum moe_vk_feature) f;
+        const char *extension = moe_vk_feature_extension(feature, vk->caps.api_version);
+        if (extension && moe_vk_has(&vk->caps, feature))
+            extensions[n++] = extension;
+    }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = vk->bda ? &bda : NULL,
+                               .pNext = moe_vk_feature_chain(vk->caps.features, VK_TRUE, structs),
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
                                .enabledExtensionCount = n,

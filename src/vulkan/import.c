@@ -1,15 +1,27 @@
 // SPDX-License-Identifier: MIT
 // Contexts on a device that the caller made and owns.
-#include "vulkan/vk.h"
+#include "vulkan/feature_table.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
 
-static const vkmoe_vk_feature features[] = {
-    {"VkPhysicalDeviceBufferDeviceAddressFeatures", "bufferDeviceAddress", false},
-};
-static const char *const extensions[] = {VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME};
+_Static_assert((int) MOE_VK_N_FEATURES <= (int) VKMOE_VK_MAX_FEATURES, "room in the requirements");
+
+// Lists what the device has of our features, with the extensions that they take.
+static void list_features(const struct moe_vk_caps *caps, vkmoe_vk_requirements *out)
+{
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
+        enum moe_vk_feature feature = (enum moe_vk_feature) f;
+        const char *extension = moe_vk_feature_extension(feature, caps->api_version);
+        if (!moe_vk_has(caps, feature))
+            continue;
+        out->features[out->n_features++] = moe_vk_features[f].listed;
+        if (extension)
+            out->extensions[out->n_extensions++] = extension;
+    }
+}
 
 enum vkmoe_status moe_vk_requirements(void *get_instance_proc_addr, VkInstance instance,
                                       VkPhysicalDevice physical, vkmoe_vk_requirements *out)
@@ -24,14 +36,9 @@ enum vkmoe_status moe_vk_requirements(void *get_instance_proc_addr, VkInstance i
     TRY(moe_vk_caps_query(imported, physical, &caps));
     moe_vk_describe(&imported->fn, physical, &caps, &info);
     TRY(moe_vk_check_limits(&caps, info.name));
-    *out = (vkmoe_vk_requirements){
-        .api_version = VK_API_VERSION_1_1,
-        .queue_flags = VK_QUEUE_COMPUTE_BIT,
-        .extensions = extensions,
-        .n_extensions = caps.bda_extension ? MOE_COUNT(extensions) : 0,
-        .features = features,
-        .n_features = caps.bda ? MOE_COUNT(features) : 0,
-    };
+    *out = (vkmoe_vk_requirements){.api_version = VK_API_VERSION_1_1,
+                                   .queue_flags = VK_QUEUE_COMPUTE_BIT};
+    list_features(&caps, out);
 
 fail:
     moe_vk_instance_destroy(imported);
@@ -46,34 +53,32 @@ static bool lists(const vkmoe_vk_import_desc *desc, const char *name)
     return false;
 }
 
-// Did the caller enable buffer device address, in either struct that has it?
-static bool enabled_bda(const vkmoe_vk_import_desc *desc)
+// Where a feature is missing that a device may have and its owner may have enabled; NULL: nowhere.
+static const char *missing(const vkmoe_vk_import_desc *desc, const struct moe_vk_caps *caps,
+                           enum moe_vk_feature feature, char text[128])
 {
-    for (const VkBaseInStructure *s = desc->features; s; s = s->pNext) {
-        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES &&
-            ((const VkPhysicalDeviceVulkan12Features *) s)->bufferDeviceAddress)
-            return true;
-        if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES &&
-            ((const VkPhysicalDeviceBufferDeviceAddressFeatures *) s)->bufferDeviceAddress)
-            return true;
-    }
-    return false;
+    const char *extension = moe_vk_feature_extension(feature, caps->api_version);
+    if (desc->floor || !moe_vk_has(caps, feature))
+        return "the device (or floor mode)";
+    if (!(moe_vk_features_of_chain(desc->features) & MOE_VK_BIT(feature)))
+        snprintf(text, 128, "features: %s", moe_vk_features[feature].listed.member);
+    else if (extension && !lists(desc, extension))
+        snprintf(text, 128, "extensions: %s", extension);
+    else
+        return NULL;
+    return text;
 }
 
 // Keeps of the physical device's features only what the caller says is enabled.
-static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_vk_import_desc *desc)
+static enum vkmoe_status choose_features(struct moe_vk *vk, const vkmoe_vk_import_desc *desc)
 {
-    const char *missing = NULL;
-    if (desc->floor || !vk->caps.bda)
-        missing = "the device (or floor mode)";
-    else if (!enabled_bda(desc))
-        missing = "features: bufferDeviceAddress";
-    else if (vk->caps.bda_extension && !lists(desc, extensions[0]))
-        missing = "extensions: " VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME;
-    if (missing && desc->addressing == VKMOE_ADDRESSING_BDA)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "buffer device address is missing in %s", missing);
-    vk->caps.bda = !missing;
-    vk->bda = vk->caps.bda && desc->addressing != VKMOE_ADDRESSING_DESCRIPTORS;
+    char text[128];
+    const char *no_bda = missing(desc, &vk->caps, MOE_VK_BDA, text);
+    if (no_bda && desc->addressing == VKMOE_ADDRESSING_BDA)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "buffer device address is missing in %s", no_bda);
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        if (missing(desc, &vk->caps, (enum moe_vk_feature) f, text))
+            vk->caps.features &= ~MOE_VK_BIT(f);
     return VKMOE_OK;
 }
 
@@ -97,10 +102,13 @@ enum vkmoe_status moe_vk_import(const vkmoe_host *host, const vkmoe_vk_import_de
     vk->queue_user = desc->queue_user;
     vk->labels = desc->debug_labels && vk->instance->debug_utils;
     TRY(moe_vk_caps_query(vk->instance, vk->physical, &vk->caps));
-    TRY(choose_addressing(vk, desc));
+    TRY(choose_features(vk, desc));
     if (desc->floor)
         moe_vk_caps_floor(&vk->caps);
     moe_vk_describe(&vk->fn, vk->physical, &vk->caps, &vk->base.info);
+    if (desc->addressing == VKMOE_ADDRESSING_DESCRIPTORS)
+        vk->caps.features &= ~MOE_VK_BIT(MOE_VK_BDA);
+    vk->bda = moe_vk_has(&vk->caps, MOE_VK_BDA);
     TRY(moe_vk_check_limits(&vk->caps, vk->base.info.name));
     vk->fn.vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     TRY(moe_vk_load_device(vk));

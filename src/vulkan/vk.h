@@ -27,18 +27,33 @@ struct moe_vk_fn {
 #undef MOE_VK_MEMBER
 };
 
+// The optional features that we know; feature_table.c has a row for each.
+enum moe_vk_feature {
+    MOE_VK_BDA,       // bufferDeviceAddress
+    MOE_VK_FLOAT16,   // shaderFloat16
+    MOE_VK_STORAGE16, // storageBuffer16BitAccess
+    MOE_VK_N_FEATURES,
+};
+#define MOE_VK_BIT(i) (1u << (i))
+
 // What planning may use. Filled by caps.c, the only place that asks a physical device.
 struct moe_vk_caps {
     uint32_t api_version; // of the device, as far as the instance goes along
+    uint32_t features;    // bits; what a context does not enable is taken away
+    uint32_t driver_id;   // VkDriverId; 0 where the device does not tell
+    uint32_t driver_version;
     uint64_t max_storage_range, max_allocation, memory_bytes;
     uint32_t max_groups[3];
     uint32_t max_invocations, max_shared, max_push, max_storage_buffers, storage_align;
-    bool bda;                // bufferDeviceAddress
-    bool bda_extension;      // by VK_KHR_buffer_device_address, not by Vulkan 1.2
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in
     bool unified;            // device memory is the host's, so no copies where both are fast
 };
+
+static inline bool moe_vk_has(const struct moe_vk_caps *caps, enum moe_vk_feature feature)
+{
+    return caps->features & MOE_VK_BIT(feature);
+}
 
 struct moe_vk_buffer {
     VkBuffer handle;

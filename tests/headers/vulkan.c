@@ -28,7 +28,7 @@ int main(void)
     if (*instance || *physical_device || *device || *queue)
         return 1;
 #endif
-    if (import.struct_size != sizeof import || requirements.features)
+    if (import.struct_size != sizeof import || requirements.n_features)
         return 1;
     return io.struct_size == sizeof io && !io.x.buffer && !io.y.buffer && !handles.queue ? 0 : 1;
 }

@@ -180,18 +180,90 @@ static void what_is_missing_is_named(void **state)
     check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT, "struct_size");
 }
 
+static void check_info(const vkmoe_vk_import_desc *desc, const char *features)
+{
+    vkmoe_context *context;
+    vkmoe_device_info info;
+    check_ok(vkmoe_context_import_vk(desc, &context));
+    check_ok(vkmoe_context_info(context, &info));
+    assert_string_equal(info.features, features);
+    vkmoe_context_destroy(context);
+}
+
+// What the device has and its owner did not enable is off. What is enabled may stand in the struct
+// of the feature or in that of a core version.
+static void what_is_not_enabled_is_off(void **state)
+{
+    (void) state;
+    static const char *const extensions[] = {VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME};
+    VkPhysicalDeviceShaderFloat16Int8Features float16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
+        .shaderFloat16 = VK_TRUE};
+    VkPhysicalDevice16BitStorageFeatures storage = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
+        .pNext = &float16,
+        .storageBuffer16BitAccess = VK_TRUE};
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .bufferDeviceAddress = VK_TRUE,
+        .shaderFloat16 = VK_TRUE};
+    VkPhysicalDeviceVulkan11Features v11 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
+        .pNext = &v12,
+        .storageBuffer16BitAccess = VK_TRUE};
+    vkmoe_device_info info;
+    vkmoe_vk_import_desc desc = import_desc();
+    check_ok(vkmoe_context_info(owner, &info));
+    bool f16 = strstr(info.features, "shader_float16") != NULL; // not on SwiftShader
+    check_info(&desc, "buffer_device_address");
+    desc.features = NULL;
+    check_info(&desc, "");
+    bda.pNext = &storage; // all three, each in its own
+    desc.features = &bda;
+    check_info(&desc, info.features);
+    bda.pNext = NULL;
+    desc.features = &v11;
+    check_info(&desc, info.features);
+    desc.floor = true;
+    check_info(&desc, "");
+    desc.floor = false;
+    desc.features = &storage;
+    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "");
+
+    // Below 1.2 it also takes an extension.
+    desc.api_version = VK_API_VERSION_1_1;
+    check_info(&desc, f16 ? "storage_buffer_16bit_access" : "");
+    desc.extensions = extensions;
+    desc.n_extensions = 1;
+    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "");
+}
+
+static uint32_t n_words(const char *text)
+{
+    uint32_t n = *text != '\0';
+    for (; *text; text++)
+        n += *text == ' ';
+    return n;
+}
+
 static void requirements_are_data(void **state)
 {
     (void) state;
+    vkmoe_device_info info;
     vkmoe_vk_requirements need;
+    check_ok(vkmoe_context_info(owner, &info));
     check_ok(vkmoe_vk_get_requirements(host.handles.get_instance_proc_addr, host.handles.instance,
                                        host.handles.physical_device, &need));
     assert_int_equal(need.api_version, VK_API_VERSION_1_1);
     assert_int_equal(need.queue_flags, VK_QUEUE_COMPUTE_BIT);
     assert_int_equal(need.n_extensions, 0); // both drivers are newer than the extension
-    assert_int_equal(need.n_features, 1);
+    // Those of the device: the owner's context has them all.
+    assert_int_equal(need.n_features, n_words(info.features));
     assert_string_equal(need.features[0].member, "bufferDeviceAddress");
-    assert_false(need.features[0].required);
+    for (uint32_t i = 0; i < need.n_features; i++) {
+        assert_false(need.features[i].required);
+        assert_int_equal(strncmp(need.features[i].structure, "VkPhysicalDevice", 16), 0);
+    }
     check_fails(vkmoe_vk_get_requirements(host.handles.get_instance_proc_addr,
                                           host.handles.instance, NULL, &need),
                 VKMOE_E_ARGUMENT, "physical_device is NULL");
@@ -242,6 +314,7 @@ int main(void)
         cmocka_unit_test(without_a_queue_it_records),
         cmocka_unit_test(without_a_queue_it_does_not_run),
         cmocka_unit_test(what_is_missing_is_named),
+        cmocka_unit_test(what_is_not_enabled_is_off),
         cmocka_unit_test(requirements_are_data),
         cmocka_unit_test(validation_found_nothing),
     };

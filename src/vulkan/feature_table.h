@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// The optional features of Vulkan that the library uses, one row each: how a device shows one, how
+// it is enabled on a device of ours, and how a caller says that it is enabled on theirs.
+#ifndef MOE_VULKAN_FEATURE_TABLE_H
+#define MOE_VULKAN_FEATURE_TABLE_H
+
+#include "vulkan/vk.h"
+
+struct moe_vk_feature_row {
+    const char *name;               // in vkmoe_device_info.features
+    vkmoe_vk_feature listed;        // in vkmoe_vk_requirements
+    VkStructureType own, core;      // its own struct, and the one of a core version that has it too
+    size_t own_member, core_member; // offsets
+    uint32_t core_version;          // from which on it takes no extension
+    const char *extension;          // before that; NULL: there is no device before that
+};
+extern const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES];
+
+// The extension that a feature takes at a version; NULL: none.
+static inline const char *moe_vk_feature_extension(enum moe_vk_feature feature, uint32_t version)
+{
+    const struct moe_vk_feature_row *row = &moe_vk_features[feature];
+    return version < row->core_version ? row->extension : NULL;
+}
+
+// Room for any row's own struct.
+union moe_vk_feature_struct {
+    VkBaseOutStructure base;
+    VkPhysicalDeviceBufferDeviceAddressFeatures bda;
+    VkPhysicalDeviceShaderFloat16Int8Features float16;
+    VkPhysicalDevice16BitStorageFeatures storage16;
+};
+
+// A chain of the own structs of `features` (bits) with their members set to `value`; NULL if there
+// are none. It lives in `structs`.
+void *moe_vk_feature_chain(uint32_t features, VkBool32 value,
+                           union moe_vk_feature_struct structs[MOE_VK_N_FEATURES]);
+
+// The features (bits) that a chain of feature structs sets, in either of the structs that have one.
+uint32_t moe_vk_features_of_chain(const void *chain);
+
+#endif

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// The features we know, without a device: how they are found in a caller's structs.
+#include "check.h"
+
+#include "vulkan/feature_table.h"
+
+enum { ALL = MOE_VK_BIT(MOE_VK_N_FEATURES) - 1 };
+
+static void features_are_found_in_their_own_structs(void **state)
+{
+    (void) state;
+    union moe_vk_feature_struct structs[MOE_VK_N_FEATURES];
+    for (uint32_t features = 0; features <= ALL; features++) {
+        void *chain = moe_vk_feature_chain(features, VK_TRUE, structs);
+        assert_int_equal(chain == NULL, features == 0);
+        assert_int_equal(moe_vk_features_of_chain(chain), features);
+        chain = moe_vk_feature_chain(features, VK_FALSE, structs);
+        assert_int_equal(moe_vk_features_of_chain(chain), 0);
+    }
+}
+
+static void features_are_found_in_structs_of_core_versions(void **state)
+{
+    (void) state;
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceVulkan11Features v11 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &v12};
+    VkPhysicalDeviceFeatures2 base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                      .pNext = &v11}; // of no interest, but in the chain
+    VkBool32 *members[MOE_VK_N_FEATURES] = {
+        [MOE_VK_BDA] = &v12.bufferDeviceAddress,
+        [MOE_VK_FLOAT16] = &v12.shaderFloat16,
+        [MOE_VK_STORAGE16] = &v11.storageBuffer16BitAccess,
+    };
+    for (uint32_t features = 0; features <= ALL; features++) {
+        for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+            *members[f] = features >> f & 1;
+        assert_int_equal(moe_vk_features_of_chain(&base), features);
+    }
+    v12.shaderInt8 = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
+    v11.uniformAndStorageBuffer16BitAccess = VK_TRUE;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        *members[f] = VK_FALSE;
+    assert_int_equal(moe_vk_features_of_chain(&base), 0);
+}
+
+static void extensions_are_for_versions_before_core(void **state)
+{
+    (void) state;
+    assert_string_equal(moe_vk_feature_extension(MOE_VK_BDA, VK_API_VERSION_1_1),
+                        "VK_KHR_buffer_device_address");
+    assert_string_equal(moe_vk_feature_extension(MOE_VK_FLOAT16, VK_API_VERSION_1_1),
+                        "VK_KHR_shader_float16_int8");
+    assert_null(moe_vk_feature_extension(MOE_VK_STORAGE16, VK_API_VERSION_1_1));
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        assert_null(moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(features_are_found_in_their_own_structs),
+        cmocka_unit_test(features_are_found_in_structs_of_core_versions),
+        cmocka_unit_test(extensions_are_for_versions_before_core),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
