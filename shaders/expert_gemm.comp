@@ -12,7 +12,15 @@
 // Neighbouring workgroups (x) share a block of weights. 16 invocations across the tile's 64 packed
 // rows, 4 rows each, times 8 across its TILE rows. Each output is one chain of fma in ascending k,
 // so a row's bits do not depend on the tile it is in.
+//
+// -DMOE_F16: for weights of f16 alone, which wait in shared memory as they are. So does x, rounded
+// (INPUT_IS_X = 1). The hidden rows wait as f32, because in real models they pass 65504, the
+// largest f16. Every product and sum is f32.
 #extension GL_GOOGLE_include_directive : require
+#ifdef MOE_F16
+#extension GL_EXT_shader_16bit_storage : require
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#endif
 #include "prelude.glsl"
 layout(push_constant) uniform Push {
     head_params head;
@@ -31,14 +39,65 @@ layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
 layout(constant_id = 4) const uint GATHER = 1;
 layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
+layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
 const uint DEPTH = 16;               // k of one step through shared memory
 const uint PER_LANE = TILE / 8;      // rows of the tile an invocation computes
 const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
 
+#ifdef MOE_F16
+shared float16_t tile_w[DEPTH * MOE_TILE_ROWS];
+shared float16_t tile_x[DEPTH * MOE_TILE_FULL]; // instead of tile_in
+#else
 shared float tile_w[DEPTH * MOE_TILE_ROWS]; // (k, packed row)
+#endif
 shared float tile_in[DEPTH * MOE_TILE_FULL]; // (k, row)
 shared uint source[MOE_TILE_FULL];           // word where a row of the input starts
+
+// Stores the weights of a uvec4, neighbours in k, from `to` on.
+void stage_weights(uvec4 v, uint to)
+{
+#ifdef MOE_F16
+    for (uint j = 0; j < 4; j++) {
+        f16vec2 pair = unpackFloat2x16(v[j]);
+        tile_w[to + 2 * j * MOE_TILE_ROWS] = pair.x;
+        tile_w[to + (2 * j + 1) * MOE_TILE_ROWS] = pair.y;
+    }
+#else
+    vec4 lo, hi;
+    weight_unpack(v, lo, hi);
+    for (uint j = 0; j < 4; j++)
+        tile_w[to + j * MOE_TILE_ROWS] = lo[j];
+    if (WEIGHTS_PER_VEC == 8)
+        for (uint j = 0; j < 4; j++)
+            tile_w[to + (4 + j) * MOE_TILE_ROWS] = hi[j];
+#endif
+}
+
+void stage_input(float v, uint to)
+{
+#ifdef MOE_F16
+    if (INPUT_IS_X != 0) {
+        tile_x[to] = float16_t(v);
+        return;
+    }
+#endif
+    tile_in[to] = v;
+}
+
+float staged_input(uint at)
+{
+#ifdef MOE_F16
+    if (INPUT_IS_X != 0)
+        return float(tile_x[at]);
+#endif
+    return tile_in[at];
+}
+
+float staged_weight(uint at)
+{
+    return float(tile_w[at]);
+}
 
 void load_weights(uvec2 base, uint row_block, uint k0)
 {
@@ -47,17 +106,10 @@ void load_weights(uvec2 base, uint row_block, uint k0)
         uint row = i / vecs, vec = i % vecs;
         uint packed = row_block * MOE_TILE_ROWS + row;
         uint at = k0 / WEIGHTS_PER_VEC + vec;
-        vec4 lo = vec4(0), hi = vec4(0);
+        uvec4 v = uvec4(0);
         if (packed < p.packed_rows && at < p.weight_stride)
-            weight_unpack(expert_load(base, p.window,
-                                      row_at(p.weight, p.weight_stride, packed) + at),
-                          lo, hi);
-        uint to = vec * WEIGHTS_PER_VEC * MOE_TILE_ROWS + row;
-        for (uint j = 0; j < 4; j++)
-            tile_w[to + j * MOE_TILE_ROWS] = lo[j];
-        if (WEIGHTS_PER_VEC == 8)
-            for (uint j = 0; j < 4; j++)
-                tile_w[to + (4 + j) * MOE_TILE_ROWS] = hi[j];
+            v = expert_load(base, p.window, row_at(p.weight, p.weight_stride, packed) + at);
+        stage_weights(v, vec * WEIGHTS_PER_VEC * MOE_TILE_ROWS + row);
     }
 }
 
@@ -70,7 +122,7 @@ void load_input(uint n_rows, uint k0)
         if (row < n_rows && at < p.d_in)
             v = element_from(INPUT_TYPE,
                              input_at(source[row] + at / elements_per_word(INPUT_TYPE)), at);
-        tile_in[k * TILE + row] = v;
+        stage_input(v, k * TILE + row);
     }
 }
 
@@ -112,9 +164,10 @@ void main()
         barrier();
         for (uint k = 0; k < DEPTH; k++) {
             uint at = k * MOE_TILE_ROWS + a;
-            vec4 w = vec4(tile_w[at], tile_w[at + 1], tile_w[at + apart], tile_w[at + apart + 1]);
+            vec4 w = vec4(staged_weight(at), staged_weight(at + 1), staged_weight(at + apart),
+                          staged_weight(at + apart + 1));
             for (uint r = 0; r < PER_LANE; r++)
-                sum[r] = fma(vec4(tile_in[k * TILE + lane * PER_LANE + r]), w, sum[r]);
+                sum[r] = fma(vec4(staged_input(k * TILE + lane * PER_LANE + r)), w, sum[r]);
         }
         barrier();
     }

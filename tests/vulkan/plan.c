@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/bits.h"
@@ -455,11 +456,16 @@ static void spirv_of_the_floor_declares_nothing(void **state)
         total += spv->size;
     }
     assert_true(total < 1 << 20);
-    // Names pair up: a kernel, then its twin by address.
-    for (int i = 0; i < MOE_N_SPV; i += 2)
-        assert_int_equal(strncmp(moe_spv_table[i].name, moe_spv_table[i + 1].name,
-                                 strlen(moe_spv_table[i].name)),
-                         0);
+    // Names pair up: a kernel, then its twin by address. Kernels by address alone come last.
+    for (int i = 0, n_single = 0; i < MOE_N_SPV; i++) {
+        char twin[64];
+        snprintf(twin, sizeof twin, "%s_bda", moe_spv_table[i].name);
+        n_single += strstr(moe_spv_table[i].name, "_bda") != NULL;
+        if (n_single > 0)
+            continue;
+        assert_true(i + 1 < MOE_N_SPV);
+        assert_string_equal(moe_spv_table[++i].name, twin);
+    }
 }
 
 int main(void)
