@@ -147,7 +147,7 @@ typedef struct vkmoe_device_info {
     char driver[64], driver_version[64];
     char api[16];                // "1.3.239"; CPU: empty
     uint64_t memory_bytes;       // device-local heaps; CPU: physical memory
-    char tier[32];               // "T0 floor" ...; CPU: the ISA level in use, "avx2" for instance
+    char tier[32];               // "T0 floor", "T1 fp16"; CPU: the ISA level in use, as "avx2"
     char features[512];          // names separated by spaces
 } vkmoe_device_info;
 
@@ -516,7 +516,10 @@ typedef struct vkmoe_plan_desc {
     uint32_t max_tokens;    // largest n_tokens of a run, at least 1
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
-    const char *variant;     // force a kernel variant by name ("a0"); NULL: the best
+    // Vulkan: force a kernel variant by name, "a0" (f32 arithmetic) or "a1" (f16 weights, and x
+    // rounded to f16: precision HALF). Refused where the device, its driver, the precision or the
+    // types do not allow it. NULL: the best that is allowed and was not found bad.
+    const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
                      // other work on the device gets its turn; 0: 50. Results do not depend on it

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Features and limits of a physical device. The only place that asks for them.
+#include "vulkan/choose.h"
 #include "vulkan/feature_table.h"
 
 #include <stdio.h>
@@ -194,6 +195,6 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     if (caps->pci_bus_info)
         describe_pci(fn, physical, out);
     out->memory_bytes = caps->memory_bytes;
-    snprintf(out->tier, sizeof out->tier, "T0 floor");
+    snprintf(out->tier, sizeof out->tier, "%s", moe_vk_tier(caps));
     describe_features(caps, out);
 }

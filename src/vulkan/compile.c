@@ -294,6 +294,7 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, const struct mo
     struct moe_vk_compiler c = {.graph = &program->base.graph,
                                 .desc = &program->base.graph.layer.desc,
                                 .limits = limits,
+                                .variant = program->variant,
                                 .x_type = program->base.x_type};
     TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {

@@ -33,6 +33,7 @@ struct moe_vk_compiler {
     const struct moe_graph *graph;
     const vkmoe_layer_desc *desc;
     const struct moe_vk_limits *limits;
+    const struct moe_vk_variant *variant;
     enum vkmoe_dtype x_type;
     enum moe_vk_regime regime;
     uint32_t tokens; // of a block

@@ -225,9 +225,12 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
         .act = m->act,
         .act_alpha = c->desc->act_alpha,
     };
+    enum vkmoe_dtype input = m->is_out ? VKMOE_F32 : c->x_type;
+    const struct moe_vk_variant *variant = moe_vk_matmul_variant(c->variant, m->type, input);
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
-    uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, listed && !m->is_out,
-                                      m->is_out ? VKMOE_F32 : c->x_type};
+    d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
+    uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, listed && !m->is_out, input,
+                                      variant->rounds_x && !m->is_out};
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_INPUT, input_range(c, m), MOE_VK_READ);

@@ -5,7 +5,7 @@
 #define MOE_VULKAN_PLAN_H
 
 #include "params.h"
-#include "vulkan/vk.h"
+#include "vulkan/choose.h"
 
 enum moe_vk_regime {
     MOE_VK_DECODE,  // few tokens: no grouping, down projection and combine in one kernel
@@ -82,6 +82,7 @@ struct moe_vk_sequence {
 
 struct moe_vk_program {
     struct moe_program base;
+    const struct moe_vk_variant *variant; // NULL: a0
     struct moe_vk_sequence sequences[MOE_VK_N_REGIMES]; // n = 0: not needed for max_tokens
     uint64_t work_size; // of the largest
     double budget_ms;   // of one submission by run

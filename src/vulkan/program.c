@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A compiled graph with its pipelines, within the device's limits.
-#include <string.h>
-
 #include "vulkan/plan.h"
-
-static const char variant_name[] = "a0"; // f32 arithmetic, no optional feature
 
 // Work per millisecond that even a slow device of a kind does.
 static double slow_device(enum vkmoe_device_type type)
@@ -42,13 +38,13 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(device);
+    const struct moe_vk_variant *variant;
     struct moe_vk_program *program = NULL;
-    if (params->variant && strcmp(params->variant, variant_name) != 0)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': %s has only '%s'", params->variant,
-                        device->info.name, variant_name);
+    TRY(moe_vk_choose(vk, &graph->layer.desc, params, &variant));
     TRY(moe_try_alloc(device->host, sizeof *program, "Vulkan program", &program));
     program->base = (struct moe_program){device, *graph, params->max_tokens, params->precision,
                                          params->x_type};
+    program->variant = variant;
     program->budget_ms = params->budget_ms;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
     TRY(moe_vk_compile(program, &limits));

@@ -41,6 +41,10 @@ class Info(helper.Case):
             self.assertEqual({k: type(v) for k, v in device.items()}, FIELDS)
             self.assertEqual(device['index'], i)
             self.assertIn(device['type'], ['discrete', 'integrated', 'software', 'cpu'])
+            if device['type'] != 'cpu':
+                f16 = {'buffer_device_address', 'shader_float16', 'storage_buffer_16bit_access'}
+                self.assertEqual(device['tier'],
+                                 'T1 fp16' if f16 <= set(device['features']) else 'T0 floor')
         self.assertEqual(devices[-1]['type'], 'cpu')
         self.assertGreater(devices[-1]['memory_bytes'], 0)
 

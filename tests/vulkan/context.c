@@ -55,7 +55,7 @@ static void addressing_is_as_asked(void **state)
         }
 }
 
-static void half_precision_and_variants_are_refused(void **state)
+static void what_cannot_be_computed_is_refused(void **state)
 {
     (void) state;
     struct layer_data data;
@@ -71,6 +71,13 @@ static void half_precision_and_variants_are_refused(void **state)
     plan_desc.variant = "a3";
     check_fails(vkmoe_plan_create(stack.context, &plan_desc, &plan), VKMOE_E_UNSUPPORTED,
                 "variant 'a3'");
+    plan_desc.variant = "a1";
+    check_fails(vkmoe_plan_create(stack.context, &plan_desc, &plan), VKMOE_E_UNSUPPORTED,
+                "precision exact does not allow it");
+    plan_desc.precision = VKMOE_PRECISION_HALF;
+    check_fails(vkmoe_plan_create(stack.context, &plan_desc, &plan), VKMOE_E_UNSUPPORTED,
+                "no kernel for weights of f32 and f32");
+    plan_desc.precision = VKMOE_PRECISION_EXACT;
     plan_desc.variant = "a0";
     check_ok(vkmoe_plan_create(stack.context, &plan_desc, &plan));
     vkmoe_plan_destroy(plan);
@@ -322,7 +329,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addressing_is_as_asked),
-        cmocka_unit_test(half_precision_and_variants_are_refused),
+        cmocka_unit_test(what_cannot_be_computed_is_refused),
         cmocka_unit_test(pipelines_are_cached_on_disk),
         cmocka_unit_test(pipelines_are_cached_by_the_host),
         cmocka_unit_test(a_damaged_entry_is_no_cache),

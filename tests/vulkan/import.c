@@ -180,13 +180,14 @@ static void what_is_missing_is_named(void **state)
     check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_ARGUMENT, "struct_size");
 }
 
-static void check_info(const vkmoe_vk_import_desc *desc, const char *features)
+static void check_info(const vkmoe_vk_import_desc *desc, const char *features, const char *tier)
 {
     vkmoe_context *context;
     vkmoe_device_info info;
     check_ok(vkmoe_context_import_vk(desc, &context));
     check_ok(vkmoe_context_info(context, &info));
     assert_string_equal(info.features, features);
+    assert_string_equal(info.tier, tier);
     vkmoe_context_destroy(context);
 }
 
@@ -214,28 +215,28 @@ static void what_is_not_enabled_is_off(void **state)
     vkmoe_device_info info;
     vkmoe_vk_import_desc desc = import_desc();
     check_ok(vkmoe_context_info(owner, &info));
-    bool f16 = strstr(info.features, "shader_float16") != NULL; // not on SwiftShader
-    check_info(&desc, "buffer_device_address");
+    bool f16 = strcmp(info.tier, "T1 fp16") == 0; // not on SwiftShader
+    check_info(&desc, "buffer_device_address", "T0 floor");
     desc.features = NULL;
-    check_info(&desc, "");
+    check_info(&desc, "", "T0 floor");
     bda.pNext = &storage; // all three, each in its own
     desc.features = &bda;
-    check_info(&desc, info.features);
+    check_info(&desc, info.features, info.tier);
     bda.pNext = NULL;
     desc.features = &v11;
-    check_info(&desc, info.features);
+    check_info(&desc, info.features, info.tier);
     desc.floor = true;
-    check_info(&desc, "");
+    check_info(&desc, "", "T0 floor");
     desc.floor = false;
     desc.features = &storage;
-    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "");
+    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "", "T0 floor");
 
     // Below 1.2 it also takes an extension.
     desc.api_version = VK_API_VERSION_1_1;
-    check_info(&desc, f16 ? "storage_buffer_16bit_access" : "");
+    check_info(&desc, f16 ? "storage_buffer_16bit_access" : "", "T0 floor");
     desc.extensions = extensions;
     desc.n_extensions = 1;
-    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "");
+    check_info(&desc, f16 ? "shader_float16 storage_buffer_16bit_access" : "", "T0 floor");
 }
 
 static uint32_t n_words(const char *text)

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+// Kernel variants without a device: which are candidates, why others are not, which kernel computes
+// which matmul, and which drivers are known to fail.
+#include "check.h"
+
+#include <stdlib.h>
+
+#include "base/bits.h"
+#include "core/dtype.h"
+#include "vulkan/plan.h"
+
+enum { ALL = MOE_VK_BIT(MOE_VK_N_FEATURES) - 1 };
+
+static vkmoe_layer_desc layer_of(enum vkmoe_dtype in_type, enum vkmoe_dtype out_type)
+{
+    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    layer.n_experts = 7;
+    layer.top_k = 3;
+    layer.d_model = layer.d_out = 33;
+    layer.d_ff = 20;
+    layer.in_type = in_type;
+    layer.out_type = out_type;
+    return layer;
+}
+
+// Is there a matmul for a1: f16 weights, and an input that may become f16?
+static bool for_a1(const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type)
+{
+    return (layer->in_type == VKMOE_F16 && x_type != VKMOE_BF16) || layer->out_type == VKMOE_F16;
+}
+
+typedef void (*visitor)(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
+                        const struct moe_program_params *params);
+
+static void each_case(visitor visit)
+{
+    for (uint32_t features = 0; features <= ALL; features++)
+        for (int types = 0; types < MOE_N_DTYPES * MOE_N_DTYPES * MOE_N_DTYPES; types++)
+            for (int p = VKMOE_PRECISION_EXACT; p <= VKMOE_PRECISION_INT8; p++) {
+                int others = types / MOE_N_DTYPES;
+                struct moe_vk_caps caps = {.features = features};
+                vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(others % MOE_N_DTYPES),
+                                                  (enum vkmoe_dtype)(others / MOE_N_DTYPES));
+                struct moe_program_params params = {.precision = (enum vkmoe_precision) p,
+                                                    .x_type =
+                                                        (enum vkmoe_dtype)(types % MOE_N_DTYPES)};
+                visit(&caps, &layer, &params);
+            }
+}
+
+static void check_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
+                             const struct moe_program_params *params)
+{
+    const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
+    uint32_t n = moe_vk_candidates(caps, layer, params, got), want = 0;
+    if (caps->features == ALL && params->precision == VKMOE_PRECISION_HALF &&
+        for_a1(layer, params->x_type))
+        assert_string_equal(got[want++]->name, "a1");
+    if (params->precision != VKMOE_PRECISION_INT8)
+        assert_string_equal(got[want++]->name, "a0");
+    assert_int_equal(n, want);
+}
+
+static void candidates_follow_features_precision_and_types(void **state)
+{
+    (void) state;
+    each_case(check_candidates);
+}
+
+static uint32_t n_refused;
+
+static void check_why_not(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
+                          const struct moe_program_params *params)
+{
+    const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
+    uint32_t n = moe_vk_candidates(caps, layer, params, got);
+    char why[160] = "";
+    bool a1 = n > 0 && got[0]->id == MOE_VK_A1;
+    assert_int_equal(moe_vk_why_not(&moe_vk_variants[MOE_VK_A1], caps, layer, params, why), !a1);
+    if (a1)
+        return;
+    n_refused++;
+    const char *part = "no kernel for weights";
+    if (params->precision != VKMOE_PRECISION_HALF)
+        part = "precision";
+    else if (for_a1(layer, params->x_type))
+        part = !moe_vk_has(caps, MOE_VK_BDA)       ? "bufferDeviceAddress"
+               : !moe_vk_has(caps, MOE_VK_FLOAT16) ? "shaderFloat16"
+                                                   : "storageBuffer16BitAccess";
+    if (!strstr(why, part))
+        fail_msg("'%s' does not say '%s'", why, part);
+}
+
+static void what_is_not_a_candidate_has_a_reason(void **state)
+{
+    (void) state;
+    each_case(check_why_not);
+    assert_true(n_refused > 100);
+}
+
+static void tiers_follow_features(void **state)
+{
+    (void) state;
+    for (uint32_t features = 0; features <= ALL; features++) {
+        struct moe_vk_caps caps = {.features = features};
+        assert_string_equal(moe_vk_tier(&caps), features == ALL ? "T1 fp16" : "T0 floor");
+    }
+    struct moe_vk_caps caps = {.features = ALL};
+    moe_vk_caps_floor(&caps);
+    assert_int_equal(caps.features, 0);
+    assert_string_equal(moe_vk_tier(&caps), "T0 floor");
+}
+
+static const char *kernel(const struct moe_vk_dispatch *d)
+{
+    return moe_spv_table[d->spv].name;
+}
+
+// A matmul's kernel is that of its own weights' type: f16 alone goes to the kernel in f16, where x
+// is rounded and the hidden rows are not.
+static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_layer_desc *desc,
+                          enum vkmoe_dtype x_type, bool bda)
+{
+    struct moe_vk_program *program = calloc(1, sizeof *program);
+    struct moe_layer layer;
+    uint32_t n = 0, n_x = 0;
+    assert_non_null(program);
+    check_ok(moe_layer_init(&layer, desc));
+    moe_graph_forward(&program->base.graph, &layer, false);
+    program->base.max_tokens = 300;
+    program->base.x_type = x_type;
+    program->variant = variant;
+    struct moe_vk_limits limits = {bda, UINT64_MAX, UINT64_MAX, {UINT32_MAX, UINT32_MAX}, 1e18};
+    check_ok(moe_vk_compile(program, &limits));
+    const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
+    for (uint32_t i = 0; i < sequence->n; i++) {
+        const struct moe_vk_dispatch *d = &sequence->dispatches[i];
+        if (strncmp(kernel(d), "expert_gemm", strlen("expert_gemm")) != 0)
+            continue;
+        bool from_x = d->ranges[MOE_SLOT_INPUT].buffer == MOE_VK_BUF_X;
+        bool f16 = variant && variant->id == MOE_VK_A1 && d->spec[0] == VKMOE_F16 &&
+                   !(from_x && x_type == VKMOE_BF16);
+        assert_string_equal(kernel(d), f16   ? "expert_gemm_f16_bda"
+                                       : bda ? "expert_gemm_bda"
+                                             : "expert_gemm");
+        assert_int_equal(d->spec[6], f16 && from_x);
+        n_x += from_x;
+        n++;
+    }
+    assert_int_equal(n, 6); // in and out, full and small tiles, and the shared expert's two
+    assert_int_equal(n_x, 3);
+    moe_vk_sequences_finish(program);
+    free(program);
+}
+
+static void each_matmul_has_the_kernel_of_its_types(void **state)
+{
+    (void) state;
+    for (int types = 0; types < MOE_N_DTYPES * MOE_N_DTYPES * MOE_N_DTYPES; types++) {
+        int weights = types / MOE_N_DTYPES;
+        enum vkmoe_dtype x_type = (enum vkmoe_dtype)(types % MOE_N_DTYPES);
+        vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(weights % MOE_N_DTYPES),
+                                          (enum vkmoe_dtype)(weights / MOE_N_DTYPES));
+        layer.d_shared_ff = 17;
+        check_kernels(&moe_vk_variants[MOE_VK_A1], &layer, x_type, true);
+        check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, true);
+        check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, false);
+        check_kernels(NULL, &layer, x_type, false);
+    }
+}
+
+static void bf16_never_becomes_f16(void **state)
+{
+    (void) state;
+    const struct moe_vk_variant *a1 = &moe_vk_variants[MOE_VK_A1];
+    for (int w = 0; w < MOE_N_DTYPES; w++)
+        for (int x = 0; x < MOE_N_DTYPES; x++) {
+            const struct moe_vk_variant *got =
+                moe_vk_matmul_variant(a1, (enum vkmoe_dtype) w, (enum vkmoe_dtype) x);
+            assert_int_equal(got->id == MOE_VK_A1, w == VKMOE_F16 && x != VKMOE_BF16);
+        }
+}
+
+static void bad_drivers_are_known_by_id_and_version(void **state)
+{
+    (void) state;
+    struct moe_vk_caps caps = {.driver_id = VK_DRIVER_ID_IMAGINATION_PROPRIETARY,
+                               .driver_version = 1234};
+    const char *link = moe_vk_known_bad(&caps, MOE_VK_A1);
+    assert_non_null(link);
+    assert_int_equal(strncmp(link, "https://", 8), 0);
+    assert_null(moe_vk_known_bad(&caps, MOE_VK_A0));
+    caps.driver_id = VK_DRIVER_ID_MESA_RADV;
+    assert_null(moe_vk_known_bad(&caps, MOE_VK_A1));
+    caps.driver_id = 0; // a device that does not tell
+    assert_null(moe_vk_known_bad(&caps, MOE_VK_A1));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(candidates_follow_features_precision_and_types),
+        cmocka_unit_test(what_is_not_a_candidate_has_a_reason),
+        cmocka_unit_test(tiers_follow_features),
+        cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
+        cmocka_unit_test(bf16_never_becomes_f16),
+        cmocka_unit_test(bad_drivers_are_known_by_id_and_version),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
