@@ -185,8 +185,8 @@ typedef struct vkmoe_context_desc {
     // it is set, else the best the machine has.
     const char *cpu_isa;
 
-    // Vulkan: where pipelines are cached. NULL: $VKMOE_CACHE_DIR, else $XDG_CACHE_HOME/vkmoe, else
-    // $HOME/.cache/vkmoe. "": nowhere. Not used when the host has cache_get and cache_set.
+    // Vulkan: where pipelines and verdicts go. NULL: $VKMOE_CACHE_DIR, else $XDG_CACHE_HOME/vkmoe,
+    // else $HOME/.cache/vkmoe. "": nowhere. Not used when the host has cache_get and cache_set.
     const char *cache_dir;
     enum vkmoe_addressing addressing;
     bool floor;        // Vulkan 1.1, no extension, no feature, every limit at the specified minimum

@@ -54,7 +54,10 @@ VKMOE_API enum vkmoe_status vkmoe_vk_get_requirements(void *get_instance_proc_ad
 
 // A device that the caller made and owns. Without a queue the context only records: it never
 // submits, and weights are uploaded by vkmoe_vk_weights_record_upload. The disk and the environment
-// are never touched; pipelines are cached where the host has cache_get and cache_set.
+// are never touched; pipelines and kernel verdicts are cached where the host has cache_get and
+// cache_set. With a queue, the first plan that would use kernels in f16 tests them by a small
+// layer; without one they are used unless the cache, or the library's list of drivers, says that
+// they fail.
 typedef struct vkmoe_vk_import_desc {
     size_t struct_size;
     const vkmoe_host *host; // NULL: the library's own services

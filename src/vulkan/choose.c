@@ -151,15 +151,16 @@ static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc 
 {
     enum vkmoe_status status = VKMOE_OK;
     const char *name = params->variant;
+    bool good;
     char why[160];
     TRY(find(vk, name, out));
     if (moe_vk_why_not(*out, &vk->caps, layer, params, why))
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s' on %s: %s", name, vk->base.info.name,
                         why);
-    const char *link = moe_vk_known_bad(&vk->caps, (*out)->id);
-    if (link)
+    TRY(moe_vk_judge(vk, *out, &good));
+    if (!good)
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s' on %s: %s", name, vk->base.info.name,
-                        link);
+                        moe_vk_verdict_text(vk, (*out)->id));
 
 fail:
     return status;
@@ -169,15 +170,21 @@ enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer
                                 const struct moe_program_params *params,
                                 const struct moe_vk_variant **out)
 {
+    enum vkmoe_status status = VKMOE_OK;
     const struct moe_vk_variant *candidates[MOE_VK_N_VARIANTS];
     if (params->variant)
         return choose_named(vk, layer, params, out);
     uint32_t n = moe_vk_candidates(&vk->caps, layer, params, candidates);
     for (uint32_t i = 0; i < n; i++) {
+        bool good;
+        TRY(moe_vk_judge(vk, candidates[i], &good));
         *out = candidates[i];
-        if (!moe_vk_known_bad(&vk->caps, candidates[i]->id))
+        if (good)
             return VKMOE_OK;
     }
     return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %s: %s has no kernel for it",
                     vkmoe_precision_name(params->precision), vk->base.info.name);
+
+fail:
+    return status;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Which kernels compute a layer: the variants there are, what each needs, and which drivers are
-// known to fail.
+// Which kernels compute a layer: the variants there are, what each needs, and what is known about
+// them on a device. In this order: precision and features, what the cache says of an earlier
+// self-test, the table of bad drivers, a self-test where the context has a queue.
 #ifndef MOE_VULKAN_CHOOSE_H
 #define MOE_VULKAN_CHOOSE_H
 
@@ -11,6 +12,7 @@ enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A0,
     MOE_VK_N_VARIANTS,
 };
+_Static_assert((int) MOE_VK_N_VARIANTS <= (int) MOE_VK_MAX_VARIANTS, "room for the verdicts");
 
 struct moe_vk_variant {
     enum moe_vk_variant_id id;
@@ -48,10 +50,65 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
 // that we know of. Pure.
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant);
 
-// The variant of a plan: the one it names, or the best that is not known to be bad.
-// VKMOE_E_UNSUPPORTED: what it names cannot be had; the text says why.
+// The variant of a plan: the one it names, or the best that is not found bad. May run the
+// self-test. VKMOE_E_UNSUPPORTED: what it names cannot be had; the text says why.
 enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer,
                                 const struct moe_program_params *params,
                                 const struct moe_vk_variant **out);
+
+// program.c: compiles and makes pipelines, whatever is known of the variant.
+// VKMOE_E_DEVICE: a pipeline could not be made.
+enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
+                                      const struct moe_program_params *params,
+                                      const struct moe_vk_variant *variant,
+                                      struct moe_program **out);
+
+// ---- verdict.c: what is known of the variants on this device and driver ------------------------
+
+enum moe_vk_state {
+    MOE_VK_UNTESTED,
+    MOE_VK_TRYING, // a self-test has begun; found in the cache: it never ended
+    MOE_VK_GOOD,
+    MOE_VK_BAD,
+};
+
+enum moe_vk_cause { // of a variant not being used
+    MOE_VK_NO_CAUSE,
+    MOE_VK_WRONG,       // the self-test computed something else
+    MOE_VK_NO_PIPELINE, // the driver would not make one
+    MOE_VK_FAILED,      // the device failed in the self-test
+    MOE_VK_CRASHED,     // the process ended in the self-test
+    MOE_VK_BUSY,        // a self-test began lately and has not ended: not decided
+    MOE_VK_LISTED,      // the table of bad drivers
+    MOE_VK_UNTESTABLE,  // no self-test could be made, for want of memory for instance
+    MOE_VK_N_CAUSES,
+};
+
+// In the cache, behind a seal (store.c). Another device's, driver's or build's counts as absent.
+struct moe_vk_record {
+    char magic[8];
+    uint8_t device[VK_UUID_SIZE], driver[VK_UUID_SIZE];
+    uint32_t driver_version, n_variants;
+    uint64_t shaders; // checksum of the variants' kernels
+    struct moe_vk_verdict variants[MOE_VK_N_VARIANTS];
+};
+
+// May this context use a variant? Reads the cache and runs the self-test where they are due.
+// VKMOE_E_DEVICE_LOST: it was lost in the self-test; no other failure.
+enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good);
+
+// From now on a variant is bad, here and for those who read the cache.
+void moe_vk_condemn(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                    enum moe_vk_cause cause);
+
+// Why a variant is not good, "its self-test gave wrong results" for instance. Static text.
+const char *moe_vk_verdict_text(struct moe_vk *vk, enum moe_vk_variant_id variant);
+
+// ---- selftest.c --------------------------------------------------------------------------------
+
+// Computes a small layer by a variant and by a0 on the device. *cause says how the variant failed,
+// MOE_VK_NO_CAUSE that it did not. A failure: there was no test.
+enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                                   enum moe_vk_cause *cause);
 
 #endif

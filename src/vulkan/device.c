@@ -110,6 +110,7 @@ enum vkmoe_status moe_vk_object(const vkmoe_host *host, struct moe_vk **out)
     (*out)->base.host = host;
     pthread_mutex_init(&(*out)->queue_lock, NULL);
     pthread_mutex_init(&(*out)->pipelines_lock, NULL);
+    pthread_mutex_init(&(*out)->verdicts_lock, NULL);
     return VKMOE_OK;
 }
 
@@ -166,6 +167,7 @@ void moe_vk_close(struct moe_device *device)
     moe_vk_instance_destroy(vk->instance);
     pthread_mutex_destroy(&vk->queue_lock);
     pthread_mutex_destroy(&vk->pipelines_lock);
+    pthread_mutex_destroy(&vk->verdicts_lock);
     moe_free(vk->base.host, vk->cache_dir);
     moe_free(vk->base.host, vk);
 }

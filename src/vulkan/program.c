@@ -32,17 +32,15 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
     };
 }
 
-enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,
-                                        const struct moe_program_params *params,
-                                        struct moe_program **out)
+enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
+                                      const struct moe_program_params *params,
+                                      const struct moe_vk_variant *variant,
+                                      struct moe_program **out)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk *vk = moe_vk(device);
-    const struct moe_vk_variant *variant;
     struct moe_vk_program *program = NULL;
-    TRY(moe_vk_choose(vk, &graph->layer.desc, params, &variant));
-    TRY(moe_try_alloc(device->host, sizeof *program, "Vulkan program", &program));
-    program->base = (struct moe_program){device, *graph, params->max_tokens, params->precision,
+    TRY(moe_try_alloc(vk->base.host, sizeof *program, "Vulkan program", &program));
+    program->base = (struct moe_program){&vk->base, *graph, params->max_tokens, params->precision,
                                          params->x_type};
     program->variant = variant;
     program->budget_ms = params->budget_ms;
@@ -61,6 +59,26 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
 fail:
     if (program)
         moe_vk_program_destroy(&program->base);
+    return status;
+}
+
+enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,
+                                        const struct moe_program_params *params,
+                                        struct moe_program **out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_vk(device);
+    for (;;) {
+        const struct moe_vk_variant *variant;
+        TRY(moe_vk_choose(vk, &graph->layer.desc, params, &variant));
+        status = moe_vk_program_make(vk, graph, params, variant, out);
+        // A driver that cannot make a pipeline loses the variant, not the plan.
+        if (status != VKMOE_E_DEVICE || variant->id == MOE_VK_A0)
+            return status;
+        moe_vk_condemn(vk, variant, MOE_VK_NO_PIPELINE);
+    }
+
+fail:
     return status;
 }
 

@@ -73,6 +73,13 @@ struct moe_vk_pipeline {
     struct moe_vk_pipeline *next;
 };
 
+// What a context knows of a kernel variant: see choose.h.
+struct moe_vk_verdict {
+    uint64_t since; // when its self-test began, seconds of the system's clock
+    uint32_t state, cause; // enum moe_vk_state, enum moe_vk_cause
+};
+enum { MOE_VK_MAX_VARIANTS = 8 };
+
 // An instance alone: enough to enumerate devices.
 struct moe_vk_instance {
     const vkmoe_host *host;
@@ -113,6 +120,9 @@ struct moe_vk {
     char cache_key[96];
     pthread_mutex_t pipelines_lock;
     struct moe_vk_pipeline *pipelines;
+    pthread_mutex_t verdicts_lock; // held through a self-test
+    bool verdicts_read;            // from the cache
+    struct moe_vk_verdict verdicts[MOE_VK_MAX_VARIANTS]; // by enum moe_vk_variant_id
 };
 
 static inline struct moe_vk *moe_vk(const struct moe_device *device)

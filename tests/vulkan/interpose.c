@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct interpose interpose;
 
@@ -109,6 +110,11 @@ static bool fails_now(const char *name)
     return true;
 }
 
+// A kernel with a bug. The library makes a module and its pipeline in one go.
+static bool module_has_bug, bound_has_bug;
+static VkPipeline buggy[16];
+static uint32_t n_buggy;
+
 // On a device that is lost no work goes on, as it does on ours: so a call that then fails waits.
 static PFN_vkDeviceWaitIdle wait_idle;
 static VkDevice idle_device;
@@ -150,12 +156,15 @@ static VKAPI_ATTR void VKAPI_CALL our_vkDestroyInstance(VkInstance instance,
     real_vkDestroyInstance(instance, allocator);
 }
 
+static void forget_blocks(void);
 static PFN_vkDestroyDevice real_vkDestroyDevice;
 static VKAPI_ATTR void VKAPI_CALL our_vkDestroyDevice(VkDevice device,
                                                       const VkAllocationCallbacks *allocator)
 {
     interpose.n_live -= device != NULL;
     idle_device = NULL;
+    n_buggy = 0;
+    forget_blocks();
     real_vkDestroyDevice(device, allocator);
 }
 
@@ -202,6 +211,127 @@ static VKAPI_ATTR VkResult VKAPI_CALL slow_submit(VkQueue queue, uint32_t n,
     return ((PFN_vkQueueSubmit) next_submit)(queue, n, submits, fence);
 }
 
+// Memory that comes back as it was given away, as far as the host had it mapped.
+enum { MAX_BLOCKS = 64 };
+static struct block {
+    VkDeviceMemory memory; // VK_NULL_HANDLE: freed, its bytes are kept
+    VkDeviceSize size;
+    void *mapped, *bytes;
+} blocks[MAX_BLOCKS];
+static uint32_t n_blocks;
+
+static struct block *block_of(VkDeviceMemory memory)
+{
+    for (uint32_t i = 0; i < n_blocks; i++)
+        if (blocks[i].memory == memory)
+            return &blocks[i];
+    return NULL;
+}
+
+static void forget_blocks(void)
+{
+    for (uint32_t i = 0; i < n_blocks; i++)
+        free(blocks[i].bytes);
+    n_blocks = 0;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL allocate_memory(VkDevice device,
+                                                      const VkMemoryAllocateInfo *info,
+                                                      const VkAllocationCallbacks *allocator,
+                                                      VkDeviceMemory *out)
+{
+    VkResult result = our_vkAllocateMemory(device, info, allocator, out);
+    if (interpose.recycle && result == VK_SUCCESS && n_blocks < MAX_BLOCKS)
+        blocks[n_blocks++] = (struct block){.memory = *out, .size = info->allocationSize};
+    return result;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL map_memory(VkDevice device, VkDeviceMemory memory,
+                                                 VkDeviceSize offset, VkDeviceSize size,
+                                                 VkMemoryMapFlags flags, void **out)
+{
+    VkResult result = our_vkMapMemory(device, memory, offset, size, flags, out);
+    struct block *block = interpose.recycle ? block_of(memory) : NULL;
+    if (!block || result != VK_SUCCESS)
+        return result;
+    block->mapped = *out;
+    for (uint32_t i = n_blocks; i-- > 0;)
+        if (blocks[i].bytes && blocks[i].size == block->size) {
+            memcpy(*out, blocks[i].bytes, block->size);
+            break;
+        }
+    return result;
+}
+
+static VKAPI_ATTR void VKAPI_CALL free_memory(VkDevice device, VkDeviceMemory memory,
+                                              const VkAllocationCallbacks *allocator)
+{
+    struct block *block = interpose.recycle ? block_of(memory) : NULL;
+    if (block && block->mapped && (block->bytes = malloc(block->size)))
+        memcpy(block->bytes, block->mapped, block->size);
+    if (block)
+        block->memory = VK_NULL_HANDLE;
+    our_vkFreeMemory(device, memory, allocator);
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device,
+                                                    const VkShaderModuleCreateInfo *info,
+                                                    const VkAllocationCallbacks *allocator,
+                                                    VkShaderModule *out)
+{
+    module_has_bug = interpose.kernel && info->pCode == interpose.kernel;
+    return our_vkCreateShaderModule(device, info, allocator, out);
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipelineCache cache,
+                                                       uint32_t n,
+                                                       const VkComputePipelineCreateInfo *info,
+                                                       const VkAllocationCallbacks *allocator,
+                                                       VkPipeline *out)
+{
+    interpose.n_pipelines += module_has_bug;
+    if (module_has_bug && interpose.bug == INTERPOSE_NO_PIPELINE)
+        return VK_ERROR_UNKNOWN;
+    if (module_has_bug && interpose.bug == INTERPOSE_CRASH)
+        _exit(9);
+    VkResult result = our_vkCreateComputePipelines(device, cache, n, info, allocator, out);
+    if (result == VK_SUCCESS && module_has_bug && n_buggy < sizeof buggy / sizeof *buggy)
+        buggy[n_buggy++] = *out;
+    return result;
+}
+
+static PFN_vkCmdBindPipeline real_vkCmdBindPipeline;
+static VKAPI_ATTR void VKAPI_CALL our_vkCmdBindPipeline(VkCommandBuffer cmd,
+                                                        VkPipelineBindPoint point,
+                                                        VkPipeline pipeline)
+{
+    bound_has_bug = false;
+    for (uint32_t i = 0; i < n_buggy; i++)
+        bound_has_bug = bound_has_bug || buggy[i] == pipeline;
+    real_vkCmdBindPipeline(cmd, point, pipeline);
+}
+
+static PFN_vkCmdDispatchIndirect real_vkCmdDispatchIndirect;
+static VKAPI_ATTR void VKAPI_CALL our_vkCmdDispatchIndirect(VkCommandBuffer cmd, VkBuffer buffer,
+                                                            VkDeviceSize offset)
+{
+    if (!bound_has_bug || interpose.bug != INTERPOSE_SKIP)
+        real_vkCmdDispatchIndirect(cmd, buffer, offset);
+}
+
+static PFN_vkCmdPushConstants real_vkCmdPushConstants;
+static VKAPI_ATTR void VKAPI_CALL our_vkCmdPushConstants(VkCommandBuffer cmd,
+                                                         VkPipelineLayout layout,
+                                                         VkShaderStageFlags stages, uint32_t offset,
+                                                         uint32_t size, const void *data)
+{
+    uint32_t words[32];
+    memcpy(words, data, size);
+    if (bound_has_bug && interpose.bug == INTERPOSE_SHORT)
+        words[interpose.word]--;
+    real_vkCmdPushConstants(cmd, layout, stages, offset, size, words);
+}
+
 static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
@@ -211,12 +341,26 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
         real_##call = (PFN_##call) real;        \
         return (PFN_vkVoidFunction) our_##call; \
     }
+#define LOOK_UP_OVER(call, over)               \
+    if (strcmp(name, #call) == 0) {            \
+        real_##call = (PFN_##call) real;       \
+        return (PFN_vkVoidFunction) (over);    \
+    }
+    LOOK_UP_OVER(vkCreateShaderModule, create_module)
+    LOOK_UP_OVER(vkCreateComputePipelines, create_pipelines)
+    LOOK_UP_OVER(vkAllocateMemory, allocate_memory)
+    LOOK_UP_OVER(vkMapMemory, map_memory)
+    LOOK_UP_OVER(vkFreeMemory, free_memory)
+    LOOK_UP(vkCmdBindPipeline)
+    LOOK_UP(vkCmdDispatchIndirect)
+    LOOK_UP(vkCmdPushConstants)
     FALLIBLE(LOOK_UP)
     DESTROYERS(LOOK_UP)
     LOOK_UP(vkDestroyInstance)
     LOOK_UP(vkDestroyDevice)
     LOOK_UP(vkGetPhysicalDeviceMemoryProperties)
     LOOK_UP(vkGetPhysicalDeviceProperties2)
+#undef LOOK_UP_OVER
 #undef LOOK_UP
     return real;
 }

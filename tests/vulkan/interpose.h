@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Stands between the library and the Vulkan loader: makes one call fail, counts objects and
-// submissions, and can make a device smaller or slower, or its memory like a discrete GPU's. A
-// program that links interpose.c has it in place of src/vulkan/loader.c.
+// submissions, can make a device smaller or slower, or its memory like a discrete GPU's, and plays
+// a driver with a bug in one kernel. A program that links interpose.c has it in place of
+// src/vulkan/loader.c.
 #ifndef TESTS_VULKAN_INTERPOSE_H
 #define TESTS_VULKAN_INTERPOSE_H
 
@@ -9,6 +10,15 @@
 #include <vulkan/vulkan_core.h>
 
 #include <stdbool.h>
+
+// What a driver makes of the pipelines of one kernel.
+enum interpose_bug {
+    INTERPOSE_NO_BUG,
+    INTERPOSE_NO_PIPELINE, // there are none
+    INTERPOSE_CRASH,       // the process ends, with exit code 9
+    INTERPOSE_SHORT,       // the push constant at `word` arrives smaller by 1
+    INTERPOSE_SKIP,        // indirect dispatches do nothing
+};
 
 struct interpose {
     const char *fail_name; // the call that fails; NULL: none does
@@ -19,6 +29,13 @@ struct interpose {
     uint32_t max_range, max_groups;
     uint64_t max_allocation;
     long submit_ms; // a submission takes this much longer
+
+    bool recycle; // new memory holds what was in the last freed one of its size
+
+    const uint32_t *kernel; // SPIR-V of the kernel with the bug, by its address
+    enum interpose_bug bug;
+    uint32_t word;
+    long n_pipelines; // that were asked for with this kernel
 
     bool failed; // it happened
     long n_calls;

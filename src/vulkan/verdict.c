@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT
+// What is known of the kernel variants on this device and driver: read from the cache once, found
+// out by the self-test, written back. Before a self-test begins the cache says so: if the process
+// does not survive it, the next one finds the mark and does without the variant.
+//
+// A mark may also be that of another process that is testing right now. A young one decides nothing
+// but that this context does without the variant; nobody writes over it.
+#include "vulkan/choose.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bits.h"
+
+enum { YOUNG = 600 }; // seconds; compilers of small devices are slow
+
+static const char magic[8] = "verdict";
+
+static uint64_t now(void)
+{
+    return (uint64_t) time(NULL);
+}
+
+// Of all kernels that variants choose between: with other kernels, other verdicts.
+static uint64_t shaders_checksum(void)
+{
+    uint64_t sums[2 * MOE_VK_N_VARIANTS] = {0};
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
+        enum moe_spv_id kernels[] = {moe_vk_variants[i].gemm, moe_vk_variants[i].gemm_bda};
+        for (int k = 0; k < 2; k++)
+            if (kernels[k] < MOE_N_SPV)
+                sums[2 * i + k] = moe_vk_checksum(moe_spv_table[kernels[k]].words,
+                                                  moe_spv_table[kernels[k]].size);
+    }
+    return moe_vk_checksum(sums, sizeof sums);
+}
+
+// The record of this device, driver and build, with no verdict yet, and its name.
+static void empty_record(const struct moe_vk *vk, struct moe_vk_record *out, char key[96])
+{
+    VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
+    vk->fn.vkGetPhysicalDeviceProperties2(vk->physical, &properties);
+    memset(out, 0, sizeof *out);
+    memcpy(out->magic, magic, sizeof magic);
+    memcpy(out->device, id.deviceUUID, sizeof out->device);
+    memcpy(out->driver, id.driverUUID, sizeof out->driver);
+    out->driver_version = vk->caps.driver_version;
+    out->n_variants = MOE_VK_N_VARIANTS;
+    out->shaders = shaders_checksum();
+    snprintf(key, 96, "verdicts-%s-%08x-%08x", vk->base.info.uuid, vk->caps.driver_version,
+             (uint32_t) (out->shaders ^ out->shaders >> 32));
+}
+
+// Is what was read ours, and sound? All but the verdicts must be what we would write.
+static bool record_fits(const struct moe_vk_record *want, const struct moe_vk_record *read)
+{
+    if (memcmp(want, read, offsetof(struct moe_vk_record, variants)) != 0)
+        return false;
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+        if (read->variants[i].state > MOE_VK_BAD || read->variants[i].cause >= MOE_VK_N_CAUSES)
+            return false;
+    return true;
+}
+
+static void save(struct moe_vk *vk)
+{
+    char key[96];
+    struct moe_vk_record record;
+    if (!moe_vk_store_exists(vk))
+        return;
+    empty_record(vk, &record, key);
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
+        struct moe_vk_verdict verdict = vk->verdicts[i];
+        if (verdict.cause == MOE_VK_BUSY) // another process's to decide
+            verdict = (struct moe_vk_verdict){verdict.since, MOE_VK_TRYING, MOE_VK_NO_CAUSE};
+        else if (verdict.cause == MOE_VK_LISTED || verdict.cause == MOE_VK_UNTESTABLE)
+            verdict = (struct moe_vk_verdict){0}; // true for this context alone
+        record.variants[i] = verdict;
+    }
+    moe_vk_entry_write(vk, key, &record, sizeof record);
+}
+
+static void set(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_state state,
+                enum moe_vk_cause cause)
+{
+    vk->verdicts[id] = (struct moe_vk_verdict){now(), state, cause};
+}
+
+static const char *const cause_texts[MOE_VK_N_CAUSES] = {
+    [MOE_VK_NO_CAUSE] = "it is good",
+    [MOE_VK_WRONG] = "its self-test gave wrong results",
+    [MOE_VK_NO_PIPELINE] = "the driver did not make its pipeline",
+    [MOE_VK_FAILED] = "the device failed in its self-test",
+    [MOE_VK_CRASHED] = "an earlier process ended in its self-test",
+    [MOE_VK_BUSY] = "a self-test has begun elsewhere and not ended yet",
+    [MOE_VK_LISTED] = "this driver is known not to compute it",
+    [MOE_VK_UNTESTABLE] = "its self-test could not be made",
+};
+
+static void log_bad(struct moe_vk *vk, enum moe_vk_variant_id id, const char *detail)
+{
+    moe_log(vk->base.host, VKMOE_LOG_WARN, "variant '%s' is not used on %s: %s%s%s",
+            moe_vk_variants[id].name, vk->base.info.name, cause_texts[vk->verdicts[id].cause],
+            detail ? ": " : "", detail ? detail : "");
+}
+
+static void bad(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_cause cause,
+                const char *detail)
+{
+    set(vk, id, MOE_VK_BAD, cause);
+    log_bad(vk, id, detail);
+}
+
+// A mark of a self-test that has begun: of a process that is gone, or of one at work.
+static void judge_mark(struct moe_vk *vk, enum moe_vk_variant_id id)
+{
+    uint64_t since = vk->verdicts[id].since, today = now();
+    uint64_t age = today > since ? today - since : since - today;
+    bad(vk, id, age < YOUNG ? MOE_VK_BUSY : MOE_VK_CRASHED, NULL);
+    vk->verdicts[id].since = since;
+    if (age >= YOUNG && vk->queue)
+        save(vk);
+}
+
+static void read_verdicts(struct moe_vk *vk)
+{
+    char key[96];
+    struct moe_vk_record record, read;
+    struct moe_vk_entry entry;
+    if (vk->verdicts_read)
+        return;
+    vk->verdicts_read = true;
+    empty_record(vk, &record, key);
+    moe_vk_entry_read(vk, key, &entry);
+    if (entry.data && entry.size == sizeof read) {
+        memcpy(&read, entry.data, sizeof read);
+        if (record_fits(&record, &read))
+            record = read;
+    }
+    moe_vk_entry_finish(vk, &entry);
+    memcpy(vk->verdicts, record.variants, sizeof record.variants);
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+        if (vk->verdicts[i].state == MOE_VK_TRYING)
+            judge_mark(vk, (enum moe_vk_variant_id) i);
+}
+
+static enum vkmoe_status test(struct moe_vk *vk, const struct moe_vk_variant *variant)
+{
+    enum moe_vk_cause cause;
+    set(vk, variant->id, MOE_VK_TRYING, MOE_VK_NO_CAUSE);
+    save(vk);
+    moe_trace(vk->base.host, "vkmoe self-test", true);
+    enum vkmoe_status status = moe_vk_self_test(vk, variant, &cause);
+    moe_trace(vk->base.host, "vkmoe self-test", false);
+    if (status != VKMOE_OK)
+        bad(vk, variant->id, MOE_VK_UNTESTABLE, vkmoe_error_text());
+    else if (cause != MOE_VK_NO_CAUSE)
+        bad(vk, variant->id, cause, cause == MOE_VK_WRONG ? NULL : vkmoe_error_text());
+    else
+        set(vk, variant->id, MOE_VK_GOOD, MOE_VK_NO_CAUSE);
+    save(vk);
+    if (!atomic_load(&vk->lost))
+        return VKMOE_OK;
+    return moe_fail(VKMOE_E_DEVICE_LOST, "%s was lost in the self-test of variant '%s'",
+                    vk->base.info.name, variant->name);
+}
+
+enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_verdict *verdict = &vk->verdicts[variant->id];
+    *good = true;
+    if (variant->id == MOE_VK_A0)
+        return VKMOE_OK;
+    pthread_mutex_lock(&vk->verdicts_lock);
+    read_verdicts(vk);
+    if (verdict->state == MOE_VK_UNTESTED) {
+        const char *link = moe_vk_known_bad(&vk->caps, variant->id);
+        if (link)
+            bad(vk, variant->id, MOE_VK_LISTED, link);
+        else if (vk->queue)
+            status = test(vk, variant);
+    }
+    *good = verdict->state != MOE_VK_BAD;
+    if (verdict->cause == MOE_VK_UNTESTABLE) // this plan does without; the next one asks again
+        verdict->state = MOE_VK_UNTESTED;
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return status;
+}
+
+void moe_vk_condemn(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                    enum moe_vk_cause cause)
+{
+    pthread_mutex_lock(&vk->verdicts_lock);
+    bad(vk, variant->id, cause, vkmoe_error_text());
+    save(vk);
+    pthread_mutex_unlock(&vk->verdicts_lock);
+}
+
+const char *moe_vk_verdict_text(struct moe_vk *vk, enum moe_vk_variant_id variant)
+{
+    pthread_mutex_lock(&vk->verdicts_lock);
+    const char *text = cause_texts[vk->verdicts[variant].cause];
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return text;
+}
