@@ -273,6 +273,8 @@ int main(int argc, char **argv)
     }
     CHECK(!grows(maps, 0));
     CHECK(!grows(files, 0));
-    CHECK(!MEMORY_TELLS || !grows(pages, N_ROUNDS)); // the C library's own lists: a page a round
+    // The C library's own lists take a page a round; what drivers scatter, a few more for a while.
+    long slack = strcmp(argv[2], "vulkan") == 0 ? 4 * N_ROUNDS : N_ROUNDS;
+    CHECK(!MEMORY_TELLS || !grows(pages, slack));
     return 0;
 }
