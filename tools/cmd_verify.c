@@ -90,7 +90,8 @@ struct report {
     uint64_t n_outcome[3];
     uint64_t n_rows, n_exempt;
     uint64_t n_uncontrolled[VERIFY_N_CHECKS];
-    bool broken; // output could not be made
+    bool no_skip; // a skipped case is a failure
+    bool broken;  // output could not be made
 };
 
 static void print_line(struct report *report, const char *name, enum verify_outcome outcome,
@@ -207,7 +208,8 @@ static int run_all(const struct walk *first, const struct verify_session *sessio
     print_end(report);
     if (cli_interrupted())
         return cli_fail(VKMOE_E_CANCELLED);
-    if (report->n_outcome[VERIFY_FAILED])
+    if (report->n_outcome[VERIFY_FAILED] ||
+        (report->no_skip && report->n_outcome[VERIFY_SKIPPED]))
         return CLI_VERIFY_FAILED;
     if (report->broken) {
         cli_error("JSON could not be written");
@@ -261,6 +263,18 @@ static uint64_t count_cases(const struct walk *first)
     return n;
 }
 
+// Nothing is left of the cases; `precision` is negative if none was asked for.
+static int no_case(const struct cli_spec *spec, const char *filter, int precision)
+{
+    if (precision < 0)
+        return cli_usage(spec, "--filter %s matches no case; --list prints them", filter);
+    const char *name = vkmoe_precision_name((enum vkmoe_precision) precision);
+    if (!filter)
+        return cli_usage(spec, "--precision %s: no case has it", name);
+    return cli_usage(spec, "--filter %s matches no case of --precision %s; --list prints them",
+                     filter, name);
+}
+
 int cmd_verify(int argc, char **argv)
 {
     struct cli_device device = cli_device_init();
@@ -275,6 +289,8 @@ int cmd_verify(int argc, char **argv)
         {"all", 0, CLI_FLAG, &all, NULL, "the product of all factors instead of a pairwise\n"
                                          "covering set; takes very long"},
         {"seed", 0, CLI_U64, &report.seed, "S", "seed of all random numbers (1)"},
+        {"no-skip", 0, CLI_FLAG, &report.no_skip, NULL,
+         "a case that the device does not support is a failure"},
         {"list", 0, CLI_FLAG, &list, NULL, "print the names of the cases and stop"},
         {"json", 0, CLI_FLAG, &report.json, NULL, "print JSON"},
         {0},
@@ -305,9 +321,7 @@ int cmd_verify(int argc, char **argv)
         cli_error("no memory for the list of cases");
         code = CLI_FAILED;
     } else if ((report.n_total = count_cases(&walk)) == 0 && !cli_interrupted()) {
-        code = filter ? cli_usage(&spec, "--filter %s matches no case; --list prints them", filter)
-                      : cli_usage(&spec, "--precision %s: no case has it",
-                                  vkmoe_precision_name((enum vkmoe_precision) walk.precision));
+        code = no_case(&spec, filter, walk.precision);
     } else {
         code = list ? list_cases(&walk) : run_devices(&walk, &device, &report);
     }

@@ -37,7 +37,8 @@ class Verify(unittest.TestCase):
                            (['--addressing', 'x'], '--addressing'),
                            (['--precision', 'f16'], '--precision f16: exact|half|int8'),
                            (['--precision', 'int8'], '--precision int8: no case has it'),
-                           (['--precision', 'half', '--filter', 'f32/.*packed$'], 'no case'),
+                           (['--precision', 'half', '--filter', 'f32/.*packed$'],
+                            'matches no case of --precision half'),
                            (['--filter', '['], 'not a regular expression'),
                            (['--filter', 'no such case'], 'matches no case')]:
             done = run(*args)
