@@ -25,7 +25,9 @@ float combined(uint token, uint n)
     float y = 0.0;
     for (uint k = 0; k < p.top_k; k++) {
         uint slot = token * p.top_k + k;
-        uint position = p.positions != MOE_NONE ? routing(p.positions + slot) : slot;
+        bool listed = p.positions != MOE_NONE;
+        uint position = routing(listed ? p.positions + slot : 0);
+        position = listed ? position : slot;
         y = combine_slot(y, uintBitsToFloat(routing(p.gates + slot)),
                          uintBitsToFloat(input_at(position * p.d_out + n)));
     }

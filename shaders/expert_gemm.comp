@@ -158,7 +158,7 @@ void main()
     vec4 sum[MAX_PER_LANE];
     for (uint r = 0; r < PER_LANE; r++)
         sum[r] = vec4(0);
-    for (uint k0 = 0; k0 < p.d_in && !absent; k0 += DEPTH) {
+    for (uint k0 = 0; k0 < p.d_in && !absent && n_rows > 0; k0 += DEPTH) {
         load_weights(base, row_block, k0);
         load_input(n_rows, k0);
         barrier();

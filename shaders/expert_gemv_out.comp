@@ -53,21 +53,22 @@ void main()
     do { // top_k > 0; the expert of slot top_k must not be looked up, see buffers.glsl
         uint slot = token * p.top_k + k;
         uint expert = routing(p.ids + slot);
-        uvec2 base = expert_base(there ? expert : 0);
+        uvec2 block = expert_base(there ? expert : 0);
         if (!there) // the whole workgroup
             return;
-        bool live = inside && !expert_absent(base);
-        float v = gemv_dot(base, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
+        bool live = inside && !expert_absent(block);
+        float v = gemv_dot(block, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
                            slot * p.d_ff);
         float f = 0.0;
         if (live && gemv_lane() == 0)
             f = activate(p.act, p.act_alpha,
-                         v + row_bias(base, 0, p.weight, p.weight_stride, n));
+                         v + row_bias(block, 0, p.weight, p.weight_stride, n));
         y = combine_slot(y, uintBitsToFloat(routing(p.gates + slot)), f);
     } while (++k < p.top_k);
     y = combine_scale(y, p.routed_scale);
-    if (p.shared_expert != MOE_NONE) {
-        uvec2 base = expert_base(p.shared_expert);
+    bool has_shared = p.shared_expert != MOE_NONE;
+    uvec2 base = expert_base(has_shared ? p.shared_expert : 0); // inside, see buffers.glsl
+    if (has_shared) {
         float v = gemv_dot(base, 0, inside, row_at(p.shared_weight, p.shared_weight_stride, n),
                            p.shared_d_ff, TYPE_F32, p.shared_input + token * p.shared_d_ff);
         bool gated = p.shared_gate != MOE_NONE;

@@ -49,6 +49,7 @@ enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32_t n_token
 {
     enum vkmoe_status status;
     uint32_t n_dispatches;
+    TRY(NOT_NULL(bind));
     TRY(NOT_NULL(out));
     TRY(vkmoe_vk_dispatch_count(bind, n_tokens, &n_dispatches));
     if (i >= n_dispatches)

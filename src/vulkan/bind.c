@@ -11,6 +11,15 @@ static void set_own(struct moe_vk_bound *b, enum moe_vk_buffer_id id,
     b->buffers[id] = (struct moe_vk_place){buffer->handle, 0, buffer->size, buffer->address};
 }
 
+// Rows that a plan can touch, of the caller's range.
+static vkmoe_vk_buffer rows_of(const vkmoe_vk_buffer *buffer, uint64_t n_rows, uint64_t stride,
+                               uint64_t row_size)
+{
+    vkmoe_vk_buffer rows = *buffer;
+    rows.size = (n_rows - 1) * stride + moe_align_up(row_size, 4);
+    return rows;
+}
+
 static void set_callers(const struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
                         const vkmoe_vk_buffer *buffer)
 {
@@ -84,6 +93,23 @@ static enum vkmoe_status create_work(struct moe_vk *vk, struct moe_vk_bound *b,
                                                     MOE_VK_DEVICE, "vkmoe workspace", &b->work);
     set_own(b, MOE_VK_BUF_WORK, &b->work);
     return status;
+}
+
+static void use_callers(const struct moe_vk *vk, struct moe_vk_bound *b, const vkmoe_vk_io *io)
+{
+    const struct moe_program *program = b->base.program;
+    const vkmoe_layer_desc *desc = &program->graph.layer.desc;
+    vkmoe_vk_buffer x = rows_of(&io->x, program->max_tokens, io->x_stride,
+                                moe_dtype_size(program->x_type, desc->d_model));
+    vkmoe_vk_buffer y = rows_of(&io->y, program->max_tokens, io->y_stride,
+                                moe_dtype_size(program->x_type, desc->d_out));
+    set_callers(vk, b, MOE_VK_BUF_X, &x);
+    set_callers(vk, b, MOE_VK_BUF_Y, &y);
+    b->x_stride = (uint32_t) (io->x_stride / 4);
+    b->y_stride = (uint32_t) (io->y_stride / 4);
+    b->counted = io->n_tokens.buffer;
+    if (b->counted)
+        set_callers(vk, b, MOE_VK_BUF_COUNT, &io->n_tokens);
 }
 
 // ---- descriptors -------------------------------------------------------------------------------
@@ -172,13 +198,7 @@ enum vkmoe_status moe_vk_bind_create(struct moe_program *program,
     b->ns_per_work = moe_vk_ns_per_work(vk->base.info.type);
     TRY(create_work(vk, b, vk_io));
     if (vk_io) {
-        set_callers(vk, b, MOE_VK_BUF_X, &vk_io->x);
-        set_callers(vk, b, MOE_VK_BUF_Y, &vk_io->y);
-        b->x_stride = (uint32_t) (vk_io->x_stride / 4);
-        b->y_stride = (uint32_t) (vk_io->y_stride / 4);
-        b->counted = vk_io->n_tokens.buffer;
-        if (b->counted)
-            set_callers(vk, b, MOE_VK_BUF_COUNT, &vk_io->n_tokens);
+        use_callers(vk, b, vk_io);
     } else {
         TRY(create_io(vk, b));
     }

@@ -11,10 +11,11 @@ struct moe_vk_place {
     uint64_t offset, size, address;
 };
 
-// How a bind runs one regime: blocks of tokens, and what of x and y is bound for each. One window
-// serves all blocks if the whole of x and y can be bound; else each block has its own.
+// How a bind runs one regime: blocks of tokens, and what of x and y is bound for each: all rows
+// that the regime is for, or each block's own.
 struct moe_vk_blocks {
     uint32_t block_tokens;
+    bool whole;           // there is one window, all rows
     uint32_t n_windows;
     uint32_t window_step; // a window begins at a row that is a multiple of this
     VkDescriptorSet *sets; // (n_windows, n of the sequence); with descriptors

@@ -2,6 +2,7 @@
 // A sequence against a device's limits, before any of it reaches the driver.
 #include <inttypes.h>
 
+#include "base/bits.h"
 #include "vulkan/plan.h"
 
 static uint64_t groups_x(const struct moe_vk_dispatch *d, uint32_t n_tokens)
@@ -18,7 +19,8 @@ static bool dispatch_fits(const struct moe_vk_limits *limits, const struct moe_v
                           uint32_t n_tokens)
 {
     for (int slot = 0; slot < 4; slot++)
-        if (is_limited(limits, slot) && d->ranges[slot].size > limits->range)
+        if (is_limited(limits, slot) &&
+            d->ranges[slot].size > moe_min(limits->range, limits->allocation))
             return false;
     return groups_x(d, n_tokens) <= limits->groups[0] &&
            moe_vk_groups(d->y, n_tokens) <= limits->groups[1];
@@ -49,13 +51,16 @@ enum vkmoe_status moe_vk_too_large(const struct moe_vk_limits *limits,
                         "a workspace of %" PRIu64 " bytes for a block of %u tokens; the device "
                         "allows %" PRIu64 " in one allocation",
                         sequence->work_size, n_tokens, limits->allocation);
-    for (int slot = 0; slot < 4; slot++)
-        if (is_limited(limits, slot) && which->ranges[slot].size > limits->range)
+    for (int slot = 0; slot < 4; slot++) {
+        uint64_t size = which->ranges[slot].size;
+        if (is_limited(limits, slot) && size > moe_min(limits->range, limits->allocation))
             return moe_fail(VKMOE_E_UNSUPPORTED,
                             "%s: %s of %" PRIu64 " bytes for a block of %u tokens; %s addressing "
-                            "allows %" PRIu64,
-                            which->label, names[slot], which->ranges[slot].size, n_tokens,
-                            limits->bda ? "32-bit" : "descriptor", limits->range);
+                            "allows %" PRIu64 ", an allocation %" PRIu64,
+                            which->label, names[slot], size, n_tokens,
+                            limits->bda ? "32-bit" : "descriptor", limits->range,
+                            limits->allocation);
+    }
     return moe_fail(VKMOE_E_UNSUPPORTED,
                     "%s: a block of %u tokens makes %" PRIu64 " x %" PRIu64
                     " workgroups; the device allows %" PRIu64 " x %" PRIu64,

@@ -56,7 +56,19 @@ static void set_work(const struct moe_vk_compiler *c, const struct matrix *m, ui
         d->work_fixed = FLOP_PER_BYTE * n_experts * row_bytes;
 }
 
-// Pieces of a matrix within the range that can be bound and the work of one dispatch. `split` says
+// Row blocks along the axis of a dispatch that has them: as panels of outputs, or as they are.
+static uint32_t block_panels(const struct matrix *m)
+{
+    return MOE_TILE_ROWS / MOE_PANEL_ROWS / (m->gated ? 2 : 1);
+}
+
+static uint64_t most_row_blocks(const struct moe_vk_compiler *c, const struct matrix *m)
+{
+    return c->regime == MOE_VK_DECODE ? c->limits->groups[0] / block_panels(m)
+                                      : c->limits->groups[1];
+}
+
+// Pieces of a matrix within the range that can be bound, the workgroups and the work of a dispatch. `split` says
 // that an expert's rows have to be bound piece by piece.
 static enum vkmoe_status cut_matrix(const struct moe_vk_compiler *c, const struct matrix *m,
                                     bool split, struct moe_vk_cut *out)
@@ -76,7 +88,7 @@ static enum vkmoe_status cut_matrix(const struct moe_vk_compiler *c, const struc
     double parts = moe_vk_work(&whole, c->tokens) / c->limits->work;
     if (parts > 1.0)
         most = (uint32_t) moe_min(most, (uint64_t) (row_blocks / parts));
-    most = (uint32_t) moe_max(most, 1);
+    most = (uint32_t) moe_max(moe_min(most, most_row_blocks(c, m)), 1);
     *out = (struct moe_vk_cut){row_blocks, most, (uint32_t) moe_div_up(row_blocks, most)};
     return VKMOE_OK;
 }
@@ -274,9 +286,8 @@ static void add_gemv(struct moe_vk_compiler *c, const char *label, const struct 
                      const struct part *part)
 {
     bool shared = m->bank == MOE_BANK_SHARED;
-    uint32_t block_panels = MOE_TILE_ROWS / MOE_PANEL_ROWS / (m->gated ? 2 : 1);
-    uint32_t first = part->first_block * block_panels;
-    uint32_t end = (uint32_t) moe_min((part->first_block + part->n_blocks) * block_panels,
+    uint32_t first = part->first_block * block_panels(m);
+    uint32_t end = (uint32_t) moe_min((part->first_block + part->n_blocks) * block_panels(m),
                                       moe_div_up(m->n_out, MOE_PANEL_ROWS));
     uint32_t slots = shared ? 1 : c->desc->top_k;
     struct moe_vk_range routing = moe_vk_routing_range(c->ws.ids);

@@ -21,20 +21,43 @@ static uint64_t range_limit(const struct moe_vk *vk)
     return vk->bda ? MOE_VK_MAX_WORDS_SIZE : vk->caps.max_storage_range;
 }
 
+// Tokens that a regime is for, at most.
+static uint32_t regime_tokens(const struct moe_vk_bound *b, enum moe_vk_regime regime)
+{
+    uint32_t most = b->base.program->max_tokens;
+    return regime == MOE_VK_DECODE ? (uint32_t) moe_min(most, MOE_VK_DECODE_TOKENS) : most;
+}
+
+static uint64_t stride_of(const struct moe_vk_bound *b, enum moe_vk_buffer_id id)
+{
+    return (uint64_t) (id == MOE_VK_BUF_X ? b->x_stride : b->y_stride) * 4;
+}
+
+// Bytes of x or y from row `first` on that `n_rows` rows take, to the end of the last row.
+static uint64_t rows_size(const struct moe_vk_bound *b, enum moe_vk_buffer_id id, uint64_t first,
+                          uint64_t n_rows)
+{
+    uint64_t stride = stride_of(b, id);
+    return moe_min(b->buffers[id].size - first * stride, n_rows * stride);
+}
+
 enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regime regime)
 {
     const struct moe_vk *vk = moe_vk_of(&b->base);
     struct moe_vk_blocks *blocks = &b->blocks[regime];
     uint64_t limit = range_limit(vk);
-    uint64_t x_stride = (uint64_t) b->x_stride * 4, y_stride = (uint64_t) b->y_stride * 4;
+    uint32_t most = regime_tokens(b, regime);
+    uint64_t x_stride = stride_of(b, MOE_VK_BUF_X), y_stride = stride_of(b, MOE_VK_BUF_Y);
+    uint64_t size = moe_max(rows_size(b, MOE_VK_BUF_X, 0, most),
+                            rows_size(b, MOE_VK_BUF_Y, 0, most));
     *blocks = (struct moe_vk_blocks){.block_tokens = moe_vk_sequence_of(b, regime)->block_tokens,
+                                     .whole = size <= limit,
                                      .n_windows = 1,
                                      .window_step = 1};
-    if (moe_max(b->buffers[MOE_VK_BUF_X].size, b->buffers[MOE_VK_BUF_Y].size) <= limit)
+    if (blocks->whole)
         return VKMOE_OK;
     uint64_t rows = limit / moe_max(x_stride, y_stride);
     uint32_t step = (uint32_t) moe_max(step_of(x_stride), step_of(y_stride));
-    uint32_t most = b->base.program->max_tokens;
     if (rows < step)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "vk_io: %u rows of strides %" PRIu64 " and %" PRIu64 " bytes, so that an "
@@ -47,28 +70,22 @@ enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regim
         blocks->block_tokens -= blocks->block_tokens % step;
     blocks->window_step = step;
     blocks->n_windows = (uint32_t) moe_div_up(most, blocks->block_tokens);
-    if (regime == MOE_VK_DECODE)
-        blocks->n_windows = (uint32_t) moe_div_up(moe_min(most, MOE_VK_DECODE_TOKENS),
-                                                  blocks->block_tokens);
     return VKMOE_OK;
 }
 
-// Rows of x or y for a window: from its begin to what a block can reach.
+// Rows of x or y for a window: all of the regime's, or from its begin to what a block can reach.
 static struct moe_vk_place rows_place(const struct moe_vk_bound *b, enum moe_vk_regime regime,
                                       uint32_t window, enum moe_vk_buffer_id id)
 {
     const struct moe_vk_blocks *blocks = &b->blocks[regime];
     struct moe_vk_place place = b->buffers[id];
-    if (blocks->n_windows == 1)
-        return place;
-    uint64_t stride = (uint64_t) (id == MOE_VK_BUF_X ? b->x_stride : b->y_stride) * 4;
     uint64_t first = (uint64_t) window * blocks->block_tokens;
     uint64_t begin = first - first % blocks->window_step;
-    uint64_t n_rows = first - begin + blocks->block_tokens;
-    uint64_t at = begin * stride;
-    place.offset += at;
-    place.address += at;
-    place.size = moe_min(place.size - at, n_rows * stride);
+    uint64_t n_rows = blocks->whole ? regime_tokens(b, regime)
+                                    : first - begin + blocks->block_tokens;
+    place.size = rows_size(b, id, begin, n_rows);
+    place.offset += begin * stride_of(b, id);
+    place.address += begin * stride_of(b, id);
     return place;
 }
 

@@ -13,6 +13,7 @@ struct push {
     uint8_t params[128 - sizeof(struct head_params)];
 };
 _Static_assert(sizeof(struct push) == 128, "push constants of the smallest device");
+_Static_assert(sizeof(struct head_params) == 56, "GLSL aligns what follows to 8 bytes");
 
 static void push_constants(const struct moe_vk *vk, const struct moe_vk_bound *b,
                            const struct moe_vk_dispatch *d, VkCommandBuffer cmd,
@@ -100,13 +101,12 @@ static struct moe_vk_block_run block_run(const struct moe_vk_bound *b, const str
 {
     const struct moe_vk_blocks *blocks = &b->blocks[n->regime];
     uint32_t first = block * n->block_tokens;
-    bool windows = blocks->n_windows > 1;
     return (struct moe_vk_block_run){
         .regime = n->regime,
         .n_tokens = (uint32_t) moe_min(n->block_tokens, n_tokens - first),
         .block_first = b->counted ? first : MOE_NONE,
-        .first_token = windows ? first % blocks->window_step : first,
-        .window = windows ? block : 0,
+        .first_token = blocks->whole ? first : first % blocks->window_step,
+        .window = blocks->whole ? 0 : block,
     };
 }
 

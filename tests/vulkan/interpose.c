@@ -2,6 +2,7 @@
 #include "interpose.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -198,6 +199,22 @@ static VKAPI_ATTR void VKAPI_CALL our_vkGetPhysicalDeviceProperties2(
     }
 }
 
+// A range beyond the limit that was told ends the program; no driver here would mind it.
+static PFN_vkUpdateDescriptorSets real_vkUpdateDescriptorSets;
+static VKAPI_ATTR void VKAPI_CALL our_vkUpdateDescriptorSets(
+    VkDevice device, uint32_t n, const VkWriteDescriptorSet *writes, uint32_t n_copies,
+    const VkCopyDescriptorSet *copies)
+{
+    for (uint32_t i = 0; i < n && interpose.max_range; i++)
+        if (writes[i].pBufferInfo->range > interpose.max_range) {
+            fprintf(stderr, "binding %u: a range of %llu bytes, the limit is %u\n",
+                    writes[i].dstBinding, (unsigned long long) writes[i].pBufferInfo->range,
+                    interpose.max_range);
+            abort();
+        }
+    real_vkUpdateDescriptorSets(device, n, writes, n_copies, copies);
+}
+
 // Counts, and takes its time.
 static PFN_vkVoidFunction next_submit;
 static VKAPI_ATTR VkResult VKAPI_CALL slow_submit(VkQueue queue, uint32_t n,
@@ -360,6 +377,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP(vkDestroyDevice)
     LOOK_UP(vkGetPhysicalDeviceMemoryProperties)
     LOOK_UP(vkGetPhysicalDeviceProperties2)
+    LOOK_UP(vkUpdateDescriptorSets)
 #undef LOOK_UP_OVER
 #undef LOOK_UP
     return real;

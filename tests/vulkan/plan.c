@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "verify_cases.h"
+#include "vulkan/choose.h"
 #include "vulkan/plan.h"
 
 // ---- layers ------------------------------------------------------------------------------------
@@ -33,22 +34,40 @@ static struct moe_vk_limits no_limits(bool bda)
                                   .work = INFINITY};
 }
 
-static enum vkmoe_status try_compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc,
-                                     uint32_t max_tokens, bool scores,
-                                     const struct moe_vk_limits *limits)
+// What a program depends on, its limits apart.
+struct subject {
+    vkmoe_layer_desc layer;
+    uint32_t max_tokens;
+    bool scores;
+    enum vkmoe_dtype x_type;
+    const struct moe_vk_variant *variant;
+};
+
+static enum vkmoe_status compile_subject(struct moe_vk_program *program,
+                                         const struct subject *subject,
+                                         const struct moe_vk_limits *limits)
 {
     struct moe_layer layer;
     memset(program, 0, sizeof *program);
-    check_ok(moe_layer_init(&layer, desc));
-    moe_graph_forward(&program->base.graph, &layer, scores);
-    program->base.max_tokens = max_tokens;
+    check_ok(moe_layer_init(&layer, &subject->layer));
+    moe_graph_forward(&program->base.graph, &layer, subject->scores);
+    program->base.max_tokens = subject->max_tokens;
+    program->base.x_type = subject->x_type;
+    program->variant = subject->variant;
     return moe_vk_compile(program, limits);
 }
 
-static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc,
-                    uint32_t max_tokens, bool scores, const struct moe_vk_limits *limits)
+static enum vkmoe_status try_compile(struct moe_vk_program *program, const vkmoe_layer_desc *layer,
+                                     uint32_t max_tokens, const struct moe_vk_limits *limits)
 {
-    check_ok(try_compile(program, desc, max_tokens, scores, limits));
+    struct subject subject = {.layer = *layer, .max_tokens = max_tokens};
+    return compile_subject(program, &subject, limits);
+}
+
+static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *layer,
+                    uint32_t max_tokens, const struct moe_vk_limits *limits)
+{
+    check_ok(try_compile(program, layer, max_tokens, limits));
 }
 
 // Limits that leave a program whole, cut its weights, cut its tokens, or cut its work.
@@ -68,13 +87,14 @@ static struct moe_vk_limits some_limits(uint32_t i, bool bda)
 
 typedef void (*visitor)(struct moe_vk_program *program, const struct moe_vk_limits *limits);
 
-static void visit_limits(const vkmoe_layer_desc *layer, uint32_t max_tokens, bool scores,
-                         visitor visit)
+static void visit_limits(const struct subject *subject, visitor visit)
 {
     struct moe_vk_program program;
     for (uint32_t i = 0; i < 2 * N_LIMITS; i++) {
         struct moe_vk_limits limits = some_limits(i / 2, i % 2);
-        compile(&program, layer, max_tokens, scores, &limits);
+        if (subject->variant && !limits.bda)
+            continue; // variants beyond a0 are by address
+        check_ok(compile_subject(&program, subject, &limits));
         visit(&program, &limits);
         moe_vk_sequences_finish(&program);
     }
@@ -88,13 +108,17 @@ static void each_program(visitor visit)
     for (size_t e = 0; e < MOE_COUNT(experts); e++)
         for (size_t t = 0; t < MOE_COUNT(tokens); t++)
             for (uint32_t bits = 0; bits < 16; bits++) {
-                vkmoe_layer_desc layer = small_layer(experts[e][0], experts[e][1]);
-                layer.gated = bits & 1;
-                layer.in_type = bits & 1 ? VKMOE_BF16 : VKMOE_F32;
-                layer.d_shared_ff = bits & 2 ? 17 : 0;
+                struct subject subject = {.layer = small_layer(experts[e][0], experts[e][1]),
+                                          .max_tokens = tokens[t],
+                                          .scores = bits & 8,
+                                          .x_type = (enum vkmoe_dtype)(bits % 3)};
+                vkmoe_layer_desc *layer = &subject.layer;
+                layer->gated = bits & 1;
+                layer->in_type = bits & 1 ? VKMOE_BF16 : VKMOE_F32;
+                layer->d_shared_ff = bits & 2 ? 17 : 0;
                 if (bits & 2)
-                    layer.shared_gate = bits & 4 ? VKMOE_SHARED_SIGMOID : VKMOE_SHARED_PLAIN;
-                visit_limits(&layer, tokens[t], bits & 8, visit);
+                    layer->shared_gate = bits & 4 ? VKMOE_SHARED_SIGMOID : VKMOE_SHARED_PLAIN;
+                visit_limits(&subject, visit);
             }
 }
 
@@ -148,7 +172,7 @@ static uint32_t unguarded_pairs(const struct moe_vk_dispatch *all, uint32_t n)
     return n_pairs;
 }
 
-enum { MANY_DISPATCHES = 60 }; // more are not tried without each
+enum { MANY_DISPATCHES = 60 }; // of more only some are tried without
 static uint32_t n_barriers;
 
 static void check_barriers(struct moe_vk_program *program, const struct moe_vk_limits *limits)
@@ -159,7 +183,8 @@ static void check_barriers(struct moe_vk_program *program, const struct moe_vk_l
         uint32_t n = program->sequences[regime].n;
         assert_int_equal(unguarded_pairs(all, n), 0);
         // Every barrier is needed: without it the same check finds a pair.
-        for (uint32_t i = 0; i < n && n < MANY_DISPATCHES; i++) {
+        uint32_t step = n / MANY_DISPATCHES + 1;
+        for (uint32_t i = n_barriers % step; i < n; i += step) {
             if (!all[i].barrier)
                 continue;
             all[i].barrier = false;
@@ -178,23 +203,34 @@ static void barriers_guard_every_conflict(void **state)
     assert_true(n_barriers > 1000);
 }
 
-// Every layer of `vkmoe verify`, as the program for its token count.
+// The programs of a case of `vkmoe verify`. It compiles neighbours that have one plan for the
+// largest of their token counts, which is the count of one of them.
+static void check_case(const struct verify_case *c)
+{
+    struct subject subject = {.layer = verify_layer(c),
+                              .max_tokens = verify_tokens(c),
+                              .scores = verify_scores(c),
+                              .x_type = verify_x_type(c)};
+    visit_limits(&subject, check_barriers);
+    if (verify_precision(c) == VKMOE_PRECISION_EXACT)
+        return;
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
+        subject.variant = &moe_vk_variants[i];
+        visit_limits(&subject, check_barriers);
+    }
+}
+
 static void verify_programs_are_guarded(void **state)
 {
     (void) state;
-    struct verify_case *cases;
+    struct verify_case *cases, special;
     uint32_t n = verify_cover(&cases);
     assert_true(n > 0);
-    for (uint32_t i = 0; i < n; i++) {
-        vkmoe_layer_desc layer = verify_layer(&cases[i]);
-        visit_limits(&layer, verify_tokens(&cases[i]), verify_scores(&cases[i]), check_barriers);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        check_case(&cases[i]);
     free(cases);
-    struct verify_case special;
-    for (uint32_t i = 0; verify_special(i, &special); i++) {
-        vkmoe_layer_desc layer = verify_layer(&special);
-        visit_limits(&layer, verify_tokens(&special), verify_scores(&special), check_barriers);
-    }
+    for (uint32_t i = 0; verify_special(i, &special); i++)
+        check_case(&special);
 }
 
 // ---- ranges and limits -------------------------------------------------------------------------
@@ -258,7 +294,7 @@ static void chunks_and_pieces_cover_everything(void **state)
     layer.d_out = 40;
     struct moe_vk_limits limits = no_limits(false);
     limits.range = 1 << 20;
-    compile(&program, &layer, MOE_VK_DECODE_TOKENS, false, &limits);
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS, &limits);
     const struct moe_vk_sequence *sequence = &program.sequences[MOE_VK_DECODE];
     uint32_t covered[5] = {0}, n_parts = 0;
     for (uint32_t i = 0; i < sequence->n; i++) {
@@ -290,7 +326,7 @@ static uint32_t block_tokens(const vkmoe_layer_desc *layer, uint32_t max_tokens,
                              const struct moe_vk_limits *limits)
 {
     struct moe_vk_program program;
-    compile(&program, layer, max_tokens, false, limits);
+    compile(&program, layer, max_tokens, limits);
     uint32_t n = program.sequences[moe_vk_choose_regime(max_tokens)].block_tokens;
     moe_vk_sequences_finish(&program);
     return n;
@@ -316,6 +352,28 @@ static void limits_of_the_device_are_kept(void **state)
     limits = floor_limits();
     limits.groups[0] = 63;
     assert_int_equal(block_tokens(&layer, 300, &limits), 75);
+    limits = no_limits(true);
+    layer = small_layer(1, 1);
+    layer.d_model = 256;
+    layer.d_ff = 1;
+    limits.allocation = 500 << 10; // of x, which is larger than the workspace
+    assert_int_equal(block_tokens(&layer, 1000, &limits), 500);
+}
+
+// More rows than there are workgroups along an axis.
+static void wide_layers_are_cut(void **state)
+{
+    (void) state;
+    struct moe_vk_limits limits = floor_limits();
+    limits.range = MOE_VK_MAX_WORDS_SIZE;
+    vkmoe_layer_desc layer = small_layer(1, 1);
+    layer.d_model = 1;
+    for (int wide_out = 0; wide_out < 2; wide_out++) {
+        layer.d_ff = wide_out ? 1 : 5 << 20;
+        layer.d_out = wide_out ? 5 << 20 : 1;
+        assert_int_equal(block_tokens(&layer, 4, &limits), 4);
+        assert_int_equal(block_tokens(&layer, 8, &limits), 8);
+    }
 }
 
 static void what_no_block_makes_fit_is_refused(void **state)
@@ -326,27 +384,27 @@ static void what_no_block_makes_fit_is_refused(void **state)
     vkmoe_layer_desc layer = small_layer(100, 100);
     layer.d_ff = 100;
     limits.range = 32 << 10; // h of one token takes 40 kB
-    check_fails(try_compile(&program, &layer, 300, false, &limits), VKMOE_E_UNSUPPORTED,
+    check_fails(try_compile(&program, &layer, 300, &limits), VKMOE_E_UNSUPPORTED,
                 "a block of 1 tokens; descriptor addressing allows 32768");
     moe_vk_sequences_finish(&program);
     layer = small_layer(7, 3);
     layer.d_ff = 4096;
-    check_fails(try_compile(&program, &layer, 300, false, &limits), VKMOE_E_UNSUPPORTED,
+    check_fails(try_compile(&program, &layer, 300, &limits), VKMOE_E_UNSUPPORTED,
                 "rows of 4096 weights: 64 of them take 1048832 bytes; this device binds at most");
     moe_vk_sequences_finish(&program);
     limits = floor_limits();
     limits.groups[0] = 2;
-    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+    check_fails(try_compile(&program, &layer, 1, &limits), VKMOE_E_UNSUPPORTED,
                 "the device allows 2 x 65535");
     moe_vk_sequences_finish(&program);
     limits = floor_limits();
     limits.allocation = 100 << 10;
-    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+    check_fails(try_compile(&program, &layer, 1, &limits), VKMOE_E_UNSUPPORTED,
                 "allows 102400 in one allocation");
     moe_vk_sequences_finish(&program);
     limits = floor_limits();
     limits.range = 800;
-    check_fails(try_compile(&program, &layer, 1, false, &limits), VKMOE_E_UNSUPPORTED,
+    check_fails(try_compile(&program, &layer, 1, &limits), VKMOE_E_UNSUPPORTED,
                 "binds at most 800 without buffer device address");
     moe_vk_sequences_finish(&program);
 }
@@ -396,11 +454,11 @@ static void regime_follows_the_token_count(void **state)
     struct moe_vk_program program;
     struct moe_vk_limits limits = no_limits(false);
     vkmoe_layer_desc layer = small_layer(7, 3);
-    compile(&program, &layer, MOE_VK_DECODE_TOKENS, false, &limits);
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS, &limits);
     assert_int_equal(program.sequences[MOE_VK_DECODE].n, 1 + 3);
     assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 0); // never needed: not compiled
     moe_vk_sequences_finish(&program);
-    compile(&program, &layer, MOE_VK_DECODE_TOKENS + 1, false, &limits);
+    compile(&program, &layer, MOE_VK_DECODE_TOKENS + 1, &limits);
     assert_int_equal(program.sequences[MOE_VK_DECODE].n, 1 + 3);
     assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 1 + 9);
     moe_vk_sequences_finish(&program);
@@ -476,6 +534,7 @@ int main(void)
         cmocka_unit_test(ranges_are_aligned_and_inside),
         cmocka_unit_test(chunks_and_pieces_cover_everything),
         cmocka_unit_test(limits_of_the_device_are_kept),
+        cmocka_unit_test(wide_layers_are_cut),
         cmocka_unit_test(what_no_block_makes_fit_is_refused),
         cmocka_unit_test(ranges_by_address_stay_below_2_31_words),
         cmocka_unit_test(segments_hold_whole_chunks),
