@@ -480,8 +480,8 @@ VKMOE_API enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *conte
                                                       const vkmoe_expert_tensors *tensors,
                                                       void *dst, size_t dst_size);
 
-// Packs what is not packed yet, uploads, and waits until it is there. Nothing is borrowed after.
-// NaN and infinity are legal weights.
+// Packs what is not packed yet, uploads, and waits until it is there (but see vkmoe/vulkan.h for
+// contexts without a queue). Only vk_buffer is borrowed after. NaN and infinity are legal weights.
 VKMOE_API enum vkmoe_status vkmoe_weights_create(vkmoe_context *context,
                                                  const vkmoe_weights_desc *desc,
                                                  vkmoe_weights **out);
@@ -546,7 +546,7 @@ struct vkmoe_vk_io; // vkmoe/vulkan.h
 
 typedef struct vkmoe_bind_desc {
     size_t struct_size;
-    // Vulkan: x and y in the caller's buffers. NULL: the bind owns buffers for vkmoe_run.
+    // Vulkan: the caller's buffers to record with. NULL: the bind owns buffers for vkmoe_run.
     const struct vkmoe_vk_io *vk_io;
 } vkmoe_bind_desc;
 

@@ -122,7 +122,7 @@ typedef struct vkmoe_vk_handles {
     VkDevice device;
     VkQueue queue; // NULL on a context that only records
     uint32_t queue_family;
-    bool buffer_device_address; // enabled; buffers in vkmoe_vk_io then need that usage
+    bool buffer_device_address; // enabled; the caller's buffers then need that usage
 } vkmoe_vk_handles;
 
 // VKMOE_E_UNSUPPORTED: the context is not on a Vulkan device.
@@ -132,7 +132,8 @@ VKMOE_API enum vkmoe_status vkmoe_vk_get_handles(const vkmoe_context *context,
 // A range of a caller's buffer, with STORAGE_BUFFER usage, and SHADER_DEVICE_ADDRESS where
 // vkmoe_vk_handles says so. offset is a multiple of 256, size is what the layer may touch.
 // In vkmoe_weights_desc: TRANSFER_DST usage too; the weights are copied there by the library's
-// queue, or by what vkmoe_vk_weights_record_upload records.
+// queue, or by what vkmoe_vk_weights_record_upload records, and nothing else may write there while
+// a bind uses them.
 typedef struct vkmoe_vk_buffer {
     VkBuffer buffer;
     uint64_t offset, size;
@@ -169,10 +170,11 @@ static inline vkmoe_vk_io vkmoe_vk_io_init(void)
     return io;
 }
 
-// Bytes of workspace that a bind of this plan takes.
+// Bytes of workspace that a bind of this plan takes. VKMOE_E_UNSUPPORTED: not on a Vulkan device.
 VKMOE_API enum vkmoe_status vkmoe_vk_get_workspace_size(const vkmoe_plan *plan, uint64_t *out);
 
-// Number of dispatches that vkmoe_vk_record records for n_tokens tokens.
+// Number of dispatches that vkmoe_vk_record records for n_tokens tokens. VKMOE_E_SHAPE: more tokens
+// than the plan has. VKMOE_E_UNSUPPORTED: not on a Vulkan device.
 VKMOE_API enum vkmoe_status vkmoe_vk_dispatch_count(const vkmoe_bind *bind, uint32_t n_tokens,
                                                     uint32_t *out);
 
@@ -183,7 +185,8 @@ typedef struct vkmoe_vk_dispatch {
                  // about equal time
 } vkmoe_vk_dispatch;
 
-// Dispatch i of the vkmoe_vk_dispatch_count ones for n_tokens tokens.
+// Dispatch i of the vkmoe_vk_dispatch_count ones for n_tokens tokens. VKMOE_E_ARGUMENT: there is no
+// such dispatch; else as vkmoe_vk_dispatch_count.
 VKMOE_API enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32_t n_tokens,
                                                   uint32_t i, vkmoe_vk_dispatch *out);
 

@@ -17,7 +17,8 @@ void moe_file_unmap(struct moe_file_map *map); // a zeroed map is fine
 
 // Writes to a hidden temporary file beside `path`. Nothing is seen at `path` before commit, and
 // then all of it, even after a crash. Where `path` is a link, the file it names is replaced. What a
-// killed process leaves behind, the next writer for the same `path` removes.
+// killed process leaves behind, the next writer for the same `path` removes, if the folder can be
+// read and its file system has locks.
 struct moe_file_writer;
 
 // Fails now when the finished file could not be put at `path`: so create before long work.

@@ -20,6 +20,9 @@ def source_files(root):
     """Relative paths of all sources, sorted; build trees and hidden folders (but .ci) left out."""
     found = []
     for folder, folders, files in os.walk(root):
+        if 'meson-private' in folders:
+            folders.clear()
+            continue
         folders[:] = [f for f in folders
                       if f == '.ci' or not f.startswith(('.', 'build', '__pycache__'))]
         for name in files:

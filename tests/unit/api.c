@@ -243,6 +243,9 @@ static void test_plan(void **state)
     WRONG(layer, &layer, VKMOE_E_UNSUPPORTED, "layer.n_group = 8");
     WRONG(max_tokens, 0, VKMOE_E_ARGUMENT, "plan.max_tokens = 0");
     WRONG(max_tokens, 1u << 30, VKMOE_E_UNSUPPORTED, "plan.max_tokens = 1073741824");
+    WRONG(budget_ms, -1.0f, VKMOE_E_ARGUMENT, "plan.budget_ms = -1");
+    WRONG(budget_ms, 2e6f, VKMOE_E_ARGUMENT, "plan.budget_ms = 2e+06");
+    WRONG(budget_ms, NAN, VKMOE_E_ARGUMENT, "plan.budget_ms");
     WRONG(precision, VKMOE_PRECISION_INT8, VKMOE_E_UNSUPPORTED, "plan.precision = int8");
     WRONG(precision, (enum vkmoe_precision) 3, VKMOE_E_ARGUMENT, "plan.precision = 3");
     WRONG(x_type, (enum vkmoe_dtype) 3, VKMOE_E_ARGUMENT, "plan.x_type = 3");
@@ -387,6 +390,19 @@ static void test_vulkan_calls(void **state)
     check_fails(vkmoe_bind_create(stack.plan, stack.weights, &desc, &bind), VKMOE_E_UNSUPPORTED,
                 "bind.vk_io");
     assert_null(bind);
+    vkmoe_vk_buffer buffer = {0};
+    vkmoe_vk_dispatch dispatch;
+    uint64_t size;
+    vkmoe_weights *weights;
+    vkmoe_weights_desc weights_desc = data.desc;
+    weights_desc.vk_buffer = &buffer;
+    check_fails(vkmoe_weights_create(stack.context, &weights_desc, &weights), VKMOE_E_UNSUPPORTED,
+                "weights.vk_buffer");
+    check_fails(vkmoe_vk_get_workspace_size(stack.plan, &size), VKMOE_E_UNSUPPORTED, info.name);
+    check_fails(vkmoe_vk_get_dispatch(stack.bind, 1, 0, &dispatch), VKMOE_E_UNSUPPORTED,
+                info.name);
+    check_fails(vkmoe_vk_get_dispatch(NULL, 1, 0, &dispatch), VKMOE_E_ARGUMENT,
+                "vkmoe_vk_get_dispatch: bind is NULL");
     check_fails(vkmoe_vk_weights_record_upload(stack.weights, cmd), VKMOE_E_UNSUPPORTED,
                 info.name);
     vkmoe_vk_weights_release_staging(stack.weights);

@@ -105,29 +105,37 @@ static void one_recording_serves_every_count(void **state)
     vkmoe_bind_destroy(bind);
 }
 
+// The second run overwrites the workspace that the first one has used, not before.
 static void binds_share_a_workspace(void **state)
 {
     (void) state;
     uint64_t size;
-    struct host_buffer work;
-    vkmoe_vk_io io = plain_io();
+    struct host_buffer work, first_y;
+    vkmoe_vk_io io = plain_io(), first_io;
     check_ok(vkmoe_vk_get_workspace_size(stack.plan, &size));
     host_buffer_init(&host, 1024 + size, &work);
+    host_buffer_init(&host, y.size, &first_y);
     memset(work.mapped, 0xff, work.size); // any contents
     io.workspace = (vkmoe_vk_buffer){work.handle, 768, size};
-    vkmoe_bind *first = bind_with(stack.weights, &io), *second = bind_with(stack.weights, &io);
-    run_whole(MAX_TOKENS);
+    first_io = io;
+    first_io.y = (vkmoe_vk_buffer){first_y.handle, 0, first_y.size};
+    vkmoe_bind *first = bind_with(stack.weights, &first_io);
+    vkmoe_bind *second = bind_with(stack.weights, &io);
     VkCommandBuffer cmd = host_begin(&host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
     check_ok(vkmoe_vk_record(first, cmd, MAX_TOKENS, 0, UINT32_MAX));
-    check_ok(vkmoe_vk_record(second, cmd, MAX_TOKENS, 0, UINT32_MAX));
+    check_ok(vkmoe_vk_record(second, cmd, 4, 0, UINT32_MAX)); // of another regime
     memset(y.mapped, 0xff, y.size);
     host_submit(&host, cmd);
-    check_rows(MAX_TOKENS);
+    run_whole(4);
+    check_rows(4);
+    run_whole(MAX_TOKENS);
+    assert_memory_equal(first_y.mapped, want, first_y.size);
     const unsigned char *bytes = (const unsigned char *) work.mapped;
     for (size_t i = 0; i < 768; i++) // nothing is written beside it
         assert_true(bytes[i] == 0xff && bytes[768 + size + i % 256] == 0xff);
     vkmoe_bind_destroy(second);
     vkmoe_bind_destroy(first);
+    host_buffer_finish(&host, &first_y);
     host_buffer_finish(&host, &work);
 }
 
