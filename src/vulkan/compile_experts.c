@@ -68,8 +68,8 @@ static uint64_t most_row_blocks(const struct moe_vk_compiler *c, const struct ma
                                       : c->limits->groups[1];
 }
 
-// Pieces of a matrix within the range that can be bound, the workgroups and the work of a dispatch. `split` says
-// that an expert's rows have to be bound piece by piece.
+// Pieces of a matrix within the range that can be bound, the workgroups and the work of a dispatch.
+// `split` says that an expert's rows have to be bound piece by piece.
 static enum vkmoe_status cut_matrix(const struct moe_vk_compiler *c, const struct matrix *m,
                                     bool split, struct moe_vk_cut *out)
 {

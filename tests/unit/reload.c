@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A program that is not linked with the library: reload LIBRARY DEVICE [emulated]. It loads the library, runs
-// a layer and unloads it, again and again. Each time the library, the Vulkan loader and all
-// threads are really gone, and the next time has no more of anything.
+// A program that is not linked with the library: reload LIBRARY DEVICE [emulated]. It loads the
+// library, runs a layer and unloads it, again and again. Each time the library, the Vulkan loader
+// and all threads are really gone, and the next time has no more of anything.
 #include <vkmoe/vkmoe.h>
 
 #include <dirent.h>
