@@ -129,7 +129,8 @@ static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
                    vk_row_size(type, layer->d_out)));
     if (moe_max(out->x_stride, out->y_stride) / VK_WORD > UINT32_MAX)
         return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "vk_io: a stride of %zu bytes: kernels count its words in 32 bits", (size_t) moe_max(out->x_stride, out->y_stride));
+                        "vk_io: a stride of %zu bytes: kernels count its words in 32 bits",
+                        (size_t) moe_max(out->x_stride, out->y_stride));
     TRY(check_optional(out, program));
     TRY(check_vk_overlap(out));
     return VKMOE_OK;

@@ -210,6 +210,10 @@ static void test_buffers(void **state)
     WRONG(x_stride, SIZE_MAX - 3, VKMOE_E_SHAPE, "vk_io.x.size = 96");
 #undef WRONG
     io = good;
+    io.x_stride = (size_t) 1 << 34;
+    io.x.size = (uint64_t) 1 << 37;
+    check_fails(bind_with(&io, &bind), VKMOE_E_UNSUPPORTED, "a stride of 17179869184 bytes");
+    io = good;
     io.x.buffer = io.y.buffer;
     io.y.size = 257;
     check_fails(bind_with(&io, &bind), VKMOE_E_ARGUMENT, "vk_io.x and vk_io.y overlap");
