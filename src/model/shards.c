@@ -24,8 +24,8 @@ static enum vkmoe_status read_index(struct moe_shards *shards, const char *path)
         status = moe_fail(VKMOE_E_DATA, "%s: %zu bytes, at most %d", path, map.size,
                           MOE_ST_MAX_HEADER_SIZE);
     else {
-        // A total_size is nobody's business, whatever number it is; a zero byte in a file's name is
-        // ours to report.
+        // A total_size is nobody's business, and may be any number that f64 can hold: more is the
+        // parser's to refuse. A zero byte in a file's name is ours to report.
         shards->index =
             json_loadb(map.data ? (const char *) map.data : "", map.size,
                        JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
@@ -50,8 +50,10 @@ static enum vkmoe_status check_name(const json_t *value, const char *path, const
         what = "is in another folder";
     else if (strchr(name, ':'))
         what = "names a drive";
-    else if (strcmp(name, ".") == 0 || strstr(name, ".."))
+    else if (strcmp(name, ".") == 0)
         what = "names a folder";
+    else if (strstr(name, ".."))
+        what = "has '..' in it";
     if (what)
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': shard '%.200s' %s: only a bare file name",
                         path, tensor, name, what);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A model in several safetensors files: a folder whose index says which of them, the shards, holds
 // which tensor. Reading is as strict as that of one file. The index comes from strangers, so that
-// it names files of its own folder and nothing else.
+// it names files of its own folder and nothing else. For the reader of published model families,
+// whose large models come so; the own format is one file.
 #ifndef MOE_MODEL_SHARDS_H
 #define MOE_MODEL_SHARDS_H
 

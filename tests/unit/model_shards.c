@@ -131,6 +131,17 @@ static void check_refused(const char *text, const char *part)
     assert_null(shards.index);
 }
 
+// It is a number all the same: one that f64 can hold.
+static void test_total_size_of_many_digits(void **state)
+{
+    (void) state;
+    char text[512];
+    snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":1%0300d}," MAP "}", 0);
+    check_good(text);
+    snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":1%0400d}," MAP "}", 0);
+    check_refused(text, "real number overflow");
+}
+
 static void test_no_index(void **state)
 {
     (void) state;
@@ -184,8 +195,8 @@ static void test_names_that_are_no_files_of_the_folder(void **state)
                   "shard 'a\\1.safetensors' is in another folder");
     check_refused("{\"weight_map\":{\"a\":\"c:1.safetensors\"}}",
                   "shard 'c:1.safetensors' names a drive");
-    check_refused("{\"weight_map\":{\"a\":\"1..safetensors\"}}", "'1..safetensors' names a folder");
-    check_refused("{\"weight_map\":{\"a\":\"..\"}}", "shard '..' names a folder");
+    check_refused("{\"weight_map\":{\"a\":\"1..safetensors\"}}", "'1..safetensors' has '..' in it");
+    check_refused("{\"weight_map\":{\"a\":\"..\"}}", "shard '..' has '..' in it");
     check_refused("{\"weight_map\":{\"a\":\".\"}}", "shard '.' names a folder");
     check_refused("{\"weight_map\":{\"a\":\"\"}}", "shard '' is empty");
     check_refused("{\"weight_map\":{\"a\":\"1.safetensors\\u0000x\"}}",
@@ -339,6 +350,7 @@ int main(void)
         cmocka_unit_test(test_total_size_is_not_used),
         cmocka_unit_test(test_shards_open_when_needed),
         cmocka_unit_test(test_unlisted_tensors),
+        cmocka_unit_test(test_total_size_of_many_digits),
         cmocka_unit_test(test_no_index),
         cmocka_unit_test(test_a_tensor_in_two_shards),
         cmocka_unit_test(test_names_that_are_no_files_of_the_folder),
