@@ -66,7 +66,9 @@ static void test_good(void **state)
         {TENSOR("F32", "[1,1,1,1,1,1,1,1]", "[0,4]"), 4},
         {"{\"\":{" A_ENTRY "}}", 8},                    // an empty name
         {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[8,9]}," A "}", 9},
+        // No elements, beside a tensor that begins at the same byte: listed before it, after it.
         {"{\"b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}," A "}", 8},
+        {"{" A ",\"b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 8},
     };
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
         if (open_path(write_header(cases[i].header, cases[i].n_data)) != VKMOE_OK)
