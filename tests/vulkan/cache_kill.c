@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // A process that is killed while it saves its pipelines leaves the old cache or the new one. The
 // library is linked in with its calls of write, fsync and rename going through here; the process
-// kills itself at one of them. tests/unit/file_kill.c does more, to files of less worth.
-#include "fixture.h"
+// kills itself at one of them. tests/unit/file_kill_calls.c does more, to files of less worth.
 #include "check.h"
+#include "fixture.h"
+#include "host.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -76,7 +77,7 @@ static bool use(int n_calls)
         _exit(made != VKMOE_OK);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+    assert_true(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGKILL);
     return WIFEXITED(status);
 }
 
@@ -132,10 +133,7 @@ static void killed_while_saving(void **state)
     (void) state;
     int n_seen[2] = {0};
     assert_true(use(-1));
-    if (count_files() == 0) {
-        print_message("this driver has no caches\n");
-        skip();
-    }
+    assert_int_equal(count_files(), 1);
     for (int n = 0;; n++) {
         write_old();
         bool ended = use(n);
@@ -165,8 +163,28 @@ static int tear_down(void **state)
     return rmdir(folder);
 }
 
+// In a process of its own, as all that uses the driver.
+static bool driver_has_caches(void)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        vkmoe_context *context;
+        vkmoe_context_desc desc = vkmoe_context_desc_init();
+        desc.device = "vulkan";
+        desc.cache_dir = "";
+        bool opened = vkmoe_context_create(&desc, &context) == VKMOE_OK;
+        _exit(opened && !host_driver_has_caches(context) ? 77 : 0);
+    }
+    return waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 77;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(killed_while_saving)};
+    if (!driver_has_caches()) {
+        puts("this driver has no caches");
+        return 77;
+    }
     return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
 }

@@ -105,3 +105,23 @@ void host_submit_again(struct host *host, VkCommandBuffer cmd)
     need(host->vkQueueSubmit(host->handles.queue, 1, &submit, VK_NULL_HANDLE));
     need(host->vkQueueWaitIdle(host->handles.queue));
 }
+
+bool host_driver_has_caches(const vkmoe_context *context)
+{
+    vkmoe_vk_handles h;
+    VkPipelineCache cache;
+    VkPipelineCacheHeaderVersionOne header;
+    size_t size = sizeof header;
+    check_ok(vkmoe_vk_get_handles(context, &h));
+    PFN_vkGetInstanceProcAddr get = (PFN_vkGetInstanceProcAddr) h.get_instance_proc_addr;
+#define LOAD(name) PFN_##name name = (PFN_##name) get(h.instance, #name)
+    LOAD(vkCreatePipelineCache);
+    LOAD(vkGetPipelineCacheData);
+    LOAD(vkDestroyPipelineCache);
+#undef LOAD
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    need(vkCreatePipelineCache(h.device, &info, NULL, &cache));
+    assert_true(vkGetPipelineCacheData(h.device, cache, &size, &header) >= 0);
+    vkDestroyPipelineCache(h.device, cache, NULL);
+    return size == sizeof header;
+}

@@ -56,4 +56,7 @@ VkCommandBuffer host_begin(struct host *host, VkCommandBufferLevel level);
 void host_submit(struct host *host, VkCommandBuffer cmd); // ends, submits and waits
 void host_submit_again(struct host *host, VkCommandBuffer cmd); // what host_submit has ended
 
+// Does the driver hand out pipeline caches with their whole header? lavapipe 26 does not.
+bool host_driver_has_caches(const vkmoe_context *context);
+
 #endif
