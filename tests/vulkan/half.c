@@ -4,8 +4,6 @@
 #include "check.h"
 #include "fixture.h"
 
-#include <stdlib.h>
-
 #include "api/api.h"
 #include "base/bits.h"
 #include "core/dtype.h"
@@ -36,39 +34,32 @@ static vkmoe_layer_desc layer_of(enum vkmoe_dtype in_type, enum vkmoe_dtype out_
 struct result {
     float y[MAX_Y];
     int32_t ids[MAX_SLOTS];
-    const char *variant; // of a plan on the device
+    const char *variant; // that the device's plan has
 };
 
-// A plan of a precision, made by the back end's own function, and a run of it.
 static void run(vkmoe_context *context, const struct layer_data *data,
                 enum vkmoe_precision precision, const char *variant, const float *x,
                 struct result *out)
 {
-    struct moe_device *d = context->device;
-    struct moe_layer layer;
-    struct moe_graph graph;
-    struct moe_program *program;
-    struct moe_bound *bound;
-    vkmoe_weights *weights;
-    struct moe_program_params params = {
-        .max_tokens = N_TOKENS, .precision = precision, .variant = variant, .budget_ms = 50};
+    struct stack stack;
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
     vkmoe_io io = vkmoe_io_init();
+    plan.layer = &data->layer;
+    plan.max_tokens = N_TOKENS;
+    plan.precision = precision;
+    plan.variant = variant;
     io.x = x;
-    io.x_stride = data->layer.d_model * sizeof(float);
     io.y = out->y;
-    io.y_stride = data->layer.d_out * sizeof(float);
     io.ids = out->ids;
     memset(out, 0xff, sizeof *out);
-    check_ok(vkmoe_weights_create(context, &data->desc, &weights));
-    check_ok(moe_layer_init(&layer, &data->layer));
-    moe_graph_forward(&graph, &layer, false);
-    check_ok(d->backend->program_create(d, &graph, &params, &program));
-    out->variant = context == device ? ((struct moe_vk_program *) program)->variant->name : NULL;
-    check_ok(d->backend->bind_create(program, weights->packed, NULL, &bound));
-    check_ok(d->backend->run(bound, N_TOKENS, &io));
-    d->backend->bind_destroy(bound);
-    d->backend->program_destroy(program);
-    vkmoe_weights_destroy(weights);
+    check_ok(vkmoe_weights_create(context, &data->desc, &stack.weights));
+    check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
+    check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
+    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
+    if (context == device) // the one thing that no public call tells
+        out->variant = ((struct moe_vk_program *) stack.plan->program)->variant->name;
+    stack.context = NULL;
+    stack_destroy(&stack);
 }
 
 static size_t n_y(const struct layer_data *data)
