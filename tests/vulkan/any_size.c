@@ -11,22 +11,30 @@ enum { MIB = 1 << 20 };
 
 static enum vkmoe_addressing addressing;
 
-// What a run gives, in one piece of memory.
+// What a run gives. Rows of y follow each other, of elements of the plan's x_type.
 struct outcome {
-    float *y, *gates, *scores;
+    char *y;
+    float *gates, *scores;
     int32_t *ids;
     size_t y_size, slots_size, scores_size;
 };
 
-static void outcome_init(struct outcome *out, const vkmoe_layer_desc *layer, uint32_t n_tokens)
+static size_t row_size(const vkmoe_plan_desc *plan, uint32_t width)
 {
-    out->y_size = (size_t) n_tokens * layer->d_out * 4;
-    out->slots_size = (size_t) n_tokens * layer->top_k * 4;
-    out->scores_size = (size_t) n_tokens * layer->n_experts * 4;
+    return (size_t) width * (plan->x_type == VKMOE_F32 ? 4 : 2);
+}
+
+static void outcome_init(struct outcome *out, const struct layer_data *data,
+                         const vkmoe_plan_desc *plan)
+{
+    out->y_size = plan->max_tokens * row_size(plan, data->layer.d_out);
+    out->slots_size = (size_t) plan->max_tokens * data->layer.top_k * 4;
+    out->scores_size = (size_t) plan->max_tokens * data->layer.n_experts * 4;
     out->y = malloc(out->y_size);
     out->gates = malloc(out->slots_size);
     out->ids = malloc(out->slots_size);
     out->scores = malloc(out->scores_size);
+    assert_true(out->y && out->gates && out->ids && out->scores);
     memset(out->y, 0xff, out->y_size);
 }
 
@@ -38,32 +46,38 @@ static void outcome_finish(struct outcome *out)
     free(out->scores);
 }
 
-static float *random_x(const vkmoe_layer_desc *layer, uint32_t n_tokens)
+// Rows of the plan's type that follow each other.
+static char *random_x(const struct layer_data *data, const vkmoe_plan_desc *plan)
 {
-    float *x = malloc((size_t) n_tokens * layer->d_model * sizeof *x);
-    assert_non_null(x);
-    fill_random(x, (size_t) n_tokens * layer->d_model, 5);
+    size_t n = (size_t) plan->max_tokens * data->layer.d_model;
+    float *values = malloc(n * sizeof *values);
+    char *x = malloc(plan->max_tokens * row_size(plan, data->layer.d_model));
+    assert_true(x && values);
+    fill_random(values, n, 5);
+    check_ok(vkmoe_dtype_convert(plan->x_type, values, n, x));
+    free(values);
     return x;
 }
 
-static void open_stack(struct stack *stack, const struct layer_data *data, uint32_t max_tokens,
-                       float budget_ms)
+static vkmoe_plan_desc plan_for(uint32_t max_tokens)
+{
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    plan.max_tokens = max_tokens;
+    plan.scores = true;
+    return plan;
+}
+
+static void open_stack(struct stack *stack, const struct layer_data *data,
+                       const vkmoe_plan_desc *plan)
 {
     vkmoe_context_desc context = vkmoe_context_desc_init();
     context.device = "vulkan";
+    context.cache_dir = ""; // a self-test that runs beside this one is not ours to wait for
     context.addressing = addressing;
-    check_ok(vkmoe_context_create(&context, &stack->context));
-    check_ok(vkmoe_weights_create(stack->context, &data->desc, &stack->weights));
-    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    plan.layer = &data->layer;
-    plan.max_tokens = max_tokens;
-    plan.scores = true;
-    plan.budget_ms = budget_ms;
-    check_ok(vkmoe_plan_create(stack->context, &plan, &stack->plan));
-    check_ok(vkmoe_bind_create(stack->plan, stack->weights, NULL, &stack->bind));
+    check_ok(stack_create_plan(stack, &context, data, plan));
 }
 
-static void run(struct stack *stack, const float *x, uint32_t n_tokens, struct outcome *out)
+static void run(struct stack *stack, const char *x, uint32_t n_tokens, struct outcome *out)
 {
     vkmoe_io io = vkmoe_io_init();
     io.x = x;
@@ -89,57 +103,92 @@ struct small_device {
     float budget_ms;
 };
 
-static uint32_t n_dispatches(const struct layer_data *data, uint32_t n_tokens,
-                             const struct small_device *small, const float *x,
-                             struct outcome *out)
+// Rows in the caller's buffer: in whole words, what is beside an element is all ones.
+static void put_rows(struct host_buffer *buffer, const char *rows, size_t size, uint32_t n)
 {
-    struct stack stack;
-    struct vkmoe_vk_io io = vkmoe_vk_io_init();
+    size_t stride = (size + 3) / 4 * 4;
+    memset(buffer->mapped, 0xff, buffer->size);
+    for (uint32_t t = 0; rows && t < n; t++)
+        memcpy((char *) buffer->mapped + t * stride, rows + t * size, size);
+}
+
+// They are these, and what is beside an element became 0.
+static void check_put_rows(const struct host_buffer *buffer, const char *rows, size_t size,
+                           uint32_t n)
+{
+    static const char zeros[4];
+    size_t stride = (size + 3) / 4 * 4;
+    for (uint32_t t = 0; t < n; t++) {
+        const char *row = (const char *) buffer->mapped + t * stride;
+        assert_memory_equal(row, rows + t * size, size);
+        assert_memory_equal(row + size, zeros, stride - size);
+    }
+}
+
+// A recording over the caller's buffers gives the same rows; tells its dispatches.
+static uint32_t record(const struct stack *stack, const struct layer_data *data,
+                       const vkmoe_plan_desc *plan, const char *x, const struct outcome *out)
+{
     struct host host;
     struct host_buffer buffers[2];
-    uint32_t n;
-    interpose = small->limits;
-    open_stack(&stack, data, n_tokens, small->budget_ms);
-    run(&stack, x, n_tokens, out);
-    host_init(&host, stack.context);
-    host_buffer_init(&host, (uint64_t) n_tokens * data->layer.d_model * 4, &buffers[0]);
-    host_buffer_init(&host, (uint64_t) n_tokens * data->layer.d_out * 4, &buffers[1]);
-    io.x = (vkmoe_vk_buffer){buffers[0].handle, 0, buffers[0].size};
-    io.y = (vkmoe_vk_buffer){buffers[1].handle, 0, buffers[1].size};
+    struct vkmoe_vk_io io = vkmoe_vk_io_init();
     vkmoe_bind_desc desc = vkmoe_bind_desc_init();
     vkmoe_bind *bind;
+    uint32_t n, n_tokens = plan->max_tokens;
+    size_t x_size = row_size(plan, data->layer.d_model), y_size = row_size(plan, data->layer.d_out);
+    io.x_stride = (x_size + 3) / 4 * 4;
+    io.y_stride = (y_size + 3) / 4 * 4;
+    host_init(&host, stack->context);
+    host_buffer_init(&host, n_tokens * io.x_stride, &buffers[0]);
+    host_buffer_init(&host, n_tokens * io.y_stride, &buffers[1]);
+    io.x = (vkmoe_vk_buffer){buffers[0].handle, 0, buffers[0].size};
+    io.y = (vkmoe_vk_buffer){buffers[1].handle, 0, buffers[1].size};
     desc.vk_io = &io;
-    check_ok(vkmoe_bind_create(stack.plan, stack.weights, &desc, &bind));
+    check_ok(vkmoe_bind_create(stack->plan, stack->weights, &desc, &bind));
     check_ok(vkmoe_vk_dispatch_count(bind, n_tokens, &n));
-    memcpy(buffers[0].mapped, x, buffers[0].size);
+    put_rows(&buffers[0], x, x_size, n_tokens);
+    put_rows(&buffers[1], NULL, y_size, n_tokens);
     VkCommandBuffer cmd = host_begin(&host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
     check_ok(vkmoe_vk_record(bind, cmd, n_tokens, 0, UINT32_MAX));
     host_submit(&host, cmd);
-    assert_memory_equal(buffers[1].mapped, out->y, out->y_size);
+    check_put_rows(&buffers[1], out->y, y_size, n_tokens);
     vkmoe_bind_destroy(bind);
     host_buffer_finish(&host, &buffers[0]);
     host_buffer_finish(&host, &buffers[1]);
     host_finish(&host);
+    return n;
+}
+
+static uint32_t n_dispatches(const struct layer_data *data, const vkmoe_plan_desc *plan,
+                             const struct small_device *small, const char *x, struct outcome *out)
+{
+    struct stack stack;
+    vkmoe_plan_desc under_budget = *plan;
+    under_budget.budget_ms = small->budget_ms;
+    interpose = small->limits;
+    open_stack(&stack, data, &under_budget);
+    run(&stack, x, plan->max_tokens, out);
+    uint32_t n = record(&stack, data, plan, x, out);
     stack_destroy(&stack);
     interpose = (struct interpose){0};
     return n;
 }
 
 // Every small device gives the bits of the whole one, with more dispatches.
-static void check_layer(const vkmoe_layer_desc *layer, uint32_t n_tokens,
-                        const struct small_device *small, size_t n_small)
+static void check_plan(const vkmoe_layer_desc *layer, const vkmoe_plan_desc *plan,
+                       const struct small_device *small, size_t n_small)
 {
     struct layer_data data;
     struct outcome want, got;
     layer_data_init(&data, layer, 3);
-    outcome_init(&want, &data.layer, n_tokens);
-    outcome_init(&got, &data.layer, n_tokens);
-    float *x = random_x(&data.layer, n_tokens);
+    outcome_init(&want, &data, plan);
+    outcome_init(&got, &data, plan);
+    char *x = random_x(&data, plan);
     static const struct small_device whole = {.budget_ms = 1e6f};
-    uint32_t n_whole = n_dispatches(&data, n_tokens, &whole, x, &want);
+    uint32_t n_whole = n_dispatches(&data, plan, &whole, x, &want);
     for (size_t i = 0; i < n_small; i++) {
         memset(got.y, 0xff, got.y_size);
-        uint32_t n = n_dispatches(&data, n_tokens, &small[i], x, &got);
+        uint32_t n = n_dispatches(&data, plan, &small[i], x, &got);
         bool by_address = addressing == VKMOE_ADDRESSING_BDA;
         if (n <= n_whole && !(by_address && small[i].limits.max_range))
             fail_msg("small device %zu: %u dispatches, the whole one has %u", i, n, n_whole);
@@ -149,6 +198,13 @@ static void check_layer(const vkmoe_layer_desc *layer, uint32_t n_tokens,
     outcome_finish(&got);
     outcome_finish(&want);
     layer_data_finish(&data);
+}
+
+static void check_layer(const vkmoe_layer_desc *layer, uint32_t n_tokens,
+                        const struct small_device *small, size_t n_small)
+{
+    vkmoe_plan_desc plan = plan_for(n_tokens);
+    check_plan(layer, &plan, small, n_small);
 }
 
 static vkmoe_layer_desc wide_layer(void)
@@ -174,6 +230,47 @@ static void an_expert_larger_than_a_range(void **state)
     vkmoe_layer_desc layer = wide_layer();
     check_layer(&layer, 4, small, sizeof small / sizeof *small);
     check_layer(&layer, 67, small, sizeof small / sizeof *small);
+}
+
+// Rows of an odd number of 16-bit elements, whose last words hold one and a half.
+static void rows_of_16_bit_elements(void **state)
+{
+    (void) state;
+    static const struct small_device small[] = {
+        {{.max_range = MIB / 8}, 1e6f},
+        {{0}, 0.01f},
+        {{.max_range = MIB / 8, .max_allocation = 2 * MIB, .max_groups = 40}, 0.1f},
+    };
+    vkmoe_layer_desc layer = wide_layer();
+    layer.d_model = 299;
+    for (int type = VKMOE_F16; type <= VKMOE_BF16; type++) {
+        vkmoe_plan_desc plan = plan_for(67);
+        plan.x_type = layer.in_type = layer.out_type = (enum vkmoe_dtype) type;
+        check_plan(&layer, &plan, small, sizeof small / sizeof *small);
+    }
+}
+
+// The kernel in f16 knows nothing but addresses, so that its only limits are groups, work and
+// memory.
+static void the_kernel_in_f16(void **state)
+{
+    (void) state;
+    static const struct small_device small[] = {
+        {{0}, 0.01f},
+        {{.max_groups = 40}, 0.1f},
+        {{.max_allocation = 2 * MIB}, 1.0f},
+    };
+    if (addressing != VKMOE_ADDRESSING_BDA)
+        return;
+    vkmoe_layer_desc layer = wide_layer();
+    layer.in_type = layer.out_type = VKMOE_F16;
+    vkmoe_plan_desc plan = plan_for(67);
+    plan.precision = VKMOE_PRECISION_HALF;
+    plan.variant = "a1";
+    for (int type = VKMOE_F32; type <= VKMOE_F16; type++) {
+        plan.x_type = (enum vkmoe_dtype) type;
+        check_plan(&layer, &plan, small, sizeof small / sizeof *small);
+    }
 }
 
 // Experts fit, the layer does not: chunks of several experts, segments of several chunks.
@@ -233,17 +330,18 @@ static void more_tokens_than_workgroups(void **state)
     struct layer_data data;
     struct outcome all, first, rest;
     vkmoe_layer_desc layer = full_layer();
+    vkmoe_plan_desc plan = plan_for(N), part = plan_for(FIRST), other_part = plan_for(N - FIRST);
     layer_data_init(&data, &layer, 3);
-    float *x = random_x(&data.layer, N);
-    outcome_init(&all, &data.layer, N);
-    outcome_init(&first, &data.layer, FIRST);
-    outcome_init(&rest, &data.layer, N - FIRST);
-    open_stack(&stack, &data, N, 0);
+    char *x = random_x(&data, &plan);
+    outcome_init(&all, &data, &plan);
+    outcome_init(&first, &data, &part);
+    outcome_init(&rest, &data, &other_part);
+    open_stack(&stack, &data, &plan);
     run(&stack, x, N, &all);
     run(&stack, x, FIRST, &first);
-    run(&stack, x + (size_t) FIRST * data.layer.d_model, N - FIRST, &rest);
+    run(&stack, x + FIRST * row_size(&plan, data.layer.d_model), N - FIRST, &rest);
     assert_memory_equal(all.y, first.y, first.y_size);
-    assert_memory_equal((char *) all.y + first.y_size, rest.y, rest.y_size);
+    assert_memory_equal(all.y + first.y_size, rest.y, rest.y_size);
     assert_memory_equal((char *) all.ids + first.slots_size, rest.ids, rest.slots_size);
     stack_destroy(&stack);
     outcome_finish(&all);
@@ -267,10 +365,11 @@ static void check_windows(const struct layer_data *data, const struct window_cas
     struct host host;
     struct host_buffer x, y, n_tokens;
     struct outcome want;
+    vkmoe_plan_desc plan = plan_for(c->n_tokens);
     interpose = (struct interpose){.max_range = c->max_range};
-    open_stack(&stack, data, c->n_tokens, 0);
-    outcome_init(&want, &data->layer, c->n_tokens);
-    float *dense = random_x(&data->layer, c->n_tokens);
+    open_stack(&stack, data, &plan);
+    outcome_init(&want, data, &plan);
+    char *dense = random_x(data, &plan);
     run(&stack, dense, c->n_tokens, &want);
     host_init(&host, stack.context);
     host_buffer_init(&host, (uint64_t) c->n_tokens * c->x_stride, &x);
@@ -280,8 +379,7 @@ static void check_windows(const struct layer_data *data, const struct window_cas
     memset(y.mapped, 0xff, y.size);
     size_t x_row = data->layer.d_model * sizeof(float), y_row = data->layer.d_out * sizeof(float);
     for (uint32_t t = 0; t < c->n_tokens; t++)
-        memcpy((char *) x.mapped + (size_t) t * c->x_stride,
-               dense + (size_t) t * data->layer.d_model, x_row);
+        memcpy((char *) x.mapped + (size_t) t * c->x_stride, dense + t * x_row, x_row);
 
     vkmoe_vk_io io = vkmoe_vk_io_init();
     vkmoe_bind_desc desc = vkmoe_bind_desc_init();
@@ -300,7 +398,7 @@ static void check_windows(const struct layer_data *data, const struct window_cas
     for (uint32_t t = 0; t < c->n_tokens; t++) {
         const char *row = (const char *) y.mapped + (size_t) t * c->y_stride;
         if (t < count)
-            assert_memory_equal(row, (const char *) want.y + t * y_row, y_row);
+            assert_memory_equal(row, want.y + t * y_row, y_row);
         for (size_t i = t < count ? y_row : 0; i < c->y_stride; i++)
             assert_int_equal((unsigned char) row[i], 0xff);
     }
@@ -351,7 +449,8 @@ static void what_no_window_holds_is_refused(void **state)
         return; // there a window has 8 GiB
     layer_data_init(&data, &layer, 3);
     interpose = (struct interpose){.max_range = 63 << 10};
-    open_stack(&stack, &data, 300, 0);
+    vkmoe_plan_desc plan = plan_for(300);
+    open_stack(&stack, &data, &plan);
     host_init(&host, stack.context);
     host_buffer_init(&host, 300 * 1028 + 256 * 300, &buffer);
     io.y = (vkmoe_vk_buffer){buffer.handle, 0, 256 * 300};
@@ -374,6 +473,8 @@ int main(int argc, char **argv)
     addressing = bda ? VKMOE_ADDRESSING_BDA : VKMOE_ADDRESSING_DESCRIPTORS;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_expert_larger_than_a_range),
+        cmocka_unit_test(rows_of_16_bit_elements),
+        cmocka_unit_test(the_kernel_in_f16),
         cmocka_unit_test(a_layer_larger_than_a_range),
         cmocka_unit_test(the_most_experts),
         cmocka_unit_test(blocks_of_tokens),
