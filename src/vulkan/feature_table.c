@@ -3,6 +3,7 @@
 #include "vulkan/feature_table.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define ROW(name, own, own_type, core, core_type, member, core_version, extension)            \
     {                                                                                         \
@@ -37,8 +38,9 @@ void *moe_vk_feature_chain(uint32_t features, VkBool32 value,
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
         if (!(features & MOE_VK_BIT(f)))
             continue;
-        structs[f] =
-            (union moe_vk_feature_struct){.base = {.sType = moe_vk_features[f].own, .pNext = head}};
+        memset(&structs[f], 0, sizeof structs[f]); // an initialiser leaves the other members open
+        structs[f].base.sType = moe_vk_features[f].own;
+        structs[f].base.pNext = head;
         *member(&structs[f], moe_vk_features[f].own_member) = value;
         head = &structs[f].base;
     }

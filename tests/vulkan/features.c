@@ -19,6 +19,26 @@ static void features_are_found_in_their_own_structs(void **state)
     }
 }
 
+// Whatever was in memory before: a driver refuses a device with features that nobody asked for.
+static void chains_set_nothing_else(void **state)
+{
+    (void) state;
+    union moe_vk_feature_struct structs[MOE_VK_N_FEATURES], want;
+    for (uint32_t features = 0; features <= ALL; features++) {
+        memset(structs, 0xaa, sizeof structs);
+        VkBaseOutStructure *s = moe_vk_feature_chain(features, VK_TRUE, structs);
+        for (; s; s = s->pNext) {
+            int f = (int) ((union moe_vk_feature_struct *) s - structs);
+            memset(&want, 0, sizeof want);
+            want.base.sType = moe_vk_features[f].own;
+            want.base.pNext = s->pNext;
+            memcpy((char *) &want + moe_vk_features[f].own_member, &(VkBool32){VK_TRUE},
+                   sizeof(VkBool32));
+            assert_memory_equal(s, &want, sizeof want);
+        }
+    }
+}
+
 static void features_are_found_in_structs_of_core_versions(void **state)
 {
     (void) state;
@@ -61,6 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(features_are_found_in_their_own_structs),
+        cmocka_unit_test(chains_set_nothing_else),
         cmocka_unit_test(features_are_found_in_structs_of_core_versions),
         cmocka_unit_test(extensions_are_for_versions_before_core),
     };
