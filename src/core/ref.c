@@ -74,9 +74,8 @@ double moe_ref_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, double v)
     return NAN;
 }
 
-// bias[row] + sum_i w[row, i] x[i]; w (n_rows, width), bias NULL for none.
-static double dot_row(const float *w, const float *bias, uint64_t row, uint32_t width,
-                      const double *x)
+double moe_ref_dot(const float *w, const float *bias, uint64_t row, uint32_t width,
+                   const double *x)
 {
     double sum = bias ? (double) bias[row] : 0;
     for (uint32_t i = 0; i < width; i++)
@@ -94,7 +93,7 @@ static void run_route(struct moe_ref_run *run, const struct moe_graph *graph,
     for (uint64_t t = 0; t < n_tokens; t++) {
         const double *x = run->values[MOE_VALUE_X] + t * layer->d_model;
         for (uint32_t e = 0; e < layer->n_experts; e++)
-            logits[e] = dot_row(weights->router, weights->router_bias, e, layer->d_model, x);
+            logits[e] = moe_ref_dot(weights->router, weights->router_bias, e, layer->d_model, x);
         struct moe_ref_routing routing = {
             .ids = run->values[MOE_VALUE_IDS] + t * layer->top_k,
             .gates = run->values[MOE_VALUE_GATES] + t * layer->top_k,
@@ -103,7 +102,7 @@ static void run_route(struct moe_ref_run *run, const struct moe_graph *graph,
         moe_ref_route(layer, logits, weights->selection_bias, &routing);
         if (shared_gate)
             shared_gate[t] =
-                moe_ref_sigmoid(dot_row(weights->shared_gate, NULL, 0, layer->d_model, x));
+                moe_ref_sigmoid(moe_ref_dot(weights->shared_gate, NULL, 0, layer->d_model, x));
     }
 }
 
@@ -129,10 +128,10 @@ static void run_expert_in(struct moe_ref_run *run, const struct moe_graph *graph
         const struct moe_ref_expert *expert = slot_expert(run, weights, bank, slot);
         const double *x = run->values[MOE_VALUE_X] + slot / per_token * layer->d_model;
         for (uint32_t i = 0; i < d_ff; i++) {
-            double up = dot_row(expert->up, expert->up_bias, i, layer->d_model, x);
+            double up = moe_ref_dot(expert->up, expert->up_bias, i, layer->d_model, x);
             double gate = 0;
             if (layer->gated)
-                gate = dot_row(expert->gate, expert->gate_bias, i, layer->d_model, x);
+                gate = moe_ref_dot(expert->gate, expert->gate_bias, i, layer->d_model, x);
             h[slot * d_ff + i] = layer->gated ? moe_ref_act(layer, layer->act, gate) * up
                                               : moe_ref_act(layer, layer->act, up);
         }
@@ -152,7 +151,7 @@ static void run_expert_out(struct moe_ref_run *run, const struct moe_graph *grap
     for (uint64_t slot = 0; slot < (uint64_t) n_tokens * per_token; slot++) {
         const struct moe_ref_expert *expert = slot_expert(run, weights, bank, slot);
         for (uint32_t o = 0; o < layer->d_out; o++) {
-            double v = dot_row(expert->down, expert->down_bias, o, d_ff, h + slot * d_ff);
+            double v = moe_ref_dot(expert->down, expert->down_bias, o, d_ff, h + slot * d_ff);
             f[slot * layer->d_out + o] = moe_ref_act(layer, layer->act_out, v);
         }
     }

@@ -36,4 +36,8 @@ void moe_ref_run(struct moe_ref_run *run, const struct moe_graph *graph,
 
 double moe_ref_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, double v);
 
+// bias[row] + sum_i w[row, i] x[i]; w (n_rows, width), bias NULL for none.
+double moe_ref_dot(const float *w, const float *bias, uint64_t row, uint32_t width,
+                   const double *x);
+
 #endif

@@ -23,7 +23,7 @@ static void softmax(const double *in, uint32_t n, double *out)
         out[i] /= sum;
 }
 
-static void score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out)
+void moe_ref_score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out)
 {
     assert(kind == VKMOE_SCORE_SOFTMAX || kind == VKMOE_SCORE_SIGMOID);
     if (kind == VKMOE_SCORE_SOFTMAX) {
@@ -83,7 +83,7 @@ void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits, const fl
 {
     assert(layer->rank == VKMOE_RANK_SCORE || layer->rank == VKMOE_RANK_LOGIT);
     double scores[MOE_MAX_EXPERTS];
-    score(layer->score, logits, layer->n_experts, scores);
+    moe_ref_score(layer->score, logits, layer->n_experts, scores);
 
     const double *ranked = layer->rank == VKMOE_RANK_SCORE ? scores : logits;
     for (uint32_t e = 0; e < layer->n_experts; e++)

@@ -20,6 +20,9 @@ struct moe_ref_routing {
 void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits, const float *selection_bias,
                    const struct moe_ref_routing *out);
 
+// Scores of n logits; out may be logits itself.
+void moe_ref_score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out);
+
 double moe_ref_sigmoid(double v);
 
 #endif
