@@ -4,6 +4,7 @@
 #ifndef MOE_API_API_H
 #define MOE_API_API_H
 
+#include "api/ranges.h"
 #include "backend/backend.h"
 #include "base/host.h"
 #include "base/status.h"
@@ -43,6 +44,15 @@ enum vkmoe_status moe_api_stride(const char *name, size_t *stride, uint32_t widt
 
 // Checks a range of a caller's buffer; `name` is for the text.
 enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buffer);
+
+// Copies a caller's io of a run and checks what does not depend on its memory.
+enum vkmoe_status moe_api_io(vkmoe_io *out, const vkmoe_io *io, const vkmoe_bind *bind,
+                             uint32_t n_tokens);
+
+// Fills in the strides of a copied io and its ranges: x, y, ids, gates, scores.
+enum { MOE_IO_RANGES = 5 };
+enum vkmoe_status moe_api_io_ranges(struct moe_range *ranges, vkmoe_io *io,
+                                    const struct moe_program *program, uint32_t n_tokens);
 
 // Bytes from the first row's begin to the last row's end, n_rows > 0; false when that overflows.
 bool moe_api_extent(uint64_t n_rows, size_t stride, size_t row_size, uint64_t *out);

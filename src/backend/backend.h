@@ -5,6 +5,7 @@
 #define MOE_BACKEND_BACKEND_H
 
 #include "core/graph.h"
+#include <vkmoe/train.h>
 #include <vkmoe/vulkan.h>
 
 struct moe_backend;
@@ -92,6 +93,11 @@ struct moe_backend {
 
     // Checked arguments: 0 < n_tokens <= max_tokens, strides filled in. Waits for the result.
     enum vkmoe_status (*run)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+
+    // NULL: gradients are not computed yet. Checked arguments: n_tokens <= max_tokens, strides are
+    // filled in, io->y may be NULL. Waits for the result.
+    enum vkmoe_status (*backward)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io,
+                                  const vkmoe_backward_io *out);
 
     // Vulkan only, NULL elsewhere. import and record_upload get checked arguments.
     enum vkmoe_status (*vk_requirements)(void *get_instance_proc_addr, VkInstance instance,

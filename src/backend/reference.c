@@ -7,7 +7,7 @@
 #include "base/host.h"
 #include "base/status.h"
 #include "core/dtype.h"
-#include "core/ref.h"
+#include "core/ref_backward.h"
 
 #include <stdio.h>
 
@@ -303,8 +303,8 @@ static void to_f32(const double *from, uint64_t n, float *to)
         to[i] = (float) from[i];
 }
 
-static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens,
-                                       const vkmoe_io *io)
+// The forward run, from io->x to those outputs that are not NULL.
+static void run_forward(struct moe_bound *base, uint32_t n_tokens, const vkmoe_io *io)
 {
     struct moe_ref_run *run = ((struct reference_bound *) base)->run;
     const struct moe_graph *graph = &base->program->graph;
@@ -316,7 +316,7 @@ static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens
 
     moe_ref_run(run, graph, &((struct reference_weights *) base->weights)->ref, n_tokens);
 
-    for (uint64_t t = 0; t < n_tokens; t++)
+    for (uint64_t t = 0; io->y && t < n_tokens; t++)
         moe_dtype_encode_f64(type, run->values[MOE_VALUE_Y] + t * desc->d_out, desc->d_out,
                              (char *) io->y + t * io->y_stride);
     uint64_t n_slots = (uint64_t) n_tokens * desc->top_k;
@@ -324,7 +324,80 @@ static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens
         io->ids[i] = (int32_t) run->values[MOE_VALUE_IDS][i];
     to_f32(run->values[MOE_VALUE_GATES], n_slots, io->gates);
     to_f32(run->values[MOE_VALUE_SCORES], (uint64_t) n_tokens * desc->n_experts, io->scores);
+}
+
+static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens,
+                                       const vkmoe_io *io)
+{
+    run_forward(base, n_tokens, io);
     return VKMOE_OK;
+}
+
+// ---- gradients --------------------------------------------------------------------------------
+
+// to = from, or to += from with `add`, rounded once; to NULL: not wanted.
+static void put(const double *from, uint64_t n, bool add, float *to)
+{
+    for (uint64_t i = 0; to && i < n; i++)
+        to[i] = (float) (add ? (double) to[i] + from[i] : from[i]);
+}
+
+static void put_expert(const vkmoe_layer_desc *desc, uint64_t d_ff,
+                       const struct moe_ref_expert_grads *from, bool add,
+                       const vkmoe_expert_grads *to)
+{
+    put(from->gate, d_ff * desc->d_model, add, to->gate);
+    put(from->up, d_ff * desc->d_model, add, to->up);
+    put(from->down, d_ff * desc->d_out, add, to->down);
+    put(from->gate_bias, d_ff, add, to->gate_bias);
+    put(from->up_bias, d_ff, add, to->up_bias);
+    put(from->down_bias, desc->d_out, add, to->down_bias);
+}
+
+static void put_params(const struct moe_layer *layer, const struct moe_ref_grads *from,
+                       const vkmoe_backward_io *to)
+{
+    const vkmoe_layer_desc *desc = &layer->desc;
+    bool add = to->accumulate;
+    if (to->router) {
+        put(from->router, (uint64_t) desc->n_experts * desc->d_model, add, to->router->weight);
+        put(from->router_bias, desc->n_experts, add, to->router->bias);
+        put(from->shared_gate, desc->d_model, add, to->router->shared_gate);
+    }
+    for (uint32_t e = 0; to->experts && e < desc->n_experts; e++)
+        put_expert(desc, desc->d_ff, &from->experts[e], add, &to->experts[e]);
+    if (to->shared)
+        put_expert(desc, desc->d_shared_ff, &from->shared, add, to->shared);
+}
+
+static enum vkmoe_status reference_backward(struct moe_bound *base, uint32_t n_tokens,
+                                            const vkmoe_io *io, const vkmoe_backward_io *out)
+{
+    enum vkmoe_status status;
+    const struct moe_program *program = base->program;
+    const vkmoe_host *host = program->device->host;
+    const vkmoe_layer_desc *desc = &program->graph.layer.desc;
+    struct moe_ref_grads *grads = NULL;
+    double *dy = NULL;
+    size_t dy_size = (size_t) moe_max(n_tokens, 1) * desc->d_out * sizeof *dy; // 32 + 25 + 3 bits
+    TRY(moe_ref_grads_create(host, &program->graph.layer, n_tokens, &grads));
+    TRY(moe_try_alloc(host, dy_size, "the oracle's dy", &dy));
+    for (uint64_t t = 0; t < n_tokens; t++)
+        to_f64(program->x_type, (const char *) out->dy + t * out->dy_stride, desc->d_out,
+               dy + t * desc->d_out);
+
+    run_forward(base, n_tokens, io);
+    moe_ref_backward(((struct reference_bound *) base)->run, &program->graph,
+                     &((struct reference_weights *) base->weights)->ref, n_tokens, dy, grads);
+
+    for (uint64_t t = 0; out->dx && t < n_tokens; t++)
+        moe_dtype_encode_f64(program->x_type, grads->x + t * desc->d_model, desc->d_model,
+                             (char *) out->dx + t * out->dx_stride);
+    put_params(&program->graph.layer, grads, out);
+fail:
+    moe_free(host, dy);
+    moe_ref_grads_destroy(grads);
+    return status;
 }
 
 const struct moe_backend moe_backend_reference = {
@@ -340,4 +413,5 @@ const struct moe_backend moe_backend_reference = {
     .bind_create = reference_bind_create,
     .bind_destroy = reference_bind_destroy,
     .run = reference_run,
+    .backward = reference_backward,
 };
