@@ -14,7 +14,7 @@ enum { BATCH = 1024 };
 
 struct run {
     struct cli_device device;
-    const char *model_path, *in_path, *out_path, *ids_path, *gates_path;
+    const char *model_path, *in_path, *out_path, *ids_path, *gates_path, *dy_path, *grads_path;
     uint32_t layer;
     int precision; // enum vkmoe_precision
     uint64_t n_random, seed; // n_random: NOT_GIVEN without --random
@@ -24,8 +24,10 @@ struct run {
     vkmoe_layer_desc desc;
     vkmoe_session *session;
     vkmoe_dataset *data; // NULL with --random
+    vkmoe_dataset *dy_data; // NULL without --dy
     vkmoe_array_writer *out, *ids, *gates;
-    float *x, *y, *gate_rows;
+    vkmoe_gradients *grads; // NULL without --grads
+    float *x, *y, *dy, *gate_rows;
     int32_t *id_rows;
     uint64_t n_rows, n_total;
 };
@@ -36,6 +38,38 @@ static enum vkmoe_status open_output(const struct run *run, const char *path,
 {
     vkmoe_host host = cli_host(&run->device);
     return path ? vkmoe_array_create(&host, path, type, n_columns, out) : VKMOE_OK;
+}
+
+static enum vkmoe_status fail_dy(const struct run *run, const char *more, uint64_t n,
+                                 const char *than)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%.200s: %s %llu rows%s; one row for each row of the input",
+             run->dy_path, more, (unsigned long long) n, than);
+    vkmoe_error_set(text);
+    return VKMOE_E_SHAPE;
+}
+
+// The rows of --dy, if it is given; both counts may not be known yet.
+static enum vkmoe_status open_dy(struct run *run)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    vkmoe_host host = cli_host(&run->device);
+    vkmoe_dataset_desc data = vkmoe_dataset_desc_init();
+    vkmoe_dataset_info rows;
+    char than[64];
+    if (!run->dy_path)
+        return VKMOE_OK;
+    data.host = &host;
+    data.n_features = run->desc.d_out;
+    CLI_TRY(vkmoe_dataset_open(run->dy_path, &data, &run->dy_data));
+    CLI_TRY(vkmoe_dataset_get_info(run->dy_data, &rows));
+    snprintf(than, sizeof than, ", the input has %llu", (unsigned long long) run->n_total);
+    if (rows.n_rows > 0 && run->n_total > 0 && rows.n_rows != run->n_total)
+        CLI_TRY(fail_dy(run, "has", rows.n_rows, than));
+
+fail:
+    return status;
 }
 
 // Everything that can fail early does so before the first row: inputs, outputs, then the device.
@@ -57,6 +91,7 @@ static enum vkmoe_status open_all(struct run *run)
         CLI_TRY(vkmoe_dataset_get_info(run->data, &rows));
     }
     run->n_total = rows.n_rows;
+    CLI_TRY(open_dy(run));
     CLI_TRY(open_output(run, run->out_path, VKMOE_ARRAY_F32, d->d_out, &run->out));
     CLI_TRY(open_output(run, run->ids_path, VKMOE_ARRAY_I32, d->top_k, &run->ids));
     CLI_TRY(open_output(run, run->gates_path, VKMOE_ARRAY_F32, d->top_k, &run->gates));
@@ -66,7 +101,10 @@ static enum vkmoe_status open_all(struct run *run)
     session.layer = run->layer;
     session.precision = (enum vkmoe_precision) run->precision;
     CLI_TRY(vkmoe_session_create(run->context, run->model, &session, &run->session));
+    if (run->grads_path)
+        CLI_TRY(vkmoe_gradients_create(run->session, run->grads_path, &run->grads));
     CLI_TRY(cli_alloc(BATCH, d->d_model, sizeof *run->x, &run->x));
+    CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->dy, &run->dy));
     CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->y, &run->y));
     CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *run->gate_rows, &run->gate_rows));
     CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *run->id_rows, &run->id_rows));
@@ -87,6 +125,37 @@ static enum vkmoe_status read_rows(struct run *run, uint32_t *n)
     return VKMOE_OK;
 }
 
+// Reads n rows of --dy; n 0: there must be none left.
+static enum vkmoe_status read_dy(struct run *run, uint32_t n)
+{
+    enum vkmoe_status status;
+    uint32_t got = n > 0 ? n : 1;
+    CLI_TRY(vkmoe_dataset_read(run->dy_data, &got, run->dy, NULL, NULL));
+    if (got < n)
+        CLI_TRY(fail_dy(run, "has only", run->n_rows + got, ""));
+    if (got > n)
+        CLI_TRY(fail_dy(run, "has more than", run->n_rows, ""));
+
+fail:
+    return status;
+}
+
+// The layer on n rows, forward and backward.
+static enum vkmoe_status add_gradients(struct run *run, uint32_t n)
+{
+    enum vkmoe_status status;
+    vkmoe_io io = vkmoe_io_init();
+    io.x = run->x;
+    io.y = run->y;
+    io.ids = run->id_rows;
+    io.gates = run->gate_rows;
+    CLI_TRY(read_dy(run, n));
+    CLI_TRY(vkmoe_gradients_add(run->grads, n, &io, run->dy));
+
+fail:
+    return status;
+}
+
 static enum vkmoe_status run_rows(struct run *run, uint32_t n)
 {
     enum vkmoe_status status;
@@ -96,7 +165,10 @@ static enum vkmoe_status run_rows(struct run *run, uint32_t n)
     io.layer = run->layer;
     io.ids = run->id_rows;
     io.gates = run->gate_rows;
-    CLI_TRY(vkmoe_session_run(run->session, n, &io));
+    if (run->grads)
+        CLI_TRY(add_gradients(run, n));
+    else
+        CLI_TRY(vkmoe_session_run(run->session, n, &io));
     if (run->out)
         CLI_TRY(vkmoe_array_append(run->out, n, run->y));
     if (run->ids)
@@ -128,6 +200,8 @@ static enum vkmoe_status run_all(struct run *run)
         CLI_TRY(vkmoe_array_finish(run->ids));
     if (run->gates)
         CLI_TRY(vkmoe_array_finish(run->gates));
+    if (run->grads)
+        CLI_TRY(vkmoe_gradients_finish(run->grads));
     fprintf(stderr, "%llu rows\n", (unsigned long long) run->n_rows);
 
 fail:
@@ -138,12 +212,15 @@ static void close_all(struct run *run)
 {
     free(run->x);
     free(run->y);
+    free(run->dy);
     free(run->gate_rows);
     free(run->id_rows);
     vkmoe_array_destroy(run->out);
     vkmoe_array_destroy(run->ids);
     vkmoe_array_destroy(run->gates);
+    vkmoe_gradients_destroy(run->grads);
     vkmoe_dataset_destroy(run->data);
+    vkmoe_dataset_destroy(run->dy_data);
     vkmoe_session_destroy(run->session);
     vkmoe_model_destroy(run->model);
 }
@@ -162,6 +239,11 @@ int cmd_run(int argc, char **argv)
         {"output", 'o', CLI_OUTPUT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
         {"ids", 0, CLI_OUTPUT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
         {"gates", 0, CLI_OUTPUT, &run.gates_path, "FILE", "their gate weights, .npy f32"},
+        {"dy", 0, CLI_TEXT, &run.dy_path, "FILE",
+         "a gradient of the output: rows as of -i,\nas wide as the layer's output"},
+        {"grads", 0, CLI_OUTPUT, &run.grads_path, "FILE",
+         "gradients of sum(dy * output) by the input and\nevery parameter, .safetensors; needs "
+         "-d reference"},
         {0},
     };
     const struct cli_spec spec = {
@@ -181,8 +263,10 @@ int cmd_run(int argc, char **argv)
     run.model_path = argv[0];
     if (!run.in_path == (run.n_random == NOT_GIVEN))
         return cli_usage(&spec, "give either -i FILE or --random TOKENS");
-    if (!run.out_path && !run.ids_path && !run.gates_path)
-        return cli_usage(&spec, "no output: give -o, --ids or --gates");
+    if (!run.dy_path != !run.grads_path)
+        return cli_usage(&spec, "give both --dy and --grads, or neither");
+    if (!run.out_path && !run.ids_path && !run.gates_path && !run.grads_path)
+        return cli_usage(&spec, "no output: give -o, --ids, --gates or --grads");
 
     enum vkmoe_status status = run_all(&run);
     if (status != VKMOE_OK)

@@ -250,6 +250,31 @@ VKMOE_API const uint64_t *vkmoe_metrics_load(const vkmoe_metrics *metrics);
 // The class that a row's outputs before the head speak for; -1 when they are all NaN.
 VKMOE_API int32_t vkmoe_predict_class(const vkmoe_model *model, const float *y);
 
+// ---- gradients -------------------------------------------------------------------------------
+
+// Gradients of sum(dy * y) of one layer, summed over rows as they come, and a safetensors file of
+// them in F32: `x` (n_rows, d_in) and the layer's tensors with the names and shapes that they have
+// in a model file behind "layers.N.". There is none for router.selection_bias. See vkmoe/train.h.
+typedef struct vkmoe_gradients vkmoe_gradients;
+
+// For a session with one_layer, borrowed until the gradients are destroyed. Fails now, not after
+// the work: when `path` cannot be written, and with VKMOE_E_UNSUPPORTED when the session's device
+// does not compute gradients.
+VKMOE_API enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *path,
+                                                   vkmoe_gradients **out);
+
+// Runs the layer forward and backward on the next rows. Memory grows with the rows, by x.
+//   io   as for vkmoe_run, in f32, but that y may be NULL
+//   dy   (n_rows, d_out)
+VKMOE_API enum vkmoe_status vkmoe_gradients_add(vkmoe_gradients *gradients, uint32_t n_rows,
+                                                const vkmoe_io *io, const float *dy);
+
+// Writes the file, whole; the gradients still have to be destroyed.
+VKMOE_API enum vkmoe_status vkmoe_gradients_finish(vkmoe_gradients *gradients);
+
+// Without vkmoe_gradients_finish nothing is left.
+VKMOE_API void vkmoe_gradients_destroy(vkmoe_gradients *gradients);
+
 // ---- array files -----------------------------------------------------------------------------
 
 // A .npy file written row by row. It appears when it is finished, whole, or never.

@@ -28,6 +28,16 @@ struct vkmoe_model {
     size_t n_copies;
 };
 
+// The one layer that a session with one_layer runs.
+struct moe_session_layer {
+    vkmoe_bind *bind;
+    const vkmoe_layer_desc *desc; // the model's
+    const vkmoe_host *host;       // the model's
+};
+
+// false: the session is of a whole model.
+bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_layer *out);
+
 // model->config -> info, classes, layers[].desc.
 enum vkmoe_status moe_model_read_config(vkmoe_model *model);
 

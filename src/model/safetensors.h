@@ -73,6 +73,11 @@ enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path
                                         const struct moe_st_source *tensors, size_t n_tensors,
                                         json_t *metadata);
 
+// The same with a writer for `path`, which is gone afterwards.
+enum vkmoe_status moe_safetensors_commit(struct moe_file_writer *writer, const char *path,
+                                         const struct moe_st_source *tensors, size_t n_tensors,
+                                         json_t *metadata);
+
 // Of the list of dtypes: NULL when there is no such name.
 const struct moe_st_dtype *moe_st_find_dtype(const char *name);
 

@@ -66,30 +66,34 @@ static enum vkmoe_status write_header(struct moe_file_writer *writer, const char
     return moe_file_write(writer, spaces, padded - n);
 }
 
-enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path,
-                                        const struct moe_st_source *tensors, size_t n_tensors,
-                                        json_t *metadata)
+// The text of the header, to be freed.
+static enum vkmoe_status make_header(const char *path, const struct moe_st_source *tensors,
+                                     size_t n_tensors, json_t *metadata, char **text)
 {
-    enum vkmoe_status status;
-    struct moe_file_writer *writer = NULL;
+    enum vkmoe_status status = VKMOE_OK;
     uint64_t offset = 0;
-    char *text = NULL;
     json_t *header = json_object();
     if (metadata)
         TRY(add_metadata(metadata, header));
     for (size_t i = 0; i < n_tensors; i++)
         TRY(describe(&tensors[i], &offset, header));
-    text = json_dumps(header, JSON_COMPACT);
-    if (!text) {
+    *text = json_dumps(header, JSON_COMPACT);
+    if (!*text)
         status = moe_fail(VKMOE_E_MEMORY, "%s: header of %zu tensors", path, n_tensors);
-        goto fail;
-    }
-    if (moe_align_up(strlen(text), DATA_ALIGN) > MOE_ST_MAX_HEADER_SIZE) {
+    else if (moe_align_up(strlen(*text), DATA_ALIGN) > MOE_ST_MAX_HEADER_SIZE)
         status = moe_fail(VKMOE_E_ARGUMENT, "%s: header of %zu bytes, at most %d", path,
-                          strlen(text), MOE_ST_MAX_HEADER_SIZE);
-        goto fail;
-    }
-    TRY(moe_file_create(host, path, &writer));
+                          strlen(*text), MOE_ST_MAX_HEADER_SIZE);
+
+fail:
+    json_decref(header);
+    return status;
+}
+
+// Header and tensors; the writer is gone afterwards.
+static enum vkmoe_status write_all(struct moe_file_writer *writer, const char *text,
+                                   const struct moe_st_source *tensors, size_t n_tensors)
+{
+    enum vkmoe_status status;
     TRY(write_header(writer, text));
     for (size_t i = 0; i < n_tensors; i++) {
         uint64_t n_elements, size = 0;
@@ -102,7 +106,35 @@ enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path
 
 fail:
     moe_file_discard(writer);
+    return status;
+}
+
+enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path,
+                                        const struct moe_st_source *tensors, size_t n_tensors,
+                                        json_t *metadata)
+{
+    enum vkmoe_status status;
+    struct moe_file_writer *writer;
+    char *text = NULL;
+    TRY(make_header(path, tensors, n_tensors, metadata, &text));
+    TRY(moe_file_create(host, path, &writer));
+    TRY(write_all(writer, text, tensors, n_tensors));
+
+fail:
     free(text);
-    json_decref(header);
+    return status;
+}
+
+enum vkmoe_status moe_safetensors_commit(struct moe_file_writer *writer, const char *path,
+                                         const struct moe_st_source *tensors, size_t n_tensors,
+                                         json_t *metadata)
+{
+    char *text = NULL;
+    enum vkmoe_status status = make_header(path, tensors, n_tensors, metadata, &text);
+    if (status == VKMOE_OK)
+        status = write_all(writer, text, tensors, n_tensors);
+    else
+        moe_file_discard(writer);
+    free(text);
     return status;
 }

@@ -99,6 +99,14 @@ fail:
     return status;
 }
 
+bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_layer *out)
+{
+    *out = (struct moe_session_layer){session->stages[0].bind,
+                                      &session->model->layers[session->first].desc,
+                                      &session->model->host};
+    return session->desc.one_layer;
+}
+
 void vkmoe_session_destroy(vkmoe_session *session)
 {
     if (!session)
