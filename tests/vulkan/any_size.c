@@ -159,8 +159,9 @@ static uint32_t record(const struct stack *stack, const struct layer_data *data,
     return n;
 }
 
-static uint32_t n_dispatches(const struct layer_data *data, const vkmoe_plan_desc *plan,
-                             const struct small_device *small, const char *x, struct outcome *out)
+// Runs and records on a device, and returns the number of dispatches that it took.
+static uint32_t compute(const struct layer_data *data, const vkmoe_plan_desc *plan,
+                        const struct small_device *small, const char *x, struct outcome *out)
 {
     struct stack stack;
     vkmoe_plan_desc under_budget = *plan;
@@ -185,10 +186,10 @@ static void check_plan(const vkmoe_layer_desc *layer, const vkmoe_plan_desc *pla
     outcome_init(&got, &data, plan);
     char *x = random_x(&data, plan);
     static const struct small_device whole = {.budget_ms = 1e6f};
-    uint32_t n_whole = n_dispatches(&data, plan, &whole, x, &want);
+    uint32_t n_whole = compute(&data, plan, &whole, x, &want);
     for (size_t i = 0; i < n_small; i++) {
         memset(got.y, 0xff, got.y_size);
-        uint32_t n = n_dispatches(&data, plan, &small[i], x, &got);
+        uint32_t n = compute(&data, plan, &small[i], x, &got);
         bool by_address = addressing == VKMOE_ADDRESSING_BDA;
         if (n <= n_whole && !(by_address && small[i].limits.max_range))
             fail_msg("small device %zu: %u dispatches, the whole one has %u", i, n, n_whole);
