@@ -18,7 +18,6 @@
 // largest f16. Every product and sum is f32.
 #extension GL_GOOGLE_include_directive : require
 #ifdef MOE_F16
-#extension GL_EXT_shader_16bit_storage : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "prelude.glsl"

@@ -21,9 +21,6 @@ const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
         ROW("shader_float16", VkPhysicalDeviceShaderFloat16Int8Features, SHADER_FLOAT16_INT8_,
             VkPhysicalDeviceVulkan12Features, 1_2, shaderFloat16, VK_API_VERSION_1_2,
             VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME),
-    [MOE_VK_STORAGE16] = ROW("storage_buffer_16bit_access", VkPhysicalDevice16BitStorageFeatures,
-                             16BIT_STORAGE_, VkPhysicalDeviceVulkan11Features, 1_1,
-                             storageBuffer16BitAccess, VK_API_VERSION_1_1, NULL),
 };
 
 static VkBool32 *member(const void *structure, size_t offset)

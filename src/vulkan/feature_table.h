@@ -28,7 +28,6 @@ union moe_vk_feature_struct {
     VkBaseOutStructure base;
     VkPhysicalDeviceBufferDeviceAddressFeatures bda;
     VkPhysicalDeviceShaderFloat16Int8Features float16;
-    VkPhysicalDevice16BitStorageFeatures storage16;
 };
 
 // A chain of the own structs of `features` (bits) with their members set to `value`; NULL if there

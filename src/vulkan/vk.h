@@ -29,9 +29,8 @@ struct moe_vk_fn {
 
 // The optional features that we know; feature_table.c has a row for each.
 enum moe_vk_feature {
-    MOE_VK_BDA,       // bufferDeviceAddress
-    MOE_VK_FLOAT16,   // shaderFloat16
-    MOE_VK_STORAGE16, // storageBuffer16BitAccess
+    MOE_VK_BDA,     // bufferDeviceAddress
+    MOE_VK_FLOAT16, // shaderFloat16
     MOE_VK_N_FEATURES,
 };
 #define MOE_VK_BIT(i) (1u << (i))

@@ -44,14 +44,11 @@ static void features_are_found_in_structs_of_core_versions(void **state)
     (void) state;
     VkPhysicalDeviceVulkan12Features v12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceVulkan11Features v11 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &v12};
     VkPhysicalDeviceFeatures2 base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                      .pNext = &v11}; // of no interest, but in the chain
+                                      .pNext = &v12}; // of no interest, but in the chain
     VkBool32 *members[MOE_VK_N_FEATURES] = {
         [MOE_VK_BDA] = &v12.bufferDeviceAddress,
         [MOE_VK_FLOAT16] = &v12.shaderFloat16,
-        [MOE_VK_STORAGE16] = &v11.storageBuffer16BitAccess,
     };
     for (uint32_t features = 0; features <= ALL; features++) {
         for (int f = 0; f < MOE_VK_N_FEATURES; f++)
@@ -59,7 +56,6 @@ static void features_are_found_in_structs_of_core_versions(void **state)
         assert_int_equal(moe_vk_features_of_chain(&base), features);
     }
     v12.shaderInt8 = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
-    v11.uniformAndStorageBuffer16BitAccess = VK_TRUE;
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         *members[f] = VK_FALSE;
     assert_int_equal(moe_vk_features_of_chain(&base), 0);
@@ -72,7 +68,6 @@ static void extensions_are_for_versions_before_core(void **state)
                         "VK_KHR_buffer_device_address");
     assert_string_equal(moe_vk_feature_extension(MOE_VK_FLOAT16, VK_API_VERSION_1_1),
                         "VK_KHR_shader_float16_int8");
-    assert_null(moe_vk_feature_extension(MOE_VK_STORAGE16, VK_API_VERSION_1_1));
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         assert_null(moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2));
 }
