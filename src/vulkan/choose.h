@@ -57,11 +57,12 @@ enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer
                                 const struct moe_vk_variant **out);
 
 // program.c: compiles and makes pipelines, whatever is known of the variant.
-// VKMOE_E_DEVICE: a pipeline could not be made.
+// *own says of a failure that it is of a pipeline of the variant's own kernel, not one that it
+// shares with a0.
 enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
                                       const struct moe_program_params *params,
                                       const struct moe_vk_variant *variant,
-                                      struct moe_program **out);
+                                      struct moe_program **out, bool *own);
 
 // ---- verdict.c: what is known of the variants on this device and driver ------------------------
 

@@ -35,10 +35,11 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
 enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
                                       const struct moe_program_params *params,
                                       const struct moe_vk_variant *variant,
-                                      struct moe_program **out)
+                                      struct moe_program **out, bool *own)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_program *program = NULL;
+    *own = false;
     TRY(moe_try_alloc(vk->base.host, sizeof *program, "Vulkan program", &program));
     program->base = (struct moe_program){&vk->base, *graph, params->max_tokens, params->precision,
                                          params->x_type};
@@ -50,7 +51,9 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
         struct moe_vk_sequence *sequence = &program->sequences[regime];
         for (uint32_t i = 0; i < sequence->n; i++) {
             struct moe_vk_dispatch *d = &sequence->dispatches[i];
+            *own = d->spv == variant->gemm || d->spv == variant->gemm_bda;
             TRY(moe_vk_pipeline_get(vk, d->spv, d->spec, &d->pipeline));
+            *own = false;
         }
     }
     *out = &program->base;
@@ -62,6 +65,11 @@ fail:
     return status;
 }
 
+static bool wants_memory(enum vkmoe_status status)
+{
+    return status == VKMOE_E_MEMORY || status == VKMOE_E_DEVICE_MEMORY;
+}
+
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,
                                         const struct moe_program_params *params,
                                         struct moe_program **out)
@@ -70,12 +78,23 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
     struct moe_vk *vk = moe_vk(device);
     for (;;) {
         const struct moe_vk_variant *variant;
+        bool own;
         TRY(moe_vk_choose(vk, &graph->layer.desc, params, &variant));
-        status = moe_vk_program_make(vk, graph, params, variant, out);
-        // A driver that cannot make a pipeline loses the variant, not the plan.
-        if (status != VKMOE_E_DEVICE || variant->id == MOE_VK_A0)
+        status = moe_vk_program_make(vk, graph, params, variant, out, &own);
+        if (!own || variant->id == MOE_VK_A0)
             return status;
-        moe_vk_condemn(vk, variant, MOE_VK_NO_PIPELINE);
+        // A driver that cannot make a pipeline loses the variant, not the plan. For want of memory
+        // this plan alone does without; one that is named is not replaced.
+        if (status == VKMOE_E_DEVICE) {
+            moe_vk_condemn(vk, variant, MOE_VK_NO_PIPELINE);
+        } else if (wants_memory(status) && !params->variant) {
+            moe_log(vk->base.host, VKMOE_LOG_WARN, "a plan does without variant '%s': %s",
+                    variant->name, vkmoe_error_text());
+            variant = &moe_vk_variants[MOE_VK_A0];
+            return moe_vk_program_make(vk, graph, params, variant, out, &own);
+        } else {
+            return status;
+        }
     }
 
 fail:

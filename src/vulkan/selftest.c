@@ -145,8 +145,9 @@ static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *va
     io.y_stride = D_OUT * sizeof(float);
     const struct moe_program_params params = {
         .max_tokens = N_TOKENS, .precision = VKMOE_PRECISION_HALF, .budget_ms = 50};
+    bool own;
     *cause = MOE_VK_NO_PIPELINE;
-    TRY(moe_vk_program_make(t->vk, &t->graph, &params, variant, &program));
+    TRY(moe_vk_program_make(t->vk, &t->graph, &params, variant, &program, &own));
     *cause = MOE_VK_FAILED;
     TRY(moe_vk_bind_create(program, t->weights, NULL, &bound));
     TRY(poison(t->vk, (struct moe_vk_bound *) bound));

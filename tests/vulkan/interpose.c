@@ -308,7 +308,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipeli
 {
     interpose.n_pipelines += module_has_bug;
     if (module_has_bug && interpose.bug == INTERPOSE_NO_PIPELINE)
-        return VK_ERROR_UNKNOWN;
+        return interpose.fail_result ? interpose.fail_result : VK_ERROR_UNKNOWN;
     if (module_has_bug && interpose.bug == INTERPOSE_CRASH)
         _exit(9);
     VkResult result = our_vkCreateComputePipelines(device, cache, n, info, allocator, out);

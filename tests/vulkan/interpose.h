@@ -14,7 +14,7 @@
 // What a driver makes of the pipelines of one kernel.
 enum interpose_bug {
     INTERPOSE_NO_BUG,
-    INTERPOSE_NO_PIPELINE, // there are none
+    INTERPOSE_NO_PIPELINE, // there are none: fail_result, or VK_ERROR_UNKNOWN
     INTERPOSE_CRASH,       // the process ends, with exit code 9
     INTERPOSE_SHORT,       // the push constant at `word` arrives smaller by 1
     INTERPOSE_SKIP,        // indirect dispatches do nothing

@@ -255,6 +255,55 @@ static void a_plans_pipeline_that_fails_is_found(void **state)
     assert_int_equal(interpose.n_live, 0);
 }
 
+static void without_memory_for_its_pipeline_a_plan_does_without(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *context = open_context(&host, "");
+    check_plan(context, "a1");
+    vkmoe_context_destroy(context);
+    bug(INTERPOSE_NO_PIPELINE);
+    interpose.fail_result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    context = open_context(&host, "");
+    check_plan(context, "a0");
+    assert_true(interpose.n_pipelines > 0);
+    assert_non_null(strstr(store.log, "does without variant 'a1'"));
+    assert_null(plan_of(context, "a1")); // what is named is not replaced
+    assert_non_null(strstr(vkmoe_error_text(), "VK_ERROR_OUT_OF_DEVICE_MEMORY"));
+    interpose.bug = INTERPOSE_NO_BUG;
+    check_plan(context, "a1");
+    check_stored(MOE_VK_GOOD, MOE_VK_NO_CAUSE);
+    vkmoe_context_destroy(context);
+    assert_int_equal(interpose.n_live, 0);
+}
+
+// Routing is a0's: without its pipeline there is no plan, and a1 is as good as before.
+static void a_pipeline_of_a0_that_fails_says_nothing_of_a1(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    for (int tested = 0; tested < 2; tested++) {
+        start(INTERPOSE_NO_BUG);
+        vkmoe_context *context = open_context(&host, "");
+        if (tested) {
+            check_plan(context, "a1");
+            vkmoe_context_destroy(context);
+            context = open_context(&host, "");
+        }
+        interpose.bug = INTERPOSE_NO_PIPELINE;
+        interpose.n_pipelines = 0;
+        interpose.kernel = moe_spv_table[MOE_SPV_ROUTE_BDA].words;
+        assert_null(plan_of(context, NULL));
+        assert_true(interpose.n_pipelines > 0);
+        interpose.bug = INTERPOSE_NO_BUG;
+        check_plan(context, "a1");
+        check_stored(MOE_VK_GOOD, MOE_VK_NO_CAUSE);
+        vkmoe_context_destroy(context);
+        assert_int_equal(interpose.n_live, 0);
+    }
+}
+
 static void without_a_cache_the_context_remembers(void **state)
 {
     (void) state;
@@ -509,6 +558,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(missing_results_are_found),
         cmocka_unit_test(a_pipeline_that_fails_is_found),
         cmocka_unit_test(a_plans_pipeline_that_fails_is_found),
+        cmocka_unit_test(without_memory_for_its_pipeline_a_plan_does_without),
+        cmocka_unit_test(a_pipeline_of_a0_that_fails_says_nothing_of_a1),
         cmocka_unit_test(without_a_cache_the_context_remembers),
         cmocka_unit_test(damaged_records_are_absent),
         cmocka_unit_test(a_recording_context_reads_the_verdict),
