@@ -172,18 +172,17 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_verdict *verdict = &vk->verdicts[variant->id];
+    const char *link = moe_vk_known_bad(&vk->caps, variant->id);
     *good = true;
     if (variant->id == MOE_VK_A0)
         return VKMOE_OK;
     pthread_mutex_lock(&vk->verdicts_lock);
     read_verdicts(vk);
-    if (verdict->state == MOE_VK_UNTESTED) {
-        const char *link = moe_vk_known_bad(&vk->caps, variant->id);
-        if (link)
-            bad(vk, variant->id, MOE_VK_LISTED, link);
-        else if (vk->queue)
-            status = test(vk, variant);
-    }
+    // Who cannot test trusts a test of another time more than the table.
+    if (link && (verdict->state == MOE_VK_UNTESTED || (vk->queue && verdict->state == MOE_VK_GOOD)))
+        bad(vk, variant->id, MOE_VK_LISTED, link);
+    else if (verdict->state == MOE_VK_UNTESTED && vk->queue)
+        status = test(vk, variant);
     *good = verdict->state != MOE_VK_BAD;
     if (verdict->cause == MOE_VK_UNTESTABLE) // this plan does without; the next one asks again
         verdict->state = MOE_VK_UNTESTED;

@@ -421,6 +421,33 @@ static void a_recording_context_reads_the_verdict(void **state)
     vkmoe_context_destroy(owner);
 }
 
+// The table comes before a good verdict where a context could test, and after it where it cannot.
+static void a_listed_driver_is_bad(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *owner = open_context(&host, "");
+    check_plan(owner, "a1");
+    for (int untested = 0; untested < 2; untested++)
+        for (int queue = 0; queue < 2; queue++) {
+            enum moe_vk_state stored_state = untested ? MOE_VK_UNTESTED : MOE_VK_GOOD;
+            store_verdict(owner, stored_state, MOE_VK_NO_CAUSE, 0);
+            int n_sets = store.n_sets;
+            interpose.n_submits = 0;
+            vkmoe_context *context = queue ? open_context(&host, "") : import(owner, &host);
+            moe_vk(context->device)->caps.driver_id = VK_DRIVER_ID_IMAGINATION_PROPRIETARY;
+            if (queue || untested)
+                check_refused(context, "known not to compute");
+            check_plan(context, queue || untested ? "a0" : "a1");
+            assert_int_equal(interpose.n_submits, 0);
+            assert_int_equal(store.n_sets, n_sets);
+            vkmoe_context_destroy(context);
+            check_stored(stored_state, MOE_VK_NO_CAUSE);
+        }
+    vkmoe_context_destroy(owner);
+}
+
 // ---- the process ends in the self-test ---------------------------------------------------------
 
 static void run_to_the_crash(const char *cache_dir)
@@ -606,6 +633,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(without_a_cache_the_context_remembers),
         cmocka_unit_test(damaged_records_are_absent),
         cmocka_unit_test(a_recording_context_reads_the_verdict),
+        cmocka_unit_test(a_listed_driver_is_bad),
         cmocka_unit_test(a_crash_is_remembered),
         cmocka_unit_test(failures_in_the_self_test_are_clean),
         cmocka_unit_test(an_allocation_that_fails_says_nothing),
