@@ -1,33 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Memory runs out at the first allocation, at the second, ... until a layer runs. Each time: a
 // clean error, nothing left over. Argument: the device.
+#include "budget.h"
 #include "check.h"
 #include "fixture.h"
 
-#include <stdlib.h>
-
 static const char *device;
-
-struct budget {
-    long left; // allocations that still succeed
-    long live;
-};
-
-static void *budget_alloc(void *user, size_t size, size_t align)
-{
-    struct budget *budget = user;
-    void *memory = NULL;
-    if (budget->left-- <= 0 || posix_memalign(&memory, align, size) != 0)
-        return NULL;
-    budget->live++;
-    return memory;
-}
-
-static void budget_free(void *user, void *memory)
-{
-    ((struct budget *) user)->live--;
-    free(memory);
-}
 
 // Creates and runs the layer; true when it ran. On failure: the first object that there is not.
 static bool attempt(const struct layer_data *data, struct budget *budget)
@@ -37,9 +15,7 @@ static bool attempt(const struct layer_data *data, struct budget *budget)
     struct stack stack;
     float x[8 * 6], y[8 * 3];
     vkmoe_io io = vkmoe_io_init();
-    host.user = budget;
-    host.alloc = budget_alloc;
-    host.free = budget_free;
+    budget_host(&host, budget);
     desc.device = device;
     desc.host = &host;
     desc.n_threads = 2;
@@ -68,7 +44,7 @@ static void test_every_allocation_may_fail(void **state)
     layer_data_init(&data, &layer, 1);
     long n = 0;
     for (;; n++) {
-        struct budget budget = {n, 0};
+        struct budget budget = {.fail_at = n};
         bool ran = attempt(&data, &budget);
         if (ran)
             break;
