@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-enum { MAX_ENTRY_SIZE = 64 << 20 };
+enum { MAX_ENTRY_SIZE = 64 << 20, SMALL_SIZE = 512 };
 
 struct seal { // before the data
     char magic[8];
@@ -118,21 +119,34 @@ fail:
     return status;
 }
 
-void moe_vk_entry_write(const struct moe_vk *vk, const char *key, const void *data, size_t size)
+bool moe_vk_entry_write(const struct moe_vk *vk, const char *key, const void *data, size_t size)
 {
     const vkmoe_host *host = vk->base.host;
     struct seal seal = {.checksum = moe_vk_checksum(data, size)};
+    unsigned char small[SMALL_SIZE], *sealed = small;
     size_t sealed_size = sizeof seal + size;
-    unsigned char *sealed =
-        size <= MAX_ENTRY_SIZE - sizeof seal ? moe_alloc(host, sealed_size) : NULL;
-    if (!sealed)
-        return;
+    bool written = true;
+    if (size > MAX_ENTRY_SIZE - sizeof seal)
+        return false;
+    if (sealed_size > sizeof small && !(sealed = moe_alloc(host, sealed_size)))
+        return false;
     memcpy(seal.magic, magic, sizeof magic);
     memcpy(sealed, &seal, sizeof seal);
     memcpy(sealed + sizeof seal, data, size);
     if (host->cache_set)
         host->cache_set(host->user, key, sealed, sealed_size);
-    else if (write_file(vk, key, sealed, sealed_size) != VKMOE_OK)
+    else
+        written = write_file(vk, key, sealed, sealed_size) == VKMOE_OK;
+    if (!written)
         moe_log(host, VKMOE_LOG_WARN, "%s is not cached: %s", key, vkmoe_error_text());
-    moe_free(host, sealed);
+    if (sealed != small)
+        moe_free(host, sealed);
+    return written;
+}
+
+void moe_vk_entry_remove(const struct moe_vk *vk, const char *key)
+{
+    char path[PATH_MAX];
+    if (!vk->base.host->cache_set && file_path(vk, key, path))
+        unlink(path);
 }

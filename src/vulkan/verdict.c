@@ -80,7 +80,9 @@ static void save(struct moe_vk *vk)
             verdict = (struct moe_vk_verdict){0}; // true for this context alone
         record.variants[i] = verdict;
     }
-    moe_vk_entry_write(vk, key, &record, sizeof record);
+    // What cannot be replaced has to go: it may be the mark of a self-test that is over.
+    if (!moe_vk_entry_write(vk, key, &record, sizeof record))
+        moe_vk_entry_remove(vk, key);
 }
 
 static void set(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_state state,

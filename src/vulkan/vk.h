@@ -229,8 +229,10 @@ struct moe_vk_entry {
 bool moe_vk_store_exists(const struct moe_vk *vk);
 void moe_vk_entry_read(const struct moe_vk *vk, const char *key, struct moe_vk_entry *entry);
 void moe_vk_entry_finish(const struct moe_vk *vk, struct moe_vk_entry *entry);
-// What cannot be written is logged, and absent.
-void moe_vk_entry_write(const struct moe_vk *vk, const char *key, const void *data, size_t size);
+// What cannot be written is logged: then false, and an old entry stays. Some hundred bytes take no
+// memory on their way to the host's store.
+bool moe_vk_entry_write(const struct moe_vk *vk, const char *key, const void *data, size_t size);
+void moe_vk_entry_remove(const struct moe_vk *vk, const char *key); // a file; takes no memory
 uint64_t moe_vk_checksum(const void *data, size_t size);
 
 // cache.c
