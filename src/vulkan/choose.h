@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Which kernels compute a layer: the variants there are, what each needs, and what is known about
 // them on a device. In this order: precision and features, the table of bad drivers, what the cache
-// says of an earlier self-test, a self-test. A context without a queue makes no self-test: there the
-// cache comes before the table.
+// says of an earlier self-test, a self-test. A context without a queue makes no self-test, and there
+// the cache comes before the table.
 #ifndef MOE_VULKAN_CHOOSE_H
 #define MOE_VULKAN_CHOOSE_H
 
@@ -69,9 +69,11 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
 
 enum moe_vk_state {
     MOE_VK_UNTESTED,
-    MOE_VK_TRYING, // a self-test has begun; found in the cache: it never ended
+    MOE_VK_TRYING, // a self-test has begun; found in the cache: it has not ended
     MOE_VK_GOOD,
     MOE_VK_BAD,
+    MOE_VK_TRYING_AGAIN, // after one that never ended
+    MOE_VK_N_STATES,
 };
 
 enum moe_vk_cause { // of a variant not being used
@@ -79,7 +81,7 @@ enum moe_vk_cause { // of a variant not being used
     MOE_VK_WRONG,       // the self-test computed something else
     MOE_VK_NO_PIPELINE, // the driver would not make one
     MOE_VK_FAILED,      // the device failed in the self-test
-    MOE_VK_CRASHED,     // the process ended in the self-test
+    MOE_VK_CRASHED,     // processes ended in the self-test
     MOE_VK_BUSY,        // a self-test began lately and has not ended: not decided
     MOE_VK_LISTED,      // the table of bad drivers
     MOE_VK_UNTESTABLE,  // no self-test could be made, for want of memory for instance

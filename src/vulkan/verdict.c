@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-// What is known of the kernel variants on this device and driver: read from the cache once, found
-// out by the self-test, written back. Before a self-test begins the cache says so: if the process
-// does not survive it, the next one finds the mark and does without the variant.
+// What is known of the kernel variants on this device and driver: read from the cache, found out by
+// the self-test, written back. Before a self-test begins the cache says so: if the process does not
+// survive it, a later one finds the mark, tests once more, and if that is not survived either,
+// everybody does without the variant.
 //
 // A mark may also be that of another process that is testing right now. A young one decides nothing
-// but that this context does without the variant; nobody writes over it.
+// but that this context does without the variant. The cache is read right before a mark is written,
+// and a write changes one variant's entry, so a young mark is left alone but for the moment between
+// reading and writing, where both processes test and the last verdict stays.
 #include "vulkan/choose.h"
 
 #include <stdio.h>
@@ -16,6 +19,11 @@
 enum { YOUNG = 600 }; // seconds; compilers of small devices are slow
 
 static const char magic[8] = "verdict";
+
+static bool is_mark(uint32_t state)
+{
+    return state == MOE_VK_TRYING || state == MOE_VK_TRYING_AGAIN;
+}
 
 static uint64_t now(void)
 {
@@ -60,26 +68,38 @@ static bool record_fits(const struct moe_vk_record *want, const struct moe_vk_re
     if (memcmp(want, read, offsetof(struct moe_vk_record, variants)) != 0)
         return false;
     for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (read->variants[i].state > MOE_VK_BAD || read->variants[i].cause >= MOE_VK_N_CAUSES)
+        if (read->variants[i].state >= MOE_VK_N_STATES ||
+            read->variants[i].cause >= MOE_VK_N_CAUSES)
             return false;
     return true;
 }
 
-static void save(struct moe_vk *vk)
+// What the cache says now; nothing of any variant where it has no record.
+static void read_record(const struct moe_vk *vk, struct moe_vk_record *out, char key[96])
+{
+    struct moe_vk_record read;
+    struct moe_vk_entry entry;
+    empty_record(vk, out, key);
+    moe_vk_entry_read(vk, key, &entry);
+    if (entry.data && entry.size == sizeof read) {
+        memcpy(&read, entry.data, sizeof read);
+        if (record_fits(out, &read))
+            *out = read;
+    }
+    moe_vk_entry_finish(vk, &entry);
+}
+
+// Writes what is known of one variant; of the others stays what is there by now.
+static void save(struct moe_vk *vk, enum moe_vk_variant_id id)
 {
     char key[96];
     struct moe_vk_record record;
     if (!moe_vk_store_exists(vk))
         return;
-    empty_record(vk, &record, key);
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
-        struct moe_vk_verdict verdict = vk->verdicts[i];
-        if (verdict.cause == MOE_VK_BUSY) // another process's to decide
-            verdict = (struct moe_vk_verdict){verdict.since, MOE_VK_TRYING, MOE_VK_NO_CAUSE};
-        else if (verdict.cause == MOE_VK_LISTED || verdict.cause == MOE_VK_UNTESTABLE)
-            verdict = (struct moe_vk_verdict){0}; // true for this context alone
-        record.variants[i] = verdict;
-    }
+    read_record(vk, &record, key);
+    record.variants[id] = vk->verdicts[id];
+    if (vk->verdicts[id].cause == MOE_VK_UNTESTABLE) // true for this context alone
+        record.variants[id] = (struct moe_vk_verdict){0};
     // What cannot be replaced has to go: it may be the mark of a self-test that is over.
     if (!moe_vk_entry_write(vk, key, &record, sizeof record))
         moe_vk_entry_remove(vk, key);
@@ -116,44 +136,39 @@ static void bad(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_cause 
     log_bad(vk, id, detail);
 }
 
-// A mark of a self-test that has begun: of a process that is gone, or of one at work.
+// A mark of a self-test that has begun: of a process that is at work, or of one that is gone. After
+// the first of those a context that can test tries again, as its user may just have killed it.
 static void judge_mark(struct moe_vk *vk, enum moe_vk_variant_id id)
 {
-    uint64_t since = vk->verdicts[id].since, today = now();
-    uint64_t age = today > since ? today - since : since - today;
+    struct moe_vk_verdict mark = vk->verdicts[id];
+    uint64_t today = now(), age = today > mark.since ? today - mark.since : mark.since - today;
+    bool first = mark.state == MOE_VK_TRYING;
+    if (age >= YOUNG && first && vk->queue)
+        return;
     bad(vk, id, age < YOUNG ? MOE_VK_BUSY : MOE_VK_CRASHED, NULL);
-    vk->verdicts[id].since = since;
-    if (age >= YOUNG && vk->queue)
-        save(vk);
+    if (age >= YOUNG && !first && vk->queue)
+        save(vk, id);
 }
 
-static void read_verdicts(struct moe_vk *vk)
+// As long as nothing is decided the cache is asked again: another process may know by now.
+static void read_verdict(struct moe_vk *vk, enum moe_vk_variant_id id)
 {
     char key[96];
-    struct moe_vk_record record, read;
-    struct moe_vk_entry entry;
-    if (vk->verdicts_read)
+    struct moe_vk_record record;
+    if (vk->verdicts[id].state != MOE_VK_UNTESTED)
         return;
-    vk->verdicts_read = true;
-    empty_record(vk, &record, key);
-    moe_vk_entry_read(vk, key, &entry);
-    if (entry.data && entry.size == sizeof read) {
-        memcpy(&read, entry.data, sizeof read);
-        if (record_fits(&record, &read))
-            record = read;
-    }
-    moe_vk_entry_finish(vk, &entry);
-    memcpy(vk->verdicts, record.variants, sizeof record.variants);
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (vk->verdicts[i].state == MOE_VK_TRYING)
-            judge_mark(vk, (enum moe_vk_variant_id) i);
+    read_record(vk, &record, key);
+    vk->verdicts[id] = record.variants[id];
+    if (is_mark(vk->verdicts[id].state))
+        judge_mark(vk, id);
 }
 
 static enum vkmoe_status test(struct moe_vk *vk, const struct moe_vk_variant *variant)
 {
     enum moe_vk_cause cause;
-    set(vk, variant->id, MOE_VK_TRYING, MOE_VK_NO_CAUSE);
-    save(vk);
+    bool again = vk->verdicts[variant->id].state == MOE_VK_TRYING;
+    set(vk, variant->id, again ? MOE_VK_TRYING_AGAIN : MOE_VK_TRYING, MOE_VK_NO_CAUSE);
+    save(vk, variant->id);
     moe_trace(vk->base.host, "vkmoe self-test", true);
     enum vkmoe_status status = moe_vk_self_test(vk, variant, &cause);
     moe_trace(vk->base.host, "vkmoe self-test", false);
@@ -163,7 +178,7 @@ static enum vkmoe_status test(struct moe_vk *vk, const struct moe_vk_variant *va
         bad(vk, variant->id, cause, cause == MOE_VK_WRONG ? NULL : vkmoe_error_text());
     else
         set(vk, variant->id, MOE_VK_GOOD, MOE_VK_NO_CAUSE);
-    save(vk);
+    save(vk, variant->id);
     if (!atomic_load(&vk->lost))
         return VKMOE_OK;
     return moe_fail(VKMOE_E_DEVICE_LOST, "%s was lost in the self-test of variant '%s'",
@@ -179,11 +194,12 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
     if (variant->id == MOE_VK_A0)
         return VKMOE_OK;
     pthread_mutex_lock(&vk->verdicts_lock);
-    read_verdicts(vk);
+    read_verdict(vk, variant->id);
     // Who cannot test trusts a test of another time more than the table.
-    if (link && (verdict->state == MOE_VK_UNTESTED || (vk->queue && verdict->state == MOE_VK_GOOD)))
+    bool decided = verdict->state == MOE_VK_GOOD || verdict->state == MOE_VK_BAD;
+    if (link && (!decided || (vk->queue && verdict->state == MOE_VK_GOOD)))
         bad(vk, variant->id, MOE_VK_LISTED, link);
-    else if (verdict->state == MOE_VK_UNTESTED && vk->queue)
+    else if (!decided && vk->queue)
         status = test(vk, variant);
     *good = verdict->state != MOE_VK_BAD;
     if (verdict->cause == MOE_VK_UNTESTABLE) // this plan does without; the next one asks again
@@ -197,7 +213,7 @@ void moe_vk_condemn(struct moe_vk *vk, const struct moe_vk_variant *variant,
 {
     pthread_mutex_lock(&vk->verdicts_lock);
     bad(vk, variant->id, cause, vkmoe_error_text());
-    save(vk);
+    save(vk, variant->id);
     pthread_mutex_unlock(&vk->verdicts_lock);
 }
 

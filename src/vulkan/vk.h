@@ -119,8 +119,7 @@ struct moe_vk {
     char cache_key[96];
     pthread_mutex_t pipelines_lock;
     struct moe_vk_pipeline *pipelines;
-    pthread_mutex_t verdicts_lock; // held through a self-test
-    bool verdicts_read;            // from the cache
+    pthread_mutex_t verdicts_lock;                       // held through a self-test
     struct moe_vk_verdict verdicts[MOE_VK_MAX_VARIANTS]; // by enum moe_vk_variant_id
 };
 

@@ -353,7 +353,7 @@ static void damaged_records_are_absent(void **state)
         if (kind == 2)
             record.shaders ^= 1; // of another build
         if (kind == 3)
-            record.variants[MOE_VK_A1].state = MOE_VK_BAD + 1;
+            record.variants[MOE_VK_A1].state = MOE_VK_N_STATES;
         if (kind >= 2)
             moe_vk_entry_write(moe_vk(context->device), store.key, &record, sizeof record);
         vkmoe_context *other = open_context(&host, "");
@@ -400,6 +400,8 @@ static void a_recording_context_reads_the_verdict(void **state)
         {MOE_VK_BAD, MOE_VK_WRONG, 0, "a0", "wrong results"},
         {MOE_VK_TRYING, MOE_VK_NO_CAUSE, 0, "a0", "has begun elsewhere"},
         {MOE_VK_TRYING, MOE_VK_NO_CAUSE, 3600, "a0", "an earlier process ended"},
+        {MOE_VK_TRYING_AGAIN, MOE_VK_NO_CAUSE, 0, "a0", "has begun elsewhere"},
+        {MOE_VK_TRYING_AGAIN, MOE_VK_NO_CAUSE, 3600, "a0", "an earlier process ended"},
     };
     (void) state;
     vkmoe_host host = services();
@@ -472,50 +474,118 @@ static int crash(const char *cache_dir)
     return plan_of(context, NULL) ? 0 : 1; // not reached
 }
 
-static void read_record(vkmoe_context *context, char key[128], struct moe_vk_record *out)
+// The record of a folder, as far as it tells of a1; older by `age` seconds from now on.
+static struct moe_vk_verdict kept(const char *folder, uint64_t age)
 {
     struct moe_vk_entry entry;
+    struct moe_vk_record record;
+    vkmoe_context *context = open_context(NULL, folder);
     const struct moe_vk *vk = moe_vk(context->device);
-    snprintf(key, 128, "%s", store.key); // an earlier test's: the same device, driver and build
-    moe_vk_entry_read(vk, key, &entry);
+    moe_vk_entry_read(vk, store.key, &entry); // an earlier test's: the same device and build
     assert_non_null(entry.data);
-    assert_int_equal(entry.size, sizeof *out);
-    memcpy(out, entry.data, sizeof *out);
+    assert_int_equal(entry.size, sizeof record);
+    memcpy(&record, entry.data, sizeof record);
     moe_vk_entry_finish(vk, &entry);
+    record.variants[MOE_VK_A1].since -= age;
+    if (age > 0)
+        moe_vk_entry_write(vk, store.key, &record, sizeof record);
+    vkmoe_context_destroy(context);
+    return record.variants[MOE_VK_A1];
 }
 
-static void a_crash_is_remembered(void **state)
+static void check_later(const char *folder, const char *variant, const char *why)
 {
-    (void) state;
-    char folder[] = "vkmoe-verdict-XXXXXX", key[128], command[160];
-    struct moe_vk_record record;
-    struct moe_vk_verdict *verdict = &record.variants[MOE_VK_A1];
+    vkmoe_context *context = open_context(NULL, folder);
+    check_plan(context, variant);
+    if (why)
+        check_refused(context, why);
+    vkmoe_context_destroy(context);
+}
+
+static void make_folder(char folder[])
+{
     assert_true(store.size > 0);
     assert_non_null(mkdtemp(folder));
     bug(INTERPOSE_NO_BUG);
-    run_to_the_crash(folder);
+}
 
-    // Just now: perhaps that process is still at it.
-    vkmoe_context *context = open_context(NULL, folder);
-    check_plan(context, "a0");
-    check_refused(context, "has begun elsewhere");
-    read_record(context, key, &record);
-    assert_int_equal(verdict->state, MOE_VK_TRYING);
-
-    // Long ago: it is not.
-    verdict->since -= 3600;
-    moe_vk_entry_write(moe_vk(context->device), key, &record, sizeof record);
-    vkmoe_context_destroy(context);
-    context = open_context(NULL, folder);
-    check_plan(context, "a0");
-    check_refused(context, "an earlier process ended");
-    read_record(context, key, &record);
-    assert_int_equal(verdict->state, MOE_VK_BAD);
-    assert_int_equal(verdict->cause, MOE_VK_CRASHED);
-    assert_int_equal(interpose.n_pipelines, 0);
-    vkmoe_context_destroy(context);
+static void remove_folder(const char *folder)
+{
+    char command[160];
     snprintf(command, sizeof command, "rm -r '%s'", folder);
     assert_int_equal(system(command), 0);
+}
+
+static void a_second_crash_is_remembered(void **state)
+{
+    (void) state;
+    char folder[] = "vkmoe-verdict-XXXXXX";
+    make_folder(folder);
+    run_to_the_crash(folder);
+    // Just now: perhaps that process is still at it.
+    check_later(folder, "a0", "has begun elsewhere");
+    assert_int_equal(kept(folder, 3600).state, MOE_VK_TRYING);
+    // Long ago: it is not, and the next one tries again.
+    run_to_the_crash(folder);
+    check_later(folder, "a0", "has begun elsewhere");
+    assert_int_equal(kept(folder, 3600).state, MOE_VK_TRYING_AGAIN);
+    check_later(folder, "a0", "an earlier process ended");
+    assert_int_equal(kept(folder, 0).state, MOE_VK_BAD);
+    assert_int_equal(kept(folder, 0).cause, MOE_VK_CRASHED);
+    assert_int_equal(interpose.n_pipelines, 0);
+    remove_folder(folder);
+}
+
+static void a_process_that_is_killed_condemns_nothing(void **state)
+{
+    (void) state;
+    char folder[] = "vkmoe-verdict-XXXXXX";
+    make_folder(folder);
+    run_to_the_crash(folder);
+    kept(folder, 3600);
+    check_later(folder, "a1", NULL);
+    assert_int_equal(kept(folder, 0).state, MOE_VK_GOOD);
+    remove_folder(folder);
+}
+
+// Two contexts begin without a verdict. One is testing when the other is asked for a plan.
+static void a_mark_is_not_written_over(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *other = open_context(&host, ""), *context = import(other, &host);
+    check_plan(other, "a1"); // so that there is a record
+    store_verdict(other, MOE_VK_UNTESTED, MOE_VK_NO_CAUSE, 0);
+    check_plan(context, "a1"); // it may not test: that stays undecided
+    store_verdict(other, MOE_VK_TRYING, MOE_VK_NO_CAUSE, 0);
+    int n_sets = store.n_sets;
+    check_plan(context, "a0");
+    check_refused(context, "has begun elsewhere");
+    assert_int_equal(store.n_sets, n_sets);
+    check_stored(MOE_VK_TRYING, MOE_VK_NO_CAUSE);
+    vkmoe_context_destroy(context);
+    vkmoe_context_destroy(other);
+}
+
+// What somebody else wrote of another variant meanwhile is still there.
+static void a_verdict_changes_its_own_entry(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    struct moe_vk_record record;
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *context = open_context(&host, "");
+    check_plan(context, "a1");
+    (void) stored(&record);
+    record.variants[MOE_VK_A0] = (struct moe_vk_verdict){5, MOE_VK_BAD, MOE_VK_WRONG};
+    moe_vk_entry_write(moe_vk(context->device), store.key, &record, sizeof record);
+    moe_vk_condemn(moe_vk(context->device), &moe_vk_variants[MOE_VK_A1], MOE_VK_NO_PIPELINE);
+    check_stored(MOE_VK_BAD, MOE_VK_NO_PIPELINE);
+    (void) stored(&record);
+    assert_int_equal(record.variants[MOE_VK_A0].since, 5);
+    assert_int_equal(record.variants[MOE_VK_A0].cause, MOE_VK_WRONG);
+    vkmoe_context_destroy(context);
 }
 
 // ---- calls that fail ---------------------------------------------------------------------------
@@ -634,7 +704,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(damaged_records_are_absent),
         cmocka_unit_test(a_recording_context_reads_the_verdict),
         cmocka_unit_test(a_listed_driver_is_bad),
-        cmocka_unit_test(a_crash_is_remembered),
+        cmocka_unit_test(a_second_crash_is_remembered),
+        cmocka_unit_test(a_process_that_is_killed_condemns_nothing),
+        cmocka_unit_test(a_mark_is_not_written_over),
+        cmocka_unit_test(a_verdict_changes_its_own_entry),
         cmocka_unit_test(failures_in_the_self_test_are_clean),
         cmocka_unit_test(an_allocation_that_fails_says_nothing),
     };
