@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Which kernels compute a layer: the variants there are, what each needs, and what is known about
 // them on a device. In this order: precision and features, the table of bad drivers, what the cache
-// says of an earlier self-test, a self-test. A context without a queue makes no self-test, and there
-// the cache comes before the table.
+// says of an earlier self-test, a self-test. A context without a queue makes no self-test, and the
+// cache comes before the table there.
 #ifndef MOE_VULKAN_CHOOSE_H
 #define MOE_VULKAN_CHOOSE_H
 
