@@ -11,12 +11,6 @@
 static vkmoe_context *context;
 static struct layer_data data;
 
-static void log_line(void *user, enum vkmoe_log_level level, const char *text)
-{
-    (void) user;
-    fprintf(stderr, "%d: %s\n", level, text);
-}
-
 static vkmoe_plan *plan_of(const vkmoe_layer_desc *layer, enum vkmoe_dtype type,
                            uint32_t n_tokens)
 {
@@ -153,17 +147,10 @@ static void outputs_are_rounded_once(void **state)
 
 int main(int argc, char **argv)
 {
-    static vkmoe_host services;
-    services = vkmoe_host_init();
-    services.log = log_line;
-    const char *mode = argc > 1 ? argv[1] : "";
-    vkmoe_context_desc context_desc = vkmoe_context_desc_init();
-    context_desc.host = &services;
-    context_desc.device = "vulkan";
-    context_desc.validation = true;
-    context_desc.floor = strcmp(mode, "floor") == 0;
-    context_desc.addressing =
-        strcmp(mode, "bda") == 0 ? VKMOE_ADDRESSING_BDA : VKMOE_ADDRESSING_DESCRIPTORS;
+    vkmoe_host services;
+    vkmoe_context_desc context_desc;
+    if (!host_context_desc(argc, argv, &services, &context_desc))
+        return 2;
     vkmoe_layer_desc layer = full_layer();
     layer.d_model = 33;
     layer.d_out = 19;

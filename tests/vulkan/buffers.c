@@ -5,7 +5,6 @@
 #include "fixture.h"
 #include "host.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MAX_TOKENS = 40 };
@@ -16,12 +15,6 @@ static struct stack stack; // the library's own buffers
 static struct host host;
 static struct host_buffer x, y, count;
 static float want[MAX_TOKENS * 8]; // what vkmoe_run makes of x, for all tokens
-
-static void log_line(void *user, enum vkmoe_log_level level, const char *text)
-{
-    (void) user;
-    fprintf(stderr, "%d: %s\n", level, text);
-}
 
 // The bits belong to the regime that n_tokens asks for.
 static void run_whole(uint32_t n_tokens)
@@ -227,17 +220,9 @@ static int tear_down(void **state)
 
 int main(int argc, char **argv)
 {
-    static vkmoe_host services;
-    services = vkmoe_host_init();
-    services.log = log_line;
-    const char *mode = argc > 1 ? argv[1] : "bda";
-    context_desc = vkmoe_context_desc_init();
-    context_desc.host = &services;
-    context_desc.device = "vulkan";
-    context_desc.validation = true;
-    context_desc.floor = strcmp(mode, "floor") == 0;
-    context_desc.addressing =
-        strcmp(mode, "bda") == 0 ? VKMOE_ADDRESSING_BDA : VKMOE_ADDRESSING_DESCRIPTORS;
+    vkmoe_host services;
+    if (!host_context_desc(argc, argv, &services, &context_desc))
+        return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_count_is_read_when_it_runs),
         cmocka_unit_test(one_recording_serves_every_count),

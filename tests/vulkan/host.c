@@ -1,6 +1,31 @@
 // SPDX-License-Identifier: MIT
 #include "host.h"
 
+#include <stdio.h>
+
+static void log_line(void *user, enum vkmoe_log_level level, const char *text)
+{
+    (void) user;
+    fprintf(stderr, "%d: %s\n", level, text);
+}
+
+bool host_context_desc(int argc, char **argv, vkmoe_host *services, vkmoe_context_desc *out)
+{
+    const char *mode = argc == 2 ? argv[1] : "";
+    *services = vkmoe_host_init();
+    services->log = log_line;
+    *out = vkmoe_context_desc_init();
+    out->host = services;
+    out->device = "vulkan";
+    out->cache_dir = "";
+    out->validation = true;
+    out->floor = strcmp(mode, "floor") == 0;
+    out->addressing = strcmp(mode, "bda") == 0           ? VKMOE_ADDRESSING_BDA
+                      : strcmp(mode, "descriptors") == 0 ? VKMOE_ADDRESSING_DESCRIPTORS
+                                                         : VKMOE_ADDRESSING_AUTO;
+    return out->floor || out->addressing != VKMOE_ADDRESSING_AUTO;
+}
+
 static void need(VkResult result)
 {
     assert_int_equal(result, VK_SUCCESS);

@@ -31,6 +31,11 @@
     X(vkQueueSubmit)                       \
     X(vkQueueWaitIdle)
 
+// A context on the first Vulkan device, under validation, with its messages on stderr and without a
+// cache. The program's one argument says how it addresses buffers: bda, descriptors or floor; false
+// if it does not. Borrows `services`.
+bool host_context_desc(int argc, char **argv, vkmoe_host *services, vkmoe_context_desc *out);
+
 struct host {
     vkmoe_vk_handles handles;
 #define HOST_MEMBER(name) PFN_##name name;

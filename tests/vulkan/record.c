@@ -5,7 +5,6 @@
 #include "fixture.h"
 #include "host.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MAX_TOKENS = 40 };
@@ -27,12 +26,6 @@ static void count_free(void *user, void *memory)
 {
     (void) user;
     free(memory);
-}
-
-static void log_line(void *user, enum vkmoe_log_level level, const char *text)
-{
-    (void) user;
-    fprintf(stderr, "%d: %s\n", level, text);
 }
 
 static int set_up(void **state)
@@ -223,24 +216,12 @@ static void validation_found_nothing(void **state)
 
 int main(int argc, char **argv)
 {
-    vkmoe_host services = vkmoe_host_init();
+    vkmoe_host services;
+    if (!host_context_desc(argc, argv, &services, &context_desc))
+        return 2;
     services.alloc = count_alloc;
     services.free = count_free;
-    services.log = log_line;
-    context_desc = vkmoe_context_desc_init();
-    context_desc.host = &services;
-    context_desc.device = "vulkan";
-    context_desc.cache_dir = "";
-    context_desc.validation = context_desc.debug_labels = true;
-    const char *mode = argc > 1 ? argv[1] : "";
-    if (strcmp(mode, "floor") == 0)
-        context_desc.floor = true;
-    else if (strcmp(mode, "bda") == 0)
-        context_desc.addressing = VKMOE_ADDRESSING_BDA;
-    else if (strcmp(mode, "descriptors") == 0)
-        context_desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
-    else
-        return 2;
+    context_desc.debug_labels = true;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(record_equals_run),
         cmocka_unit_test(slices_equal_the_whole),

@@ -7,20 +7,12 @@
 #include "fixture.h"
 #include "host.h"
 
-#include <stdio.h>
-
 enum { MAX_TOKENS = 40, WIDTH = 12, SIZE = MAX_TOKENS * WIDTH * 4 };
 
 static vkmoe_context_desc context_desc;
 static struct layer_data data;
 static struct stack stack; // the library's own buffers
 static struct host host;
-
-static void log_line(void *user, enum vkmoe_log_level level, const char *text)
-{
-    (void) user;
-    fprintf(stderr, "%d: %s\n", level, text);
-}
 
 static int set_up(void **state)
 {
@@ -233,21 +225,8 @@ static void validation_found_nothing(void **state)
 
 int main(int argc, char **argv)
 {
-    vkmoe_host services = vkmoe_host_init();
-    services.log = log_line;
-    context_desc = vkmoe_context_desc_init();
-    context_desc.host = &services;
-    context_desc.device = "vulkan";
-    context_desc.cache_dir = "";
-    context_desc.validation = true;
-    const char *mode = argc > 1 ? argv[1] : "";
-    if (strcmp(mode, "floor") == 0)
-        context_desc.floor = true;
-    else if (strcmp(mode, "bda") == 0)
-        context_desc.addressing = VKMOE_ADDRESSING_BDA;
-    else if (strcmp(mode, "descriptors") == 0)
-        context_desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
-    else
+    vkmoe_host services;
+    if (!host_context_desc(argc, argv, &services, &context_desc))
         return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_bind_twice),
