@@ -44,6 +44,16 @@ static uint32_t query_driver_id(const struct moe_vk_fn *fn, VkPhysicalDevice phy
     return (uint32_t) driver.driverID;
 }
 
+// Which of our features' extensions the device has, whether or not its version still takes them.
+static uint32_t query_feature_extensions(const VkExtensionProperties *all, uint32_t n)
+{
+    uint32_t found = 0;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        if (has_extension(all, n, moe_vk_features[f].extension))
+            found |= MOE_VK_BIT(f);
+    return found;
+}
+
 // All that hangs on the device's extensions.
 static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance,
                                           VkPhysicalDevice physical, struct moe_vk_caps *out)
@@ -59,6 +69,7 @@ static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance
     out->portability_subset = has_extension(all, n, "VK_KHR_portability_subset");
     out->pci_bus_info = has_extension(all, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME);
     out->features = query_features(fn, physical, out->api_version, all, n);
+    out->extensions = query_feature_extensions(all, n);
     if (out->api_version >= VK_API_VERSION_1_2 ||
         has_extension(all, n, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME))
         out->driver_id = query_driver_id(fn, physical);

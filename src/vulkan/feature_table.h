@@ -12,7 +12,7 @@ struct moe_vk_feature_row {
     VkStructureType own, core;      // its own struct, and the one of a core version that has it too
     size_t own_member, core_member; // offsets
     uint32_t core_version;          // from which on it takes no extension
-    const char *extension;          // before that; NULL: there is no device before that
+    const char *extension;          // before that
 };
 extern const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES];
 

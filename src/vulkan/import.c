@@ -9,17 +9,16 @@
 
 _Static_assert((int) MOE_VK_N_FEATURES <= (int) VKMOE_VK_MAX_FEATURES, "room in the requirements");
 
-// Lists what the device has of our features, with the extensions that they take.
+// Lists what the device has of our features, with their extensions: we cannot ask an instance for
+// its version, and below the core version that has a feature it is there by its extension alone.
 static void list_features(const struct moe_vk_caps *caps, vkmoe_vk_requirements *out)
 {
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
-        enum moe_vk_feature feature = (enum moe_vk_feature) f;
-        const char *extension = moe_vk_feature_extension(feature, caps->api_version);
-        if (!moe_vk_has(caps, feature))
+        if (!moe_vk_has(caps, (enum moe_vk_feature) f))
             continue;
         out->features[out->n_features++] = moe_vk_features[f].listed;
-        if (extension)
-            out->extensions[out->n_extensions++] = extension;
+        if (caps->extensions & MOE_VK_BIT(f))
+            out->extensions[out->n_extensions++] = moe_vk_features[f].extension;
     }
 }
 

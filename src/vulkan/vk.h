@@ -39,6 +39,7 @@ enum moe_vk_feature {
 struct moe_vk_caps {
     uint32_t api_version; // of the device, as far as the instance goes along
     uint32_t features;    // bits; what a context does not enable is taken away
+    uint32_t extensions;  // bits of the features whose extension the device has
     uint32_t driver_id;   // VkDriverId; 0 where the device does not tell
     uint32_t driver_version;
     uint64_t max_storage_range, max_allocation, memory_bytes;

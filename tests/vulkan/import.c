@@ -204,8 +204,9 @@ static void what_is_not_enabled_is_off(void **state)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         .bufferDeviceAddress = VK_TRUE,
         .shaderFloat16 = VK_TRUE};
-    VkPhysicalDeviceVulkan11Features v11 = { // of no interest, but in the chain
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &v12};
+    VkPhysicalDeviceVulkan11Features v11 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
+        .pNext = &v12}; // of no interest, but in the chain
     vkmoe_device_info info;
     vkmoe_vk_import_desc desc = import_desc();
     check_ok(vkmoe_context_info(owner, &info));
@@ -241,6 +242,60 @@ static uint32_t n_words(const char *text)
     return n;
 }
 
+static bool device_has_extension(const char *name)
+{
+    VkExtensionProperties all[512];
+    uint32_t n = 512;
+    PFN_vkGetInstanceProcAddr get = (PFN_vkGetInstanceProcAddr) host.handles.get_instance_proc_addr;
+    PFN_vkEnumerateDeviceExtensionProperties enumerate =
+        (PFN_vkEnumerateDeviceExtensionProperties) get(host.handles.instance,
+                                                       "vkEnumerateDeviceExtensionProperties");
+    assert_int_equal(enumerate(host.handles.physical_device, NULL, &n, all), VK_SUCCESS);
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(all[i].extensionName, name) == 0)
+            return true;
+    return false;
+}
+
+static bool lists(const vkmoe_vk_requirements *need, const char *name)
+{
+    for (uint32_t i = 0; i < need->n_extensions; i++)
+        if (strcmp(need->extensions[i], name) == 0)
+            return true;
+    return false;
+}
+
+// A caller with an instance of 1.1 who enables all that is listed has all that the device has.
+static void requirements_serve_an_instance_of_1_1(void **state)
+{
+    (void) state;
+    vkmoe_vk_requirements need;
+    vkmoe_device_info info;
+    VkPhysicalDeviceShaderFloat16Int8Features float16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
+        .shaderFloat16 = VK_TRUE};
+    check_ok(vkmoe_context_info(owner, &info));
+    check_ok(vkmoe_vk_get_requirements(host.handles.get_instance_proc_addr, host.handles.instance,
+                                       host.handles.physical_device, &need));
+    bool f16 = strstr(info.features, "shader_float16") != NULL;
+    assert_int_equal(lists(&need, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME),
+                     device_has_extension(VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME));
+    assert_int_equal(lists(&need, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME),
+                     f16 && device_has_extension(VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME));
+    if (need.n_extensions < need.n_features) // SwiftShader has it in 1.2 alone
+        return;
+    vkmoe_vk_import_desc desc = import_desc();
+    desc.api_version = VK_API_VERSION_1_1;
+    desc.extensions = need.extensions;
+    desc.n_extensions = need.n_extensions;
+    bda.pNext = &float16;
+    desc.features = &bda;
+    // The owner's device does not have the extension enabled, so its function is not to be had.
+    desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
+    check_info(&desc, info.features, info.tier);
+    bda.pNext = NULL;
+}
+
 static void requirements_are_data(void **state)
 {
     (void) state;
@@ -251,7 +306,6 @@ static void requirements_are_data(void **state)
                                        host.handles.physical_device, &need));
     assert_int_equal(need.api_version, VK_API_VERSION_1_1);
     assert_int_equal(need.queue_flags, VK_QUEUE_COMPUTE_BIT);
-    assert_int_equal(need.n_extensions, 0); // both drivers are newer than the extension
     // Those of the device: the owner's context has them all.
     assert_int_equal(need.n_features, n_words(info.features));
     assert_string_equal(need.features[0].member, "bufferDeviceAddress");
@@ -310,6 +364,7 @@ int main(void)
         cmocka_unit_test(without_a_queue_it_does_not_run),
         cmocka_unit_test(what_is_missing_is_named),
         cmocka_unit_test(what_is_not_enabled_is_off),
+        cmocka_unit_test(requirements_serve_an_instance_of_1_1),
         cmocka_unit_test(requirements_are_data),
         cmocka_unit_test(validation_found_nothing),
     };
