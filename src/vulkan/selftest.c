@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One small layer computed twice, by a0 and by a variant, on the device itself.
+// One small layer computed by a0 and by a variant on the device itself, with a shared expert; then
+// by the variant once more with x in f16, if it takes that.
 //
 // All terms of a sum have one sign: x is positive, a row of weights and its bias are all of the
 // row's sign, a gate row has the sign of its up row, and gate weights are 1. So the sum of the
@@ -7,17 +8,19 @@
 // hundred shows. Weights and most of x are f16 numbers: there a variant in f16 rounds nothing, and
 // only f32 sums differ, each by gamma(n) = n u / (1 - n u), twice as many roundings where fma is
 // not fused:
-//   y = sum_k f_k,  f = W2 h + b2,  h = (Wg x + bg) (Wu x + bu):
-//   |dy| <= |y| ((1 + u_x)^2 (1 + gamma(d_model))^2 (1 + u) (1 + gamma(d_ff)) (1 + gamma(top_k))
-//               - 1)
+//   y = sum_k f_k + f_shared,  f = W2 h + b2,  h = (Wg x + bg) (Wu x + bu):
+//   |dy| <= |y| ((1 + u_x)^2 (1 + gamma(d_model))^2 (1 + u) (1 + gamma(d_ff))
+//               (1 + gamma(top_k + 1)) - 1)
 // The last tokens' x has too many digits for f16, and u_x is one unit in its last place. x is large
-// enough for h to pass 65504, which f16 cannot hold.
+// enough for h to pass 65504, which f16 cannot hold, and W2 small enough for y not to. Where x is
+// in f16, y is too and is rounded to either neighbour; the last tokens are left out.
 #include "vulkan/bind.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "core/dtype.h"
 
 enum {
     N_TOKENS = 45, // expert 0 gets all: a full tile and small ones; the others small ones
@@ -27,7 +30,13 @@ enum {
     D_MODEL = 70,
     D_FF = 41,
     D_OUT = 37,
+    D_SHARED_FF = 19,
     N_Y = N_TOKENS * D_OUT,
+};
+
+struct expert {
+    float gate[D_FF * D_MODEL], up[D_FF * D_MODEL], down[D_OUT * D_FF];
+    float gate_bias[D_FF], up_bias[D_FF], down_bias[D_OUT];
 };
 
 struct test {
@@ -35,12 +44,10 @@ struct test {
     struct moe_layer layer;
     struct moe_graph graph;
     struct moe_packed_weights *weights;
-    float x[N_TOKENS * D_MODEL], y[2][N_Y];
+    float x[N_TOKENS * D_MODEL], want[N_Y], got[N_Y];
+    uint16_t x_f16[N_EXACT * D_MODEL], y_f16[N_EXACT * D_OUT];
     float router[N_EXPERTS * D_MODEL], router_bias[N_EXPERTS];
-    struct {
-        float gate[D_FF * D_MODEL], up[D_FF * D_MODEL], down[D_OUT * D_FF];
-        float gate_bias[D_FF], up_bias[D_FF], down_bias[D_OUT];
-    } experts[N_EXPERTS];
+    struct expert experts[N_EXPERTS], shared;
     uint32_t random;
 };
 
@@ -50,20 +57,28 @@ static uint32_t next(struct test *t, uint32_t n)
     return (t->random >> 8) % n;
 }
 
-// Multiples of 2^-10 between 1/2 and 1.
-static void fill(struct test *t, float *row, uint32_t n, float sign)
+// Multiples of 2^-10 between 1/2 and 1, times a power of two.
+static void fill(struct test *t, float *row, uint32_t n, float scale)
 {
     for (uint32_t i = 0; i < n; i++)
-        row[i] = sign * (0.5f + (float) next(t, 512) * 0x1p-10f);
+        row[i] = scale * (0.5f + (float) next(t, 512) * 0x1p-10f);
 }
 
-static void fill_matrix(struct test *t, float *w, float *bias, uint32_t n_rows, uint32_t width)
+static void fill_matrix(struct test *t, float scale, float *w, float *bias, uint32_t n_rows,
+                        uint32_t width)
 {
     for (uint32_t row = 0; row < n_rows; row++) {
-        float sign = row % 3 == 0 ? -1 : 1;
-        fill(t, w + row * width, width, sign);
-        fill(t, bias + row, 1, sign);
+        float signed_scale = row % 3 == 0 ? -scale : scale;
+        fill(t, w + row * width, width, signed_scale);
+        fill(t, bias + row, 1, signed_scale);
     }
+}
+
+static void fill_expert(struct test *t, struct expert *e, uint32_t d_ff)
+{
+    fill_matrix(t, 1, e->gate, e->gate_bias, d_ff, D_MODEL);
+    fill_matrix(t, 1, e->up, e->up_bias, d_ff, D_MODEL);
+    fill_matrix(t, 0x1p-11f, e->down, e->down_bias, D_OUT, d_ff);
 }
 
 static void fill_test(struct test *t)
@@ -72,15 +87,25 @@ static void fill_test(struct test *t)
     for (uint32_t i = 0; i < N_TOKENS * D_MODEL; i++) // between 4 and 12
         t->x[i] = 4 + (i < N_EXACT * D_MODEL ? (float) next(t, 1024) * 0x1p-7f
                                              : (float) next(t, 1 << 20) * 0x1p-17f);
+    for (uint32_t i = 0; i < N_EXACT * D_MODEL; i++)
+        t->x_f16[i] = moe_f32_to_f16(t->x[i]);
     // Expert 0 is selected always, then one of the others by sums of different parts of x.
     for (uint32_t i = 0; i < D_MODEL; i++)
         t->router[(1 + i % (N_EXPERTS - 1)) * D_MODEL + i] = 1;
     t->router_bias[0] = 1e4f;
-    for (uint32_t e = 0; e < N_EXPERTS; e++) {
-        fill_matrix(t, t->experts[e].gate, t->experts[e].gate_bias, D_FF, D_MODEL);
-        fill_matrix(t, t->experts[e].up, t->experts[e].up_bias, D_FF, D_MODEL);
-        fill_matrix(t, t->experts[e].down, t->experts[e].down_bias, D_OUT, D_FF);
-    }
+    for (uint32_t e = 0; e < N_EXPERTS; e++)
+        fill_expert(t, &t->experts[e], D_FF);
+    fill_expert(t, &t->shared, D_SHARED_FF);
+}
+
+static vkmoe_expert_tensors tensors_of(const struct expert *e)
+{
+    return (vkmoe_expert_tensors){.gate = {e->gate, VKMOE_F32},
+                                  .up = {e->up, VKMOE_F32},
+                                  .down = {e->down, VKMOE_F32},
+                                  .gate_bias = e->gate_bias,
+                                  .up_bias = e->up_bias,
+                                  .down_bias = e->down_bias};
 }
 
 static enum vkmoe_status make_layer(struct test *t)
@@ -92,6 +117,7 @@ static enum vkmoe_status make_layer(struct test *t)
     desc.d_model = D_MODEL;
     desc.d_ff = D_FF;
     desc.d_out = D_OUT;
+    desc.d_shared_ff = D_SHARED_FF;
     desc.in_type = desc.out_type = VKMOE_F16;
     desc.score = VKMOE_SCORE_SIGMOID; // 1 for every expert
     desc.rank = VKMOE_RANK_LOGIT;
@@ -100,15 +126,10 @@ static enum vkmoe_status make_layer(struct test *t)
     moe_graph_forward(&t->graph, &t->layer, false);
 
     vkmoe_router_tensors router = {.weight = {t->router, VKMOE_F32}, .bias = t->router_bias};
-    vkmoe_expert_tensors experts[N_EXPERTS];
+    vkmoe_expert_tensors experts[N_EXPERTS], shared = tensors_of(&t->shared);
     for (uint32_t e = 0; e < N_EXPERTS; e++)
-        experts[e] = (vkmoe_expert_tensors){.gate = {t->experts[e].gate, VKMOE_F32},
-                                            .up = {t->experts[e].up, VKMOE_F32},
-                                            .down = {t->experts[e].down, VKMOE_F32},
-                                            .gate_bias = t->experts[e].gate_bias,
-                                            .up_bias = t->experts[e].up_bias,
-                                            .down_bias = t->experts[e].down_bias};
-    struct moe_weights_source source = {.router = &router, .experts = experts};
+        experts[e] = tensors_of(&t->experts[e]);
+    struct moe_weights_source source = {.router = &router, .experts = experts, .shared = &shared};
     TRY(moe_vk_weights_create(&t->vk->base, &t->layer, &source, &t->weights));
 
 fail:
@@ -134,19 +155,20 @@ fail:
 
 // *cause says of a failure that it is the variant's: of its pipeline, or of its run. What a driver
 // lacks before that, it might lack for a0 too.
-static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *variant, float *y,
+static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *variant,
+                                 enum vkmoe_dtype type, uint32_t n_tokens, const void *x, void *y,
                                  enum moe_vk_cause *cause)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_program *program = NULL;
     struct moe_bound *bound = NULL;
     vkmoe_io io = vkmoe_io_init();
-    io.x = t->x;
-    io.x_stride = D_MODEL * sizeof(float);
+    io.x = x;
+    io.x_stride = (size_t) moe_dtype_size(type, D_MODEL);
     io.y = y;
-    io.y_stride = D_OUT * sizeof(float);
+    io.y_stride = (size_t) moe_dtype_size(type, D_OUT);
     const struct moe_program_params params = {
-        .max_tokens = N_TOKENS, .precision = VKMOE_PRECISION_HALF, .budget_ms = 50};
+        .max_tokens = n_tokens, .precision = VKMOE_PRECISION_HALF, .x_type = type, .budget_ms = 50};
     bool own;
     *cause = MOE_VK_NO_CAUSE;
     status = moe_vk_program_make(t->vk, &t->graph, &params, variant, &program, &own);
@@ -155,7 +177,7 @@ static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *va
     TRY(status);
     TRY(moe_vk_bind_create(program, t->weights, NULL, &bound));
     TRY(poison(t->vk, (struct moe_vk_bound *) bound));
-    status = moe_vk_run(bound, N_TOKENS, &io);
+    status = moe_vk_run(bound, n_tokens, &io);
     if (status == VKMOE_E_DEVICE || status == VKMOE_E_DEVICE_LOST)
         *cause = MOE_VK_FAILED;
 
@@ -172,21 +194,42 @@ fail:
 static double bound_of(double u_x)
 {
     const double u = 0x1p-23;
-    double roundings = 2 * 2 * (D_MODEL + 1) + 1 + 2 * (D_FF + 1) + 2 * (TOP_K + 2);
+    double roundings = 2 * 2 * (D_MODEL + 1) + 1 + 2 * (D_FF + 1) + 2 * (TOP_K + 1 + 2);
     double gamma = roundings * u / (1 - roundings * u);
     return (1 + u_x) * (1 + u_x) * (1 + gamma) - 1;
 }
 
-static bool agree(const struct test *t)
+// The first n values of got; its own rounding is u_y.
+static bool agree(const struct test *t, uint32_t n, double u_y)
 {
     double exact = bound_of(0), rounded = bound_of(0x1p-10);
-    for (uint32_t i = 0; i < N_Y; i++) {
-        double c = exact + (i < N_EXACT * D_OUT ? exact : rounded);
-        double want = t->y[0][i], bound = c * fabs(want) / (1 - exact);
-        if (!(fabs(t->y[1][i] - want) <= bound) || want == 0) // NaN fails
+    for (uint32_t i = 0; i < n; i++) {
+        double of_got = (1 + (i < N_EXACT * D_OUT ? exact : rounded)) * (1 + u_y) - 1;
+        double want = t->want[i], bound = (exact + of_got) * fabs(want) / (1 - exact);
+        if (!(fabs(t->got[i] - want) <= bound) || want == 0) // NaN fails
             return false;
     }
     return true;
+}
+
+static enum vkmoe_status test_f32(struct test *t, const struct moe_vk_variant *variant,
+                                  enum moe_vk_cause *cause)
+{
+    enum vkmoe_status status = compute(t, variant, VKMOE_F32, N_TOKENS, t->x, t->got, cause);
+    if (status == VKMOE_OK && !agree(t, N_Y, 0))
+        *cause = MOE_VK_WRONG;
+    return status;
+}
+
+static enum vkmoe_status test_f16(struct test *t, const struct moe_vk_variant *variant,
+                                  enum moe_vk_cause *cause)
+{
+    enum vkmoe_status status = compute(t, variant, VKMOE_F16, N_EXACT, t->x_f16, t->y_f16, cause);
+    for (uint32_t i = 0; i < N_EXACT * D_OUT; i++)
+        t->got[i] = moe_f16_to_f32(t->y_f16[i]);
+    if (status == VKMOE_OK && !agree(t, N_EXACT * D_OUT, 0x1p-10))
+        *cause = MOE_VK_WRONG;
+    return status;
 }
 
 enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
@@ -198,10 +241,11 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
     t->vk = vk;
     fill_test(t);
     TRY(make_layer(t));
-    TRY(compute(t, &moe_vk_variants[MOE_VK_A0], t->y[0], cause));
-    status = compute(t, variant, t->y[1], cause);
-    if (status == VKMOE_OK && !agree(t))
-        *cause = MOE_VK_WRONG;
+    TRY(compute(t, &moe_vk_variants[MOE_VK_A0], VKMOE_F32, N_TOKENS, t->x, t->want, cause));
+    status = test_f32(t, variant, cause);
+    if (*cause == MOE_VK_NO_CAUSE && status == VKMOE_OK &&
+        (variant->inputs & MOE_VK_BIT(VKMOE_F16)))
+        status = test_f16(t, variant, cause);
     if (*cause != MOE_VK_NO_CAUSE)
         status = VKMOE_OK; // that is the variant's result
 

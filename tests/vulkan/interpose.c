@@ -306,6 +306,9 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipeli
                                                        const VkAllocationCallbacks *allocator,
                                                        VkPipeline *out)
 {
+    const uint32_t *spec = info->stage.pSpecializationInfo->pData;
+    if (interpose.by_spec && spec[interpose.spec] != interpose.value)
+        module_has_bug = false;
     interpose.n_pipelines += module_has_bug;
     if (module_has_bug && interpose.bug == INTERPOSE_NO_PIPELINE)
         return interpose.fail_result ? interpose.fail_result : VK_ERROR_UNKNOWN;

@@ -35,6 +35,8 @@ struct interpose {
     const uint32_t *kernel; // SPIR-V of the kernel with the bug, by its address
     enum interpose_bug bug;
     uint32_t word;
+    bool by_spec; // only of pipelines whose specialisation constant `spec` is `value`
+    uint32_t spec, value;
     long n_pipelines; // that were asked for with this kernel
 
     bool failed; // it happened
