@@ -37,8 +37,8 @@ enum { VKMOE_VK_MAX_FEATURES = 32 };
 
 // What to think of before vkCreateDevice. Texts are static; only what the physical device has is
 // listed. Nothing but what is marked as required has to be enabled. The extensions are those of the
-// features: an instance or device below the version that made a feature core needs them, a newer one
-// may enable them too.
+// features: an instance or a device below the version that made a feature core needs them, and with
+// a newer one they may be enabled too.
 typedef struct vkmoe_vk_requirements {
     uint32_t api_version; // of the instance and the device, at least
     uint32_t queue_flags; // VkQueueFlags of the family that command buffers are for
