@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A model of two layers with one expert each is a plain network: computed here by hand. Argument:
 // the device.
+#include "budget.h"
 #include "check.h"
 #include "model_fixture.h"
 #include "scratch.h"
@@ -9,7 +10,6 @@
 #include "base/host.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <vkmoe/model.h>
 
 static const char *device;
@@ -217,26 +217,6 @@ static void test_one_layer(void **state)
 
 // ---- memory that runs out --------------------------------------------------------------------
 
-struct budget {
-    long left, live;
-};
-
-static void *budget_alloc(void *user, size_t size, size_t align)
-{
-    struct budget *budget = user;
-    void *memory = NULL;
-    if (budget->left-- <= 0 || posix_memalign(&memory, align, size) != 0)
-        return NULL;
-    budget->live++;
-    return memory;
-}
-
-static void budget_free(void *user, void *memory)
-{
-    ((struct budget *) user)->live--;
-    free(memory);
-}
-
 // Opens model, data and output through the host; true when all could be had.
 static bool attempt(vkmoe_context *context, const char *path, const char *data_path,
                     struct budget *budget)
@@ -248,9 +228,7 @@ static bool attempt(vkmoe_context *context, const char *path, const char *data_p
     vkmoe_metrics *metrics = NULL;
     vkmoe_array_writer *writer = NULL;
     vkmoe_dataset_desc desc = vkmoe_dataset_desc_init();
-    host.user = budget;
-    host.alloc = budget_alloc;
-    host.free = budget_free;
+    budget_host(&host, budget);
     desc.host = &host;
     desc.targets = VKMOE_TARGETS_VALUES;
     enum vkmoe_status status = vkmoe_model_open(&host, path, &model);
@@ -284,7 +262,7 @@ static void test_out_of_memory(void **state)
     int before = scratch_count();
     long n = 0;
     for (struct budget budget = {0}; !attempt(o.context, path, data, &budget);)
-        budget = (struct budget){.left = ++n};
+        budget = (struct budget){.fail_at = ++n};
     assert_true(n >= 10);
     assert_int_equal(scratch_count(), before);
     destroy(&o);

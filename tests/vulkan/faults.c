@@ -148,12 +148,7 @@ static void record_upload(bool own_memory)
     host_buffer_init(&host, N_TOKENS * data.layer.d_out * sizeof(float), &y);
     fill_random(x.mapped, (size_t) N_TOKENS * data.layer.d_model, 5);
 
-    vkmoe_vk_import_desc import = vkmoe_vk_import_desc_init();
-    import.get_instance_proc_addr = host.handles.get_instance_proc_addr;
-    import.instance = host.handles.instance;
-    import.physical_device = host.handles.physical_device;
-    import.device = host.handles.device;
-    import.queue_family = host.handles.queue_family;
+    vkmoe_vk_import_desc import = host_import_desc(&host.handles);
     import.api_version = VK_API_VERSION_1_1;
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
     plan.layer = &data.layer;

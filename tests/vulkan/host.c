@@ -51,6 +51,18 @@ void host_finish(struct host *host)
     host->vkDestroyCommandPool(host->handles.device, host->pool, NULL);
 }
 
+vkmoe_vk_import_desc host_import_desc(const vkmoe_vk_handles *handles)
+{
+    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    desc.get_instance_proc_addr = handles->get_instance_proc_addr;
+    desc.instance = handles->instance;
+    desc.physical_device = handles->physical_device;
+    desc.device = handles->device;
+    desc.queue_family = handles->queue_family;
+    desc.api_version = VK_API_VERSION_1_3;
+    return desc;
+}
+
 static uint32_t visible_type(struct host *host, uint32_t allowed)
 {
     VkPhysicalDeviceMemoryProperties memory;

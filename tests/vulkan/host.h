@@ -54,6 +54,10 @@ struct host_buffer {
 void host_init(struct host *host, const vkmoe_context *context);
 void host_finish(struct host *host);
 
+// Describes the device as one that somebody else made, for a context that only records and uses no
+// feature: queue, features and what else differs is the caller's to set.
+vkmoe_vk_import_desc host_import_desc(const vkmoe_vk_handles *handles);
+
 void host_buffer_init(struct host *host, uint64_t size, struct host_buffer *out);
 void host_buffer_finish(struct host *host, struct host_buffer *buffer);
 

@@ -19,13 +19,7 @@ static VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
 
 static vkmoe_vk_import_desc import_desc(void)
 {
-    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
-    desc.get_instance_proc_addr = host.handles.get_instance_proc_addr;
-    desc.instance = host.handles.instance;
-    desc.physical_device = host.handles.physical_device;
-    desc.device = host.handles.device;
-    desc.queue_family = host.handles.queue_family;
-    desc.api_version = VK_API_VERSION_1_3;
+    vkmoe_vk_import_desc desc = host_import_desc(&host.handles);
     desc.features = &bda;
     return desc;
 }

@@ -97,15 +97,10 @@ static enum vkmoe_status import(const struct work *w, vkmoe_context **out)
     static const VkPhysicalDeviceBufferDeviceAddressFeatures bda = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
         .bufferDeviceAddress = VK_TRUE};
-    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    vkmoe_vk_import_desc desc = host_import_desc(&host.handles);
     desc.get_instance_proc_addr = (void *) instance_proc;
-    desc.instance = host.handles.instance;
-    desc.physical_device = host.handles.physical_device;
-    desc.device = host.handles.device;
-    desc.api_version = VK_API_VERSION_1_3;
     desc.features = host.handles.buffer_device_address ? &bda : NULL;
     desc.queue = host.handles.queue;
-    desc.queue_family = host.handles.queue_family;
     desc.lock_queue = lock;
     desc.unlock_queue = unlock;
     desc.addressing = w->descriptors ? VKMOE_ADDRESSING_DESCRIPTORS : VKMOE_ADDRESSING_AUTO;

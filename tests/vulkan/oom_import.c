@@ -89,26 +89,17 @@ static enum vkmoe_status open_context(const struct kind *kind, const vkmoe_host 
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         .bufferDeviceAddress = VK_TRUE,
         .shaderFloat16 = has_f16};
-    VkPhysicalDevice16BitStorageFeatures storage = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
-        .pNext = &v12,
-        .storageBuffer16BitAccess = has_f16};
-    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    vkmoe_vk_import_desc desc;
     vkmoe_context_desc own = vkmoe_context_desc_init();
     own.device = "vulkan";
     own.host = services;
     own.cache_dir = folder;
     if (kind->own)
         return vkmoe_context_create(&own, out);
+    desc = host_import_desc(&host.handles);
     desc.host = services;
-    desc.get_instance_proc_addr = host.handles.get_instance_proc_addr;
-    desc.instance = host.handles.instance;
-    desc.physical_device = host.handles.physical_device;
-    desc.device = host.handles.device;
     desc.queue = kind->queue ? host.handles.queue : NULL;
-    desc.queue_family = host.handles.queue_family;
-    desc.api_version = VK_API_VERSION_1_3;
-    desc.features = &storage;
+    desc.features = &v12;
     desc.floor = kind->floor;
     return vkmoe_context_import_vk(&desc, out);
 }

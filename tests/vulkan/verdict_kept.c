@@ -2,6 +2,7 @@
 // What an earlier process left in the cache about a kernel variant: good or bad, damaged, of
 // another build, or the mark of a self-test that never ended. Only where there is f16: on lavapipe.
 #include "check.h"
+#include "host.h"
 #include "verdicts.h"
 
 #include <stdio.h>
@@ -62,14 +63,8 @@ static vkmoe_context *import(vkmoe_context *owner, const vkmoe_host *host)
         .bufferDeviceAddress = VK_TRUE,
         .shaderFloat16 = VK_TRUE};
     check_ok(vkmoe_vk_get_handles(owner, &handles));
-    vkmoe_vk_import_desc desc = vkmoe_vk_import_desc_init();
+    vkmoe_vk_import_desc desc = host_import_desc(&handles);
     desc.host = host;
-    desc.get_instance_proc_addr = handles.get_instance_proc_addr;
-    desc.instance = handles.instance;
-    desc.physical_device = handles.physical_device;
-    desc.device = handles.device;
-    desc.queue_family = handles.queue_family;
-    desc.api_version = VK_API_VERSION_1_3;
     desc.features = &v12;
     check_ok(vkmoe_context_import_vk(&desc, &context));
     return context;
