@@ -17,6 +17,12 @@ enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens)
     return n_tokens <= MOE_VK_DECODE_TOKENS ? MOE_VK_DECODE : MOE_VK_GROUPED;
 }
 
+uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens)
+{
+    return regime == MOE_VK_DECODE ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
+                                   : max_tokens;
+}
+
 // ---- dispatches ------------------------------------------------------------------------------
 
 struct moe_vk_dispatch *moe_vk_add(struct moe_vk_compiler *c, const char *label,
@@ -298,11 +304,8 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, const struct mo
                                 .x_type = program->base.x_type};
     TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
-        bool decode = c.regime == MOE_VK_DECODE;
         c.sequence = &program->sequences[c.regime];
-        TRY(compile_regime(&c, host,
-                           decode ? (uint32_t) moe_min(max_tokens, MOE_VK_DECODE_TOKENS)
-                                  : max_tokens));
+        TRY(compile_regime(&c, host, moe_vk_regime_tokens(c.regime, max_tokens)));
         program->work_size = moe_max(program->work_size, c.sequence->work_size);
     }
     return VKMOE_OK;

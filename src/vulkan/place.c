@@ -16,16 +16,9 @@ static uint32_t step_of(uint64_t stride)
     return step;
 }
 
-static uint64_t range_limit(const struct moe_vk *vk)
-{
-    return vk->bda ? MOE_VK_MAX_WORDS_SIZE : vk->caps.max_storage_range;
-}
-
-// Tokens that a regime is for, at most.
 static uint32_t regime_tokens(const struct moe_vk_bound *b, enum moe_vk_regime regime)
 {
-    uint32_t most = b->base.program->max_tokens;
-    return regime == MOE_VK_DECODE ? (uint32_t) moe_min(most, MOE_VK_DECODE_TOKENS) : most;
+    return moe_vk_regime_tokens(regime, b->base.program->max_tokens);
 }
 
 static uint64_t stride_of(const struct moe_vk_bound *b, enum moe_vk_buffer_id id)
@@ -43,9 +36,8 @@ static uint64_t rows_size(const struct moe_vk_bound *b, enum moe_vk_buffer_id id
 
 enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regime regime)
 {
-    const struct moe_vk *vk = moe_vk_of(&b->base);
     struct moe_vk_blocks *blocks = &b->blocks[regime];
-    uint64_t limit = range_limit(vk);
+    uint64_t limit = moe_vk_limits(moe_vk_of(&b->base), 0).range;
     uint32_t most = regime_tokens(b, regime);
     uint64_t x_stride = stride_of(b, MOE_VK_BUF_X), y_stride = stride_of(b, MOE_VK_BUF_Y);
     uint64_t size = moe_max(rows_size(b, MOE_VK_BUF_X, 0, most),

@@ -181,6 +181,8 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program,
                                  const struct moe_vk_limits *limits);
 void moe_vk_sequences_finish(struct moe_vk_program *program);
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens);
+// The most tokens that a regime of a program is for.
+uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens);
 
 // barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
 // barrier, wrote, or that writes what one of those read.
