@@ -1,13 +1,23 @@
 // SPDX-License-Identifier: MIT
-// vkmoe training: the gradients of a layer. The rules of vkmoe.h hold here too.
+// vkmoe training. The rules of vkmoe.h hold here too.
 //
-// The first piece: one call that runs a layer forward and backward on host memory. Only the device
-// "reference" computes it so far, slowly and in f64.
+// The gradients of one layer, on host memory:
 //
 //     vkmoe_backward_io out = vkmoe_backward_io_init();
 //     out.dy = dy;
 //     out.experts = expert_grads;                 // (n_experts), NULL where not wanted
 //     vkmoe_backward(bind, n_tokens, &io, &out);  // io as for vkmoe_run
+//
+// A network with its loss and optimiser, whose parameters stay on the device:
+//
+//     vkmoe_net_create(context, &desc, &net);     // layers, loss, optimiser
+//     vkmoe_net_init(net, seed);                  // or vkmoe_net_write for each parameter
+//     while (next_batch(&batch))
+//         vkmoe_net_train(net, &batch, rate, &loss); // forward, loss, backward, step
+//     vkmoe_net_read(net, VKMOE_NET_VALUE, "layers.0.router.weight", weight, n);
+//
+// The pieces of vkmoe_net_train: vkmoe_net_forward, vkmoe_net_backward (once or more for each step:
+// gradients add up) and vkmoe_net_step.
 #ifndef VKMOE_TRAIN_H
 #define VKMOE_TRAIN_H
 
@@ -76,6 +86,279 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 // Threads: as vkmoe_run, one at a time per bind.
 VKMOE_API enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io *io,
                                            const vkmoe_backward_io *out);
+
+// ---- networks --------------------------------------------------------------------------------
+
+enum vkmoe_net_kind {
+    VKMOE_NET_MOE = 0,     // experts
+    VKMOE_NET_LINEAR = 1,  // y = act(W x + b)
+    VKMOE_NET_NORM = 2,    // layer norm or RMS norm over the row, times gain [+ bias]
+    VKMOE_NET_POOL = 3,    // tokens of an example -> one row
+    VKMOE_NET_DROPOUT = 4,
+    VKMOE_NET_EMBED = 5,   // token number -> row of a table; only as the first layer
+};
+
+// What the router of a moe layer scores by. l_e is the score (logit) of expert e.
+enum vkmoe_scorer {
+    VKMOE_SCORER_LINEAR = 0,         // l_e = w_e x + b_e
+    VKMOE_SCORER_KERNEL = 1,         // l_e = -|x - c_e|^2 / (2 score_width^2), c_e learned: softmax
+                                     // of it is a normalised radial basis network
+    VKMOE_SCORER_ADDITIVE = 2,       // l_e = v . tanh(W x + u_e), d_score wide
+    VKMOE_SCORER_MULTIPLICATIVE = 3, // l_e = (W x) . u_e, d_score wide
+    VKMOE_SCORER_ONE = 4,            // one unit for all experts: l_e = w x + b
+    VKMOE_SCORER_SUM = 5,            // l_e = w_e sum_j x_j
+};
+
+// How a moe layer makes y of the outputs r_k of its experts.
+enum vkmoe_combine {
+    VKMOE_COMBINE_WEIGHTED_SUM = 0,   // by gate weights
+    VKMOE_COMBINE_MEAN = 1,           // no router: the mean of all experts
+    VKMOE_COMBINE_STACK = 2,          // no router: sum_k v_k r_k + c; v, c learned, v begins at 1/E
+    VKMOE_COMBINE_RESPONSE_SHARE = 3, // no router: w_k = |r_k|_1 / (sum_j |r_j|_1 + 1e-12), 1/E
+                                      // when all are 0
+    VKMOE_COMBINE_ATTENTION = 4,      // no router: w = softmax(r_k . mean_j r_j / sqrt d_out)
+    VKMOE_COMBINE_VOTE = 5,           // evaluation only: the class most experts speak for, one-hot;
+                                      // ties to the lower class. Trains as MEAN
+};
+
+// Queries: before the experts q = W_q x + b_q makes n_experts queries, d_query wide each, which the
+// experts get instead of x.
+enum vkmoe_pairing {
+    VKMOE_PAIRING_NONE = 0, // no queries
+    VKMOE_PAIRING_EACH = 1, // query i goes to expert i
+    VKMOE_PAIRING_ALL = 2,  // every query goes to every expert; the outputs of an expert are
+                            // averaged over the queries
+};
+
+enum vkmoe_pool {
+    VKMOE_POOL_MEAN = 0, // an example without tokens gives 0
+    VKMOE_POOL_SUM = 1,
+    VKMOE_POOL_MAX = 2,
+};
+
+// One layer. Its input is the output of the layer before, d_in wide.
+typedef struct vkmoe_net_layer {
+    size_t struct_size;
+    enum vkmoe_net_kind kind;
+    bool residual;  // y = x + layer(x); widths must agree. Not for pool and embed
+
+    // MOE. layer->d_model must be d_in (with queries: d_query); stored types are ignored. Computed
+    // here, though not by plans yet: expert_kind linear, score none.
+    const vkmoe_layer_desc *layer;
+    enum vkmoe_scorer scorer;
+    uint32_t d_score;       // ADDITIVE, MULTIPLICATIVE
+    float score_width;      // KERNEL; init sets 1
+    enum vkmoe_combine combine;
+    enum vkmoe_pairing pairing;
+    uint32_t d_query;
+    bool noisy;             // training: l + n softplus(W_noise x), n of N(0, 1) (Shazeer et al.
+                            // 2017)
+    float hidden_dropout;   // training: of h, in [0, 1)
+    float load_balance;     // coefficient of E sum_e c_e / (K T) mean_t P_te; 0: none
+    float z_loss;           // coefficient of mean_t logsumexp(l_t)^2
+    float bias_rate;        // needs layer->selection_bias: after a step
+                            // b_e += bias_rate sign(mean c - c_e) (loss-free balancing)
+    bool recompute;         // pre-activations are computed again in the backward pass, not kept
+
+    // LINEAR
+    uint32_t d_out;         // EMBED too
+    enum vkmoe_act act;
+    bool bias;              // NORM too
+    // NORM
+    bool rms;
+    float eps;              // init sets 1e-5
+    // POOL
+    enum vkmoe_pool pool;
+    // DROPOUT
+    float rate;             // in [0, 1)
+    // EMBED
+    uint32_t n_rows;        // of the table
+} vkmoe_net_layer;
+
+static inline vkmoe_net_layer vkmoe_net_layer_init(void)
+{
+    vkmoe_net_layer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.struct_size = sizeof layer;
+    layer.score_width = 1.0f;
+    layer.eps = 1e-5f;
+    return layer;
+}
+
+enum vkmoe_loss {
+    VKMOE_LOSS_CROSS_ENTROPY = 0, // of softmax(y) and labels, or shares in `targets`
+    VKMOE_LOSS_BCE = 1,           // binary cross entropy; y are probabilities
+    VKMOE_LOSS_BCE_LOGITS = 2,
+    VKMOE_LOSS_MSE = 3,           // mean over the outputs
+    VKMOE_LOSS_HUBER = 4,         // likewise
+    VKMOE_LOSS_MIXTURE = 5,       // -log sum_i g_i p_i(t | x) over the experts of the last layer, a
+                                  // moe layer of weighted_sum; p_i = softmax of the expert's output
+                                  // for labels, a Gaussian of `variance` around it for targets
+                                  // (Jacobs, Jordan, Nowlan, Hinton 1991)
+};
+
+enum vkmoe_optimiser {
+    VKMOE_OPTIMISER_SGD = 0,
+    VKMOE_OPTIMISER_ADAM = 1,  // decay is added to the gradient
+    VKMOE_OPTIMISER_ADAMW = 2, // decay is decoupled
+};
+
+// Parameters whose name matches get their own rate and decay; the first match counts.
+typedef struct vkmoe_net_group {
+    const char *match;  // part of the name, as ".router."
+    float rate_scale;
+    float decay;
+} vkmoe_net_group;
+
+typedef struct vkmoe_net_desc {
+    size_t struct_size;
+    const vkmoe_net_layer *const *layers; // (n_layers)
+    uint32_t n_layers;
+    uint32_t d_in;          // width of x; with EMBED 1: x is token numbers
+    uint32_t max_tokens;    // of a batch
+    uint32_t max_examples;  // of a batch; 0: max_tokens
+    float input_noise;      // training: x + input_noise n, n of N(0, 1)
+    bool evaluation_only;   // neither gradients nor optimiser
+
+    enum vkmoe_loss loss;
+    float label_smoothing;  // CROSS_ENTROPY
+    const float *class_weights; // (d_out of the net), CROSS_ENTROPY; copied. The loss of labels is
+                            // then divided by the sum of their weights, as in PyTorch
+    bool soft_targets;      // CROSS_ENTROPY: targets are shares (n_examples, d_out), not labels
+    bool labels;            // MIXTURE: targets are labels
+    float huber_delta;      // init sets 1
+    float variance;         // MIXTURE; init sets 1
+
+    enum vkmoe_optimiser optimiser;
+    float momentum;         // SGD
+    bool nesterov;
+    float beta1, beta2, adam_eps; // init sets 0.9, 0.999, 1e-8
+    float decay;            // of matrices; biases, gains and the router's noise have none
+    float clip_norm;        // gradients are scaled to this global norm at most; 0: never
+    const vkmoe_net_group *groups; // (n_groups), copied
+    uint32_t n_groups;
+} vkmoe_net_desc;
+
+static inline vkmoe_net_desc vkmoe_net_desc_init(void)
+{
+    vkmoe_net_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.struct_size = sizeof desc;
+    desc.huber_delta = desc.variance = 1.0f;
+    desc.beta1 = 0.9f;
+    desc.beta2 = 0.999f;
+    desc.adam_eps = 1e-8f;
+    return desc;
+}
+
+typedef struct vkmoe_net vkmoe_net;
+
+// Compiles a network for the context's device and allocates all it needs. The context is borrowed
+// until the net is destroyed, all else for the call. Parameters are zero (gains, and v of STACK,
+// are not): vkmoe_net_init or vkmoe_net_write comes next.
+// VKMOE_E_ARGUMENT, VKMOE_E_SHAPE, VKMOE_E_UNSUPPORTED: the text names layer and field.
+// Threads: a net is used by one thread at a time.
+VKMOE_API enum vkmoe_status vkmoe_net_create(vkmoe_context *context, const vkmoe_net_desc *desc,
+                                             vkmoe_net **out);
+VKMOE_API void vkmoe_net_destroy(vkmoe_net *net);
+
+// Fills the parameters with random numbers: matrices and biases of U(-1, 1) / sqrt(inputs), tables
+// of N(0, 1) * 0.1, zero for W_noise; and clears the optimiser. Same seed, same bits, any device.
+VKMOE_API enum vkmoe_status vkmoe_net_init(vkmoe_net *net, uint64_t seed);
+
+// ---- parameters ----
+
+enum vkmoe_net_what {
+    VKMOE_NET_VALUE = 0,
+    VKMOE_NET_GRADIENT = 1,
+    VKMOE_NET_MOMENT1 = 2, // the optimiser's; of parameters that have it
+    VKMOE_NET_MOMENT2 = 3,
+};
+
+// A parameter: a tensor of a model file (see vkmoe/model.h), or a selection bias, which has no
+// gradient and no moments.
+typedef struct vkmoe_net_param {
+    const char *name;      // borrowed from the net
+    uint32_t rows, width;  // n_rows as all experts' rows together
+    bool has_gradient, has_moment1, has_moment2;
+} vkmoe_net_param;
+
+VKMOE_API uint32_t vkmoe_net_param_count(const vkmoe_net *net);
+// VKMOE_E_ARGUMENT: no such parameter.
+VKMOE_API enum vkmoe_status vkmoe_net_get_param(const vkmoe_net *net, uint32_t i,
+                                                vkmoe_net_param *out);
+// Copies a parameter, its gradient or a moment. n: elements of `data`, all of them.
+// VKMOE_E_ARGUMENT: no such name, or it has none.  VKMOE_E_SHAPE: another number of elements.
+VKMOE_API enum vkmoe_status vkmoe_net_read(vkmoe_net *net, enum vkmoe_net_what what,
+                                           const char *name, float *data, uint64_t n);
+VKMOE_API enum vkmoe_status vkmoe_net_write(vkmoe_net *net, enum vkmoe_net_what what,
+                                            const char *name, const float *data, uint64_t n);
+
+// Where the net stands besides its parameters: what a checkpoint has to keep.
+typedef struct vkmoe_net_state {
+    uint64_t seed;   // of noise and dropout; vkmoe_net_init sets it
+    uint32_t pass;   // forward passes for training so far
+    uint32_t steps;  // steps so far
+} vkmoe_net_state;
+
+VKMOE_API enum vkmoe_status vkmoe_net_get_state(const vkmoe_net *net, vkmoe_net_state *out);
+VKMOE_API enum vkmoe_status vkmoe_net_set_state(vkmoe_net *net, const vkmoe_net_state *state);
+
+// ---- running ----
+
+// Host memory of one batch, borrowed for the call.
+typedef struct vkmoe_net_batch {
+    size_t struct_size;
+    uint32_t n_tokens;        // 1..max_tokens
+    uint32_t n_examples;      // 1..max_examples; without POOL each token is an example
+    const float *x;           // (n_tokens, d_in)
+    const int32_t *token_ids; // (n_tokens), with EMBED instead of x
+    const int32_t *offsets;   // (n_examples + 1), with POOL: tokens of example i are offsets[i] ..
+                              // offsets[i + 1] - 1; from 0 to n_tokens, ascending
+    const int32_t *labels;    // (n_examples), losses of labels
+    const float *targets;     // (n_examples, d_out), other losses. BCE: (n_examples, d_out) of 0..1
+} vkmoe_net_batch;
+
+static inline vkmoe_net_batch vkmoe_net_batch_init(void)
+{
+    vkmoe_net_batch batch;
+    memset(&batch, 0, sizeof batch);
+    batch.struct_size = sizeof batch;
+    return batch;
+}
+
+// Runs the net for training and keeps what backward needs, on the device. Labels and targets may be
+// NULL when no backward follows.
+VKMOE_API enum vkmoe_status vkmoe_net_forward(vkmoe_net *net, const vkmoe_net_batch *batch);
+
+// Loss and gradients of the last vkmoe_net_forward. Since the last step gradients add up.
+//   n_micro  batches of this step in all: gradients and losses are divided by it
+//   loss     the batch's mean loss, auxiliary losses included, / n_micro; NULL: not read back
+VKMOE_API enum vkmoe_status vkmoe_net_backward(vkmoe_net *net, uint32_t n_micro, double *loss);
+
+// One step of the optimiser with the gradients so far. With a loss or gradient that is not finite
+// nothing changes: VKMOE_E_DATA, and the text names the first such tensor.
+VKMOE_API enum vkmoe_status vkmoe_net_step(vkmoe_net *net, float rate);
+
+// All three in one submission. loss as vkmoe_net_backward.
+VKMOE_API enum vkmoe_status vkmoe_net_train(vkmoe_net *net, const vkmoe_net_batch *batch,
+                                            float rate, double *loss);
+
+// Runs the net for evaluation: no noise, no dropout.
+//   y     (n_examples, d_out) out; or NULL
+//   loss  mean loss without auxiliary losses; needs labels or targets; or NULL
+VKMOE_API enum vkmoe_status vkmoe_net_eval(vkmoe_net *net, const vkmoe_net_batch *batch, float *y,
+                                           double *loss);
+
+// Of the last vkmoe_net_eval: which experts a moe layer used.
+//   ids    (n_tokens, top_k), descending; gates (n_tokens, top_k); NULL: not wanted
+// VKMOE_E_ARGUMENT: layer `layer` is not of that kind.
+VKMOE_API enum vkmoe_status vkmoe_net_routing(vkmoe_net *net, uint32_t layer, int32_t *ids,
+                                              float *gates);
+
+// Bytes on the device: parameters, gradients and moments; what one batch needs besides.
+VKMOE_API enum vkmoe_status vkmoe_net_get_size(const vkmoe_net *net, uint64_t *persistent,
+                                               uint64_t *batch);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #define MOE_BACKEND_BACKEND_H
 
 #include "core/graph.h"
+#include "core/net.h"
 #include <vkmoe/train.h>
 #include <vkmoe/vulkan.h>
 
@@ -53,6 +54,11 @@ struct moe_weights_source {
     const vkmoe_vk_buffer *vk_buffer; // Vulkan: where they go; or NULL
 };
 
+struct moe_device_net { // a net on a device
+    struct moe_device *device;
+    const struct moe_net *net;
+};
+
 struct moe_backend {
     const char *name; // "cpu", "vulkan", "reference"
 
@@ -98,6 +104,21 @@ struct moe_backend {
     // filled in, io->y may be NULL. Waits for the result.
     enum vkmoe_status (*backward)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io,
                                   const vkmoe_backward_io *out);
+
+    // Networks; NULL: none. The net is planned and outlives what is made of it. All memory of the
+    // arena begins as zero, and all ops that can be prepared are.
+    enum vkmoe_status (*net_create)(struct moe_device *device, const struct moe_net *net,
+                                    struct moe_device_net **out);
+    void (*net_destroy)(struct moe_device_net *net);
+    // The first n elements of a tensor. What is written is there for the next run or read.
+    enum vkmoe_status (*net_write)(struct moe_device_net *net, uint32_t tensor, uint64_t n,
+                                   const void *data);
+    enum vkmoe_status (*net_read)(struct moe_device_net *net, uint32_t tensor, uint64_t n,
+                                  void *data);
+    // Runs the programs whose bits (1 << enum moe_net_program) are set, in the order of the enum,
+    // and waits.
+    enum vkmoe_status (*net_run)(struct moe_device_net *net, uint32_t programs,
+                                 const struct moe_net_args *args);
 
     // Vulkan only, NULL elsewhere. import and record_upload get checked arguments.
     enum vkmoe_status (*vk_requirements)(void *get_instance_proc_addr, VkInstance instance,
