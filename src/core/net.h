@@ -85,8 +85,10 @@ enum moe_net_write {
 //   NOISE_BACKWARD  dy, z -> dz*                             dz = dy alpha n(r, c) sigmoid(z)
 //
 // Rows and elements:
-//   ACT             a -> y                  y = act(a), op.act, op.beta as act_alpha (GLU too)
-//   ACT_BACKWARD    dy, a -> da*
+//   ACT             a -> y                  y = act(a), op.act, op.beta as act_alpha (GLU too).
+//                   a and y are read as flat arrays of equally many elements, whatever their rows
+//                   and widths: with VKMOE_ACT_NONE it gives a tensor another shape
+//   ACT_BACKWARD    dy, a -> da*            likewise; dy is of y's shape, da of a's
 //   GLU             g, u -> h               h = act(g) * u
 //   GLU_BACKWARD    dh, g, u -> dg, du
 //   SCALE_ROWS      a/q0, [s/q1], [index/q2] -> y*
