@@ -88,6 +88,30 @@ VKMOE_API enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, 
                                            const vkmoe_backward_io *out);
 
 // ---- networks --------------------------------------------------------------------------------
+//
+// Parameters of layer N, all f32, with the names that they have in a model file; E = n_experts,
+// one expert's rows behind the other's, d_in the width of the layer's input:
+//
+//     layers.N.router.weight           LINEAR, KERNEL (the centres) (E, d_in); ADDITIVE,
+//                                      MULTIPLICATIVE (d_score, d_in); ONE (1, d_in); SUM (1, E)
+//     layers.N.router.bias             LINEAR (1, E); ONE (1, 1); with layer->router_bias
+//     layers.N.router.keys             ADDITIVE, MULTIPLICATIVE: the u_e (E, d_score)
+//     layers.N.router.vector           ADDITIVE: v (1, d_score)
+//     layers.N.router.noise            W_noise of `noisy` (E, d_in)
+//     layers.N.router.selection_bias   (1, E)
+//     layers.N.query.weight, .bias     (E d_query, d_in), (1, E d_query): query e's rows are
+//                                      e d_query .. (e + 1) d_query - 1
+//     layers.N.experts.gate.weight, .experts.up.weight (E d_ff, d)  .bias (E, d_ff); d = d_in, or
+//                                      d_query
+//     layers.N.experts.down.weight     (E d_out, d_ff)  .bias (E, d_out)
+//     layers.N.experts.weight, .bias   expert_kind linear: (E d_out, d), (E, d_out)
+//     layers.N.combine.weight, .bias   STACK: v (1, E), c (1, d_out)
+//     layers.N.shared.gate.weight, .shared.up.weight (d_shared_ff, d_in)  .bias (1, d_shared_ff)
+//     layers.N.shared.down.weight      (d_out, d_shared_ff)  .bias (1, d_out)
+//     layers.N.shared.gate_vector      (1, d_in)
+//     layers.N.weight, .bias           of linear: (d_out, d_in), (1, d_out)
+//     layers.N.gain, .bias             of norm: (1, d_in) each
+//     layers.N.table                   of embed: (n_rows, d_out)
 
 enum vkmoe_net_kind {
     VKMOE_NET_MOE = 0,     // experts
