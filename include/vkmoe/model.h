@@ -15,10 +15,22 @@
 //     classes   names of the classes, in the order of the outputs; classify only
 //     input     kind        "none" | "standardize": (x - mean) / std, tensors input.mean, input.std
 //                           | "minmax": (x - min) / (max - min), tensors input.min, input.max
-//               n_features
-//     layers[]  kind        "moe"
-//               d_in, d_ff, d_out (d_in), n_experts, top_k
-//               router      score           "softmax" | "sigmoid"
+//               n_features  of a row; with a pool layer an example is a sequence of rows
+//     input     kind        "embed": a text is a sequence of tokens, each a row of a table; needs a
+//                           pool layer | "embed_bag": a text is the mean of its tokens' rows
+//               d_out       width of a row of the table
+//               ngrams      which pieces of the text are tokens: lists of n = 1..8
+//                           {"byte": [n, ..], "character": [n, ..], "word": [n, ..]}
+//               n_buckets   rows of the table; a token's row is its hash
+//               vocabulary  instead of n_buckets: a list of pieces; piece i has row i + 1, all
+//                           others have row 0
+//               lower       (false) A to Z become a to z
+//               max_tokens  (1024) of a text; tokens behind them are left out
+//     layers[]  kind        "moe" | "linear" | "norm" | "pool" | "dropout"
+//               d_in        (what the layer before gives)
+//               residual    (false) y = x + layer(x); not for pool
+//      moe      d_ff, d_out (d_in), n_experts, top_k
+//               router      score           "softmax" | "sigmoid" | "none"
 //                           order           "score_then_topk" | "topk_then_score" (the score of the
 //                                           selected logits alone)
 //                           renormalize     (false) gate weights are divided by their sum + eps
@@ -26,16 +38,36 @@
 //                           routed_scale    (1)
 //                           bias            (false) added to the logits
 //                           selection_bias  (false) added for the selection only
-//               expert      gated           (false) h = act(gate x) * (up x), else h = act(up x)
-//                           activation, output_activation ("none")
+//                           scorer          ("linear") | "kernel" | "additive" | "multiplicative" |
+//                                           "one" | "sum": see enum vkmoe_scorer
+//                           d_score         additive and multiplicative
+//                           score_width     (1) kernel
+//                           noisy           (false) training: noise on the logits, learned
+//                           load_balance, z_loss (0) training: coefficients of auxiliary losses
+//                           bias_rate       (0) training: needs selection_bias
+//               expert      kind            ("mlp") | "linear": act(W x + b), without d_ff
+//                           gated           (false) h = act(gate x) * (up x), else h = act(up x)
+//                           activation, output_activation ("none"; mlp only)
 //                                           "none" "silu" "gelu_erf" "gelu_tanh" "relu" "relu2"
 //                                           "sigmoid" "tanh"
-//                           bias            (false) of gate, up and down
+//                           bias            (false) of gate, up and down; of linear
+//                           dropout         (0) training: of h
 //               shared      an expert that every row uses; left out: none
 //                           d_ff
 //                           gate            ("none") | "sigmoid"
-//               combine     ("weighted_sum")
-//     head      "softmax" | "sigmoid" for classify, "identity" | "sigmoid" for regress
+//               combine     ("weighted_sum") | "mean" | "stack" | "response_share" | "attention" |
+//                           "vote": see enum vkmoe_combine; with these every expert works, so
+//                           top_k and router are left out
+//               queries     left out: none
+//                           pairing         "each" | "all": see enum vkmoe_pairing
+//                           d_query
+//               recompute   (false) training: see struct vkmoe_net_layer
+//      linear   d_out, activation ("none"), bias (true)
+//      norm     rms (false), bias (true without rms), eps (1e-5)
+//      pool     pool        "mean" | "sum" | "max"; one at most, none with embed_bag
+//      dropout  rate        0 up to 1
+//     head      "softmax" | "sigmoid" | "identity"; for classify identity says that the last layer
+//               gives probabilities already; softmax only for classify
 //
 // Tensors of layer N, in F32, F16 or BF16; gate and up have one type, down may have another:
 //
@@ -47,6 +79,15 @@
 //     layers.N.shared.gate.bias, .shared.up.bias (shared.d_ff)
 //     layers.N.shared.down.weight (d_out, shared.d_ff)   .bias (d_out)
 //     layers.N.shared.gate_vector (d_in)
+//
+// Tokens of a text. First it is normalised: with `lower` A to Z become a to z; every run of white
+// space (bytes 9 to 13 and 32) becomes one space; one space stands in front and one behind. Units:
+// each byte; each character, which is a valid UTF-8 sequence or else a byte; each word, a longest
+// run of bytes above 127, ASCII letters, digits and "_". A piece of n is n neighbouring units; words
+// are joined by one space each. Pieces come in the order of their first byte, then byte before
+// character before word, then by n. A text without one has a single token: row 0. The row of a piece
+// by hash: h is the FNV-1a hash, 64 bits (offset 14695981039346656037, prime 1099511628211), of one
+// byte for the unit ("b", "c", "w") and the piece's bytes; the row is (h ^ h >> 32) mod n_buckets.
 #ifndef VKMOE_MODEL_H
 #define VKMOE_MODEL_H
 
@@ -69,6 +110,8 @@ enum vkmoe_input {
     VKMOE_INPUT_NONE = 0,
     VKMOE_INPUT_STANDARDIZE = 1,
     VKMOE_INPUT_MINMAX = 2,
+    VKMOE_INPUT_EMBED = 3,     // texts: a row of a table for each token
+    VKMOE_INPUT_EMBED_BAG = 4, // texts: the mean of the rows of their tokens
 };
 
 enum vkmoe_head {
