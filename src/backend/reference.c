@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The oracle as a back end, so that everything above can be tested against it. Packed experts are
 // decoded f32: gate, up, down, then their biases, each where the layer has it.
-#include "backend/backend.h"
+#include "backend/reference_net.h"
 
 #include "base/bits.h"
 #include "base/host.h"
@@ -414,4 +414,9 @@ const struct moe_backend moe_backend_reference = {
     .bind_destroy = reference_bind_destroy,
     .run = reference_run,
     .backward = reference_backward,
+    .net_create = moe_reference_net_create,
+    .net_destroy = moe_reference_net_destroy,
+    .net_write = moe_reference_net_write,
+    .net_read = moe_reference_net_read,
+    .net_run = moe_reference_net_run,
 };

@@ -274,12 +274,15 @@ static void normalise_backward(const vkmoe_layer_desc *layer, const double *q, d
         d[k] = (double) layer->routed_scale * (d[k] - mean) / divisor;
 }
 
-// Dw of the selected experts (in d_gates, overwritten) -> Dl of all experts.
-static void route_backward(const vkmoe_layer_desc *layer, const double *logits, const double *ids,
-                           double *d_gates, double *d_logits)
+void moe_ref_route_backward(const vkmoe_layer_desc *layer, const double *logits, const double *ids,
+                            double *d_gates, double *d_logits)
 {
     double scores[MOE_MAX_EXPERTS], q[MOE_MAX_EXPERTS];
     const bool of_selected = layer->gate_source == VKMOE_GATE_SOFTMAX_SELECTED;
+    for (uint32_t e = 0; e < layer->n_experts; e++)
+        d_logits[e] = 0;
+    if (moe_ref_gates_are_constant(layer))
+        return;
     moe_ref_score(layer->score, logits, layer->n_experts, scores);
     for (uint32_t k = 0; k < layer->top_k; k++)
         q[k] = (of_selected ? logits : scores)[(uint32_t) ids[k]];
@@ -289,8 +292,6 @@ static void route_backward(const vkmoe_layer_desc *layer, const double *logits, 
     normalise_backward(layer, q, d_gates);
     if (of_selected)
         softmax_backward(q, layer->top_k, d_gates, d_gates);
-    for (uint32_t e = 0; e < layer->n_experts; e++)
-        d_logits[e] = 0;
     for (uint32_t k = 0; k < layer->top_k; k++)
         d_logits[(uint32_t) ids[k]] = d_gates[k];
     if (of_selected)
@@ -299,7 +300,7 @@ static void route_backward(const vkmoe_layer_desc *layer, const double *logits, 
         softmax_backward(scores, layer->n_experts, d_logits, d_logits);
         return;
     }
-    for (uint32_t e = 0; e < layer->n_experts; e++)
+    for (uint32_t e = 0; e < layer->n_experts && layer->score == VKMOE_SCORE_SIGMOID; e++)
         d_logits[e] *= sigmoid_derivative(logits[e]);
 }
 
@@ -345,7 +346,7 @@ static void routed_backward(const struct pass *pass, uint64_t t, const double *d
     for (uint32_t e = 0; e < layer->n_experts; e++)
         logits[e] = moe_ref_dot(pass->weights->router, pass->weights->router_bias, e,
                                 layer->d_model, x);
-    route_backward(layer, logits, ids, d_gates, d_logits);
+    moe_ref_route_backward(layer, logits, ids, d_gates, d_logits);
     for (uint32_t e = 0; e < layer->n_experts; e++)
         affine_row(pass->weights->router, e, layer->d_model, x, d_logits[e], pass->grads->router,
                    pass->grads->router_bias, d_x);

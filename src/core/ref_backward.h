@@ -44,6 +44,11 @@ void moe_ref_backward(const struct moe_ref_run *run, const struct moe_graph *gra
 // one expert a token whose weight is divided by itself, or is the softmax of one number.
 bool moe_ref_gates_are_constant(const vkmoe_layer_desc *layer);
 
+// The derivative d_gates of a token's gate weights, which is overwritten, becomes that of its
+// logits: exactly 0 where gates are constant. ids: the experts that were selected, (top_k).
+void moe_ref_route_backward(const vkmoe_layer_desc *layer, const double *logits, const double *ids,
+                            double *d_gates, double *d_logits);
+
 // d act(v) / dv; at a kink the derivative from below.
 double moe_ref_act_derivative(const vkmoe_layer_desc *layer, enum vkmoe_act act, double v);
 

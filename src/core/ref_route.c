@@ -25,13 +25,13 @@ static void softmax(const double *in, uint32_t n, double *out)
 
 void moe_ref_score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out)
 {
-    assert(kind == VKMOE_SCORE_SOFTMAX || kind == VKMOE_SCORE_SIGMOID);
+    assert(kind == VKMOE_SCORE_SOFTMAX || kind == VKMOE_SCORE_SIGMOID || kind == VKMOE_SCORE_NONE);
     if (kind == VKMOE_SCORE_SOFTMAX) {
         softmax(logits, n, out);
         return;
     }
     for (uint32_t i = 0; i < n; i++)
-        out[i] = moe_ref_sigmoid(logits[i]);
+        out[i] = kind == VKMOE_SCORE_NONE ? logits[i] : moe_ref_sigmoid(logits[i]);
 }
 
 // Does expert a come before expert b in selection?
@@ -81,13 +81,22 @@ static void normalise(const vkmoe_layer_desc *layer, double *gates)
 void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits, const float *selection_bias,
                    const struct moe_ref_routing *out)
 {
+    double bias[MOE_MAX_EXPERTS];
+    for (uint32_t e = 0; selection_bias && e < layer->n_experts; e++)
+        bias[e] = (double) selection_bias[e];
+    moe_ref_select(layer, logits, selection_bias ? bias : NULL, out);
+}
+
+void moe_ref_select(const vkmoe_layer_desc *layer, const double *logits,
+                    const double *selection_bias, const struct moe_ref_routing *out)
+{
     assert(layer->rank == VKMOE_RANK_SCORE || layer->rank == VKMOE_RANK_LOGIT);
     double scores[MOE_MAX_EXPERTS];
     moe_ref_score(layer->score, logits, layer->n_experts, scores);
 
     const double *ranked = layer->rank == VKMOE_RANK_SCORE ? scores : logits;
     for (uint32_t e = 0; e < layer->n_experts; e++)
-        out->ranking[e] = ranked[e] + (selection_bias ? (double) selection_bias[e] : 0);
+        out->ranking[e] = ranked[e] + (selection_bias ? selection_bias[e] : 0);
     select_top_k(out->ranking, layer->n_experts, layer->top_k, out->ids);
 
     const double *source = layer->gate_source == VKMOE_GATE_SCORE ? scores : logits;

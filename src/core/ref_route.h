@@ -20,6 +20,10 @@ struct moe_ref_routing {
 void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits, const float *selection_bias,
                    const struct moe_ref_routing *out);
 
+// The same with an f64 bias.
+void moe_ref_select(const vkmoe_layer_desc *layer, const double *logits,
+                    const double *selection_bias, const struct moe_ref_routing *out);
+
 // Scores of n logits; out may be logits itself.
 void moe_ref_score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out);
 
