@@ -6,10 +6,10 @@
 #include <stddef.h>
 
 // The text of the condition is what is wrong.
-#define NEED(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return #condition;                                                                     \
+#define NEED(condition)        \
+    do {                       \
+        if (!(condition))      \
+            return #condition; \
     } while (0)
 
 typedef const struct moe_net_tensor *tensor;
@@ -209,6 +209,22 @@ static const char *check_alike(const struct check *c, uint32_t n_in, uint32_t ne
     return NULL;
 }
 
+// As many elements, whatever the shape.
+static bool same_elements(tensor a, tensor b)
+{
+    return a && b && (a->rows == MOE_NET_FIXED) == (b->rows == MOE_NET_FIXED) &&
+           (uint64_t) a->n * a->width == (uint64_t) b->n * b->width;
+}
+
+static const char *check_act(const struct check *c)
+{
+    bool backward = c->op->kind == MOE_NET_ACT_BACKWARD;
+    tensor a = c->in[backward ? 1 : 0], y = backward ? c->in[0] : c->out[0];
+    NEED(same_elements(a, y) && is_f32(a, a->width) && is_f32(y, y->width));
+    NEED(!backward || same_shape(a, c->out[0]));
+    return NULL;
+}
+
 static const char *check_scale_rows(const struct check *c)
 {
     const uint32_t *div = c->op->div;
@@ -366,11 +382,12 @@ static const char *check_shapes(const struct check *c)
     case MOE_NET_NOISE:
         return check_alike(c, 2, 1, 1);
     case MOE_NET_ACT:
+    case MOE_NET_ACT_BACKWARD:
+        return check_act(c);
     case MOE_NET_SOFTMAX:
     case MOE_NET_DROPOUT:
         return check_alike(c, 1, 1, 1);
     case MOE_NET_NOISE_BACKWARD:
-    case MOE_NET_ACT_BACKWARD:
     case MOE_NET_GLU:
     case MOE_NET_SOFTMAX_BACKWARD:
         return check_alike(c, 2, 2, 1);

@@ -70,9 +70,9 @@ static MOE_REAL sigmoid(MOE_REAL v)
 static void net_op_compute(const struct moe_net_call *call, uint64_t begin, uint64_t end)
 {
     switch (call->op->kind) {
-#define OP_CASE(kind, function)                                                                    \
-    case MOE_NET_##kind:                                                                           \
-        function(call, begin, end);                                                                \
+#define OP_CASE(kind, function)     \
+    case MOE_NET_##kind:            \
+        function(call, begin, end); \
         break
         OP_CASE(MATMUL, matmul);
         OP_CASE(MATMUL_DX, matmul_dx);

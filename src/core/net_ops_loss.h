@@ -180,8 +180,8 @@ static void z_loss(const struct moe_net_call *call, uint64_t begin, uint64_t end
     (void) begin, (void) end;
     const uint64_t n_tokens = call->in[0].rows;
     const uint32_t n = call->in[0].width;
-    const MOE_REAL scale = R(call->args->aux_scale) * R(call->op->alpha) /
-                           R(n_tokens > 0 ? n_tokens : 1);
+    const MOE_REAL scale =
+        R(call->args->aux_scale) * R(call->op->alpha) / R(n_tokens > 0 ? n_tokens : 1);
     MOE_REAL sum = 0;
     for (uint64_t t = 0; t < n_tokens; t++) {
         const MOE_REAL *l = in_row(call, 0, t);

@@ -46,8 +46,9 @@ static void matmul(const struct moe_net_call *call, uint64_t begin, uint64_t end
         for (uint64_t i = group_begin(&groups, g); i < group_begin(&groups, g + 1); i++) {
             uint64_t r = group_member(&groups, i);
             for (uint32_t o = 0; o < n_out && r >= begin && r < end; o++)
-                put(call, affine(&call->in[1], &call->in[2], g, n_out, o,
-                                 in_row(call, 0, r / call->op->div[0])),
+                put(call,
+                    affine(&call->in[1], &call->in[2], g, n_out, o,
+                           in_row(call, 0, r / call->op->div[0])),
                     out_row(call, 0, r) + o);
         }
     }

@@ -85,23 +85,22 @@ static MOE_REAL act_derivative(enum vkmoe_act kind, MOE_REAL alpha, MOE_REAL v)
     return NAN;
 }
 
+// Flat: the operands may have another shape.
 static void act(const struct moe_net_call *call, uint64_t begin, uint64_t end)
 {
     const struct moe_net_op *op = call->op;
-    for (uint64_t r = begin; r < end; r++) {
-        for (uint32_t c = 0; c < call->out[0].width; c++)
-            out_row(call, 0, r)[c] = act_value(op->act, R(op->beta), in_row(call, 0, r)[c]);
-    }
+    const uint32_t width = call->out[0].width;
+    for (uint64_t i = begin * width; i < end * width; i++)
+        out_row(call, 0, 0)[i] = act_value(op->act, R(op->beta), in_row(call, 0, 0)[i]);
 }
 
 static void act_backward(const struct moe_net_call *call, uint64_t begin, uint64_t end)
 {
     const struct moe_net_op *op = call->op;
-    for (uint64_t r = begin; r < end; r++) {
-        const MOE_REAL *dy = in_row(call, 0, r), *a = in_row(call, 1, r);
-        for (uint32_t c = 0; c < call->out[0].width; c++)
-            put(call, dy[c] * act_derivative(op->act, R(op->beta), a[c]), out_row(call, 0, r) + c);
-    }
+    const uint32_t width = call->out[0].width;
+    const MOE_REAL *dy = in_row(call, 0, 0), *a = in_row(call, 1, 0);
+    for (uint64_t i = begin * width; i < end * width; i++)
+        put(call, dy[i] * act_derivative(op->act, R(op->beta), a[i]), out_row(call, 0, 0) + i);
 }
 
 static void glu(const struct moe_net_call *call, uint64_t begin, uint64_t end)
@@ -187,8 +186,7 @@ static void softmax_row(const MOE_REAL *a, MOE_REAL scale, uint32_t n, MOE_REAL 
 static void softmax(const struct moe_net_call *call, uint64_t begin, uint64_t end)
 {
     for (uint64_t r = begin; r < end; r++)
-        softmax_row(in_row(call, 0, r), R(call->op->alpha), call->in[0].width,
-                    out_row(call, 0, r));
+        softmax_row(in_row(call, 0, r), R(call->op->alpha), call->in[0].width, out_row(call, 0, r));
 }
 
 static void softmax_backward(const struct moe_net_call *call, uint64_t begin, uint64_t end)
@@ -359,8 +357,7 @@ static void pool_backward(const struct moe_net_call *call, uint64_t begin, uint6
         const MOE_REAL scale = call->op->n == MOE_NET_POOL_MEAN ? R(last - first) : 1;
         for (uint64_t t = first; t < last; t++) {
             for (uint32_t c = 0; c < width; c++) {
-                bool takes = call->op->n != MOE_NET_POOL_MAX ||
-                             (uint64_t) best[x * width + c] == t;
+                bool takes = call->op->n != MOE_NET_POOL_MAX || (uint64_t) best[x * width + c] == t;
                 out_row(call, 0, t)[c] = takes ? in_row(call, 0, x)[c] / scale : 0;
             }
         }

@@ -176,11 +176,12 @@ enum vkmoe_status moe_net_plan(struct moe_net *net)
     }
     bool fits = place_persistent(net, &begin);
     end = begin;
-    if (!fits ||
-        !place_values(net, MOE_NET_FORWARD, MOE_NET_EVAL, begin, lives, placed, &end) ||
+    if (!fits || !place_values(net, MOE_NET_FORWARD, MOE_NET_EVAL, begin, lives, placed, &end) ||
         !place_values(net, MOE_NET_EVAL, MOE_NET_N_PROGRAMS, begin, lives, placed, &end)) {
-        status = moe_fail(VKMOE_E_MEMORY, "a network of %u tensors, %u tokens: more elements than "
-                          "64 bits count", net->n_tensors, net->max_tokens);
+        status = moe_fail(VKMOE_E_MEMORY,
+                          "a network of %u tensors, %u tokens: more elements than "
+                          "64 bits count",
+                          net->n_tensors, net->max_tokens);
         goto fail;
     }
     net->arena_size = end;
