@@ -144,7 +144,8 @@ static const char *check_group(const struct check *c)
 static const char *check_group_sum(const struct check *c)
 {
     tensor d = c->in[0], starts = c->in[1], e = c->out[0];
-    NEED(d && is_f32(e, d->width) && e->rows == MOE_NET_FIXED && e->n == n_groups(starts));
+    NEED(d && is_f32(d, d->width) && is_f32(e, d->width) && e->rows == MOE_NET_FIXED &&
+         e->n == n_groups(starts));
     NEED(is_grouping(starts, c->in[2], d));
     return NULL;
 }

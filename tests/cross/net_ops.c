@@ -9,7 +9,8 @@
 // give the same bits, operands stay as they are, every element is written, and the largest element
 // moved by 1/1024 is noticed.
 //
-// Arguments: device [cpu_isa]
+// Arguments: device [cpu_isa [part]]; part: only cases whose name contains it, to look for an
+// error. cpu_isa "": the best there is.
 #include "check.h"
 #include "net_case.h"
 
@@ -19,7 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *device, *isa;
+static const char *device, *isa, *part;
 static vkmoe_context *contexts[2]; // one thread, three threads
 
 static const double u = 0x1p-24, tiny = 0x1p-126; // a device may flush what is below to 0
@@ -301,6 +302,8 @@ static void take(struct case_sink *sink, const struct net_case *c)
 {
     struct checker *checker = (struct checker *) sink;
     checker->n_cases++;
+    if (part && !strstr(c->name, part))
+        return;
     checker->n_wrong += !case_is_right(c);
 }
 
@@ -351,6 +354,7 @@ int main(int argc, char **argv)
     };
     device = argc > 1 ? argv[1] : "reference";
     isa = argc > 2 ? argv[2] : NULL;
+    part = argc > 3 ? argv[3] : NULL;
     for (uint32_t i = 0; i < 2; i++) {
         vkmoe_context_desc desc = vkmoe_context_desc_init();
         desc.device = device;
