@@ -93,7 +93,7 @@ VKMOE_API enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, 
 // one expert's rows behind the other's, d_in the width of the layer's input:
 //
 //     layers.N.router.weight           LINEAR, KERNEL (the centres) (E, d_in); ADDITIVE,
-//                                      MULTIPLICATIVE (d_score, d_in); ONE (1, d_in); SUM (1, E)
+//                                      MULTIPLICATIVE (d_score, d_in); ONE (1, d_in); SUM (E, 1)
 //     layers.N.router.bias             LINEAR (1, E); ONE (1, 1); with layer->router_bias
 //     layers.N.router.keys             ADDITIVE, MULTIPLICATIVE: the u_e (E, d_score)
 //     layers.N.router.vector           ADDITIVE: v (1, d_score)
@@ -105,7 +105,7 @@ VKMOE_API enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, 
 //                                      d_query
 //     layers.N.experts.down.weight     (E d_out, d_ff)  .bias (E, d_out)
 //     layers.N.experts.weight, .bias   expert_kind linear: (E d_out, d), (E, d_out)
-//     layers.N.combine.weight, .bias   STACK: v (1, E), c (1, d_out)
+//     layers.N.combine.weight, .bias   STACK: v (E, 1), c (1, d_out)
 //     layers.N.shared.gate.weight, .shared.up.weight (d_shared_ff, d_in)  .bias (1, d_shared_ff)
 //     layers.N.shared.down.weight      (d_out, d_shared_ff)  .bias (1, d_out)
 //     layers.N.shared.gate_vector      (1, d_in)
