@@ -166,7 +166,7 @@ static void mixture_nll(const struct moe_net_call *call, uint64_t begin, uint64_
         for (uint64_t slot = t * top_k; slot < (t + 1) * top_k; slot++) {
             MOE_REAL d_s = -scale * slot_q(call, t, slot, most) / sum;
             if (call->out[1].data)
-                slot_gradient(call, t, slot, -d_s * *in_row(call, 1, slot));
+                slot_gradient(call, t, slot, d_s * *in_row(call, 1, slot));
             if (call->out[2].data)
                 put(call, d_s, out_row(call, 2, slot));
         }
