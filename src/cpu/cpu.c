@@ -4,6 +4,7 @@
 
 #include "base/host.h"
 #include "base/status.h"
+#include "cpu/net.h"
 #include "cpu/topology.h"
 
 #include <stdio.h>
@@ -100,4 +101,9 @@ const struct moe_backend moe_backend_cpu = {
     .bind_create = moe_cpu_bind_create,
     .bind_destroy = moe_cpu_bind_destroy,
     .run = moe_cpu_run,
+    .net_create = moe_cpu_net_create,
+    .net_destroy = moe_cpu_net_destroy,
+    .net_write = moe_cpu_net_write,
+    .net_read = moe_cpu_net_read,
+    .net_run = moe_cpu_net_run,
 };

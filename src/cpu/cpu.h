@@ -206,6 +206,10 @@ enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,
                                       struct moe_packed_weights *weights,
                                       const vkmoe_vk_io *vk_io, struct moe_bound **out);
 void moe_cpu_bind_destroy(struct moe_bound *bound);
+
+// Calls task(arg, i) for each i < n on the device's threads, or the host's, and waits.
+void moe_cpu_parallel(const struct cpu_device *device, uint32_t n, moe_task_fn *task, void *arg);
+
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
 
 #endif

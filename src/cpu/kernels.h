@@ -7,6 +7,7 @@
 #ifndef MOE_CPU_KERNELS_H
 #define MOE_CPU_KERNELS_H
 
+#include "cpu/arrays.h"
 #include "cpu/isa.h"
 
 enum {
@@ -26,8 +27,22 @@ enum {
 typedef void cpu_panel_fn(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
 
+// Steps first .. first + k - 1 of f32 chains, for products cut along their inner dimension:
+// out[r][c] = sum over i < k of x[r][first + i] * panel[i][c], or, with `more`, out goes on from
+// what it was. As cpu_panel_fn else.
+typedef void cpu_chain_fn(const float *const *x, uint32_t n_rows, uint32_t first,
+                          const float *panel, uint32_t k, bool more, float *out);
+
+// out[i * stride + r] = rows[r][first + i] for r < n_rows <= 16 and i < n; the other r < 16 of
+// each i become 0. rows 4-byte aligned, out 32-byte aligned, stride a multiple of 16.
+typedef void cpu_transpose_fn(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
+                              float *out, uint32_t stride);
+
 struct cpu_kernels {
     cpu_panel_fn *panel[CPU_N_WEIGHTS];
+    cpu_chain_fn *chain;
+    cpu_transpose_fn *transpose;
+    struct cpu_arrays arrays;
 };
 
 // Fills the table for a level that this machine has.
@@ -36,5 +51,9 @@ void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 // The levels' own parts, in order. The scalar one fills every entry.
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels);
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels);
+
+// Their arrays: the same text (arrays_text.h), compiled for each level.
+void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);
+void moe_cpu_arrays_avx2(struct cpu_arrays *arrays);
 
 #endif

@@ -38,10 +38,10 @@ INLINE __m256 load_weights(enum weight_type type, const void *w)
     return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 
-// Continues n_rows chains (a constant where this is expanded) by k steps, starting with
-// x[r][first].
+// Begins or, with `more`, goes on with chains of n_rows (a constant where this is expanded) by k
+// steps, starting with x[r][first].
 INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
-                  const char *panel, uint32_t k, float *out)
+                  const char *panel, uint32_t k, bool more, float *out)
 {
     const size_t half = CPU_PANEL / 2 * weight_size(type);
     const float *row[BLOCK_ROWS];
@@ -49,8 +49,8 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < n_rows; r++) {
         row[r] = x[r] + first;
-        lo[r] = first > 0 ? _mm256_load_ps(out + r * CPU_PANEL) : _mm256_setzero_ps();
-        hi[r] = first > 0 ? _mm256_load_ps(out + r * CPU_PANEL + 8) : _mm256_setzero_ps();
+        lo[r] = more ? _mm256_load_ps(out + r * CPU_PANEL) : _mm256_setzero_ps();
+        hi[r] = more ? _mm256_load_ps(out + r * CPU_PANEL + 8) : _mm256_setzero_ps();
     }
     for (uint32_t i = 0; i < k; i++, panel += 2 * half) {
         __m256 w_lo = load_weights(type, panel), w_hi = load_weights(type, panel + half);
@@ -69,26 +69,26 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
 }
 
 INLINE void block_of(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
-                     const char *panel, uint32_t k, float *out)
+                     const char *panel, uint32_t k, bool more, float *out)
 {
     switch (n_rows) {
     case 1:
-        block(type, 1, x, first, panel, k, out);
+        block(type, 1, x, first, panel, k, more, out);
         return;
     case 2:
-        block(type, 2, x, first, panel, k, out);
+        block(type, 2, x, first, panel, k, more, out);
         return;
     case 3:
-        block(type, 3, x, first, panel, k, out);
+        block(type, 3, x, first, panel, k, more, out);
         return;
     case 4:
-        block(type, 4, x, first, panel, k, out);
+        block(type, 4, x, first, panel, k, more, out);
         return;
     case 5:
-        block(type, 5, x, first, panel, k, out);
+        block(type, 5, x, first, panel, k, more, out);
         return;
     default:
-        block(type, BLOCK_ROWS, x, first, panel, k, out);
+        block(type, BLOCK_ROWS, x, first, panel, k, more, out);
     }
 }
 
@@ -102,7 +102,7 @@ INLINE void panel_any(enum weight_type type, const float *const *x, uint32_t n_r
         uint32_t n = k - first < step ? k - first : step;
         for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
             uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
-            block_of(type, rows, x + r, first, w, n, out + (size_t) r * CPU_PANEL);
+            block_of(type, rows, x + r, first, w, n, first > 0, out + (size_t) r * CPU_PANEL);
         }
     }
 }
@@ -125,9 +125,60 @@ static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel
     panel_any(W_BF16, x, n_rows, panel, k, out);
 }
 
+static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
+                  uint32_t k, bool more, float *out)
+{
+    for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
+        uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
+        block_of(W_F32, rows, x + r, first, (const char *) panel, k, more,
+                 out + (size_t) r * CPU_PANEL);
+    }
+}
+
+// 8 rows of 8 to 8 columns of `out`: pairs, pairs of pairs, halves.
+INLINE void transpose_8x8(const float *const *rows, uint32_t first, float *out, size_t stride)
+{
+    __m256 a[8], b[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; r++)
+        a[r] = _mm256_loadu_ps(rows[r] + first);
+#pragma GCC unroll 4
+    for (int r = 0; r < 8; r += 2) {
+        b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+        b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+    }
+#pragma GCC unroll 2
+    for (int r = 0; r < 8; r += 4) {
+        a[r] = _mm256_shuffle_ps(b[r], b[r + 2], 0x44);
+        a[r + 1] = _mm256_shuffle_ps(b[r], b[r + 2], 0xee);
+        a[r + 2] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44);
+        a[r + 3] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        _mm256_store_ps(out + i * stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+        _mm256_store_ps(out + (i + 4) * stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    }
+}
+
+static void transpose(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
+                      float *out, uint32_t stride)
+{
+    uint32_t i = 0;
+    for (; n_rows == CPU_PANEL && i + 8 <= n; i += 8) {
+        transpose_8x8(rows, first + i, out + (size_t) i * stride, stride);
+        transpose_8x8(rows + 8, first + i, out + (size_t) i * stride + 8, stride);
+    }
+    for (; i < n; i++)
+        for (uint32_t r = 0; r < CPU_PANEL; r++)
+            out[(size_t) i * stride + r] = r < n_rows ? rows[r][first + i] : 0.0f;
+}
+
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
 {
     kernels->panel[W_F32] = panel_f32;
     kernels->panel[W_F16] = panel_f16;
     kernels->panel[W_BF16] = panel_bf16;
+    kernels->chain = chain;
+    kernels->transpose = transpose;
 }

@@ -64,9 +64,33 @@ static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel
     panel_any(VKMOE_BF16, x, n_rows, panel, k, out);
 }
 
+static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
+                  uint32_t k, bool more, float *out)
+{
+    for (uint32_t r = 0; r < n_rows; r++, out += CPU_PANEL) {
+        float sum[CPU_PANEL] = {0};
+        if (more)
+            memcpy(sum, out, sizeof sum);
+        for (uint32_t i = 0; i < k; i++)
+            for (uint32_t c = 0; c < CPU_PANEL; c++)
+                sum[c] += x[r][first + i] * panel[i * CPU_PANEL + c];
+        memcpy(out, sum, sizeof sum);
+    }
+}
+
+static void transpose(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
+                      float *out, uint32_t stride)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t r = 0; r < CPU_PANEL; r++)
+            out[(size_t) i * stride + r] = r < n_rows ? rows[r][first + i] : 0.0f;
+}
+
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
 {
     kernels->panel[VKMOE_F32] = panel_f32;
     kernels->panel[VKMOE_F16] = panel_f16;
     kernels->panel[VKMOE_BF16] = panel_bf16;
+    kernels->chain = chain;
+    kernels->transpose = transpose;
 }

@@ -120,6 +120,17 @@ static void set_rows(struct cpu_bind *bind, const vkmoe_io *io)
     bind->y_stride = bind->wide ? layer->d_out * sizeof *bind->wide : io->y_stride;
 }
 
+void moe_cpu_parallel(const struct cpu_device *device, uint32_t n, moe_task_fn *task, void *arg)
+{
+    const vkmoe_host *host = device->base.host;
+    if (n == 1)
+        task(arg, 0);
+    else if (host->parallel_for)
+        host->parallel_for(host->user, n, task, arg);
+    else
+        moe_pool_run(device->pool, n, task, arg);
+}
+
 static void run_task(void *arg, uint32_t i)
 {
     struct cpu_bind *bind = arg;
@@ -131,18 +142,11 @@ enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const 
     struct cpu_bind *bind = (struct cpu_bind *) bound;
     const struct cpu_program *program = moe_cpu_bind_program(bind);
     const struct cpu_device *device = (const struct cpu_device *) program->base.device;
-    const vkmoe_host *host = device->base.host;
     bind->n_tokens = n_tokens;
     set_rows(bind, io);
     for (uint32_t p = 0; p < program->n_phases; p++) {
         bind->phase = &program->phases[p];
-        uint32_t n_tasks = bind->phase->prepare(bind);
-        if (n_tasks == 1)
-            run_task(bind, 0);
-        else if (host->parallel_for)
-            host->parallel_for(host->user, n_tasks, run_task, bind);
-        else
-            moe_pool_run(device->pool, n_tasks, run_task, bind);
+        moe_cpu_parallel(device, bind->phase->prepare(bind), run_task, bind);
     }
     return VKMOE_OK;
 }

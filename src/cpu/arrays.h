@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// Kernels on arrays of f32, what networks do between products of matrices. All give the same bits
+// at every level but `dot`, `sum` and `sum_squares`, which do so too since their lanes are fixed.
+// Arrays do not overlap; n may be 0. add: results are added to what is there.
+#ifndef MOE_CPU_ARRAYS_H
+#define MOE_CPU_ARRAYS_H
+
+#include <vkmoe/vkmoe.h>
+
+struct moe_net_step;
+
+// What a step does to n parameters. debias1 and debias2 are 1 - beta^step.
+struct cpu_step {
+    const struct moe_net_step *rule;
+    float rate, factor;
+    bool first; // step of this parameter
+    float debias1, debias2;
+};
+
+struct cpu_arrays {
+    // y = act(a), alpha being the factor inside VKMOE_ACT_SILU
+    void (*act)(enum vkmoe_act act, float alpha, const float *a, float *y, size_t n);
+    // da = dy act'(a); at a kink the derivative from below
+    void (*act_backward)(enum vkmoe_act act, float alpha, const float *dy, const float *a,
+                         float *da, size_t n, bool add);
+    // h = act(g) u
+    void (*glu)(enum vkmoe_act act, float alpha, const float *g, const float *u, float *h,
+                size_t n);
+    // dg = dh u act'(g), du = dh act(g)
+    void (*glu_backward)(enum vkmoe_act act, float alpha, const float *dh, const float *g,
+                         const float *u, float *dg, float *du, size_t n);
+    void (*scale)(float s, const float *a, float *y, size_t n, bool add); // y = s a
+    float (*dot)(const float *a, const float *b, size_t n);
+    float (*sum)(const float *a, size_t n);
+    float (*sum_squares)(const float *a, size_t n);
+    // m and v may be NULL where the rule has none.
+    void (*step)(const struct cpu_step *step, const float *g, float *p, float *m, float *v,
+                 size_t n);
+};
+
+#endif

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+// Products of rows with matrices of groups: y[r] = W_g a[r] + b_g, and dy[r] W_g. Both are
+//
+//   y[r][c] = sum over i < k of a[r / q][i] * B_g[i][c],    B_g = W_g transposed, or W_g
+//
+// A task has some rows of a group and some panels of 16 columns. It packs a panel of B, so far as
+// it stays in the first-level cache, and uses it for all its rows: W needs no packed copy of its
+// own, and reading it is what packing costs. Each output is one chain in ascending i.
+#include "cpu/net.h"
+
+#include "base/bits.h"
+
+#include <string.h>
+
+enum {
+    TILE_ROWS = 96,     // of a task; a multiple of the kernel's 6
+    BLOCK_K = 256,      // rows of B packed at once: 16 KiB
+    TASK_MACS = 524288,
+};
+
+struct product {
+    struct moe_net_view a;
+    uint32_t div;
+    const float *w, *bias;
+    bool transposed; // B is W transposed
+    uint32_t k, n_columns;
+    struct cpu_grouping groups;
+    float *y; // (rows, n_columns)
+    bool add;
+};
+
+// Which operand says where groups start.
+static uint32_t starts_operand(enum moe_net_op_kind kind)
+{
+    return kind == MOE_NET_MATMUL_DX ? 2 : kind == MOE_NET_MATMUL_COMBINE ? 4 : 3;
+}
+
+uint64_t moe_cpu_product_groups(const struct moe_net *net, const struct moe_net_op *op)
+{
+    const uint32_t starts = op->in[starts_operand(op->kind)];
+    return starts == MOE_NET_NONE ? 1 : net->tensors[starts].n - 1;
+}
+
+static struct product product_of(const struct cpu_net *net)
+{
+    const struct moe_net_call *call = &net->call;
+    const enum moe_net_op_kind kind = call->op->kind;
+    const bool dx = kind == MOE_NET_MATMUL_DX, combine = kind == MOE_NET_MATMUL_COMBINE;
+    struct product p = {
+        .a = call->in[0],
+        .div = call->op->div[0],
+        .w = call->in[1].data,
+        .bias = dx ? NULL : call->in[2].data,
+        .transposed = !dx,
+        .k = call->in[0].width,
+        .n_columns = call->out[0].width,
+        .y = combine ? net->scratch : call->out[0].data,
+        .add = call->add && !combine,
+    };
+    const uint64_t n_rows = combine ? call->in[0].rows : call->out[0].rows;
+    p.groups = moe_cpu_net_grouping(net, starts_operand(kind), n_rows);
+    return p;
+}
+
+// ---- cutting ---------------------------------------------------------------------------------
+
+// n_blocks blocks of panels for each of n_tiles tiles of rows.
+struct grid {
+    uint64_t tile_rows, n_tiles, block_panels, n_blocks;
+};
+
+static struct grid grid_of(const struct product *p, uint64_t n_rows)
+{
+    const uint64_t n_panels = moe_div_up(p->n_columns, CPU_PANEL);
+    struct grid grid = {0};
+    if (n_rows == 0)
+        return grid;
+    grid.n_tiles = moe_div_up(n_rows, TILE_ROWS);
+    grid.tile_rows = moe_min(moe_align_up(moe_div_up(n_rows, grid.n_tiles), 6), TILE_ROWS);
+    grid.n_tiles = moe_div_up(n_rows, grid.tile_rows);
+    grid.block_panels = moe_div_up(TASK_MACS, grid.tile_rows * p->k * CPU_PANEL);
+    grid.block_panels = moe_min(grid.block_panels, n_panels);
+    grid.n_blocks = moe_div_up(n_panels, grid.block_panels);
+    return grid;
+}
+
+void moe_cpu_net_matmul_prepare(struct cpu_net *net)
+{
+    const struct product p = product_of(net);
+    uint64_t n_tasks = 0;
+    for (uint64_t g = 0; g < p.groups.n_groups; g++) {
+        const struct cpu_span places = moe_cpu_group_places(&p.groups, g);
+        const struct grid grid = grid_of(&p, places.end - places.begin);
+        net->group_tasks[g] = (uint32_t) n_tasks;
+        n_tasks += grid.n_tiles * grid.n_blocks;
+    }
+    net->group_tasks[p.groups.n_groups] = (uint32_t) n_tasks;
+    net->cut = (struct cpu_cut){.n = n_tasks, .block = 1, .n_tasks = (uint32_t) n_tasks};
+    net->cut.work = p.groups.n_rows * p.k * p.n_columns;
+}
+
+// The group of task i: the last whose first task is not behind i.
+static uint64_t group_of_task(const struct cpu_net *net, uint64_t n_groups, uint32_t i)
+{
+    uint64_t low = 0, high = n_groups;
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (net->group_tasks[middle] <= i)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// ---- tasks -----------------------------------------------------------------------------------
+
+// Rows first .. first + n - 1 of panel c of B_g.
+static void pack(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
+                 uint32_t first, uint32_t n, float *panel)
+{
+    const uint32_t column = c * CPU_PANEL;
+    const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    const float *w = p->w + g * p->k * p->n_columns;
+    if (p->transposed) {
+        const float *rows[CPU_PANEL];
+        for (uint32_t o = 0; o < n_columns; o++)
+            rows[o] = w + (uint64_t) (column + o) * p->k;
+        net->kernels->transpose(rows, n_columns, first, n, panel, CPU_PANEL);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const float *from = w + (uint64_t) (first + i) * p->n_columns + column;
+        float *to = panel + i * CPU_PANEL;
+        if (n_columns == CPU_PANEL) {
+            memcpy(to, from, CPU_PANEL * sizeof *to);
+        } else {
+            memset(to, 0, CPU_PANEL * sizeof *to);
+            memcpy(to, from, n_columns * sizeof *to);
+        }
+    }
+}
+
+// out (n_rows, 16) to columns of panel c of the rows, with the bias.
+static void store(const struct product *p, uint64_t g, uint32_t c, const uint64_t *rows,
+                  uint32_t n_rows, const float *out)
+{
+    const uint32_t column = c * CPU_PANEL;
+    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    float bias[CPU_PANEL] = {0};
+    if (p->bias)
+        memcpy(bias, p->bias + g * p->n_columns + column, n * sizeof *bias);
+    for (uint32_t r = 0; r < n_rows; r++, out += CPU_PANEL) {
+        float sum[CPU_PANEL], *y = p->y + rows[r] * p->n_columns + column;
+        for (uint32_t i = 0; i < CPU_PANEL; i++)
+            sum[i] = out[i] + bias[i];
+        for (uint32_t i = 0; p->add && i < n; i++)
+            sum[i] += y[i];
+        if (n == CPU_PANEL)
+            memcpy(y, sum, sizeof sum);
+        else
+            memcpy(y, sum, n * sizeof *y);
+    }
+}
+
+void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
+{
+    const struct product p = product_of(net);
+    const uint64_t g = group_of_task(net, p.groups.n_groups, i);
+    const struct cpu_span places = moe_cpu_group_places(&p.groups, g);
+    const struct grid grid = grid_of(&p, places.end - places.begin);
+    const uint32_t local = i - net->group_tasks[g];
+    const struct cpu_span tile = moe_cpu_span(places.end - places.begin, grid.tile_rows,
+                                              local / grid.n_blocks);
+    const struct cpu_span panels = moe_cpu_span(moe_div_up(p.n_columns, CPU_PANEL),
+                                                grid.block_panels, local % grid.n_blocks);
+    const uint32_t n_rows = (uint32_t) (tile.end - tile.begin);
+    uint64_t rows[TILE_ROWS];
+    const float *x[TILE_ROWS];
+    _Alignas(64) float panel[BLOCK_K * CPU_PANEL], out[TILE_ROWS * CPU_PANEL];
+
+    for (uint32_t r = 0; r < n_rows; r++) {
+        rows[r] = moe_cpu_group_row(&p.groups, places.begin + tile.begin + r);
+        x[r] = (const float *) p.a.data + rows[r] / p.div * p.k;
+    }
+    for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c++) {
+        for (uint32_t first = 0; first < p.k; first += BLOCK_K) {
+            uint32_t n = (uint32_t) moe_min(BLOCK_K, p.k - first);
+            pack(net, &p, g, c, first, n, panel);
+            net->kernels->chain(x, n_rows, first, panel, n, first > 0, out);
+        }
+        store(&p, g, c, rows, n_rows, out);
+    }
+}
+
+// ---- sums over the slots of a token ----------------------------------------------------------
+
+// y[t] = alpha sum over k of s[tK + k] f[tK + k], f being what COMBINE left in scratch, or given.
+void moe_cpu_net_sum_slots_prepare(struct cpu_net *net)
+{
+    const struct moe_net_view *y = &net->call.out[0];
+    net->cut = moe_cpu_net_cut(y->rows, (uint64_t) y->width * net->call.op->top_k);
+}
+
+void moe_cpu_net_sum_slots_task(const struct cpu_net *net, uint32_t i)
+{
+    enum { BLOCK = 512 }; // columns whose sums are kept at once
+    const struct moe_net_call *call = &net->call;
+    const struct cpu_span tokens = moe_cpu_net_span(net, i);
+    const bool combine = call->op->kind == MOE_NET_MATMUL_COMBINE;
+    const uint32_t width = call->out[0].width, top_k = call->op->top_k;
+    const uint32_t div = combine ? 1 : call->op->div[1];
+    const float *f = combine ? net->scratch : moe_cpu_net_in(net, 0);
+    const float *s = moe_cpu_net_in(net, combine ? 3 : 1);
+    float sum[BLOCK];
+    for (uint64_t t = tokens.begin; t < tokens.end; t++) {
+        float *y = moe_cpu_net_out(net, 0) + t * width;
+        for (uint32_t first = 0; first < width; first += BLOCK) {
+            const uint32_t n = (uint32_t) moe_min(BLOCK, width - first);
+            for (uint64_t slot = t * top_k; slot < (t + 1) * top_k; slot++)
+                net->kernels->arrays.scale(s ? s[slot / div] : 1.0f, f + slot * width + first, sum,
+                                           n, slot > t * top_k);
+            net->kernels->arrays.scale(call->op->alpha, sum, y + first, n, call->add);
+        }
+    }
+}
