@@ -141,5 +141,6 @@ int run_bench(const struct kernels_options *options)
     for (uint32_t i = 0; i < n; i++)
         bench_kernel(&kernels[i], memory, peak, read);
     free(memory);
-    return bench_layer(options);
+    const int layer_failed = bench_layer(options);
+    return bench_net(options, peak) || layer_failed;
 }
