@@ -28,10 +28,10 @@ typedef void cpu_panel_fn(const float *const *x, uint32_t n_rows, const void *pa
                           float *out);
 
 // Steps first .. first + k - 1 of f32 chains, for products cut along their inner dimension:
-// out[r][c] = sum over i < k of x[r][first + i] * panel[i][c], or, with `more`, out goes on from
-// what it was. As cpu_panel_fn else.
+// out[r][c] = sum over i < k of x[r][first + i] * panel[i][c], for r < n_rows and c < 16; with
+// `more` out goes on from what it was. Rows of out are 4-byte aligned. As cpu_panel_fn else.
 typedef void cpu_chain_fn(const float *const *x, uint32_t n_rows, uint32_t first,
-                          const float *panel, uint32_t k, bool more, float *out);
+                          const float *panel, uint32_t k, bool more, float *const *out);
 
 // out[i * stride + r] = rows[r][first + i] for r < n_rows <= 16 and i < n; the other r < 16 of
 // each i become 0. rows 4-byte aligned, out 32-byte aligned, stride a multiple of 16.

@@ -39,18 +39,21 @@ INLINE __m256 load_weights(enum weight_type type, const void *w)
 }
 
 // Begins or, with `more`, goes on with chains of n_rows (a constant where this is expanded) by k
-// steps, starting with x[r][first].
+// steps, starting with x[r][first]. Row r of out is at out[r], or without `scattered` 16 r behind
+// out[0].
 INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
-                  const char *panel, uint32_t k, bool more, float *out)
+                  const char *panel, uint32_t k, bool more, float *const *out, bool scattered)
 {
     const size_t half = CPU_PANEL / 2 * weight_size(type);
     const float *row[BLOCK_ROWS];
+    float *to[BLOCK_ROWS];
     __m256 lo[BLOCK_ROWS], hi[BLOCK_ROWS];
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < n_rows; r++) {
         row[r] = x[r] + first;
-        lo[r] = more ? _mm256_load_ps(out + r * CPU_PANEL) : _mm256_setzero_ps();
-        hi[r] = more ? _mm256_load_ps(out + r * CPU_PANEL + 8) : _mm256_setzero_ps();
+        to[r] = scattered ? out[r] : out[0] + r * CPU_PANEL;
+        lo[r] = more ? _mm256_loadu_ps(to[r]) : _mm256_setzero_ps();
+        hi[r] = more ? _mm256_loadu_ps(to[r] + 8) : _mm256_setzero_ps();
     }
     for (uint32_t i = 0; i < k; i++, panel += 2 * half) {
         __m256 w_lo = load_weights(type, panel), w_hi = load_weights(type, panel + half);
@@ -63,32 +66,32 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
     }
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < n_rows; r++) {
-        _mm256_store_ps(out + r * CPU_PANEL, lo[r]);
-        _mm256_store_ps(out + r * CPU_PANEL + 8, hi[r]);
+        _mm256_storeu_ps(to[r], lo[r]);
+        _mm256_storeu_ps(to[r] + 8, hi[r]);
     }
 }
 
 INLINE void block_of(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
-                     const char *panel, uint32_t k, bool more, float *out)
+                     const char *panel, uint32_t k, bool more, float *const *out, bool scattered)
 {
     switch (n_rows) {
     case 1:
-        block(type, 1, x, first, panel, k, more, out);
+        block(type, 1, x, first, panel, k, more, out, scattered);
         return;
     case 2:
-        block(type, 2, x, first, panel, k, more, out);
+        block(type, 2, x, first, panel, k, more, out, scattered);
         return;
     case 3:
-        block(type, 3, x, first, panel, k, more, out);
+        block(type, 3, x, first, panel, k, more, out, scattered);
         return;
     case 4:
-        block(type, 4, x, first, panel, k, more, out);
+        block(type, 4, x, first, panel, k, more, out, scattered);
         return;
     case 5:
-        block(type, 5, x, first, panel, k, more, out);
+        block(type, 5, x, first, panel, k, more, out, scattered);
         return;
     default:
-        block(type, BLOCK_ROWS, x, first, panel, k, more, out);
+        block(type, BLOCK_ROWS, x, first, panel, k, more, out, scattered);
     }
 }
 
@@ -102,7 +105,8 @@ INLINE void panel_any(enum weight_type type, const float *const *x, uint32_t n_r
         uint32_t n = k - first < step ? k - first : step;
         for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
             uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
-            block_of(type, rows, x + r, first, w, n, first > 0, out + (size_t) r * CPU_PANEL);
+            float *to = out + (size_t) r * CPU_PANEL;
+            block_of(type, rows, x + r, first, w, n, first > 0, &to, false);
         }
     }
 }
@@ -126,12 +130,11 @@ static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel
 }
 
 static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
-                  uint32_t k, bool more, float *out)
+                  uint32_t k, bool more, float *const *out)
 {
     for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
         uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
-        block_of(W_F32, rows, x + r, first, (const char *) panel, k, more,
-                 out + (size_t) r * CPU_PANEL);
+        block_of(W_F32, rows, x + r, first, (const char *) panel, k, more, out + r, true);
     }
 }
 

@@ -65,16 +65,16 @@ static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel
 }
 
 static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
-                  uint32_t k, bool more, float *out)
+                  uint32_t k, bool more, float *const *out)
 {
-    for (uint32_t r = 0; r < n_rows; r++, out += CPU_PANEL) {
+    for (uint32_t r = 0; r < n_rows; r++) {
         float sum[CPU_PANEL] = {0};
         if (more)
-            memcpy(sum, out, sizeof sum);
+            memcpy(sum, out[r], sizeof sum);
         for (uint32_t i = 0; i < k; i++)
             for (uint32_t c = 0; c < CPU_PANEL; c++)
                 sum[c] += x[r][first + i] * panel[i * CPU_PANEL + c];
-        memcpy(out, sum, sizeof sum);
+        memcpy(out[r], sum, sizeof sum);
     }
 }
 

@@ -8,13 +8,14 @@
 
 // ---- dW_g = sum over r of s[r] dy[r]^T a[r] --------------------------------------------------
 
-// A task has BLOCK_OUT rows and BLOCK_PANELS panels of columns of one dW_g, whose sums it keeps,
-// and goes through the group's rows in blocks: dy is transposed, so that the kernel of products
-// finds its rows, and a is gathered into panels, times s. Rows ascend in each sum.
+// A task has BLOCK_OUT rows and BLOCK_PANELS panels of columns of one dW_g, and goes through the
+// group's rows in blocks: dy is transposed, so that the kernel of products finds its rows, and a is
+// gathered into panels, times s. Each sum is one chain in ascending r that begins with 0, or with
+// what dW is added to.
 enum {
-    BLOCK_OUT = 96,   // a multiple of the kernel's 6
-    BLOCK_PANELS = 6,
-    BLOCK_ROWS = 128, // a multiple of 16
+    BLOCK_OUT = 96,    // a multiple of the kernel's 6
+    BLOCK_PANELS = 16,
+    BLOCK_ROWS = 128,  // a multiple of 16
 };
 
 struct gradient {
@@ -50,87 +51,105 @@ void moe_cpu_net_dw_prepare(struct cpu_net *net)
     net->cut.work = (d.groups.n_rows + d.groups.n_groups) * d.n_out * d.n_in;
 }
 
-// dy of rows at `places`, transposed: out[o][r], BLOCK_ROWS apart, of outputs first .. first + n.
-static void pack_dy(const struct cpu_net *net, const struct gradient *d, struct cpu_span places,
-                    uint32_t first, uint32_t n, float *out)
+// One task's part of dW_g, and a block of its rows.
+struct gradient_block {
+    struct cpu_span outs;
+    uint32_t n_rows;
+    const float *dy[BLOCK_ROWS], *a[BLOCK_ROWS];
+    float s[BLOCK_ROWS];
+};
+
+static void find_rows(const struct gradient *d, uint64_t place, struct gradient_block *block)
 {
-    for (uint64_t begin = places.begin; begin < places.end; begin += CPU_PANEL) {
-        const uint32_t n_rows = (uint32_t) moe_min(CPU_PANEL, places.end - begin);
-        const float *rows[CPU_PANEL];
-        for (uint32_t r = 0; r < n_rows; r++)
-            rows[r] = d->dy + moe_cpu_group_row(&d->groups, begin + r) / d->dy_div * d->n_out;
-        net->kernels->transpose(rows, n_rows, first, n, out + (begin - places.begin), BLOCK_ROWS);
+    for (uint32_t r = 0; r < block->n_rows; r++) {
+        const uint64_t row = moe_cpu_group_row(&d->groups, place + r);
+        block->dy[r] = d->dy + row / d->dy_div * d->n_out;
+        block->a[r] = d->a + row / d->a_div * d->n_in;
+        block->s[r] = d->s ? d->s[row] : 1.0f;
     }
 }
 
-// Columns of panel c of s[r] a[r] for rows at `places`: (rows, 16).
-static void pack_a(const struct gradient *d, struct cpu_span places, uint32_t c, float *panel)
+// out[o][r] = dy[r][o] of the block, rows of out BLOCK_ROWS apart.
+static void pack_dy(const struct cpu_net *net, const struct gradient_block *block, float *out)
 {
-    const uint32_t column = c * CPU_PANEL;
-    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, d->n_in - column);
-    for (uint64_t i = places.begin; i < places.end; i++, panel += CPU_PANEL) {
-        const uint64_t row = moe_cpu_group_row(&d->groups, i);
-        const float *from = d->a + row / d->a_div * d->n_in + column;
+    for (uint32_t r = 0; r < block->n_rows; r += CPU_PANEL)
+        net->kernels->transpose(block->dy + r, (uint32_t) moe_min(CPU_PANEL, block->n_rows - r),
+                                (uint32_t) block->outs.begin,
+                                (uint32_t) (block->outs.end - block->outs.begin), out + r,
+                                BLOCK_ROWS);
+}
+
+// panel[r] = s[r] a[r] of n <= 16 columns; the other columns are 0.
+static void pack_a(const struct gradient_block *block, uint64_t column, uint32_t n, bool weighed,
+                   float *panel)
+{
+    for (uint32_t r = 0; r < block->n_rows; r++, panel += CPU_PANEL) {
         if (n == CPU_PANEL) {
-            memcpy(panel, from, CPU_PANEL * sizeof *panel);
+            memcpy(panel, block->a[r] + column, CPU_PANEL * sizeof *panel);
         } else {
             memset(panel, 0, CPU_PANEL * sizeof *panel);
-            memcpy(panel, from, n * sizeof *panel);
+            memcpy(panel, block->a[r] + column, n * sizeof *panel);
         }
-        for (uint32_t k = 0; d->s && k < CPU_PANEL; k++)
-            panel[k] *= d->s[row];
+        for (uint32_t k = 0; weighed && k < CPU_PANEL; k++)
+            panel[k] *= block->s[r];
     }
 }
 
-// sums (panels, n_out, 16) of outputs from `first` and panels from `first_panel` to dW_g.
-static void store(const struct cpu_net *net, const struct gradient *d, uint64_t g,
-                  struct cpu_span outs, struct cpu_span panels, const float *sums)
+// Goes on with the chains of panel c of dW_g, or begins them.
+static void add_panel(const struct cpu_net *net, const struct gradient *d, float *dw,
+                      const struct gradient_block *block, const float *dy, uint64_t c, bool more)
 {
-    float *dw = moe_cpu_net_out(net, 0) + g * d->n_out * d->n_in;
-    for (uint64_t c = panels.begin; c < panels.end; c++) {
-        const uint32_t n = (uint32_t) moe_min(CPU_PANEL, d->n_in - c * CPU_PANEL);
-        for (uint64_t o = outs.begin; o < outs.end; o++, sums += CPU_PANEL) {
-            float *to = dw + o * d->n_in + c * CPU_PANEL;
-            if (net->call.add)
-                for (uint32_t i = 0; i < n; i++)
-                    to[i] += sums[i];
-            else if (n == CPU_PANEL)
-                memcpy(to, sums, CPU_PANEL * sizeof *to);
-            else
-                memcpy(to, sums, n * sizeof *to);
+    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, d->n_in - c * CPU_PANEL);
+    const uint32_t n_out = (uint32_t) (block->outs.end - block->outs.begin);
+    _Alignas(64) float a[BLOCK_ROWS * CPU_PANEL];
+    const float *x[BLOCK_OUT];
+    float *sums[BLOCK_OUT], edge[BLOCK_OUT * CPU_PANEL];
+    for (uint32_t o = 0; o < n_out; o++) {
+        float *to = dw + (block->outs.begin + o) * d->n_in + c * CPU_PANEL;
+        x[o] = dy + o * BLOCK_ROWS;
+        sums[o] = n == CPU_PANEL ? to : edge + o * CPU_PANEL;
+        if (n < CPU_PANEL) {
+            memset(sums[o], 0, CPU_PANEL * sizeof *edge);
+            memcpy(sums[o], to, n * sizeof *edge);
         }
     }
+    pack_a(block, c * CPU_PANEL, n, d->s != NULL, a);
+    net->kernels->chain(x, n_out, 0, a, block->n_rows, more, sums);
+    for (uint32_t o = 0; n < CPU_PANEL && o < n_out; o++)
+        memcpy(dw + (block->outs.begin + o) * d->n_in + c * CPU_PANEL, sums[o], n * sizeof *edge);
+}
+
+// A group without rows.
+static void clear(const struct gradient *d, float *dw, struct cpu_span outs,
+                  struct cpu_span panels)
+{
+    const uint64_t column = panels.begin * CPU_PANEL;
+    const uint64_t end = moe_min(panels.end * CPU_PANEL, d->n_in);
+    for (uint64_t o = outs.begin; o < outs.end; o++)
+        memset(dw + o * d->n_in + column, 0, (size_t) (end - column) * sizeof *dw);
 }
 
 void moe_cpu_net_dw_task(const struct cpu_net *net, uint32_t i)
 {
     const struct gradient d = gradient_of(net);
     const uint64_t g = i / (d.out_blocks * d.panel_blocks);
-    const struct cpu_span outs =
-        moe_cpu_span(d.n_out, BLOCK_OUT, i / d.panel_blocks % d.out_blocks);
     const struct cpu_span panels = moe_cpu_span(moe_div_up(d.n_in, CPU_PANEL), BLOCK_PANELS,
                                                 i % d.panel_blocks);
     const struct cpu_span places = moe_cpu_group_places(&d.groups, g);
-    const uint32_t n_out = (uint32_t) (outs.end - outs.begin);
-    const float *x[BLOCK_OUT];
-    _Alignas(64) float dy[BLOCK_OUT * BLOCK_ROWS], a[BLOCK_ROWS * CPU_PANEL];
-    _Alignas(64) float sums[BLOCK_PANELS * BLOCK_OUT * CPU_PANEL];
+    float *dw = moe_cpu_net_out(net, 0) + g * d.n_out * d.n_in;
+    struct gradient_block block = {
+        .outs = moe_cpu_span(d.n_out, BLOCK_OUT, i / d.panel_blocks % d.out_blocks)};
+    _Alignas(64) float dy[BLOCK_OUT * BLOCK_ROWS];
 
-    for (uint32_t o = 0; o < n_out; o++)
-        x[o] = dy + o * BLOCK_ROWS;
-    if (places.begin == places.end)
-        memset(sums, 0, sizeof sums);
+    if (places.begin == places.end && !net->call.add)
+        clear(&d, dw, block.outs, panels);
     for (uint64_t begin = places.begin; begin < places.end; begin += BLOCK_ROWS) {
-        const struct cpu_span block = {begin, moe_min(begin + BLOCK_ROWS, places.end)};
-        pack_dy(net, &d, block, (uint32_t) outs.begin, n_out, dy);
-        for (uint64_t c = panels.begin; c < panels.end; c++) {
-            pack_a(&d, block, (uint32_t) c, a);
-            net->kernels->chain(x, n_out, 0, a, (uint32_t) (block.end - block.begin),
-                                begin > places.begin,
-                                sums + (c - panels.begin) * n_out * CPU_PANEL);
-        }
+        block.n_rows = (uint32_t) moe_min(BLOCK_ROWS, places.end - begin);
+        find_rows(&d, begin, &block);
+        pack_dy(net, &block, dy);
+        for (uint64_t c = panels.begin; c < panels.end; c++)
+            add_panel(net, &d, dw, &block, dy, c, net->call.add || begin > places.begin);
     }
-    store(net, &d, g, outs, panels, sums);
 }
 
 // ---- sums of rows: db_g = sum over r of s[r] dy[r]; e[g] = alpha sum over r of d[r] -----------

@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 96,     // of a task; a multiple of the kernel's 6
+    TILE_ROWS = 144,    // of a task; a multiple of the kernel's 6
     BLOCK_K = 256,      // rows of B packed at once: 16 KiB
     TASK_MACS = 524288,
 };
@@ -141,26 +141,52 @@ static void pack(const struct cpu_net *net, const struct product *p, uint64_t g,
     }
 }
 
-// out (n_rows, 16) to columns of panel c of the rows, with the bias.
-static void store(const struct product *p, uint64_t g, uint32_t c, const uint64_t *rows,
-                  uint32_t n_rows, const float *out)
+// Puts the bias where chains of a panel's n columns begin. Returns whether something is there.
+static bool begin_chains(const struct product *p, uint64_t g, uint32_t column, uint32_t n,
+                         float *const *y, uint32_t n_rows)
+{
+    const float *bias = p->bias ? p->bias + g * p->n_columns + column : NULL;
+    for (uint32_t r = 0; bias && r < n_rows; r++)
+        for (uint32_t i = 0; i < n; i++)
+            y[r][i] = p->add ? y[r][i] + bias[i] : bias[i];
+    return p->add || bias;
+}
+
+// The chains of a tile's rows with panel c; y (n_rows) to 16 columns each.
+static void panel_chains(const struct cpu_net *net, const struct product *p, uint64_t g,
+                         uint32_t c, const float *const *x, float *const *y, uint32_t n_rows,
+                         bool more)
+{
+    _Alignas(64) float panel[BLOCK_K * CPU_PANEL];
+    for (uint32_t first = 0; first < p->k; first += BLOCK_K) {
+        uint32_t n = (uint32_t) moe_min(BLOCK_K, p->k - first);
+        pack(net, p, g, c, first, n, panel);
+        net->kernels->chain(x, n_rows, first, panel, n, more || first > 0, y);
+    }
+}
+
+static void multiply_panel(const struct cpu_net *net, const struct product *p, uint64_t g,
+                           uint32_t c, const float *const *x, const uint64_t *rows,
+                           uint32_t n_rows)
 {
     const uint32_t column = c * CPU_PANEL;
     const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
-    float bias[CPU_PANEL] = {0};
-    if (p->bias)
-        memcpy(bias, p->bias + g * p->n_columns + column, n * sizeof *bias);
-    for (uint32_t r = 0; r < n_rows; r++, out += CPU_PANEL) {
-        float sum[CPU_PANEL], *y = p->y + rows[r] * p->n_columns + column;
-        for (uint32_t i = 0; i < CPU_PANEL; i++)
-            sum[i] = out[i] + bias[i];
-        for (uint32_t i = 0; p->add && i < n; i++)
-            sum[i] += y[i];
-        if (n == CPU_PANEL)
-            memcpy(y, sum, sizeof sum);
-        else
-            memcpy(y, sum, n * sizeof *y);
+    float *y[TILE_ROWS], *to[TILE_ROWS], edge[TILE_ROWS * CPU_PANEL];
+    for (uint32_t r = 0; r < n_rows; r++)
+        y[r] = p->y + rows[r] * p->n_columns + column;
+    const bool more = begin_chains(p, g, column, n, y, n_rows);
+    if (n == CPU_PANEL) {
+        panel_chains(net, p, g, c, x, y, n_rows, more);
+        return;
     }
+    for (uint32_t r = 0; r < n_rows; r++) {
+        to[r] = edge + r * CPU_PANEL;
+        memset(to[r], 0, CPU_PANEL * sizeof **to);
+        memcpy(to[r], y[r], more ? n * sizeof **to : 0);
+    }
+    panel_chains(net, p, g, c, x, to, n_rows, true);
+    for (uint32_t r = 0; r < n_rows; r++)
+        memcpy(y[r], to[r], n * sizeof **to);
 }
 
 void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
@@ -177,20 +203,12 @@ void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
     const uint32_t n_rows = (uint32_t) (tile.end - tile.begin);
     uint64_t rows[TILE_ROWS];
     const float *x[TILE_ROWS];
-    _Alignas(64) float panel[BLOCK_K * CPU_PANEL], out[TILE_ROWS * CPU_PANEL];
-
     for (uint32_t r = 0; r < n_rows; r++) {
         rows[r] = moe_cpu_group_row(&p.groups, places.begin + tile.begin + r);
         x[r] = (const float *) p.a.data + rows[r] / p.div * p.k;
     }
-    for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c++) {
-        for (uint32_t first = 0; first < p.k; first += BLOCK_K) {
-            uint32_t n = (uint32_t) moe_min(BLOCK_K, p.k - first);
-            pack(net, &p, g, c, first, n, panel);
-            net->kernels->chain(x, n_rows, first, panel, n, first > 0, out);
-        }
-        store(&p, g, c, rows, n_rows, out);
-    }
+    for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c++)
+        multiply_panel(net, &p, g, c, x, rows, n_rows);
 }
 
 // ---- sums over the slots of a token ----------------------------------------------------------
