@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Gradients of the ops on rows, of losses and of routing, by finite differences.
 #include "check.h"
-#include "net_gradient.h"
+#include "op_gradient.h"
 
 #include "core/ref_backward.h"
 #include "core/ref_route.h"

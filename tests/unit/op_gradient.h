@@ -2,8 +2,8 @@
 // A function built of ops of core/net.h with its gradient, in f64: L = sum <dy, y> + sum loss over
 // outputs y with random dy and over losses. FORWARD and the losses compute it, BACKWARD its
 // gradient by the variables, and finite differences check that.
-#ifndef TESTS_UNIT_NET_GRADIENT_H
-#define TESTS_UNIT_NET_GRADIENT_H
+#ifndef TESTS_UNIT_OP_GRADIENT_H
+#define TESTS_UNIT_OP_GRADIENT_H
 
 #include "core/net_ref.h"
 

@@ -2,7 +2,7 @@
 // Gradients of the ops on groups and of those that spread and gather rows, by finite differences.
 // Each backward pass is what src/train builds of the same ops.
 #include "check.h"
-#include "net_gradient.h"
+#include "op_gradient.h"
 
 enum { TOP_K = 2, N_OUT = 3, N_IN = 4, N_GROUPS = 4, NONE = (int) MOE_NET_NONE };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The differences are extrapolated as in tests/unit/ref_backward.c: (4 D(h) - D(2h)) / 3 has an
 // error of h^4 / 30 times a fifth derivative.
-#include "net_gradient.h"
+#include "op_gradient.h"
 
 #include "check.h"
 
