@@ -6,8 +6,8 @@
 // (n + 32) u of themselves, sum_i |dy / dx_i| |x_i| by finite differences of the oracle, and by as
 // much of the tensor's largest element for what is inside: exp alone may be 3 + 2 |x| ulp off in
 // Vulkan. i32 is exact. Besides, per case: a second run and another context (with three threads)
-// give the same bits, operands stay as they are, every element is written, and the largest element
-// moved by 1/1024 is noticed.
+// give the same bits, operands stay as they are, every element is written, NaN goes where it has
+// to, and the largest element moved by 1/1024 is noticed.
 //
 // Arguments: device [cpu_isa [part]]; part: only cases whose name contains it, to look for an
 // error. cpu_isa "": the best there is.
@@ -279,6 +279,39 @@ static bool control_is_seen(const struct net_case *c, const struct expected *e, 
     return any || c->zero;
 }
 
+// One element of an operand, each in turn, becomes NaN: so do the elements of results that the
+// oracle says, and no others.
+static bool nan_spreads(const struct net_case *c, struct moe_device_net *net)
+{
+    struct moe_ref_net *ref;
+    bool right = true;
+    check_ok(moe_ref_net_create(moe_host_default(), c->net, &ref));
+    for (uint32_t operand = 0; operand < c->net->n_tensors && right; operand++) {
+        if (is_result(c, operand) || !is_f32(c, operand) || run_size(c, operand) == 0)
+            continue;
+        struct results got = {0};
+        float *poisoned = &c->data[operand].f32[run_size(c, operand) / 2], before = *poisoned;
+        *poisoned = NAN;
+        run_once(c, net, &got);
+        load(c, ref, false);
+        *poisoned = before;
+        moe_ref_net_run(ref, 1 << MOE_NET_FORWARD, &c->args);
+        for (uint32_t i = 0; i < c->net->n_tensors && right; i++) {
+            for (uint64_t j = 0; is_result(c, i) && j < run_size(c, i) && right; j++) {
+                double want = moe_ref_net_values(ref, i)[j];
+                right = is_f32(c, i) ? isnan(want) == isnan(got.data[i].f32[j])
+                                     : want == (double) got.data[i].i32[j];
+                if (!right)
+                    print_message("%s: NaN in operand %u: tensor %u, element %llu should be %g\n",
+                                  c->name, operand, i, (unsigned long long) j, want);
+            }
+        }
+        results_finish(&got);
+    }
+    moe_ref_net_destroy(ref);
+    return right;
+}
+
 static bool case_is_right(const struct net_case *c)
 {
     struct expected expected;
@@ -294,7 +327,7 @@ static bool case_is_right(const struct net_case *c)
     run_once(c, nets[1], &third);
     bool right = agrees(c, &expected, &first, false) && operands_are_kept(c, &first) &&
                  same_bits(c, &first, &second) && same_bits(c, &first, &third) &&
-                 control_is_seen(c, &expected, &first);
+                 control_is_seen(c, &expected, &first) && nan_spreads(c, nets[0]);
     results_finish(&first);
     results_finish(&second);
     results_finish(&third);
