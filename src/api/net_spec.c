@@ -16,9 +16,6 @@ struct place {
     bool of_examples; // rows are examples by now
 };
 
-#define FAIL_FIELD(place, status, field, format, ...)                                              \
-    moe_fail(status, "net.layers[%u]." field ": " format, (place)->layer, __VA_ARGS__)
-
 static enum vkmoe_status check_number(const struct place *place, const char *field, float value,
                                       float least, float below)
 {
@@ -117,7 +114,7 @@ static enum vkmoe_status check_experts(const struct place *place, const vkmoe_ne
     TRY(check_number(place, "hidden_dropout", layer->hidden_dropout, 0, 1));
     if (d->expert_kind == VKMOE_EXPERT_LINEAR) {
         TRY(refuse(place, d->gated, "layer.gated", linear));
-        TRY(refuse(place, d->down_bias, "layer.down_bias", "the bias of linear experts is up_bias"));
+        TRY(refuse(place, d->down_bias, "layer.down_bias", "linear experts have up_bias"));
         TRY(refuse(place, d->act_out != VKMOE_ACT_NONE, "layer.act_out", linear));
         TRY(refuse(place, d->d_shared_ff > 0, "layer.d_shared_ff",
                    "linear experts have no shared expert"));
