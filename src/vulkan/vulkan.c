@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The Vulkan back end's table, and enumeration.
 #include "vulkan/bind.h"
+#include "vulkan/net.h"
 
 // Finding no loader, no driver or no device is not a failure: there is just nothing to list.
 static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *out, uint32_t *n)
@@ -69,6 +70,11 @@ const struct moe_backend moe_backend_vulkan = {
     .bind_create = moe_vk_bind_create,
     .bind_destroy = moe_vk_bind_destroy,
     .run = moe_vk_run,
+    .net_create = moe_vk_net_create,
+    .net_destroy = moe_vk_net_destroy,
+    .net_write = moe_vk_net_upload,
+    .net_read = moe_vk_net_download,
+    .net_run = moe_vk_net_run,
     .vk_requirements = moe_vk_requirements,
     .vk_import = moe_vk_import,
     .vk_record_upload = moe_vk_record_upload,

@@ -9,8 +9,9 @@
 // give the same bits, operands stay as they are, every element is written, NaN goes where it has
 // to, and the largest element moved by 1/1024 is noticed.
 //
-// Arguments: device [cpu_isa [part]]; part: only cases whose name contains it, to look for an
-// error. cpu_isa "": the best there is.
+// Arguments: device [mode [part]]. mode: the cpu_isa, "" for the best there is; of Vulkan, words of
+// bda, descriptors, floor, and validation, whose messages then fail. part: only cases whose name
+// contains it, to look for an error.
 #include "check.h"
 #include "net_case.h"
 
@@ -20,7 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *device, *isa, *part;
+static const char *device, *mode, *part;
 static vkmoe_context *contexts[2]; // one thread, three threads
 
 static const double u = 0x1p-24, tiny = 0x1p-126; // a device may flush what is below to 0
@@ -385,19 +386,41 @@ static void test_steps(void **state)
     check_list(list_step_cases, 20);
 }
 
+static void test_validation(void **state)
+{
+    (void) state;
+    assert_int_equal(vkmoe_context_validation_count(contexts[0]), 0);
+    assert_int_equal(vkmoe_context_validation_count(contexts[1]), 0);
+}
+
+static void set_mode(vkmoe_context_desc *desc)
+{
+    if (strcmp(device, "vulkan") != 0) {
+        desc->cpu_isa = mode;
+        return;
+    }
+    desc->floor = strstr(mode, "floor");
+    desc->validation = strstr(mode, "validation");
+    if (strstr(mode, "bda"))
+        desc->addressing = VKMOE_ADDRESSING_BDA;
+    if (strstr(mode, "descriptors"))
+        desc->addressing = VKMOE_ADDRESSING_DESCRIPTORS;
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matrices), cmocka_unit_test(test_routes), cmocka_unit_test(test_rows),
         cmocka_unit_test(test_losses),   cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_validation),
     };
     device = argc > 1 ? argv[1] : "reference";
-    isa = argc > 2 ? argv[2] : NULL;
+    mode = argc > 2 ? argv[2] : "";
     part = argc > 3 ? argv[3] : NULL;
     for (uint32_t i = 0; i < 2; i++) {
         vkmoe_context_desc desc = vkmoe_context_desc_init();
         desc.device = device;
-        desc.cpu_isa = isa;
+        set_mode(&desc);
         desc.n_threads = i == 0 ? 1 : 3;
         enum vkmoe_status status = vkmoe_context_create(&desc, &contexts[i]);
         if (status != VKMOE_OK) {

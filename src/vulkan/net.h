@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Networks on a device. net_compile.c makes of each program of a net an array of dispatches, for
+// the numbers of tokens and examples at hand; what follows walks that array and knows no op.
+//
+// All tensors lie in one buffer, the arena, with scratch memory of single ops behind them. Kernels
+// reach it by address, or as one binding.
+#ifndef MOE_VULKAN_NET_H
+#define MOE_VULKAN_NET_H
+
+#include "net_params.h"
+#include "vulkan/plan.h"
+
+enum { MOE_VK_NET_RANGES = MOE_NET_OPERANDS + MOE_NET_RESULTS };
+
+// Elements of the arena that a dispatch reads, or writes and perhaps reads.
+struct moe_vk_net_range {
+    uint64_t offset, n;
+    bool written;
+};
+
+struct moe_vk_net_dispatch {
+    const char *label; // static
+    enum moe_spv_id spv;
+    uint32_t spec[MOE_VK_MAX_SPEC];
+    uint32_t x, y; // workgroups; 0: there is nothing to do
+    struct moe_vk_net_range ranges[MOE_VK_NET_RANGES];
+    uint32_t n_ranges;
+    bool barrier; // before this dispatch
+    double work;  // as in plan.h
+    struct net_head head;
+    uint32_t params_size;
+    uint8_t params[128 - sizeof(struct net_head)];
+};
+
+// What the files of the compiler share.
+struct moe_vk_net_compiler {
+    const struct moe_net *net;
+    const struct moe_net_args *args;
+    const struct moe_net_op *op; // at hand
+    bool bda;
+    uint32_t max_groups; // workgroups along an axis
+    uint64_t scratch;    // where it begins in the arena, in elements
+
+    struct moe_vk_net_dispatch *dispatches; // NULL: they are only counted
+    uint32_t n;
+    uint64_t scratch_size; // out: the most that an op so far needs, in elements
+    struct moe_vk_net_dispatch spare;
+};
+
+// net_compile.c: device-free. Appends the dispatches of a program: their number, kernels and
+// specialisation constants depend on the net alone, all else on args too.
+void moe_vk_net_compile(struct moe_vk_net_compiler *c, enum moe_net_program program);
+// Sets `barrier` of each dispatch that must wait for one before it; `all`: of each.
+void moe_vk_net_barriers(struct moe_vk_net_dispatch *dispatches, uint32_t n, bool all);
+
+// net_emit.c: what the compiler's files are made of. An operand or result that is MOE_NET_NONE is
+// left out of the dispatch.
+struct moe_vk_net_dispatch *moe_vk_net_add(struct moe_vk_net_compiler *c, enum moe_spv_id spv,
+                                           uint32_t kind, const void *params, size_t params_size);
+void moe_vk_net_read(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                     uint32_t slot, uint32_t tensor);
+void moe_vk_net_write(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                      uint32_t slot, uint32_t tensor);
+// The same for a result marked *, which is perhaps added to.
+void moe_vk_net_put(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                    uint32_t slot, uint32_t tensor);
+// n elements of scratch memory from `offset` on, a multiple of MOE_NET_UNIT.
+void moe_vk_net_read_scratch(struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                             uint32_t slot, uint64_t offset, uint64_t n);
+void moe_vk_net_write_scratch(struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                              uint32_t slot, uint64_t offset, uint64_t n);
+// Workgroups for n_x by n_y pieces of work; kernels loop where there are more than groups.
+void moe_vk_net_grid(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                     uint64_t n_x, uint64_t n_y);
+// Of a tensor in this run; 0 for MOE_NET_NONE.
+uint64_t moe_vk_net_rows(const struct moe_vk_net_compiler *c, uint32_t tensor);
+uint32_t moe_vk_net_width(const struct moe_vk_net_compiler *c, uint32_t tensor);
+uint64_t moe_vk_net_elements(const struct moe_vk_net_compiler *c, uint32_t tensor);
+
+// net_matrix.c
+void moe_vk_net_matmul(struct moe_vk_net_compiler *c);
+void moe_vk_net_matmul_dx(struct moe_vk_net_compiler *c);
+void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c);
+void moe_vk_net_matmul_combine(struct moe_vk_net_compiler *c);
+void moe_vk_net_group(struct moe_vk_net_compiler *c);
+void moe_vk_net_group_sum(struct moe_vk_net_compiler *c);
+void moe_vk_net_norm_dgain(struct moe_vk_net_compiler *c);
+void moe_vk_net_balance(struct moe_vk_net_compiler *c);
+// kind: MOE_NET_TOTAL_SUM or MOE_NET_TOTAL_SQUARES
+void moe_vk_net_total(struct moe_vk_net_compiler *c, uint32_t kind);
+// alpha times the sum of n elements of scratch memory, the op's first result.
+void moe_vk_net_scratch_total(struct moe_vk_net_compiler *c, uint64_t n, uint64_t max_n,
+                              float alpha);
+
+// net.c
+enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_net *net,
+                                    struct moe_device_net **out);
+void moe_vk_net_destroy(struct moe_device_net *net);
+enum vkmoe_status moe_vk_net_upload(struct moe_device_net *net, uint32_t tensor, uint64_t n,
+                                    const void *data);
+enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tensor, uint64_t n,
+                                      void *data);
+enum vkmoe_status moe_vk_net_run(struct moe_device_net *net, uint32_t programs,
+                                 const struct moe_net_args *args);
+
+#endif
