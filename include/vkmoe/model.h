@@ -58,7 +58,7 @@
 //               combine     ("weighted_sum") | "mean" | "stack" | "response_share" | "attention" |
 //                           "vote": see enum vkmoe_combine; with these every expert works, so
 //                           top_k and router are left out
-//               queries     left out: none
+//               queries     left out: none; needs a combine without a router
 //                           pairing         "each" | "all": see enum vkmoe_pairing
 //                           d_query
 //               recompute   (false) training: see struct vkmoe_net_layer
@@ -80,18 +80,19 @@
 //     layers.N.shared.down.weight (d_out, shared.d_ff)   .bias (d_out)
 //     layers.N.shared.gate_vector (d_in)
 //
-// Tokens of a text. First it is normalised: with `lower` A to Z become a to z; every run of white
-// space (bytes 9 to 13 and 32) becomes one space; one space stands in front and one behind. Units:
+// Tokens of a text. First it is normalised: with `lower` A to Z become a to z, a space is put in
+// front and behind, then every run of white space (bytes 9 to 13 and 32) becomes one space. Units:
 // each byte; each character, which is a valid UTF-8 sequence or else a byte; each word, a longest
-// run of bytes above 127, ASCII letters, digits and "_". A piece of n is n neighbouring units; words
-// are joined by one space each. Pieces come in the order of their first byte, then byte before
-// character before word, then by n. A text without one has a single token: row 0. The row of a piece
-// by hash: h is the FNV-1a hash, 64 bits (offset 14695981039346656037, prime 1099511628211), of one
-// byte for the unit ("b", "c", "w") and the piece's bytes; the row is (h ^ h >> 32) mod n_buckets.
+// run of bytes above 127, ASCII letters, digits and "_". A piece of n is n neighbouring units;
+// words are joined by one space each. Pieces come in the order of their first byte, then byte
+// before character before word, then by n. A text without one has a single token: row 0. The row of
+// a piece by hash: h is the FNV-1a hash, 64 bits (offset 14695981039346656037, prime 1099511628211)
+// of one byte for the unit ("b", "c", "w") and the piece's bytes; the row is (h ^ h >> 32) mod
+// n_buckets.
 #ifndef VKMOE_MODEL_H
 #define VKMOE_MODEL_H
 
-#include <vkmoe/vkmoe.h>
+#include <vkmoe/train.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -124,10 +125,10 @@ typedef struct vkmoe_model_info {
     enum vkmoe_task task;
     enum vkmoe_input input;
     enum vkmoe_head head;
-    uint32_t n_features;
+    uint32_t n_features; // of a row; 0: texts
     uint32_t n_layers;
     uint32_t n_outputs; // width of the last layer
-    uint32_t n_classes; // classify: n_outputs, or 2 with one sigmoid output; else 0
+    uint32_t n_classes; // classify: n_outputs, or 2 with one output; else 0
 } vkmoe_model_info;
 
 // Opens a model file and checks all of it. A tensor with NaN in it is a warning in the log.
@@ -143,9 +144,25 @@ VKMOE_API enum vkmoe_status vkmoe_model_get_info(const vkmoe_model *model, vkmoe
 // Name of a class, borrowed until the model is destroyed; NULL when there is no such class.
 VKMOE_API const char *vkmoe_model_class(const vkmoe_model *model, uint32_t i);
 
-// VKMOE_E_ARGUMENT: no such layer.
+// The experts of a layer. VKMOE_E_ARGUMENT: no such layer, or it has none.
 VKMOE_API enum vkmoe_status vkmoe_model_layer(const vkmoe_model *model, uint32_t i,
                                               vkmoe_layer_desc *out);
+
+// A layer of any kind; out->layer is borrowed until the model is destroyed. VKMOE_E_ARGUMENT: no
+// such layer.
+VKMOE_API enum vkmoe_status vkmoe_model_net_layer(const vkmoe_model *model, uint32_t i,
+                                                  vkmoe_net_layer *out);
+
+// Are the rows of this layer tokens, several to an example? So in front of a pool layer.
+VKMOE_API bool vkmoe_model_is_by_token(const vkmoe_model *model, uint32_t layer);
+
+// Cuts texts into tokens, for models with an input of texts.
+//   texts      (n) zero-terminated; UTF-8 where characters count
+//   offsets    (n + 1) out: tokens of text i are offsets[i] .. offsets[i + 1] - 1, one at least
+//   token_ids  (offsets[n]) out; or NULL: only offsets are wanted
+VKMOE_API enum vkmoe_status vkmoe_model_tokens(const vkmoe_model *model, uint32_t n,
+                                               const char *const *texts, int32_t *offsets,
+                                               int32_t *token_ids);
 
 // ---- sessions --------------------------------------------------------------------------------
 
@@ -157,7 +174,11 @@ typedef struct vkmoe_session_desc {
     uint32_t max_rows;   // largest n_rows of a run; init sets 1024
     bool one_layer;      // only layer `layer`, fed as it is: neither input scaling nor head
     uint32_t layer;
-    enum vkmoe_precision precision; // of every layer; x and y are f32
+    enum vkmoe_precision precision; // of every layer; x and y are f32. Other than exact only where
+                                    // all layers are moe layers that a vkmoe_plan computes
+    uint32_t max_tokens; // of the longest example, where an example is a sequence; 0: 4096,
+                         // max_rows or a text's max_tokens, whichever is most. More need memory
+                         // and save time
 } vkmoe_session_desc;
 
 static inline vkmoe_session_desc vkmoe_session_desc_init(void)
@@ -176,15 +197,21 @@ VKMOE_API enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const v
                                                  vkmoe_session **out);
 VKMOE_API void vkmoe_session_destroy(vkmoe_session *session);
 
-// Host memory of one run; rows follow each other. Outputs may be NULL.
+// Host memory of one run; rows follow each other. Outputs may be NULL. A row is an example, but
+// examples are sequences of tokens in a model with a pool layer or an input of texts: then x,
+// token_ids and the routing of layers in front of the pool have a row for each token.
 typedef struct vkmoe_session_io {
     size_t struct_size;
-    const float *x;   // (n_rows, n_features), or (n_rows, d_model) with one_layer
+    const float *x;   // (n_rows, n_features), or (n_rows, d_in) with one_layer; NULL for texts
     float *y;         // (n_rows, n_outputs) out: the last layer's output, before the head
     float *scores;    // (n_rows, n_outputs) out: after the head
     uint32_t layer;   // whose routing is wanted
     int32_t *ids;     // (n_rows, top_k) out: its experts, descending
     float *gates;     // (n_rows, top_k) out: their gate weights
+    const int32_t *offsets;   // (n_rows + 1), of sequences: tokens of example i are offsets[i] ..
+                              // offsets[i + 1] - 1, at least one
+    const int32_t *token_ids; // (offsets[n_rows]), of texts: what vkmoe_model_tokens gives
+    const char *const *texts; // (n_rows), instead of offsets and token_ids
 } vkmoe_session_io;
 
 static inline vkmoe_session_io vkmoe_session_io_init(void)
@@ -260,7 +287,8 @@ typedef struct vkmoe_metrics vkmoe_metrics;
 
 typedef struct vkmoe_metrics_summary {
     uint64_t n;
-    double loss;     // classify: mean cross entropy; regress: mean square error
+    double loss;     // classify: mean cross entropy, with a sigmoid head and with one output binary
+                     // cross entropy summed over the outputs; regress: mean square error
     double accuracy; // classify, else NaN
     double rmse, r2; // regress, else NaN; r2 is the mean over outputs, NaN if a target is constant
 } vkmoe_metrics_summary;
@@ -270,24 +298,28 @@ typedef struct vkmoe_class_metrics {
     double precision, recall, f1; // 0 where the quotient has no denominator
 } vkmoe_class_metrics;
 
-// For a model and one of its layers, whose experts' load is counted.
+// For a model and one of its layers, whose experts' load is counted if it has any.
 VKMOE_API enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
                                                  vkmoe_metrics **out);
 VKMOE_API void vkmoe_metrics_destroy(vkmoe_metrics *metrics);
 
 //   y        (n_rows, n_outputs) from vkmoe_session_run, before the head
 //   labels   (n_rows), classify      values  (n_rows, n_outputs), regress
-//   ids      (n_rows, top_k), or NULL
+//   ids      (n_rows, top_k), or NULL; not of a layer whose rows are tokens
 VKMOE_API enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows,
                                               const float *y, const int32_t *labels,
                                               const float *values, const int32_t *ids);
+
+// Counts slots of the layer only: ids (n_rows, top_k).
+VKMOE_API enum vkmoe_status vkmoe_metrics_add_routing(vkmoe_metrics *metrics, uint64_t n_rows,
+                                                      const int32_t *ids);
 VKMOE_API enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics,
                                               vkmoe_metrics_summary *out);
 VKMOE_API enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
                                                 vkmoe_class_metrics *out);
 
 // Slots that each expert of the layer served, (n_experts), borrowed until the metrics are
-// destroyed.
+// destroyed. NULL: it has no experts.
 VKMOE_API const uint64_t *vkmoe_metrics_load(const vkmoe_metrics *metrics);
 
 // The class that a row's outputs before the head speak for; -1 when they are all NaN.

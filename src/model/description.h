@@ -15,7 +15,7 @@
 
 enum { MOE_NO_LAYER = -1 };
 
-// A whole description. Everything in it lives until moe_description_finish.
+// A whole description. Everything in it lives until moe_description_finish; it may be moved.
 struct moe_description {
     vkmoe_host host;
     json_t *config;        // the model's own keys
@@ -28,14 +28,20 @@ struct moe_description {
 
     vkmoe_net_layer *layers;   // (info.n_layers), as configured
     vkmoe_layer_desc *moe;     // (info.n_layers), of the moe layers
+    uint32_t *widths;          // (info.n_layers), of their inputs
     int pool;                  // the pool layer's index, or MOE_NO_LAYER: each row is an example
 
     // The network: the input's own layers (embed: a table; embed_bag: a table and a mean), then
     // `layers`.
-    vkmoe_net_layer input_layers[2];
+    vkmoe_net_layer *input_layers; // (n_input_layers)
     uint32_t n_input_layers;
     const vkmoe_net_layer **net_layers; // (n_input_layers + info.n_layers)
 };
+
+static inline bool moe_input_is_text(enum vkmoe_input input)
+{
+    return input == VKMOE_INPUT_EMBED || input == VKMOE_INPUT_EMBED_BAG;
+}
 
 // Reads a configuration. Unknown and contradictory keys are VKMOE_E_DATA, the text names file and
 // key. `train` and `data` are kept as they are where `training` says so, else they are unknown.
@@ -65,6 +71,7 @@ void moe_description_net(const struct moe_description *d, vkmoe_net_desc *out);
 struct moe_tensor_spec {
     char name[96];     // in a model file: "layers.0.router.weight", "input.table"
     char net_name[96]; // parameter of the network; "" for input.mean and its like
+    int layer;         // whose it is; MOE_NO_LAYER: the input's
     uint32_t n_dims;
     uint64_t dims[3];
     uint64_t n_elements;
@@ -92,7 +99,8 @@ enum vkmoe_status moe_model_save(const char *path, const struct moe_description 
 enum vkmoe_status moe_model_save_net(const char *path, const struct moe_description *d,
                                      const struct moe_input_stats *stats, vkmoe_net *net);
 
-// Writes a model's tensors into a network made of moe_description_net.
+// Writes a model's tensors into a network made of moe_description_net, all of whose parameters
+// they are.
 enum vkmoe_status moe_model_load_net(const vkmoe_model *model, vkmoe_net *net);
 
 // The model's own description, borrowed.
@@ -101,8 +109,8 @@ const struct moe_description *moe_model_description(const vkmoe_model *model);
 // ---- the head ----
 
 // (x - first) / second, or (x - first) / (second - first), of every row; out may be x.
-void moe_input_scale(enum vkmoe_input kind, const struct moe_input_stats *stats, uint32_t n_features,
-                     uint64_t n_rows, const float *x, float *out);
+void moe_input_scale(enum vkmoe_input kind, const struct moe_input_stats *stats,
+                     uint32_t n_features, uint64_t n_rows, const float *x, float *out);
 
 // y (n_rows, width), before the head -> out, after it; out may be y.
 void moe_head_apply(enum vkmoe_head head, uint32_t n_rows, uint32_t width, const float *y,

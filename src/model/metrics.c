@@ -28,22 +28,24 @@ enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
 {
     enum vkmoe_status status;
     vkmoe_metrics *m = NULL;
-    vkmoe_layer_desc desc;
+    vkmoe_net_layer desc;
     if (!model || !out)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_create: %s is NULL",
                         model ? "out" : "model");
     *out = NULL;
     const vkmoe_host *host = &model->host;
-    const size_t n_classes = model->info.n_classes;
-    TRY(vkmoe_model_layer(model, layer, &desc));
+    const size_t n_classes = model->d.info.n_classes;
+    TRY(vkmoe_model_net_layer(model, layer, &desc));
     TRY(moe_try_alloc(host, sizeof *m, "metrics", &m));
     m->model = model;
-    m->n_experts = desc.n_experts;
-    m->top_k = desc.top_k;
+    if (desc.kind == VKMOE_NET_MOE) {
+        m->n_experts = desc.layer->n_experts;
+        m->top_k = desc.layer->top_k;
+    }
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->rows));
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->predicted));
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->right));
-    TRY(moe_try_alloc(host, model->info.n_outputs * sizeof *m->fits, "metrics", &m->fits));
+    TRY(moe_try_alloc(host, model->d.info.n_outputs * sizeof *m->fits, "metrics", &m->fits));
     TRY(moe_try_alloc(host, m->n_experts * sizeof *m->load, "metrics", &m->load));
     *out = m;
     return VKMOE_OK;
@@ -68,17 +70,11 @@ void vkmoe_metrics_destroy(vkmoe_metrics *metrics)
 
 int32_t vkmoe_predict_class(const vkmoe_model *model, const float *y)
 {
-    if (!model || !y)
-        return -1;
-    if (model->info.n_outputs == 1 && model->info.n_classes == 2)
-        return isnan(y[0]) ? -1 : y[0] > 0; // sigmoid(0) is one half
-    int32_t best = -1;
-    for (uint32_t i = 0; i < model->info.n_outputs; i++) {
-        if (!isnan(y[i]) && (best < 0 || y[i] > y[best]))
-            best = (int32_t) i;
-    }
-    return best;
+    return model && y ? moe_head_class(&model->d.info, y) : -1;
 }
+
+// What the logarithm of a probability of 0, and of less, counts as, so that a sum stays finite.
+#define LOG_ZERO (-100.0)
 
 // -log sigmoid(v), without overflow
 static double softplus_minus(double v)
@@ -88,14 +84,18 @@ static double softplus_minus(double v)
 
 static double cross_entropy(const vkmoe_model *model, const float *y, int32_t label)
 {
-    uint32_t n = model->info.n_outputs;
+    uint32_t n = model->d.info.n_outputs;
     double sum = 0, max = -INFINITY;
-    if (model->info.head == VKMOE_HEAD_SIGMOID) {
+    if (model->d.info.head == VKMOE_HEAD_SIGMOID) {
         for (uint32_t i = 0; i < n; i++) {
             bool on = n == 1 ? label == 1 : (uint32_t) label == i;
             sum += softplus_minus(on ? (double) y[i] : -(double) y[i]);
         }
         return sum;
+    }
+    if (model->d.info.head == VKMOE_HEAD_IDENTITY) { // y are probabilities
+        double p = n > 1 ? (double) y[label] : label == 1 ? (double) y[0] : 1 - (double) y[0];
+        return p > 0 ? -fmax(log(p), LOG_ZERO) : isnan(p) ? p : -LOG_ZERO;
     }
     for (uint32_t i = 0; i < n; i++)
         max = fmax(max, (double) y[i]);
@@ -120,10 +120,10 @@ static void add_class(vkmoe_metrics *m, const float *y, int32_t label)
 // Predictions are after the head, as targets are.
 static void add_values(vkmoe_metrics *m, const float *y, const float *values)
 {
-    for (uint32_t i = 0; i < m->model->info.n_outputs; i++) {
+    for (uint32_t i = 0; i < m->model->d.info.n_outputs; i++) {
         struct fit *fit = &m->fits[i];
         double v = (double) values[i], p = (double) y[i];
-        if (m->model->info.head == VKMOE_HEAD_SIGMOID)
+        if (m->model->d.info.head == VKMOE_HEAD_SIGMOID)
             p = 1 / (1 + exp(-p));
         double before = v - fit->mean;
         fit->error2 += (p - v) * (p - v);
@@ -132,14 +132,27 @@ static void add_values(vkmoe_metrics *m, const float *y, const float *values)
     }
 }
 
+enum vkmoe_status vkmoe_metrics_add_routing(vkmoe_metrics *metrics, uint64_t n_rows,
+                                            const int32_t *ids)
+{
+    if (!metrics || !ids)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_add_routing: %s is NULL",
+                        metrics ? "ids" : "metrics");
+    for (uint64_t i = 0; i < n_rows * metrics->top_k; i++) {
+        if (ids[i] >= 0 && (uint32_t) ids[i] < metrics->n_experts)
+            metrics->load[ids[i]]++;
+    }
+    return VKMOE_OK;
+}
+
 enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows, const float *y,
                                     const int32_t *labels, const float *values, const int32_t *ids)
 {
-    bool classify = metrics && metrics->model->info.task == VKMOE_TASK_CLASSIFY;
+    bool classify = metrics && metrics->model->d.info.task == VKMOE_TASK_CLASSIFY;
     if (!metrics || !y || (classify ? !labels : !values))
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_add: %s is NULL",
                         !metrics ? "metrics" : !y ? "y" : classify ? "labels" : "values");
-    const vkmoe_model_info *info = &metrics->model->info;
+    const vkmoe_model_info *info = &metrics->model->d.info;
     for (uint32_t row = 0; row < n_rows; row++) {
         const float *out = y + (size_t) row * info->n_outputs;
         if (!classify)
@@ -150,13 +163,8 @@ enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows, con
         else
             add_class(metrics, out, labels[row]);
         metrics->n++;
-        for (uint32_t k = 0; ids && k < metrics->top_k; k++) {
-            int32_t expert = ids[(size_t) row * metrics->top_k + k];
-            if (expert >= 0 && (uint32_t) expert < metrics->n_experts)
-                metrics->load[expert]++;
-        }
     }
-    return VKMOE_OK;
+    return ids ? vkmoe_metrics_add_routing(metrics, n_rows, ids) : VKMOE_OK;
 }
 
 static double ratio(double a, double b)
@@ -171,12 +179,12 @@ enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics, vkmoe_metrics_
                         metrics ? "out" : "metrics");
     double n = (double) metrics->n;
     *out = (vkmoe_metrics_summary){metrics->n, NAN, NAN, NAN, NAN};
-    if (metrics->model->info.task == VKMOE_TASK_CLASSIFY) {
+    if (metrics->model->d.info.task == VKMOE_TASK_CLASSIFY) {
         out->loss = metrics->loss / n;
         out->accuracy = (double) metrics->n_right / n;
         return VKMOE_OK;
     }
-    uint32_t n_outputs = metrics->model->info.n_outputs;
+    uint32_t n_outputs = metrics->model->d.info.n_outputs;
     double error2 = 0, r2 = 0;
     for (uint32_t i = 0; i < n_outputs; i++) {
         const struct fit *fit = &metrics->fits[i];
@@ -192,7 +200,7 @@ enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics, vkmoe_metrics_
 enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
                                       vkmoe_class_metrics *out)
 {
-    if (!metrics || !out || i >= metrics->model->info.n_classes)
+    if (!metrics || !out || i >= metrics->model->d.info.n_classes)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_class: %s",
                         !metrics ? "metrics is NULL" : !out ? "out is NULL" : "no such class");
     double right = (double) metrics->right[i];
@@ -205,5 +213,5 @@ enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
 
 const uint64_t *vkmoe_metrics_load(const vkmoe_metrics *metrics)
 {
-    return metrics ? metrics->load : NULL;
+    return metrics && metrics->n_experts > 0 ? metrics->load : NULL;
 }

@@ -5,9 +5,13 @@
 
 #include <vkmoe/model.h>
 
+#include "model/description.h"
 #include "model/safetensors.h"
 
+// A moe layer as plans know it.
 struct moe_model_layer {
+    bool planned; // a plan computes this layer, but for `residual`; only then there are tensors
+                  // here
     vkmoe_layer_desc desc;
     vkmoe_router_tensors router;
     vkmoe_expert_tensors *experts; // (n_experts)
@@ -18,12 +22,12 @@ struct vkmoe_model {
     vkmoe_host host;
     const char *path; // borrowed while opening, for messages
     struct moe_safetensors file; // tensors stay mapped, weights point into it
-    json_t *config;
-    vkmoe_model_info info;
-    const char **classes; // (n_classes), texts of `config`
-    struct moe_model_layer *layers;
-    // The input of the first layer is (x - in_offset) / in_range; NULL: it is x.
-    float *in_offset, *in_range; // (n_features)
+    struct moe_description d;
+    struct moe_tensor_spec *specs; // (n_tensors)
+    vkmoe_tensor *tensors;         // (n_tensors), aligned to their elements
+    uint32_t n_tensors;
+    struct moe_model_layer *layers; // (d.info.n_layers)
+    struct moe_input_stats stats;
     void **copies;               // tensors that could not be used in place
     size_t n_copies;
 };
@@ -35,13 +39,13 @@ struct moe_session_layer {
     const vkmoe_host *host;       // the model's
 };
 
-// false: the session is of a whole model.
+// false: the session is of a whole model, or its layer is no plan's.
 bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_layer *out);
 
-// model->config -> info, classes, layers[].desc.
-enum vkmoe_status moe_model_read_config(vkmoe_model *model);
-
-// model->file -> the tensors of every layer and of the input; every tensor must have its place.
+// model->file -> tensors, layers and stats; every tensor must have its place.
 enum vkmoe_status moe_model_read_tensors(vkmoe_model *model);
+
+// Writes the tensors of one layer into a network of just that.
+enum vkmoe_status moe_model_load_layer(const vkmoe_model *model, uint32_t layer, vkmoe_net *net);
 
 #endif

@@ -11,15 +11,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-struct shape {
-    uint32_t n_dims;
-    uint64_t dims[3];
-};
-
-#define SHAPE1(a) ((struct shape){1, {a}})
-#define SHAPE2(a, b) ((struct shape){2, {a, b}})
-#define SHAPE3(a, b, c) ((struct shape){3, {a, b, c}})
-
 struct name {
     char text[96];
 };
@@ -43,23 +34,23 @@ static enum vkmoe_status copy_memory(vkmoe_model *model, size_t size, const char
     return status;
 }
 
-// A float tensor of the given shape.
-static enum vkmoe_status find(vkmoe_model *model, const char *name, struct shape shape,
+// The float tensor that `spec` wants.
+static enum vkmoe_status find(vkmoe_model *model, const struct moe_tensor_spec *spec,
                               struct moe_st_tensor **out, enum vkmoe_dtype *type)
 {
     char is[192], wanted[192];
-    struct moe_st_tensor *tensor = moe_safetensors_find(&model->file, name);
+    struct moe_st_tensor *tensor = moe_safetensors_find(&model->file, spec->name);
     if (!tensor)
-        return moe_fail(VKMOE_E_DATA, "%s: tensor '%s' is missing", model->path, name);
+        return moe_fail(VKMOE_E_DATA, "%s: tensor '%s' is missing", model->path, spec->name);
     if (!moe_st_float_type(tensor, type))
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s: only F32, F16 and BF16 here",
-                        model->path, name, moe_st_describe(tensor, is));
-    if (tensor->n_dims != shape.n_dims ||
-        memcmp(tensor->dims, shape.dims, shape.n_dims * sizeof *shape.dims) != 0) {
-        struct moe_st_tensor other = {.dtype = tensor->dtype, .n_dims = shape.n_dims};
-        memcpy(other.dims, shape.dims, shape.n_dims * sizeof *shape.dims);
+                        model->path, spec->name, moe_st_describe(tensor, is));
+    if (tensor->n_dims != spec->n_dims ||
+        memcmp(tensor->dims, spec->dims, spec->n_dims * sizeof *spec->dims) != 0) {
+        struct moe_st_tensor other = {.dtype = tensor->dtype, .n_dims = spec->n_dims};
+        memcpy(other.dims, spec->dims, spec->n_dims * sizeof *spec->dims);
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s, the configuration makes it %s",
-                        model->path, name, moe_st_describe(tensor, is),
+                        model->path, spec->name, moe_st_describe(tensor, is),
                         moe_st_describe(&other, wanted));
     }
     tensor->used = true;
@@ -84,41 +75,49 @@ static void warn_nan(const vkmoe_model *model, const char *name, enum vkmoe_dtyp
 }
 
 // The tensor in its own type: in the mapping where it lies aligned, else in a copy.
-static enum vkmoe_status get(vkmoe_model *model, const char *name, struct shape shape,
+static enum vkmoe_status get(vkmoe_model *model, const struct moe_tensor_spec *spec,
                              vkmoe_tensor *out)
 {
     enum vkmoe_status status;
-    struct moe_st_tensor *tensor;
-    TRY(find(model, name, shape, &tensor, &out->type));
+    struct moe_st_tensor *tensor = NULL;
+    TRY(find(model, spec, &tensor, &out->type));
     out->data = tensor->data;
     if ((uintptr_t) tensor->data % moe_dtype_size(out->type, 1) != 0) {
         void *copy;
         size_t size = (size_t) (tensor->end - tensor->begin);
-        TRY(copy_memory(model, size, name, &copy));
+        TRY(copy_memory(model, size, spec->name, &copy));
         memcpy(copy, tensor->data, size);
         out->data = copy;
     }
-    warn_nan(model, name, out->type, out->data, tensor->n_elements);
+    warn_nan(model, spec->name, out->type, out->data, tensor->n_elements);
 
 fail:
     return status;
 }
 
-// The tensor as f32.
-static enum vkmoe_status get_f32(vkmoe_model *model, const char *name, struct shape shape,
-                                 const float **out)
+// ---- layers of plans -------------------------------------------------------------------------
+
+// Number of a tensor among the model's; it is there.
+static uint32_t index_of(const vkmoe_model *model, struct name name)
 {
-    enum vkmoe_status status;
-    vkmoe_tensor tensor;
+    uint32_t i = 0;
+    while (strcmp(model->specs[i].name, name.text) != 0)
+        i++;
+    return i;
+}
+
+// The tensor as f32.
+static enum vkmoe_status get_f32(vkmoe_model *model, struct name name, const float **out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const uint32_t i = index_of(model, name);
+    const vkmoe_tensor *tensor = &model->tensors[i];
+    const size_t n = (size_t) model->specs[i].n_elements; // as many as are in the file
     float *copy;
-    uint64_t n = 1;
-    TRY(get(model, name, shape, &tensor));
-    for (uint32_t i = 0; i < shape.n_dims; i++)
-        n *= shape.dims[i];
-    *out = tensor.data;
-    if (tensor.type != VKMOE_F32) {
-        TRY(copy_memory(model, (size_t) n * sizeof *copy, name, &copy));
-        moe_dtype_decode(tensor.type, tensor.data, (size_t) n, copy);
+    *out = tensor->data;
+    if (tensor->type != VKMOE_F32) {
+        TRY(copy_memory(model, n * sizeof *copy, name.text, &copy));
+        moe_dtype_decode(tensor->type, tensor->data, n, copy);
         *out = copy;
     }
 
@@ -131,49 +130,34 @@ static enum vkmoe_status read_router(vkmoe_model *model, uint32_t index)
     enum vkmoe_status status = VKMOE_OK;
     struct moe_model_layer *layer = &model->layers[index];
     const vkmoe_layer_desc *d = &layer->desc;
-    struct name name = make_name("layers.%u.router.weight", index);
-    TRY(get(model, name.text, SHAPE2(d->n_experts, d->d_model), &layer->router.weight));
-    if (d->router_bias) {
-        name = make_name("layers.%u.router.bias", index);
-        TRY(get_f32(model, name.text, SHAPE1(d->n_experts), &layer->router.bias));
-    }
-    if (d->selection_bias) {
-        name = make_name("layers.%u.router.selection_bias", index);
-        TRY(get_f32(model, name.text, SHAPE1(d->n_experts), &layer->router.selection_bias));
-    }
-    if (d->shared_gate == VKMOE_SHARED_SIGMOID && d->d_shared_ff > 0) {
-        name = make_name("layers.%u.shared.gate_vector", index);
-        TRY(get_f32(model, name.text, SHAPE1(d->d_model), &layer->router.shared_gate));
-    }
+    layer->router.weight =
+        model->tensors[index_of(model, make_name("layers.%u.router.weight", index))];
+    if (d->router_bias)
+        TRY(get_f32(model, make_name("layers.%u.router.bias", index), &layer->router.bias));
+    if (d->selection_bias)
+        TRY(get_f32(model, make_name("layers.%u.router.selection_bias", index),
+                    &layer->router.selection_bias));
+    if (d->shared_gate == VKMOE_SHARED_SIGMOID && d->d_shared_ff > 0)
+        TRY(get_f32(model, make_name("layers.%u.shared.gate_vector", index),
+                    &layer->router.shared_gate));
 
 fail:
     return status;
 }
 
-// One matrix of the experts, (n_experts, rows, columns), and its bias; of the shared expert when
-// n_experts is 0, then without the leading dimension.
+// One matrix of the experts, (n_experts, rows, columns), and its bias; of the shared expert without
+// the leading dimension.
 struct matrix {
     vkmoe_tensor weight;
     const float *bias; // NULL: none
 };
 
 static enum vkmoe_status read_matrix(vkmoe_model *model, const char *prefix, const char *which,
-                                     uint32_t n_experts, uint32_t rows, uint32_t columns,
                                      bool has_bias, struct matrix *out)
 {
-    enum vkmoe_status status;
-    struct name name = make_name("%s.%s.weight", prefix, which);
-    *out = (struct matrix){0};
-    TRY(get(model, name.text,
-            n_experts ? SHAPE3(n_experts, rows, columns) : SHAPE2(rows, columns), &out->weight));
-    if (has_bias) {
-        name = make_name("%s.%s.bias", prefix, which);
-        TRY(get_f32(model, name.text, n_experts ? SHAPE2(n_experts, rows) : SHAPE1(rows),
-                    &out->bias));
-    }
-
-fail:
-    return status;
+    *out = (struct matrix){.weight = model->tensors[index_of(model, make_name("%s.%s.weight",
+                                                                              prefix, which))]};
+    return has_bias ? get_f32(model, make_name("%s.%s.bias", prefix, which), &out->bias) : VKMOE_OK;
 }
 
 // The weights of one expert inside a matrix of all.
@@ -197,10 +181,10 @@ static enum vkmoe_status read_bank(vkmoe_model *model, const char *prefix, uint3
 {
     enum vkmoe_status status;
     struct matrix gate = {0}, up, down;
-    TRY(read_matrix(model, prefix, "up", n_experts, d_ff, d->d_model, d->up_bias, &up));
-    TRY(read_matrix(model, prefix, "down", n_experts, d->d_out, d_ff, d->down_bias, &down));
+    TRY(read_matrix(model, prefix, "up", d->up_bias, &up));
+    TRY(read_matrix(model, prefix, "down", d->down_bias, &down));
     if (d->gated)
-        TRY(read_matrix(model, prefix, "gate", n_experts, d_ff, d->d_model, d->gate_bias, &gate));
+        TRY(read_matrix(model, prefix, "gate", d->gate_bias, &gate));
     if (n_experts > 0) {
         d->in_type = up.weight.type;
         d->out_type = down.weight.type;
@@ -226,11 +210,25 @@ fail:
     return status;
 }
 
+// Do plans compute this layer, but for what `residual` adds?
+static bool is_planned(const vkmoe_net_layer *layer)
+{
+    return layer->kind == VKMOE_NET_MOE && layer->scorer == VKMOE_SCORER_LINEAR &&
+           layer->combine == VKMOE_COMBINE_WEIGHTED_SUM &&
+           layer->pairing == VKMOE_PAIRING_NONE &&
+           layer->layer->expert_kind == VKMOE_EXPERT_MLP &&
+           vkmoe_layer_check(layer->layer) == VKMOE_OK;
+}
+
 static enum vkmoe_status read_layer(vkmoe_model *model, uint32_t index)
 {
-    enum vkmoe_status status;
+    enum vkmoe_status status = VKMOE_OK;
     struct moe_model_layer *layer = &model->layers[index];
     vkmoe_layer_desc *d = &layer->desc;
+    *d = model->d.moe[index];
+    layer->planned = is_planned(&model->d.layers[index]);
+    if (!layer->planned)
+        return VKMOE_OK;
     TRY(read_router(model, index));
     TRY(moe_try_alloc(&model->host, d->n_experts * sizeof *layer->experts, "experts",
                       &layer->experts));
@@ -245,31 +243,27 @@ fail:
     return status;
 }
 
-// The two numbers a feature is scaled with, kept as what is subtracted and what is divided by.
-static enum vkmoe_status read_input(vkmoe_model *model)
+// ---- all of them -----------------------------------------------------------------------------
+
+// The two numbers a feature is scaled with.
+static enum vkmoe_status read_stats(vkmoe_model *model)
 {
-    static const char *const names[][2] = {
-        [VKMOE_INPUT_STANDARDIZE] = {"input.mean", "input.std"},
-        [VKMOE_INPUT_MINMAX] = {"input.min", "input.max"},
-    };
-    enum vkmoe_status status;
-    uint32_t n = model->info.n_features;
-    const float *offset, *range;
-    if (model->info.input == VKMOE_INPUT_NONE)
+    enum vkmoe_status status = VKMOE_OK;
+    const vkmoe_model_info *info = &model->d.info;
+    struct moe_input_stats *stats = &model->stats;
+    if (info->input != VKMOE_INPUT_STANDARDIZE && info->input != VKMOE_INPUT_MINMAX)
         return VKMOE_OK;
-    const char *const *name = names[model->info.input];
-    TRY(get_f32(model, name[0], SHAPE1(n), &offset));
-    TRY(get_f32(model, name[1], SHAPE1(n), &range));
-    TRY(copy_memory(model, n * sizeof(float), name[0], &model->in_offset));
-    TRY(copy_memory(model, n * sizeof(float), name[1], &model->in_range));
-    memcpy(model->in_offset, offset, n * sizeof(float));
-    for (uint32_t i = 0; i < n; i++) {
-        float width = model->info.input == VKMOE_INPUT_MINMAX ? range[i] - offset[i] : range[i];
-        model->in_range[i] = width;
-        if (!isfinite(offset[i]) || !isfinite(width) || !(width > 0))
+    struct name first = make_name("%s", model->specs[0].name);
+    struct name second = make_name("%s", model->specs[1].name);
+    TRY(get_f32(model, first, &stats->first));
+    TRY(get_f32(model, second, &stats->second));
+    for (uint32_t i = 0; i < info->n_features; i++) {
+        float width = info->input == VKMOE_INPUT_MINMAX ? stats->second[i] - stats->first[i]
+                                                        : stats->second[i];
+        if (!isfinite(stats->first[i]) || !isfinite(width) || !(width > 0))
             return moe_fail(VKMOE_E_DATA, "%s: tensors '%s' and '%s': feature %u: %g and %g",
-                            model->path, name[0], name[1], i, (double) offset[i],
-                            (double) range[i]);
+                            model->path, first.text, second.text, i, (double) stats->first[i],
+                            (double) stats->second[i]);
     }
 
 fail:
@@ -279,11 +273,18 @@ fail:
 enum vkmoe_status moe_model_read_tensors(vkmoe_model *model)
 {
     enum vkmoe_status status;
-    // A tensor needs two copies at most: one aligned, one as f32; the input's own take two more.
-    TRY(moe_try_alloc(&model->host, (model->file.n_tensors * 2 + 2) * sizeof *model->copies,
+    TRY(moe_description_tensors(&model->d, &model->specs, &model->n_tensors));
+    TRY(moe_try_alloc(&model->host, moe_max(model->n_tensors, 1) * sizeof *model->tensors,
+                      "tensors", &model->tensors));
+    // A tensor needs two copies at most: one aligned, one as f32.
+    TRY(moe_try_alloc(&model->host, moe_max(model->n_tensors, 1) * 2 * sizeof *model->copies,
                       "tensor copies", &model->copies));
-    TRY(read_input(model));
-    for (uint32_t i = 0; i < model->info.n_layers; i++)
+    TRY(moe_try_alloc(&model->host, model->d.info.n_layers * sizeof *model->layers, "layers",
+                      &model->layers));
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        TRY(get(model, &model->specs[i], &model->tensors[i]));
+    TRY(read_stats(model));
+    for (uint32_t i = 0; i < model->d.info.n_layers; i++)
         TRY(read_layer(model, i));
     for (size_t i = 0; i < model->file.n_tensors; i++) {
         const struct moe_st_tensor *tensor = &model->file.tensors[i];

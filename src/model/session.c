@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A model on a device: scaling of the input, the layers one after the other, the head.
-#include "model/model.h"
+#include "model/session_net.h"
 
 #include "base/bits.h"
 #include "base/desc.h"
 #include "base/host.h"
 #include "base/status.h"
-
-#include <math.h>
 
 struct stage {
     vkmoe_weights *weights;
@@ -19,7 +17,8 @@ struct vkmoe_session {
     const vkmoe_model *model;
     vkmoe_session_desc desc;
     uint32_t first, n_layers; // the layers that run
-    struct stage *stages;     // (n_layers)
+    struct stage *stages;     // (n_layers); NULL: `net` runs them
+    struct moe_session_net *net;
     float *scaled;            // (max_rows, n_features); NULL: x is used as it is
     float *between[2];        // (max_rows, widest layer), in turns
 };
@@ -46,19 +45,50 @@ fail:
     return status;
 }
 
+// The last layer's width.
+static uint32_t width_out(const struct vkmoe_session *s)
+{
+    const uint32_t end = s->first + s->n_layers;
+    const struct moe_description *d = &s->model->d;
+    return end < d->info.n_layers ? d->widths[end] : d->info.n_outputs;
+}
+
 static enum vkmoe_status create_buffers(struct vkmoe_session *s)
 {
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_model *model = s->model;
-    size_t rows = s->desc.max_rows, width = 0;
-    for (uint32_t i = 0; i < s->n_layers; i++)
-        width = (size_t) moe_max(width, model->layers[s->first + i].desc.d_out);
-    if (model->in_offset && !s->desc.one_layer)
-        TRY(moe_try_alloc(&model->host, rows * model->info.n_features * sizeof(float),
+    size_t rows = s->desc.max_rows, width = width_out(s);
+    for (uint32_t i = 1; i < s->n_layers; i++)
+        width = (size_t) moe_max(width, model->d.widths[s->first + i]);
+    if (model->stats.first && !s->desc.one_layer)
+        TRY(moe_try_alloc(&model->host, rows * model->d.info.n_features * sizeof(float),
                           "scaled input", &s->scaled));
     for (int i = 0; i < 2; i++)
         TRY(moe_try_alloc(&model->host, rows * width * sizeof(float), "layer outputs",
                           &s->between[i]));
+
+fail:
+    return status;
+}
+
+// Do plans run all that this session is of?
+static bool is_planned(const struct vkmoe_session *s)
+{
+    const vkmoe_model *model = s->model;
+    bool planned = s->desc.one_layer || !moe_input_is_text(model->d.info.input);
+    for (uint32_t i = s->first; i < s->first + s->n_layers; i++)
+        planned = planned && model->layers[i].planned &&
+                  (s->desc.one_layer || !model->d.layers[i].residual);
+    return planned;
+}
+
+static enum vkmoe_status create_stages(vkmoe_context *context, struct vkmoe_session *s)
+{
+    enum vkmoe_status status;
+    TRY(moe_try_alloc(&s->model->host, s->n_layers * sizeof *s->stages, "session", &s->stages));
+    for (uint32_t i = 0; i < s->n_layers; i++)
+        TRY(create_stage(context, &s->model->layers[s->first + i], &s->desc, &s->stages[i]));
+    TRY(create_buffers(s));
 
 fail:
     return status;
@@ -76,21 +106,20 @@ enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const vkmoe_model
     *out = NULL;
     if (desc)
         TRY(moe_desc_copy(&d, sizeof d, desc, "vkmoe_session_desc"));
-    if (d.one_layer && d.layer >= model->info.n_layers)
+    if (d.one_layer && d.layer >= model->d.info.n_layers)
         return moe_fail(VKMOE_E_ARGUMENT, "layer %u of a model with %u", d.layer,
-                        model->info.n_layers);
+                        model->d.info.n_layers);
     if (d.max_rows == 0)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_desc.max_rows = 0: at least 1");
     TRY(moe_try_alloc(&model->host, sizeof *s, "session", &s));
     s->model = model;
     s->desc = d;
     s->first = d.one_layer ? d.layer : 0;
-    uint32_t n_layers = d.one_layer ? 1 : model->info.n_layers;
-    TRY(moe_try_alloc(&model->host, n_layers * sizeof *s->stages, "session", &s->stages));
-    s->n_layers = n_layers;
-    for (uint32_t i = 0; i < n_layers; i++)
-        TRY(create_stage(context, &model->layers[s->first + i], &d, &s->stages[i]));
-    TRY(create_buffers(s));
+    s->n_layers = d.one_layer ? 1 : model->d.info.n_layers;
+    if (is_planned(s))
+        TRY(create_stages(context, s));
+    else
+        TRY(moe_session_net_create(context, model, &s->desc, &s->net));
     *out = s;
     return VKMOE_OK;
 
@@ -101,17 +130,18 @@ fail:
 
 bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_layer *out)
 {
-    *out = (struct moe_session_layer){session->stages[0].bind,
+    *out = (struct moe_session_layer){session->stages ? session->stages[0].bind : NULL,
                                       &session->model->layers[session->first].desc,
                                       &session->model->host};
-    return session->desc.one_layer;
+    return session->desc.one_layer && session->stages;
 }
 
 void vkmoe_session_destroy(vkmoe_session *session)
 {
     if (!session)
         return;
-    for (uint32_t i = 0; i < session->n_layers; i++) {
+    moe_session_net_destroy(session->net);
+    for (uint32_t i = 0; session->stages && i < session->n_layers; i++) {
         vkmoe_bind_destroy(session->stages[i].bind);
         vkmoe_plan_destroy(session->stages[i].plan);
         vkmoe_weights_destroy(session->stages[i].weights);
@@ -124,58 +154,55 @@ void vkmoe_session_destroy(vkmoe_session *session)
     moe_free(host, session);
 }
 
-static void scale_input(const vkmoe_model *model, uint32_t n_rows, const float *x, float *out)
-{
-    uint32_t n = model->info.n_features;
-    for (uint32_t row = 0; row < n_rows; row++) {
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = (x[i] - model->in_offset[i]) / model->in_range[i];
-        x += n;
-        out += n;
-    }
-}
-
-static void softmax(uint32_t n, const float *y, float *out)
-{
-    float max = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        max = fmaxf(max, y[i]);
-    for (uint32_t i = 0; i < n; i++)
-        sum += out[i] = expf(y[i] - max);
-    for (uint32_t i = 0; i < n; i++)
-        out[i] /= sum;
-}
-
-static void apply_head(enum vkmoe_head head, uint32_t n_rows, uint32_t width, const float *y,
-                       float *out)
-{
-    size_t n = (size_t) n_rows * width;
-    switch (head) {
-    case VKMOE_HEAD_IDENTITY:
-        memcpy(out, y, n * sizeof *out);
-        return;
-    case VKMOE_HEAD_SIGMOID:
-        for (size_t i = 0; i < n; i++)
-            out[i] = 1 / (1 + expf(-y[i]));
-        return;
-    case VKMOE_HEAD_SOFTMAX:
-        for (uint32_t row = 0; row < n_rows; row++)
-            softmax(width, y + (size_t) row * width, out + (size_t) row * width);
-        return;
-    }
-}
-
-static enum vkmoe_status check_run(const vkmoe_session *s, uint32_t n_rows,
+static enum vkmoe_status check_run(const struct vkmoe_session *s, uint32_t n_rows,
                                    const vkmoe_session_io *io)
 {
     if (n_rows > s->desc.max_rows)
         return moe_fail(VKMOE_E_SHAPE, "%u rows for a session of at most %u", n_rows,
                         s->desc.max_rows);
-    if (!io->x)
-        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.x is NULL");
     if ((io->ids || io->gates) && io->layer - s->first >= s->n_layers)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.layer = %u: this session runs %u..%u",
                         io->layer, s->first, s->first + s->n_layers - 1);
+    if (!s->stages)
+        return VKMOE_OK;
+    if (!io->x)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.x is NULL");
+    if (io->texts || io->token_ids || io->offsets)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.%s: this model's rows are features",
+                        io->texts ? "texts" : io->token_ids ? "token_ids" : "offsets");
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status run_stages(struct vkmoe_session *s, uint32_t n_rows,
+                                    const vkmoe_session_io *io)
+{
+    const vkmoe_model *model = s->model;
+    const float *x = io->x;
+    float *y = NULL;
+    if (s->scaled) {
+        moe_input_scale(model->d.info.input, &model->stats, model->d.info.n_features, n_rows, x,
+                        s->scaled);
+        x = s->scaled;
+    }
+    for (uint32_t i = 0; i < s->n_layers; i++) {
+        vkmoe_io layer = vkmoe_io_init();
+        y = s->between[i % 2];
+        if (i + 1 == s->n_layers && io->y)
+            y = io->y;
+        layer.x = x;
+        layer.y = y;
+        if (s->first + i == io->layer) {
+            layer.ids = io->ids;
+            layer.gates = io->gates;
+        }
+        enum vkmoe_status status = vkmoe_run(s->stages[i].bind, n_rows, &layer);
+        if (status != VKMOE_OK)
+            return status;
+        x = y;
+    }
+    if (io->scores)
+        moe_head_apply(s->desc.one_layer ? VKMOE_HEAD_IDENTITY : model->d.info.head, n_rows,
+                       width_out(s), y, io->scores);
     return VKMOE_OK;
 }
 
@@ -191,33 +218,10 @@ enum vkmoe_status vkmoe_session_run(vkmoe_session *session, uint32_t n_rows,
     if (n_rows == 0)
         return VKMOE_OK;
     TRY(check_run(session, n_rows, &d));
-
-    const vkmoe_model *model = session->model;
-    const float *x = d.x;
-    float *y = NULL;
-    if (session->scaled) {
-        scale_input(model, n_rows, x, session->scaled);
-        x = session->scaled;
-    }
-    for (uint32_t i = 0; i < session->n_layers; i++) {
-        vkmoe_io layer = vkmoe_io_init();
-        y = session->between[i % 2];
-        if (i + 1 == session->n_layers && d.y)
-            y = d.y;
-        layer.x = x;
-        layer.y = y;
-        if (session->first + i == d.layer) {
-            layer.ids = d.ids;
-            layer.gates = d.gates;
-        }
-        TRY(vkmoe_run(session->stages[i].bind, n_rows, &layer));
-        x = y;
-    }
-    if (d.scores) {
-        uint32_t last = session->first + session->n_layers - 1;
-        apply_head(session->desc.one_layer ? VKMOE_HEAD_IDENTITY : model->info.head, n_rows,
-                   model->layers[last].desc.d_out, y, d.scores);
-    }
+    if (session->stages)
+        TRY(run_stages(session, n_rows, &d));
+    else
+        TRY(moe_session_net_run(session->net, n_rows, &d));
 
 fail:
     return status;

@@ -38,6 +38,12 @@ struct moe_text {
 enum vkmoe_status moe_text_tokens(const struct moe_text *rules, const vkmoe_host *host,
                                   const char *text, size_t size, int32_t *tokens, uint32_t *n);
 
+// Order of entries, for qsort.
+int moe_text_compare(const void *a, const void *b);
+
+// Bytes of the UTF-8 sequence at `at`, where at least one byte is left; 0: no valid one.
+uint32_t moe_utf8_size(const char *at, size_t left);
+
 // Row of one piece.
 uint32_t moe_text_row(const struct moe_text *rules, enum moe_text_unit unit, const char *piece,
                       size_t size);

@@ -140,7 +140,7 @@ class Eval(helper.Case):
         for old, new, part in [
                 ('"score":', '"foo":1,"score":', 'layers[0].router.foo: unknown key'),
                 ('"top_k":2', '"top_k":9', 'layers[0].top_k: 9 of 8 experts'),
-                ('"kind":"moe"', '"kind":"pool"', "'pool' is not computed yet"),
+                ('"kind":"moe"', '"kind":"recurrent"', "'recurrent' is not computed yet"),
                 ('"n_features":64', '"n_features":63', 'layers[0].d_in')]:
             self.assertIn(old, config)
             header['__metadata__']['config'] = config.replace(old, new)

@@ -62,10 +62,16 @@ bool fuzz_target(const uint8_t *data, size_t size)
         FUZZ_CHECK(!model);
         return false;
     }
-    for (uint32_t i = 0; i < model->info.n_layers; i++)
-        check_layer(model, &model->layers[i]);
-    for (uint32_t i = 0; i < model->info.n_features && model->info.input; i++)
-        FUZZ_CHECK(isfinite(model->in_offset[i]) && model->in_range[i] > 0);
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        check_tensor(model, &model->tensors[i], 1, model->specs[i].n_elements);
+    for (uint32_t i = 0; i < model->d.info.n_layers; i++) {
+        if (model->layers[i].planned)
+            check_layer(model, &model->layers[i]);
+    }
+    const struct moe_input_stats *stats = &model->stats;
+    FUZZ_CHECK(!stats->first == !stats->second);
+    for (uint32_t i = 0; i < model->d.info.n_features && stats->first; i++)
+        FUZZ_CHECK(isfinite(stats->first[i]) && isfinite(stats->second[i]));
     vkmoe_model_destroy(model);
     return true;
 }

@@ -172,7 +172,7 @@ def config_variants():
             ('no-task', ['task'], None), ('key', ['x'], 1), ('layer-key', layer + ['x'], 1),
             ('router-key', layer + ['router', 'x'], 1), ('format', ['format'], 'vkmoe-model/2'),
             ('task', ['task'], 'sort'), ('layers', ['layers'], {}), ('no-layers', ['layers'], []),
-            ('input', ['input'], []), ('kind', layer + ['kind'], 'linear'),
+            ('input', ['input'], []), ('kind', layer + ['kind'], 'recurrent'),
             ('embed', ['input', 'kind'], 'embed'), ('residual', layer + ['residual'], True),
             ('width', layer + ['d_in'], 4), ('top-k', layer + ['top_k'], 3),
             ('zero', layer + ['d_ff'], 0), ('real', layer + ['d_ff'], 4.0),
@@ -184,8 +184,46 @@ def config_variants():
             ('shared', layer + ['shared'], 5), ('classes', ['classes'], ['no']),
             ('class-twice', ['classes'], ['no', 'no']), ('class-number', ['classes'], ['no', 1]),
             ('no-classes', ['classes'], None), ('regress', ['task'], 'regress'),
-            ('head', ['head'], 'identity')):
+            ('train', ['train'], {}), ('pool', ['layers', 0], {'kind': 'pool', 'pool': 'median'}),
+            ('scorer', layer + ['router', 'scorer'], 'x'),
+            ('d-score', layer + ['router', 'd_score'], 3),
+            ('bias-rate', layer + ['router', 'bias_rate'], -1),
+            ('combine', layer + ['combine'], 'mean'),
+            ('dropout', layer + ['expert', 'dropout'], 1)):
         yield 'bad-' + name, changed(CONFIG, path, value)
+    linear = {'kind': 'linear', 'd_out': 2}
+    mean = {'kind': 'pool', 'pool': 'mean'}
+    experts = {'kind': 'moe', 'n_experts': 3, 'd_out': 2, 'expert':
+               {'kind': 'linear', 'activation': 'relu', 'bias': True}}
+    router = {'score': 'none', 'order': 'score_then_topk'}
+    stack = [{'kind': 'norm'}, {'kind': 'dropout', 'rate': 0.5}, {'kind': 'norm', 'rms': True},
+             dict(linear, activation='tanh', bias=False), dict(linear, residual=True), mean]
+    yield 'good-stack', dict(CONFIG, layers=stack)
+    yield 'good-identity', dict(CONFIG, head='identity')
+    yield 'bad-pools', dict(CONFIG, layers=[linear, mean, mean])
+    for combine in ('mean', 'stack', 'response_share', 'attention', 'vote'):
+        yield 'good-' + combine, dict(CONFIG, layers=[dict(experts, combine=combine)])
+    for pairing in ('each', 'all'):
+        queries = {'pairing': pairing, 'd_query': 5}
+        yield 'good-' + pairing, dict(CONFIG, layers=[dict(experts, combine='attention',
+                                                           queries=queries)])
+    for scorer in ('kernel', 'additive', 'multiplicative', 'one', 'sum'):
+        more = {'d_score': 4} if scorer[0] in 'am' else {}
+        yield 'good-' + scorer, dict(CONFIG, layers=[dict(
+            experts, top_k=2, router=dict(router, scorer=scorer, noisy=True, **more))])
+    for kind, layers in (('embed', [linear, mean]), ('embed_bag', [linear])):
+        text = {'kind': kind, 'd_out': 3, 'ngrams': {'byte': [1, 8], 'word': [2]}, 'n_buckets': 9}
+        words = dict(text, vocabulary=['a', 'b'], lower=True, max_tokens=5)
+        del words['n_buckets']
+        yield 'good-' + kind, dict(CONFIG, input=text, layers=layers)
+        yield 'good-words-' + kind, dict(CONFIG, input=words, layers=layers)
+        for name, key, value in (('none', 'ngrams', {}), ('nine', 'ngrams', {'word': [9]}),
+                                 ('unit', 'ngrams', {'line': [1]}), ('d-out', 'd_out', None),
+                                 ('both', 'vocabulary', ['a']), ('buckets', 'n_buckets', 0)):
+            yield f'bad-{kind}-{name}', dict(CONFIG, layers=layers,
+                                             input=changed(text, [key], value))
+        yield f'bad-{kind}-twice', dict(CONFIG, input=dict(words, vocabulary=['a', 'a']),
+                                        layers=layers)
 
 
 def config_seeds():
