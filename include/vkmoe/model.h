@@ -229,8 +229,9 @@ VKMOE_API enum vkmoe_status vkmoe_session_run(vkmoe_session *session, uint32_t n
 
 // Rows of a file, streamed: memory does not grow with the file.
 //   .csv          `#` comments, optional header; targets among the columns
-//   .npy          (rows, features); targets in a second file beside it, named with Y or y where
-//                 this one begins with X or x
+//   .tsv          texts: label<TAB>text, UTF-8, one a line
+//   .npy          (rows, features), or sequences (rows, steps, features); targets in a second file
+//                 beside it, named with Y or y where this one begins with X or x
 //   .safetensors  its only tensor (rows, features) in F32, F16 or BF16; no targets
 typedef struct vkmoe_dataset vkmoe_dataset;
 
@@ -238,6 +239,9 @@ enum vkmoe_targets {
     VKMOE_TARGETS_NONE = 0,
     VKMOE_TARGETS_LABELS = 1, // class names; class numbers from 0 in .npy
     VKMOE_TARGETS_VALUES = 2,
+    VKMOE_TARGETS_IGNORE = 3, // targets may be there, and are not read. Needs n_features or texts:
+                              // a .csv with so many columns has none; a .tsv has none when there is
+                              // no tab in its first line
 };
 
 typedef struct vkmoe_dataset_desc {
@@ -249,6 +253,7 @@ typedef struct vkmoe_dataset_desc {
     uint32_t n_features;        // what the rows must have; 0: any number
     uint32_t n_targets;         // for values, likewise
     const char *target;         // .csv: "COL[,COL]", names or numbers from 1; NULL: the last column
+    bool texts;                 // it must have texts; n_features is 0
 } vkmoe_dataset_desc;
 
 static inline vkmoe_dataset_desc vkmoe_dataset_desc_init(void)
@@ -262,7 +267,9 @@ static inline vkmoe_dataset_desc vkmoe_dataset_desc_init(void)
 typedef struct vkmoe_dataset_info {
     uint32_t n_features;
     uint32_t n_targets; // 1 for labels
-    uint64_t n_rows;    // 0: not known yet (.csv)
+    uint64_t n_rows;    // 0: not known yet (.csv, .tsv)
+    uint32_t n_steps;   // of a sequence; 0: an example is a single row of features
+    bool is_text;       // n_features is 0
 } vkmoe_dataset_info;
 
 // Opens a data set. VKMOE_E_DATA names the line and the column, VKMOE_E_SHAPE the two widths.
@@ -274,11 +281,16 @@ VKMOE_API enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset,
 
 // Reads the next rows.
 //   n        in: room in rows; out: how many were read, 0 at the end
-//   x        (n, n_features)
+//   x        (n, n_features), or (n, n_steps, n_features)
 //   labels   (n) class numbers; needed when the data set has labels, else NULL
 //   values   (n, n_targets); needed when the data set has values, else NULL
 VKMOE_API enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
                                                int32_t *labels, float *values);
+
+// The same for texts: (n) zero-terminated ones, borrowed until the next call or the data set's end.
+VKMOE_API enum vkmoe_status vkmoe_dataset_read_texts(vkmoe_dataset *dataset, uint32_t *n,
+                                                     const char **texts, int32_t *labels,
+                                                     float *values);
 
 // ---- metrics ---------------------------------------------------------------------------------
 

@@ -8,25 +8,15 @@
 #ifndef MOE_MODEL_CSV_H
 #define MOE_MODEL_CSV_H
 
-#include <vkmoe/vkmoe.h>
-
-#include <locale.h>
-#include <stdio.h>
+#include "model/lines.h"
 
 enum { MOE_CSV_MAX_TARGETS = 64 };
 
 struct moe_csv {
-    const vkmoe_host *host;
-    const char *path; // borrowed
-    FILE *file;
-    locale_t locale; // "C"
-
-    char *buffer; // the bytes [begin, end) of it are read and not used yet
-    size_t room, begin, end;
-    uint64_t line;       // number of the row at hand
+    struct moe_lines lines; // the row at hand is its line
     uint64_t first_line; // the row that set n_columns
 
-    char **fields; // of the row at hand, in `buffer`
+    char **fields; // of the row at hand, in the line
     size_t fields_room;
     uint32_t n_columns;
     bool pending; // the row at hand was read ahead

@@ -10,7 +10,9 @@
 #include "model/csv.h"
 #include "model/npy.h"
 #include "model/safetensors.h"
+#include "model/tsv.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -33,6 +35,11 @@ struct vkmoe_dataset {
     uint32_t n_classes;
 
     struct moe_csv csv;
+    struct moe_tsv tsv;
+    char *text;     // the texts of a batch behind each other
+    size_t text_room;
+    size_t *texts;  // where each one begins
+    size_t texts_room;
     struct moe_npy x, y;
     char *y_path;
     struct moe_safetensors file;
@@ -41,7 +48,7 @@ struct vkmoe_dataset {
 struct format {
     const char *suffix;
     enum vkmoe_status (*open)(vkmoe_dataset *d, const vkmoe_dataset_desc *desc);
-    // n <= rows left, unless the number of rows is not known.
+    // n <= rows left, unless the number of rows is not known. NULL: texts.
     enum vkmoe_status (*read)(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
                               float *values);
 };
@@ -77,26 +84,67 @@ fail:
 
 // ---- CSV -------------------------------------------------------------------------------------
 
+// Columns of targets that are not wanted: none, when all columns are needed as features, else those
+// asked for, else the last ones.
+static enum vkmoe_status ignore_targets(const vkmoe_dataset *d, const vkmoe_dataset_desc *desc,
+                                        char out[MOE_CSV_MAX_TARGETS * 12])
+{
+    struct moe_csv csv;
+    enum vkmoe_status status = moe_csv_open(&d->host, d->path, "", &csv);
+    const uint32_t n_columns = csv.n_columns, n_features = desc->n_features;
+    moe_csv_close(&csv);
+    if (status != VKMOE_OK)
+        return status;
+    *out = '\0';
+    if (n_columns == n_features)
+        return VKMOE_OK;
+    const uint32_t n_targets = (uint32_t) moe_max(desc->n_targets, 1);
+    if (n_targets > MOE_CSV_MAX_TARGETS || n_columns != n_features + n_targets)
+        return moe_fail(VKMOE_E_SHAPE, "%s: %u columns, needs %u features, or these and %u targets",
+                        d->path, n_columns, n_features, n_targets);
+    for (uint32_t i = 0; i < n_targets; i++)
+        out += sprintf(out, "%s%u", i ? "," : "", n_features + i + 1);
+    return VKMOE_OK;
+}
+
 static enum vkmoe_status open_csv(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
 {
+    enum vkmoe_status status;
+    char ignored[MOE_CSV_MAX_TARGETS * 12];
     const char *target = d->targets == VKMOE_TARGETS_NONE ? "" : desc->target;
-    enum vkmoe_status status = moe_csv_open(&d->host, d->path, target, &d->csv);
+    if (d->targets == VKMOE_TARGETS_IGNORE) {
+        TRY(ignore_targets(d, desc, ignored));
+        if (!*ignored || !target)
+            target = ignored;
+    }
+    TRY(moe_csv_open(&d->host, d->path, target, &d->csv));
     d->info.n_features = moe_csv_n_features(&d->csv);
     d->info.n_targets = d->csv.n_targets;
+
+fail:
     return status;
+}
+
+// `where` is the place in the file, for the message.
+static enum vkmoe_status find_class(const vkmoe_dataset *d, const char *name, const char *where,
+                                    int32_t *out)
+{
+    const struct class_name key = {.name = name};
+    const struct class_name *found =
+        bsearch(&key, d->classes, d->n_classes, sizeof key, by_name);
+    if (!found)
+        return moe_fail(VKMOE_E_DATA, "%s: %s: '%.40s' is none of %u classes", d->path, where, name,
+                        d->n_classes);
+    *out = found->index;
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status read_label(const vkmoe_dataset *d, int32_t *out)
 {
-    const struct class_name key = {.name = moe_csv_target(&d->csv, 0)};
-    const struct class_name *found =
-        bsearch(&key, d->classes, d->n_classes, sizeof key, by_name);
-    if (!found)
-        return moe_fail(VKMOE_E_DATA, "%s: line %llu, column %u: '%.40s' is none of %u classes",
-                        d->path, (unsigned long long) d->csv.line, d->csv.targets[0] + 1, key.name,
-                        d->n_classes);
-    *out = found->index;
-    return VKMOE_OK;
+    char where[64];
+    snprintf(where, sizeof where, "line %llu, column %u", (unsigned long long) d->csv.lines.line,
+             d->csv.targets[0] + 1);
+    return find_class(d, moe_csv_target(&d->csv, 0), where, out);
 }
 
 static enum vkmoe_status read_csv(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
@@ -115,6 +163,78 @@ static enum vkmoe_status read_csv(vkmoe_dataset *d, uint32_t *n, float *x, int32
         for (uint32_t i = 0; values && i < d->info.n_targets; i++)
             TRY(moe_csv_target_number(&d->csv, i, &values[(size_t) *n * d->info.n_targets + i]));
     }
+
+fail:
+    return status;
+}
+
+// ---- TSV -------------------------------------------------------------------------------------
+
+static enum vkmoe_status open_tsv(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    static const enum moe_tsv_label labels[] = {
+        [VKMOE_TARGETS_NONE] = MOE_TSV_NONE,    [VKMOE_TARGETS_LABELS] = MOE_TSV_LABEL,
+        [VKMOE_TARGETS_VALUES] = MOE_TSV_LABEL, [VKMOE_TARGETS_IGNORE] = MOE_TSV_DECIDE,
+    };
+    (void) desc;
+    enum vkmoe_status status = moe_tsv_open(&d->host, d->path, labels[d->targets], &d->tsv);
+    d->info.is_text = true;
+    d->info.n_targets = d->tsv.has_label ? 1 : 0;
+    return status;
+}
+
+// Puts the text at hand behind the others, which end at `used`.
+static enum vkmoe_status keep_text(vkmoe_dataset *d, uint32_t i, size_t *used)
+{
+    enum vkmoe_status status;
+    const size_t size = strlen(d->tsv.text) + 1;
+    if (i == d->texts_room) {
+        size_t room = i ? 2 * (size_t) i : 64;
+        TRY(moe_lines_grow(&d->tsv.lines, &d->texts, i, room, sizeof *d->texts));
+        d->texts_room = room;
+    }
+    if (*used + size > d->text_room) {
+        size_t room = (size_t) moe_max(*used + size, 2 * d->text_room);
+        TRY(moe_lines_grow(&d->tsv.lines, &d->text, *used, room, 1));
+        d->text_room = room;
+    }
+    memcpy(d->text + *used, d->tsv.text, size);
+    d->texts[i] = *used;
+    *used += size;
+    return VKMOE_OK;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status read_tsv_target(const vkmoe_dataset *d, int32_t *label, float *value)
+{
+    char where[48];
+    snprintf(where, sizeof where, "line %llu", (unsigned long long) d->tsv.lines.line);
+    if (label)
+        return find_class(d, d->tsv.label, where, label);
+    const char *wrong = moe_lines_number(&d->tsv.lines, d->tsv.label, value);
+    return wrong ? moe_fail(VKMOE_E_DATA, "%s: %s: '%.40s' %s", d->path, where, d->tsv.label, wrong)
+                 : VKMOE_OK;
+}
+
+static enum vkmoe_status read_tsv(vkmoe_dataset *d, uint32_t *n, const char **texts,
+                                  int32_t *labels, float *values)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    uint32_t room = *n;
+    size_t used = 0;
+    for (*n = 0; *n < room; (*n)++) {
+        bool more;
+        TRY(moe_tsv_next(&d->tsv, &more));
+        if (!more)
+            break;
+        if (labels || values)
+            TRY(read_tsv_target(d, labels ? &labels[*n] : NULL, values ? &values[*n] : NULL));
+        TRY(keep_text(d, *n, &used));
+    }
+    for (uint32_t i = 0; i < *n; i++)
+        texts[i] = d->text + d->texts[i];
 
 fail:
     return status;
@@ -173,15 +293,17 @@ static enum vkmoe_status open_npy(vkmoe_dataset *d, const vkmoe_dataset_desc *de
     (void) desc;
     enum vkmoe_status status;
     TRY(moe_npy_open(d->path, &d->x));
-    if (d->x.n_dims == 3)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "%s: sequences (3 dimensions) are not computed yet",
-                        d->path);
-    if (d->x.n_dims != 2 || d->x.dims[1] > UINT32_MAX)
-        return moe_fail(VKMOE_E_SHAPE, "%s: %u dimensions, not (rows, features)", d->path,
-                        d->x.n_dims);
-    d->info.n_rows = d->x.dims[0];
-    d->info.n_features = (uint32_t) d->x.dims[1];
-    if (d->targets != VKMOE_TARGETS_NONE)
+    const uint64_t *dims = d->x.dims;
+    const bool sequences = d->x.n_dims == 3;
+    if ((d->x.n_dims != 2 && !sequences) || dims[1] > UINT32_MAX ||
+        (sequences && (dims[1] == 0 || dims[2] > UINT32_MAX)))
+        return moe_fail(VKMOE_E_SHAPE,
+                        "%s: %u dimensions, not (rows, features) or (sequences, steps, features)",
+                        d->path, d->x.n_dims);
+    d->info.n_rows = dims[0];
+    d->info.n_steps = sequences ? (uint32_t) dims[1] : 0;
+    d->info.n_features = (uint32_t) dims[sequences ? 2 : 1];
+    if (d->targets == VKMOE_TARGETS_LABELS || d->targets == VKMOE_TARGETS_VALUES)
         TRY(open_y(d));
 
 fail:
@@ -207,7 +329,8 @@ static enum vkmoe_status read_label_numbers(vkmoe_dataset *d, uint32_t n, int32_
 static enum vkmoe_status read_npy(vkmoe_dataset *d, uint32_t *n, float *x, int32_t *labels,
                                   float *values)
 {
-    enum vkmoe_status status = moe_npy_read(&d->x, (size_t) *n * d->info.n_features, x);
+    const size_t n_rows = (size_t) *n * moe_max(d->info.n_steps, 1);
+    enum vkmoe_status status = moe_npy_read(&d->x, n_rows * d->info.n_features, x);
     if (status == VKMOE_OK && labels)
         status = read_label_numbers(d, *n, labels);
     if (status == VKMOE_OK && values)
@@ -222,7 +345,7 @@ static enum vkmoe_status open_safetensors(vkmoe_dataset *d, const vkmoe_dataset_
     (void) desc;
     enum vkmoe_status status;
     enum vkmoe_dtype type;
-    if (d->targets != VKMOE_TARGETS_NONE)
+    if (d->targets == VKMOE_TARGETS_LABELS || d->targets == VKMOE_TARGETS_VALUES)
         return moe_fail(VKMOE_E_DATA, "%s: a data set with targets is .csv or .npy", d->path);
     TRY(moe_safetensors_open(&d->host, d->path, &d->file));
     if (d->file.n_tensors != 1)
@@ -256,6 +379,7 @@ static enum vkmoe_status read_safetensors(vkmoe_dataset *d, uint32_t *n, float *
 
 static const struct format formats[] = {
     {".csv", open_csv, read_csv},
+    {".tsv", open_tsv, NULL},
     {".npy", open_npy, read_npy},
     {".safetensors", open_safetensors, read_safetensors},
 };
@@ -276,6 +400,13 @@ static enum vkmoe_status check_widths(const vkmoe_dataset *d, const vkmoe_datase
     const vkmoe_dataset_info *is = &d->info;
     if (d->targets == VKMOE_TARGETS_LABELS && is->n_targets != 1)
         return moe_fail(VKMOE_E_SHAPE, "%s: %u targets; labels are one", d->path, is->n_targets);
+    if (is->is_text && desc->n_features != 0)
+        return moe_fail(VKMOE_E_DATA, "%s: texts, needs %u features", d->path, desc->n_features);
+    if (!is->is_text && desc->texts)
+        return moe_fail(VKMOE_E_DATA, "%s: %u features; needs texts, which are in .tsv files",
+                        d->path, is->n_features);
+    if (is->is_text)
+        return VKMOE_OK;
     if (is->n_features == 0 || (desc->n_features != 0 && desc->n_features != is->n_features))
         return moe_fail(VKMOE_E_SHAPE, "%s: %u features beside %u targets, needs %u features",
                         d->path, is->n_features, is->n_targets, desc->n_features);
@@ -302,11 +433,18 @@ enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc 
     TRY(moe_try_alloc(&host, sizeof *d, "data set", &d));
     d->host = host;
     d->targets = given.targets;
+    if (given.targets > VKMOE_TARGETS_IGNORE ||
+        (given.targets == VKMOE_TARGETS_IGNORE && given.n_features == 0 && !given.texts)) {
+        status = moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_desc.targets = %u: up to %d, which "
+                          "needs n_features or texts", (unsigned) given.targets,
+                          VKMOE_TARGETS_IGNORE);
+        goto fail;
+    }
     TRY(moe_try_alloc(&host, strlen(path) + 1, "path", &d->path));
     strcpy(d->path, path);
     d->format = find_format(path);
     if (!d->format) {
-        status = moe_fail(VKMOE_E_DATA, "%s: not named .csv, .npy or .safetensors", path);
+        status = moe_fail(VKMOE_E_DATA, "%s: not named .csv, .tsv, .npy or .safetensors", path);
         goto fail;
     }
     if (given.target && d->format->read != read_csv) {
@@ -332,6 +470,9 @@ void vkmoe_dataset_destroy(vkmoe_dataset *dataset)
         return;
     const vkmoe_host host = dataset->host;
     moe_csv_close(&dataset->csv);
+    moe_tsv_close(&dataset->tsv);
+    moe_free(&host, dataset->text);
+    moe_free(&host, dataset->texts);
     moe_npy_close(&dataset->x);
     moe_npy_close(&dataset->y);
     moe_safetensors_close(&dataset->file);
@@ -351,24 +492,47 @@ enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset, vkmoe_dat
     return VKMOE_OK;
 }
 
+static enum vkmoe_status check_read(const vkmoe_dataset *d, const int32_t *labels,
+                                    const float *values)
+{
+    const bool has_labels = d->targets == VKMOE_TARGETS_LABELS;
+    const bool has_values = d->targets == VKMOE_TARGETS_VALUES;
+    if (!labels == has_labels || !values == has_values)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: opened %s: labels %p, values %p", d->path,
+                        has_labels   ? "with labels"
+                        : has_values ? "with values"
+                                     : "without labels and values",
+                        (const void *) labels, (const void *) values);
+    return VKMOE_OK;
+}
+
 enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
                                      int32_t *labels, float *values)
 {
     if (!dataset || !n || !x)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_read: %s is NULL",
                         !dataset ? "dataset" : !n ? "n" : "x");
-    const bool has_labels = dataset->targets == VKMOE_TARGETS_LABELS;
-    const bool has_values = dataset->targets == VKMOE_TARGETS_VALUES;
-    if (!labels == has_labels || !values == has_values)
-        return moe_fail(VKMOE_E_ARGUMENT, "%s: opened %s: labels %p, values %p", dataset->path,
-                        has_labels   ? "with labels"
-                        : has_values ? "with values"
-                                     : "without labels and values",
-                        (void *) labels, (void *) values);
+    if (dataset->info.is_text)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: texts, for vkmoe_dataset_read_texts", dataset->path);
+    enum vkmoe_status status = check_read(dataset, labels, values);
+    if (status != VKMOE_OK)
+        return status;
     if (dataset->format->read != read_csv)
         *n = (uint32_t) moe_min(*n, dataset->info.n_rows - dataset->row);
-    enum vkmoe_status status = dataset->format->read(dataset, n, x, labels, values);
+    status = dataset->format->read(dataset, n, x, labels, values);
     if (status == VKMOE_OK)
         dataset->row += *n;
     return status;
+}
+
+enum vkmoe_status vkmoe_dataset_read_texts(vkmoe_dataset *dataset, uint32_t *n, const char **texts,
+                                           int32_t *labels, float *values)
+{
+    if (!dataset || !n || !texts)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_read_texts: %s is NULL",
+                        !dataset ? "dataset" : !n ? "n" : "texts");
+    if (!dataset->info.is_text)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: no texts, for vkmoe_dataset_read", dataset->path);
+    enum vkmoe_status status = check_read(dataset, labels, values);
+    return status == VKMOE_OK ? read_tsv(dataset, n, texts, labels, values) : status;
 }

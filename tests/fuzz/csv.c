@@ -46,7 +46,7 @@ static bool read_all(const char *path, const char *targets, FILE *out, uint64_t 
     bool good;
     *n_rows = 0;
     if (!fuzz_accepted(moe_csv_open(fuzz_host(), path, targets, &csv))) {
-        FUZZ_CHECK(!csv.file && !csv.buffer);
+        FUZZ_CHECK(!csv.lines.file && !csv.lines.buffer);
         return false;
     }
     FUZZ_CHECK(csv.n_targets <= csv.n_columns);

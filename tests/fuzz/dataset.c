@@ -24,7 +24,8 @@ struct rows {
 static struct rows read_rows(vkmoe_dataset *d, const vkmoe_dataset_info *info,
                              enum vkmoe_targets targets, uint32_t block)
 {
-    const size_t f = info->n_features, v = info->n_targets, row_size = f + 1 + v;
+    const size_t steps = info->n_steps ? info->n_steps : 1;
+    const size_t f = steps * info->n_features, v = info->n_targets, row_size = f + 1 + v;
     struct rows rows = {.numbers = calloc(MAX_ROWS * row_size, sizeof(float))};
     float *x = malloc(block * f * sizeof *x), *values = malloc(block * (v + 1) * sizeof *values);
     int32_t *labels = malloc(block * sizeof *labels);
@@ -66,7 +67,7 @@ static bool read_path(const char *path, const vkmoe_dataset_desc *desc)
         }
         FUZZ_CHECK(vkmoe_dataset_get_info(d, &info) == VKMOE_OK);
         FUZZ_CHECK(info.n_features > 0);
-        if (info.n_features > MAX_ROW || info.n_targets > MAX_ROW) {
+        if (info.n_features > MAX_ROW || info.n_steps > MAX_ROW || info.n_targets > MAX_ROW) {
             vkmoe_dataset_destroy(d);
             return true;
         }
@@ -75,7 +76,8 @@ static bool read_path(const char *path, const vkmoe_dataset_desc *desc)
     }
     // A block that holds a bad row is refused whole.
     bool whole = rows[0].n <= MAX_ROWS - BLOCK;
-    size_t row_size = (info.n_features + 1 + (size_t) info.n_targets) * sizeof(float);
+    size_t steps = info.n_steps ? info.n_steps : 1;
+    size_t row_size = (steps * info.n_features + 1 + info.n_targets) * sizeof(float);
     FUZZ_CHECK(!whole || rows[0].good == rows[1].good);
     FUZZ_CHECK(!whole || (rows[0].good ? rows[1].n == rows[0].n
                                        : rows[1].n == rows[0].n / BLOCK * BLOCK));
@@ -96,7 +98,7 @@ bool fuzz_target(const uint8_t *data, size_t size)
     if (size < HOW_SIZE)
         return false;
     desc.host = fuzz_host();
-    desc.targets = (enum vkmoe_targets) (data[1] % 4 % 3);
+    desc.targets = (enum vkmoe_targets) (data[1] % 4);
     desc.target = targets[data[1] / 4 % 4];
     desc.classes = classes;
     desc.n_classes = 3;

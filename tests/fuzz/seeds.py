@@ -337,7 +337,7 @@ def dataset(name, how, first, second=b''):
 
 
 def dataset_seeds():
-    none, labels, values, target_1, target_a2, two_features = 0, 1, 2, 4, 8, 32
+    none, labels, values, ignore, target_1, target_a2, two_features = 0, 1, 2, 3, 4, 8, 32
     x = npy('(3, 2)', struct.pack('<6f', 1, 2, 3, 4, 5, 6))
     y = npy('(3,)', struct.pack('<3q', 0, 2, 1), '<i8')
     y_beyond = npy('(3,)', struct.pack('<3i', 0, 3, 1), '<i4')
@@ -358,16 +358,47 @@ def dataset_seeds():
     yield 'bad-npy-label', dataset('npy', labels, x, y_beyond)
     yield 'bad-npy-rows', dataset('npy', labels, x, npy('(2,)', bytes(16), '<i8'))
     yield 'bad-npy-real-labels', dataset('npy', labels, x, npy('(3,)', bytes(12)))
-    yield 'bad-npy-sequences', dataset('npy', none, npy('(3, 2, 1)', bytes(24)))
+    yield 'good-npy-sequences', dataset('npy', labels, npy('(3, 2, 1)', bytes(24)), y)
+    yield 'good-csv-ignore', dataset('csv', ignore | two_features, rows)
+    yield 'good-csv-ignore-none', dataset('csv', ignore | two_features, b'1,2\n3,4\n')
+    yield 'bad-csv-ignore', dataset('csv', ignore | two_features, b'1\n3\n')
+    yield 'bad-npy-no-steps', dataset('npy', none, npy('(3, 0, 1)', b''))
+    yield 'bad-npy-dimensions', dataset('npy', none, npy('(3, 1, 1, 1)', bytes(12)))
     yield 'bad-npy-name', dataset('misnamed', labels, x, y)
     yield 'bad-safetensors-labels', dataset('safetensors', labels, st)
     yield 'bad-safetensors-type', dataset('safetensors', none, safetensors(
         {'x': tensor('I8', [3, 2], 0, 6)}, 6))
 
 
+def tsv_seeds():
+    none, labels, values, ignore = b'\0', b'\1', b'\2', b'\3'
+    rows = b'a\tone two\nb\tTwo\ttabs\r\n\n0\t\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80 x1_y\n'
+    yield 'good-labels', labels + rows
+    yield 'good-none', none + rows
+    yield 'good-ignore', ignore + rows
+    yield 'good-ignore-none', ignore + b'one two\nthree\n'
+    yield 'good-values', values + b'1.5\tone\n-2e3\ttwo'
+    yield 'good-many', labels + b'a\tone two\n' * 200
+    yield 'good-mark', labels + b'\xef\xbb\xbfa\tone\n'
+    yield 'bad-empty', labels
+    yield 'bad-blank', none + b'\n \r\n'
+    yield 'bad-class', labels + rows + b'c\tx\n'
+    yield 'bad-value', values + b'1.5\tone\nx\ttwo\n'
+    yield 'bad-no-tab', labels + rows + b'a b\n'
+    yield 'bad-ignore-no-tab', ignore + rows + b'a b\n'
+    yield 'bad-no-label', labels + b'\tone\n'
+    yield 'bad-no-text', labels + b'a\t \n'
+    yield 'bad-zero', none + b'a\0b\n'
+    for name, text in (('short', b'\xc3'), ('overlong', b'\xc0\xaf'), ('second', b'\xc3\x28'),
+                       ('surrogate', b'\xed\xa0\x80'), ('large', b'\xf4\x90\x80\x80'),
+                       ('overlong-3', b'\xe0\x80\x80'), ('overlong-4', b'\xf0\x80\x80\x80'),
+                       ('alone', b'\x80'), ('ff', b'\xff')):
+        yield 'bad-utf8-' + name, labels + b'a\tok\nb\tx' + text + b'\n'
+
+
 TARGETS = {'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
            'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds,
-           'shards': shards_seeds}
+           'shards': shards_seeds, 'tsv': tsv_seeds}
 
 
 def write(folder, name, data):
