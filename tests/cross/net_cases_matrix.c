@@ -8,7 +8,8 @@ static const char *const group_names[] = {"spread", "all in one", "one"};
 static const char *const write_names[] = {"set", "add", "add later"};
 
 // Widths of matrices: (n_out, n_in).
-static const uint32_t shapes[][2] = {{1, 1}, {3, 16}, {17, 3}, {16, 17}, {64, 130}, {130, 64}};
+static const uint32_t shapes[][2] = {{1, 1},    {3, 16},   {17, 3},  {16, 17},
+                                     {64, 130}, {130, 64}, {5, 260}, {300, 5}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TOP_K = 2, N_GROUPS = 7 };
 
 // Variant bits of one case, so that each option is met with every shape.
@@ -27,8 +28,9 @@ static struct case_grouping grouping_of(struct net_case *c, const struct variant
 
 static void begin(struct net_case *c, const struct variant *v, const char *op, const char *more)
 {
-    case_begin(c, v->n_out == 16 ? 70 : 9, 1, "%s %ux%u %s %s%s", op, v->n_out, v->n_in,
-               v->grouped ? group_names[v->groups] : "no groups", write_names[v->write], more);
+    case_begin(c, v->n_out == 16 || v->n_out == 130 ? 70 : 9, 1, "%s %ux%u %s %s%s", op, v->n_out,
+               v->n_in, v->grouped ? group_names[v->groups] : "no groups", write_names[v->write],
+               more);
     c->linear = true;
 }
 
