@@ -44,7 +44,8 @@ MOE_PHILOX_FN void moe_philox(MOE_PHILOX_IO(v), MOE_PHILOX_WORD k0, MOE_PHILOX_W
 
 // Of the first words of a block:
 //   u(row, column) = (v[0] >> 8) / 2^24, in [0, 1)
-//   n(row, column) = sqrt(-2 ln a) cos(2 pi b), a = ((v[0] >> 8) + 1) / 2^24, b = (v[1] >> 8) / 2^24
+//   n(row, column) = sqrt(-2 ln a) cos(2 pi b), a = ((v[0] >> 8) + 1) / 2^24,
+//                    b = (v[1] >> 8) / 2^24
 #define MOE_PHILOX_UNIT 5.9604644775390625e-8f // 2^-24
 
 #endif

@@ -76,6 +76,7 @@ SAMPLES = [
     (style, 'tools/x.sh', '#!/bin/sh\n# SPDX-License-Identifier: MIT\n', None),
     (style, 'shaders/x.comp', '#version 450\n' + SPDX, None),
     (style, 'src/core/x.c', SPDX + SWITCH % 'MOE_OP_ROUTE', 'has a default'),
+    (style, 'src/core/x.c', SPDX + SWITCH % 'MOE_NET_ACT', 'has a default'),
     (style, 'src/core/x.c', SPDX + SWITCH % 'VKMOE_F32', None),
     (style, 'src/core/x.c', SPDX + NESTED, None),
     (shell, 'tools/x.sh', '#!/bin/sh\nif true; then :; fi\n', None),

@@ -50,7 +50,7 @@ def _check_op_switches(text):
         # Only this switch's own labels: nested blocks are cut out, innermost first.
         while '{' in body and (shorter := re.sub(r'\{[^{}]*\}', '', body)) != body:
             body = shorter
-        if re.search(r'\bcase\s+MOE_OP_', body) and re.search(r'\bdefault\s*:', body):
+        if re.search(r'\bcase\s+MOE_(OP|NET)_', body) and re.search(r'\bdefault\s*:', body):
             yield source.line_of(code, match.start()), 'a switch over ops has a default:'
 
 
