@@ -110,11 +110,11 @@ enum moe_net_write {
 //                   its own backward op
 //   POOL            a, offsets -> y, [best]  y[x] over tokens offsets[x] .. offsets[x+1]-1; op.n =
 //                   enum moe_net_pool; no tokens: 0. best (x, width): the token of the maximum,
-//                   the first of equal ones, -1 for none
+//                   the first of equal ones, -1 for none; the first NaN is the maximum
 //   POOL_BACKWARD   dy, offsets, [best] -> da    by token; set
 //
 // Losses of the examples (or tokens), with gradients. scale = args.loss_scale * op.alpha. loss
-// (r, 1) = scale * loss of the row; d* is its derivative.
+// (r, 1) = scale * loss of the row; d* is its derivative, or MOE_NET_NONE where nobody wants it.
 //   CROSS_ENTROPY   logits, target, [class_weight] -> loss, d*    -sum_c v_c t_c log softmax_c;
 //                   target: labels (r, 1) i32, or shares (r, C) f32; smoothed: t (1 - beta) +
 //                   beta / C; v (1, C), 1 if there is none
@@ -191,7 +191,8 @@ enum moe_net_pool { MOE_NET_POOL_MEAN, MOE_NET_POOL_SUM, MOE_NET_POOL_MAX };
 enum moe_net_point {
     MOE_NET_POINT_MSE,         // (y - t)^2
     MOE_NET_POINT_HUBER,       // d^2 / 2 where |d| <= beta, else beta (|d| - beta / 2)
-    MOE_NET_POINT_BCE,         // of probabilities; a log is at least -100, as in PyTorch
+    MOE_NET_POINT_BCE,         // of probabilities; a log is at least -100, and y (1 - y) in the
+                               // derivative at least 1e-12, as in PyTorch
     MOE_NET_POINT_BCE_LOGITS,
 };
 
