@@ -3,9 +3,10 @@
 //
 //   y[r][c] = sum over i < k of a[r / q][i] * B_g[i][c],    B_g = W_g transposed, or W_g
 //
-// A task has some rows of a group and some panels of 16 columns. It packs a panel of B, so far as
-// it stays in the first-level cache, and uses it for all its rows: W needs no packed copy of its
-// own, and reading it is what packing costs. Each output is one chain in ascending i.
+// A task has some rows of a group and some panels of 16 columns. It packs blocks of B, panels that
+// stay in the first-level cache, and uses them for all its rows: W needs no packed copy of its own,
+// and reading it is what packing costs. Several panels at once, since a row of W^T's transpose is
+// read from memory in pieces as wide as they. Each output is one chain in ascending i.
 #include "cpu/net.h"
 
 #include "base/bits.h"
@@ -14,8 +15,10 @@
 
 enum {
     TILE_ROWS = 144,    // of a task; a multiple of the kernel's 6
-    BLOCK_K = 256,      // rows of B packed at once: 16 KiB
-    TASK_MACS = 524288,
+    BLOCK_K = 256,      // rows of B packed at once: 16 KiB a panel
+    BLOCK_PANELS = 4,
+    TASK_MACS = 524288, // at least, where there are as many
+    MANY_TASKS = 32,    // are worth more than BLOCK_PANELS
 };
 
 struct product {
@@ -78,7 +81,9 @@ static struct grid grid_of(const struct product *p, uint64_t n_rows)
     grid.n_tiles = moe_div_up(n_rows, TILE_ROWS);
     grid.tile_rows = moe_min(moe_align_up(moe_div_up(n_rows, grid.n_tiles), 6), TILE_ROWS);
     grid.n_tiles = moe_div_up(n_rows, grid.tile_rows);
-    grid.block_panels = moe_div_up(TASK_MACS, grid.tile_rows * p->k * CPU_PANEL);
+    grid.block_panels = moe_max(
+        moe_div_up(TASK_MACS, grid.tile_rows * p->k * CPU_PANEL),
+        moe_min(BLOCK_PANELS, p->groups.n_groups * grid.n_tiles * n_panels / MANY_TASKS));
     grid.block_panels = moe_min(grid.block_panels, n_panels);
     grid.n_blocks = moe_div_up(n_panels, grid.block_panels);
     return grid;
@@ -115,28 +120,36 @@ static uint64_t group_of_task(const struct cpu_net *net, uint64_t n_groups, uint
 
 // ---- tasks -----------------------------------------------------------------------------------
 
-// Rows first .. first + n - 1 of panel c of B_g.
-static void pack(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
-                 uint32_t first, uint32_t n, float *panel)
+// Columns 16 c .. of W_g transposed: rows of W_g.
+static void pack_transposed(const struct cpu_net *net, const struct product *p, const float *w,
+                            uint32_t c, uint32_t first, uint32_t n_k, float *panel)
 {
     const uint32_t column = c * CPU_PANEL;
-    const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    const float *rows[CPU_PANEL];
+    for (uint32_t o = 0; o < n; o++)
+        rows[o] = w + (uint64_t) (column + o) * p->k;
+    net->kernels->transpose(rows, n, first, n_k, panel, CPU_PANEL);
+}
+
+// Rows first .. first + n_k - 1 of n panels of B_g from c on; columns beyond B are 0.
+static void pack(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
+                 uint32_t n, uint32_t first, uint32_t n_k, float (*panels)[BLOCK_K * CPU_PANEL])
+{
     const float *w = p->w + g * p->k * p->n_columns;
-    if (p->transposed) {
-        const float *rows[CPU_PANEL];
-        for (uint32_t o = 0; o < n_columns; o++)
-            rows[o] = w + (uint64_t) (column + o) * p->k;
-        net->kernels->transpose(rows, n_columns, first, n, panel, CPU_PANEL);
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        const float *from = w + (uint64_t) (first + i) * p->n_columns + column;
-        float *to = panel + i * CPU_PANEL;
-        if (n_columns == CPU_PANEL) {
-            memcpy(to, from, CPU_PANEL * sizeof *to);
-        } else {
-            memset(to, 0, CPU_PANEL * sizeof *to);
-            memcpy(to, from, n_columns * sizeof *to);
+    for (uint32_t j = 0; p->transposed && j < n; j++)
+        pack_transposed(net, p, w, c + j, first, n_k, panels[j]);
+    for (uint32_t i = 0; !p->transposed && i < n_k; i++) {
+        const float *row = w + (uint64_t) (first + i) * p->n_columns;
+        for (uint32_t j = 0; j < n; j++) {
+            const uint32_t column = (c + j) * CPU_PANEL, left = p->n_columns - column;
+            float *to = panels[j] + i * CPU_PANEL;
+            if (left >= CPU_PANEL) {
+                memcpy(to, row + column, CPU_PANEL * sizeof *to);
+            } else {
+                memset(to, 0, CPU_PANEL * sizeof *to);
+                memcpy(to, row + column, left * sizeof *to);
+            }
         }
     }
 }
@@ -152,41 +165,58 @@ static bool begin_chains(const struct product *p, uint64_t g, uint32_t column, u
     return p->add || bias;
 }
 
-// The chains of a tile's rows with panel c; y (n_rows) to 16 columns each.
-static void panel_chains(const struct cpu_net *net, const struct product *p, uint64_t g,
-                         uint32_t c, const float *const *x, float *const *y, uint32_t n_rows,
-                         bool more)
-{
-    _Alignas(64) float panel[BLOCK_K * CPU_PANEL];
-    for (uint32_t first = 0; first < p->k; first += BLOCK_K) {
-        uint32_t n = (uint32_t) moe_min(BLOCK_K, p->k - first);
-        pack(net, p, g, c, first, n, panel);
-        net->kernels->chain(x, n_rows, first, panel, n, more || first > 0, y);
-    }
-}
+// Some panels of a task: where the tile's rows of them go.
+struct tile {
+    const float *x[TILE_ROWS];
+    uint64_t rows[TILE_ROWS];
+    uint32_t n_rows;
+    float *to[BLOCK_PANELS][TILE_ROWS];
+    bool more[BLOCK_PANELS];
+    float edge[TILE_ROWS * CPU_PANEL]; // for a last panel that is wider than what is left of y
+};
 
-static void multiply_panel(const struct cpu_net *net, const struct product *p, uint64_t g,
-                           uint32_t c, const float *const *x, const uint64_t *rows,
-                           uint32_t n_rows)
+static void open_panel(const struct product *p, uint64_t g, uint32_t c, struct tile *tile,
+                       uint32_t slot)
 {
     const uint32_t column = c * CPU_PANEL;
     const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
-    float *y[TILE_ROWS], *to[TILE_ROWS], edge[TILE_ROWS * CPU_PANEL];
-    for (uint32_t r = 0; r < n_rows; r++)
-        y[r] = p->y + rows[r] * p->n_columns + column;
-    const bool more = begin_chains(p, g, column, n, y, n_rows);
-    if (n == CPU_PANEL) {
-        panel_chains(net, p, g, c, x, y, n_rows, more);
-        return;
+    float **to = tile->to[slot];
+    for (uint32_t r = 0; r < tile->n_rows; r++)
+        to[r] = p->y + tile->rows[r] * p->n_columns + column;
+    tile->more[slot] = begin_chains(p, g, column, n, to, tile->n_rows);
+    for (uint32_t r = 0; n < CPU_PANEL && r < tile->n_rows; r++) {
+        const float *y = to[r];
+        to[r] = tile->edge + r * CPU_PANEL;
+        memset(to[r], 0, CPU_PANEL * sizeof *y);
+        memcpy(to[r], y, tile->more[slot] ? n * sizeof *y : 0);
     }
-    for (uint32_t r = 0; r < n_rows; r++) {
-        to[r] = edge + r * CPU_PANEL;
-        memset(to[r], 0, CPU_PANEL * sizeof **to);
-        memcpy(to[r], y[r], more ? n * sizeof **to : 0);
+}
+
+static void close_panel(const struct product *p, uint32_t c, const struct tile *tile)
+{
+    const uint32_t column = c * CPU_PANEL;
+    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    for (uint32_t r = 0; n < CPU_PANEL && r < tile->n_rows; r++)
+        memcpy(p->y + tile->rows[r] * p->n_columns + column, tile->edge + r * CPU_PANEL,
+               n * sizeof *p->y);
+}
+
+// The tile's rows times n panels from c on, n <= BLOCK_PANELS.
+static void multiply(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
+                     uint32_t n, struct tile *tile)
+{
+    _Alignas(64) float panels[BLOCK_PANELS][BLOCK_K * CPU_PANEL];
+    for (uint32_t j = 0; j < n; j++)
+        open_panel(p, g, c + j, tile, j);
+    for (uint32_t first = 0; first < p->k; first += BLOCK_K) {
+        const uint32_t n_k = (uint32_t) moe_min(BLOCK_K, p->k - first);
+        pack(net, p, g, c, n, first, n_k, panels);
+        for (uint32_t j = 0; j < n; j++)
+            net->kernels->chain(tile->x, tile->n_rows, first, panels[j], n_k,
+                                tile->more[j] || first > 0, tile->to[j]);
     }
-    panel_chains(net, p, g, c, x, to, n_rows, true);
-    for (uint32_t r = 0; r < n_rows; r++)
-        memcpy(y[r], to[r], n * sizeof **to);
+    for (uint32_t j = 0; j < n; j++)
+        close_panel(p, c + j, tile);
 }
 
 void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
@@ -196,19 +226,19 @@ void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
     const struct cpu_span places = moe_cpu_group_places(&p.groups, g);
     const struct grid grid = grid_of(&p, places.end - places.begin);
     const uint32_t local = i - net->group_tasks[g];
-    const struct cpu_span tile = moe_cpu_span(places.end - places.begin, grid.tile_rows,
+    const struct cpu_span span = moe_cpu_span(places.end - places.begin, grid.tile_rows,
                                               local / grid.n_blocks);
     const struct cpu_span panels = moe_cpu_span(moe_div_up(p.n_columns, CPU_PANEL),
                                                 grid.block_panels, local % grid.n_blocks);
-    const uint32_t n_rows = (uint32_t) (tile.end - tile.begin);
-    uint64_t rows[TILE_ROWS];
-    const float *x[TILE_ROWS];
-    for (uint32_t r = 0; r < n_rows; r++) {
-        rows[r] = moe_cpu_group_row(&p.groups, places.begin + tile.begin + r);
-        x[r] = (const float *) p.a.data + rows[r] / p.div * p.k;
+    struct tile tile;
+    tile.n_rows = (uint32_t) (span.end - span.begin);
+    for (uint32_t r = 0; r < tile.n_rows; r++) {
+        tile.rows[r] = moe_cpu_group_row(&p.groups, places.begin + span.begin + r);
+        tile.x[r] = (const float *) p.a.data + tile.rows[r] / p.div * p.k;
     }
-    for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c++)
-        multiply_panel(net, &p, g, c, x, rows, n_rows);
+    for (uint64_t c = panels.begin; c < panels.end; c += BLOCK_PANELS)
+        multiply(net, &p, g, (uint32_t) c, (uint32_t) moe_min(BLOCK_PANELS, panels.end - c),
+                 &tile);
 }
 
 // ---- sums over the slots of a token ----------------------------------------------------------
