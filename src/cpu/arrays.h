@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Kernels on arrays of f32, what networks do between products of matrices. All give the same bits
-// at every level but `dot`, `sum` and `sum_squares`, which do so too since their lanes are fixed.
+// Kernels on arrays of f32, what networks do between products of matrices. They give the same bits
+// at every level: nothing is fused, and sums have lanes of their own. A NaN's bits are its own.
 // Arrays do not overlap; n may be 0. add: results are added to what is there.
 #ifndef MOE_CPU_ARRAYS_H
 #define MOE_CPU_ARRAYS_H

@@ -24,6 +24,13 @@ enum { MAX_KERNELS = CPU_N_ISAS * CPU_N_WEIGHTS };
 // Every kernel this machine can run and the options allow; returns their number.
 uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS]);
 
+// The kernel tables of the same levels; returns their number.
+struct level {
+    enum cpu_isa isa;
+    struct cpu_kernels kernels;
+};
+uint32_t list_levels(const struct kernels_options *options, struct level out[CPU_N_ISAS]);
+
 // Random numbers that depend on the state alone.
 uint64_t random_bits(uint64_t *state);
 float random_value(uint64_t *state); // in (-1, 1), mantissas full
@@ -32,6 +39,8 @@ float random_value(uint64_t *state); // in (-1, 1), mantissas full
 void *aligned_memory(size_t size);
 
 int run_panel_tests(const struct kernels_options *options); // number of failed tests
+int run_chain_tests(const struct kernels_options *options);
+int run_array_tests(const struct kernels_options *options);
 int run_bench(const struct kernels_options *options);       // exit code
 int bench_layer(const struct kernels_options *options);     // exit code
 // peak: GFLOP/s of one core's probe, 0 where there is none. Exit code.

@@ -42,21 +42,30 @@ void *aligned_memory(size_t size)
     return memory;
 }
 
-uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS])
+uint32_t list_levels(const struct kernels_options *options, struct level out[CPU_N_ISAS])
 {
     struct cpu_id id = moe_cpu_id();
     uint32_t levels = moe_cpu_levels(moe_cpu_features(&id)), n = 0;
     for (uint32_t i = 0; i < CPU_N_ISAS; i++) {
-        struct cpu_kernels table = {0};
         if (!(levels & 1u << i))
             continue;
         if (options->isa && strcmp(options->isa, moe_cpu_isa_name((enum cpu_isa) i)) != 0)
             continue;
-        moe_cpu_kernels_init(&table, (enum cpu_isa) i);
-        for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
-            out[n++] = (struct kernel){(enum cpu_isa) i, (enum vkmoe_dtype) type,
-                                       table.panel[type]};
+        out[n] = (struct level){.isa = (enum cpu_isa) i};
+        moe_cpu_kernels_init(&out[n++].kernels, (enum cpu_isa) i);
     }
+    return n;
+}
+
+uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS])
+{
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n_levels = list_levels(options, levels);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < n_levels; i++)
+        for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
+            out[n++] = (struct kernel){levels[i].isa, (enum vkmoe_dtype) type,
+                                       levels[i].kernels.panel[type]};
     return n;
 }
 
@@ -87,5 +96,8 @@ int main(int argc, char **argv)
     }
     if (bench)
         return run_bench(&options);
-    return run_panel_tests(&options) != 0;
+    int n_failed = run_panel_tests(&options);
+    n_failed += run_chain_tests(&options);
+    n_failed += run_array_tests(&options);
+    return n_failed != 0;
 }

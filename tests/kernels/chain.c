@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+// The kernels of networks' products: pieces of chains, and transposing.
+//
+// A chain of k products that begins with a number b holds the bound of panel.c with k + 1 terms:
+// gamma_(k+1)(u) (|b| + sum |x w|).
+#include "kernels_test.h"
+
+#include "base/bits.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    MAX_ROWS = 32,
+    MAX_K = 140,
+    X_STRIDE = MAX_K + 9, // rows of x begin anywhere
+    OUT_STRIDE = 19,      // rows of out too; what is between them must stay as it is
+    OUT_SIZE = MAX_ROWS * OUT_STRIDE,
+};
+
+struct chain_case {
+    float x[MAX_ROWS * X_STRIDE];
+    _Alignas(64) float panel[MAX_K * CPU_PANEL];
+    float begin[OUT_SIZE], out[OUT_SIZE];
+    const float *rows[MAX_ROWS];
+    float *to[MAX_ROWS];
+};
+
+static const struct kernels_options *options;
+
+static void fill(struct chain_case *c, uint64_t seed)
+{
+    uint64_t state = seed;
+    for (size_t i = 0; i < MOE_COUNT(c->x); i++)
+        c->x[i] = random_value(&state);
+    for (size_t i = 0; i < MOE_COUNT(c->panel); i++)
+        c->panel[i] = random_value(&state);
+    for (size_t i = 0; i < MOE_COUNT(c->begin); i++)
+        c->begin[i] = random_value(&state);
+    for (uint32_t r = 0; r < MAX_ROWS; r++) {
+        c->rows[r] = c->x + (size_t) r * X_STRIDE + r % 7;
+        c->to[(r + 5) % MAX_ROWS] = c->out + (size_t) r * OUT_STRIDE;
+    }
+}
+
+// How many sums are beyond the bound, and floats between them changed.
+static uint32_t count_wrong(const struct chain_case *c, uint32_t n_rows, uint32_t first,
+                            uint32_t k, bool more)
+{
+    const double gamma = (k + 1) * 0x1p-24 / (1 - (k + 1) * 0x1p-24);
+    bool ours[OUT_SIZE] = {false};
+    uint32_t n_wrong = 0;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        for (uint32_t column = 0; column < CPU_PANEL; column++) {
+            const size_t at = (size_t) (c->to[r] - c->out) + column;
+            double sum = more ? (double) c->begin[at] : 0, magnitude = fabs(sum);
+            for (uint32_t i = 0; i < k; i++) {
+                double product = (double) c->rows[r][first + i] *
+                                 (double) c->panel[i * CPU_PANEL + column];
+                sum += product;
+                magnitude += fabs(product);
+            }
+            ours[at] = true;
+            n_wrong += !(fabs((double) c->out[at] - sum) <= gamma * magnitude);
+        }
+    }
+    for (size_t i = 0; i < OUT_SIZE; i++)
+        n_wrong += !ours[i] && memcmp(&c->out[i], &c->begin[i], sizeof *c->out) != 0;
+    return n_wrong;
+}
+
+static void check_chain(struct chain_case *c, const struct level *level, uint32_t n_rows,
+                        uint32_t k, bool more)
+{
+    const uint32_t first = k % 3;
+    memcpy(c->out, c->begin, sizeof c->out);
+    level->kernels.chain(c->rows, n_rows, first, c->panel, k, more, c->to);
+    if (count_wrong(c, n_rows, first, k, more) > 0)
+        fail_msg("%s: %u rows, k %u, more %d: wrong", moe_cpu_isa_name(level->isa), n_rows, k,
+                 more);
+    if (count_wrong(c, n_rows, first, k, !more) == 0)
+        fail_msg("the check does not see where chains begin");
+
+    // In two pieces: the same bits.
+    float whole[OUT_SIZE];
+    const uint32_t half = k / 2;
+    memcpy(whole, c->out, sizeof whole);
+    memcpy(c->out, c->begin, sizeof c->out);
+    if (half > 0)
+        level->kernels.chain(c->rows, n_rows, first, c->panel, half, more, c->to);
+    level->kernels.chain(c->rows, n_rows, first + half, c->panel + (size_t) half * CPU_PANEL,
+                         k - half, more || half > 0, c->to);
+    if (memcmp(whole, c->out, sizeof whole) != 0)
+        fail_msg("%s: %u rows, k %u: other bits in pieces", moe_cpu_isa_name(level->isa), n_rows,
+                 k);
+}
+
+static void chains_hold_their_bound(void **state)
+{
+    (void) state;
+    static const uint32_t all_k[] = {1, 2, 3, 8, 31, MAX_K - 3};
+    static struct chain_case c;
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n = list_levels(options, levels);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t n_rows = 1; n_rows <= MAX_ROWS; n_rows++) {
+            fill(&c, options->seed + n_rows);
+            for (size_t k = 0; k < MOE_COUNT(all_k); k++) {
+                check_chain(&c, &levels[i], n_rows, all_k[k], false);
+                check_chain(&c, &levels[i], n_rows, all_k[k], true);
+            }
+        }
+    }
+}
+
+// ---- transposing -----------------------------------------------------------------------------
+
+enum { MAX_N = 70, MAX_STRIDE = 48 };
+
+static void check_transpose(struct chain_case *c, const struct level *level, uint32_t n_rows,
+                            uint32_t n, uint32_t stride)
+{
+    _Alignas(64) static float out[MAX_N * MAX_STRIDE];
+    const uint32_t first = n % 5;
+    memset(out, 0xff, sizeof out);
+    level->kernels.transpose(c->rows, n_rows, first, n, out, stride);
+    for (uint32_t i = 0; i < MOE_COUNT(out); i++) {
+        const uint32_t row = i / stride, column = i % stride;
+        const bool ours = row < n && column < CPU_PANEL;
+        const float want = column < n_rows ? c->rows[column % MAX_ROWS][first + row % MAX_N] : 0;
+        if (ours ? !(out[i] == want) : !isnan(out[i]))
+            fail_msg("%s: %u rows, n %u, stride %u: [%u][%u] is %g", moe_cpu_isa_name(level->isa),
+                     n_rows, n, stride, row, column, (double) out[i]);
+    }
+}
+
+static void transposes_are_exact(void **state)
+{
+    (void) state;
+    static struct chain_case c;
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n_levels = list_levels(options, levels);
+    fill(&c, options->seed);
+    for (uint32_t i = 0; i < n_levels; i++) {
+        for (uint32_t n_rows = 1; n_rows <= CPU_PANEL; n_rows++) {
+            for (uint32_t n = 1; n <= MAX_N; n += n < 20 ? 1 : 25) {
+                check_transpose(&c, &levels[i], n_rows, n, CPU_PANEL);
+                check_transpose(&c, &levels[i], n_rows, n, MAX_STRIDE);
+            }
+        }
+    }
+}
+
+int run_chain_tests(const struct kernels_options *given)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chains_hold_their_bound),
+        cmocka_unit_test(transposes_are_exact),
+    };
+    options = given;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
