@@ -162,7 +162,7 @@ cpu_net_task_fn moe_cpu_net_total_task;
 cpu_net_prepare_fn moe_cpu_net_step_prepare;
 cpu_net_task_fn moe_cpu_net_step_task;
 
-enum { CPU_SUM_BLOCK = 16384 }; // elements of a partial sum
+enum { CPU_SUM_BLOCK = 4096 }; // elements of a partial sum
 
 // ---- back end (net.c) ------------------------------------------------------------------------
 

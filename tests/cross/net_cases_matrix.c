@@ -7,14 +7,16 @@
 static const char *const group_names[] = {"spread", "all in one", "one"};
 static const char *const write_names[] = {"set", "add", "add later"};
 
-// Widths of matrices: (n_out, n_in).
-static const uint32_t shapes[][2] = {{1, 1},    {3, 16},   {17, 3},  {16, 17},
-                                     {64, 130}, {130, 64}, {5, 260}, {300, 5}};
+// Widths of matrices, and tokens: the last two are cut into pieces in every way.
+static const struct shape {
+    uint32_t n_out, n_in, n_tokens;
+} shapes[] = {{1, 1, 9},     {3, 16, 9},   {17, 3, 9},     {16, 17, 70},
+              {64, 130, 9},  {130, 64, 9}, {100, 270, 160}, {270, 100, 160}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TOP_K = 2, N_GROUPS = 7 };
 
 // Variant bits of one case, so that each option is met with every shape.
 struct variant {
-    uint32_t n_out, n_in, i;
+    uint32_t n_out, n_in, n_tokens, i;
     enum case_groups groups;
     bool grouped;
     enum moe_net_write write;
@@ -28,9 +30,8 @@ static struct case_grouping grouping_of(struct net_case *c, const struct variant
 
 static void begin(struct net_case *c, const struct variant *v, const char *op, const char *more)
 {
-    case_begin(c, v->n_out == 16 || v->n_out == 130 ? 70 : 9, 1, "%s %ux%u %s %s%s", op, v->n_out,
-               v->n_in, v->grouped ? group_names[v->groups] : "no groups", write_names[v->write],
-               more);
+    case_begin(c, v->n_tokens, 1, "%s %ux%u %s %s%s", op, v->n_out, v->n_in,
+               v->grouped ? group_names[v->groups] : "no groups", write_names[v->write], more);
     c->linear = true;
 }
 
@@ -176,9 +177,9 @@ void list_matrix_cases(struct case_sink *sink)
     uint32_t i = 0;
     for (uint32_t shape = 0; shape < N_SHAPES; shape++) {
         for (uint32_t g = 0; g <= N_CASE_GROUPS; g++, i++) {
-            struct variant v = {
-                shapes[shape][0],  shapes[shape][1],  i,
-                g % N_CASE_GROUPS, g < N_CASE_GROUPS, (enum moe_net_write)((i + shape) % 3)};
+            const struct shape *of = &shapes[shape];
+            struct variant v = {of->n_out, of->n_in, of->n_tokens, i, g % N_CASE_GROUPS,
+                                g < N_CASE_GROUPS, (enum moe_net_write)((i + shape) % 3)};
             matmul(sink, &v);
             matmul_dx(sink, &v);
             matmul_dw(sink, &v);
