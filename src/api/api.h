@@ -9,6 +9,8 @@
 #include "base/host.h"
 #include "base/status.h"
 
+struct moe_layer_net;
+
 struct vkmoe_context {
     vkmoe_host host; // complete; every object below borrows it
     struct moe_device *device;
@@ -28,6 +30,7 @@ struct vkmoe_bind {
     vkmoe_plan *plan;
     struct moe_bound *bound;
     bool own_io; // the bind owns x and y, as vkmoe_run needs it
+    struct moe_layer_net *layer_net; // for vkmoe_backward, from its first call on; or NULL
 };
 
 // VKMOE_E_ARGUMENT and "<function>: <name> is NULL" when it is.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "api/api.h"
+#include "api/layer_net.h"
 #include "base/bits.h"
 #include "base/desc.h"
 #include "core/dtype.h"
@@ -188,6 +189,7 @@ void vkmoe_bind_destroy(vkmoe_bind *bind)
     if (!bind)
         return;
     vkmoe_context *context = bind->plan->context;
+    moe_layer_net_destroy(bind->layer_net);
     if (bind->bound)
         context->device->backend->bind_destroy(bind->bound);
     moe_free(&context->host, bind);

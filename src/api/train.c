@@ -2,6 +2,7 @@
 #include <vkmoe/train.h>
 
 #include "api/api.h"
+#include "api/layer_net.h"
 #include "base/desc.h"
 #include "core/dtype.h"
 
@@ -120,7 +121,7 @@ enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmo
     TRY(NOT_NULL(io));
     TRY(NOT_NULL(out));
     const struct moe_device *device = bind->plan->context->device;
-    if (!device->backend->backward)
+    if (!device->backend->backward && !device->backend->net_create)
         return moe_fail(VKMOE_E_UNSUPPORTED, "%s does not compute gradients yet",
                         device->info.name);
     TRY(moe_desc_copy(&full_out, sizeof full_out, out, "vkmoe_backward_io"));
@@ -132,7 +133,9 @@ enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmo
     TRY(check_memory(bind->plan->program, n_tokens, &full, &full_out));
 
     moe_trace(device->host, "vkmoe backward", true);
-    status = device->backend->backward(bind->bound, n_tokens, &full, &full_out);
+    status = device->backend->backward
+                 ? device->backend->backward(bind->bound, n_tokens, &full, &full_out)
+                 : moe_layer_net_backward(bind, n_tokens, &full, &full_out);
     moe_trace(device->host, "vkmoe backward", false);
 fail:
     return status;

@@ -54,6 +54,14 @@ struct moe_weights_source {
     const vkmoe_vk_buffer *vk_buffer; // Vulkan: where they go; or NULL
 };
 
+// Where copies of a router's stored tensors go; NULL: not wanted, else the layer has it.
+struct moe_router_copy {
+    float *weight;         // (n_experts, d_model)
+    float *bias;           // (n_experts)
+    float *selection_bias; // (n_experts)
+    float *shared_gate;    // (d_model)
+};
+
 struct moe_device_net { // a net on a device
     struct moe_device *device;
     const struct moe_net *net;
@@ -85,6 +93,12 @@ struct moe_backend {
                                         const struct moe_weights_source *source,
                                         struct moe_packed_weights **out);
     void (*weights_destroy)(struct moe_packed_weights *weights);
+    // Stored values as f32; NULL where `backward` needs no copies. expert may be
+    // VKMOE_SHARED_EXPERT. VKMOE_E_UNSUPPORTED: they cannot be read back.
+    enum vkmoe_status (*read_router)(struct moe_packed_weights *weights,
+                                     const struct moe_router_copy *out);
+    enum vkmoe_status (*read_expert)(struct moe_packed_weights *weights, uint32_t expert,
+                                     const vkmoe_expert_grads *out);
 
     enum vkmoe_status (*program_create)(struct moe_device *device, const struct moe_graph *graph,
                                         const struct moe_program_params *params,
@@ -100,8 +114,8 @@ struct moe_backend {
     // Checked arguments: 0 < n_tokens <= max_tokens, strides filled in. Waits for the result.
     enum vkmoe_status (*run)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
 
-    // NULL: gradients are not computed yet. Checked arguments: n_tokens <= max_tokens, strides are
-    // filled in, io->y may be NULL. Waits for the result.
+    // NULL: by a net of the layer. Checked arguments: n_tokens <= max_tokens, strides are filled
+    // in, io->y may be NULL. Waits for the result.
     enum vkmoe_status (*backward)(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io,
                                   const vkmoe_backward_io *out);
 

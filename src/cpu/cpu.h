@@ -59,6 +59,12 @@ enum vkmoe_status moe_cpu_weights_create(struct moe_device *device, const struct
                                          struct moe_packed_weights **out);
 void moe_cpu_weights_destroy(struct moe_packed_weights *weights);
 
+// unpack.c
+enum vkmoe_status moe_cpu_read_router(struct moe_packed_weights *weights,
+                                      const struct moe_router_copy *out);
+enum vkmoe_status moe_cpu_read_expert(struct moe_packed_weights *weights, uint32_t expert,
+                                      const vkmoe_expert_grads *out);
+
 // ---- programs (compile.c) --------------------------------------------------------------------
 
 struct cpu_bind;

@@ -183,8 +183,6 @@ static struct moe_build_slots build_routing(struct moe_build *build, const vkmoe
     struct moe_emit_groups groups = moe_emit_group(emit, ids, d->n_experts);
     if (moe_build_training(build))
         note_routing(build, layer, logits, selection_bias, &groups);
-    if (build->with_scores)
-        build->train->scores = moe_build_ranking(build, d, logits, selection_bias);
     return (struct moe_build_slots){groups, d->top_k, gates};
 }
 

@@ -175,20 +175,3 @@ uint32_t moe_build_shares(struct moe_build *build, const vkmoe_layer_desc *layer
     op->eps = 1e-20f;
     return moe_emit_reshape(emit, shares, build->rows, layer->n_experts);
 }
-
-uint32_t moe_build_ranking(struct moe_build *build, const vkmoe_layer_desc *layer, uint32_t logits,
-                           uint32_t selection_bias)
-{
-    const struct moe_emit *emit = &build->emit;
-    uint32_t ranking;
-    if (layer->rank == VKMOE_RANK_LOGIT || layer->score == VKMOE_SCORE_NONE)
-        ranking = moe_emit_act(emit, logits, VKMOE_ACT_NONE, 1);
-    else if (layer->score == VKMOE_SCORE_SIGMOID)
-        ranking = moe_emit_act(emit, logits, VKMOE_ACT_SIGMOID, 1);
-    else
-        ranking = softmax(emit, logits);
-    if (selection_bias != MOE_NET_NONE)
-        moe_emit_op(emit, MOE_NET_SCALE_ROWS, ranking, selection_bias, MOE_NET_NONE,
-                    moe_emit_iota(emit, build->rows, 1))->write = MOE_NET_ADD;
-    return ranking;
-}

@@ -257,11 +257,10 @@ static enum vkmoe_status create_empty(const vkmoe_host *host, const struct moe_t
     TRY(moe_net_create(host, spec->desc.max_tokens, spec->desc.max_examples, &train->net));
     TRY(alloc_lists(host, spec->desc.n_layers, train));
     uint32_t *const tensors[] = {
-        &train->x,         &train->token_ids, &train->offsets,    &train->labels,
-        &train->targets,   &train->eval_y,    &train->eval_loss,  &train->class_weights,
-        &train->guard,     &train->dy,        &train->batch_loss, &train->step_loss,
-        &train->dx,        &train->y,         &train->ids,        &train->gates,
-        &train->scores,
+        &train->x,         &train->token_ids,     &train->offsets,    &train->labels,
+        &train->targets,   &train->class_weights, &train->eval_y,     &train->eval_loss,
+        &train->guard,     &train->batch_loss,    &train->step_loss,  &train->dy,
+        &train->dx,
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         *tensors[i] = MOE_NET_NONE;
@@ -295,14 +294,13 @@ fail:
 }
 
 enum vkmoe_status moe_train_create_layer(const vkmoe_host *host, const vkmoe_layer_desc *layer,
-                                         uint32_t max_tokens, bool with_scores,
-                                         struct moe_train **out)
+                                         uint32_t max_tokens, struct moe_train **out)
 {
     enum vkmoe_status status;
     vkmoe_layer_desc moe = *layer;
     vkmoe_net_layer one = vkmoe_net_layer_init();
     struct moe_train_spec spec = {vkmoe_net_desc_init(), &one, &moe};
-    struct moe_build build = {.spec = &spec, .one_layer = true, .with_scores = with_scores};
+    struct moe_build build = {.spec = &spec, .one_layer = true};
     *out = NULL;
     one.layer = &moe;
     spec.desc.n_layers = 1;
@@ -314,11 +312,6 @@ enum vkmoe_status moe_train_create_layer(const vkmoe_host *host, const vkmoe_lay
     train->dy = add_input(&build, MOE_NET_F32, (struct moe_emit_rows){MOE_NET_TOKENS, 1},
                           moe.d_out, "dy");
     build_program(&build, MOE_NET_FORWARD);
-    train->y = build.ends.y;
-    train->ids = train->routing[0].ids;
-    train->gates = train->routing[0].gates;
-    moe_build_keep(&build, train->y);
-    moe_build_keep(&build, train->scores);
     TRY(moe_build_backward(&build));
     TRY(moe_net_plan(train->net));
     *out = train;

@@ -94,8 +94,7 @@ struct moe_train {
     uint32_t y_width;
     bool pools;                     // examples are several tokens
 
-    // Of a net made by moe_train_create_layer.
-    uint32_t dy, dx, y, ids, gates, scores;
+    uint32_t dy, dx; // of a net made by moe_train_create_layer
 };
 
 // Width of a layer's output.
@@ -105,11 +104,9 @@ uint32_t moe_train_width(const vkmoe_net_layer *layer, uint32_t width);
 enum vkmoe_status moe_train_create(const vkmoe_host *host, const struct moe_train_spec *spec,
                                    struct moe_train **out);
 
-// The net of one layer with dy as an input and no optimiser: y, ids, gates, scores (if asked for)
-// of FORWARD and dx can be read, and gradients, after FORWARD and BACKWARD.
+// The net of one layer: x and dy come in, dx can be read after FORWARD and BACKWARD. No optimiser.
 enum vkmoe_status moe_train_create_layer(const vkmoe_host *host, const vkmoe_layer_desc *layer,
-                                         uint32_t max_tokens, bool with_scores,
-                                         struct moe_train **out);
+                                         uint32_t max_tokens, struct moe_train **out);
 void moe_train_destroy(struct moe_train *train);
 
 // NULL: not a layer that weighs its experts.
@@ -130,7 +127,6 @@ struct moe_build {
     struct moe_train_ends ends;
     bool has_steps;             // of an optimiser
     bool one_layer;             // moe_train_create_layer
-    bool with_scores;
 };
 
 struct moe_train_target {
@@ -180,9 +176,6 @@ uint32_t moe_build_moe(struct moe_build *build, const vkmoe_net_layer *layer, ui
 // router.c: logits as selection sees them, noise included; P of load balancing.
 uint32_t moe_build_logits(struct moe_build *build, const vkmoe_net_layer *layer, uint32_t x);
 uint32_t moe_build_shares(struct moe_build *build, const vkmoe_layer_desc *layer, uint32_t logits);
-// What selection ranks by.
-uint32_t moe_build_ranking(struct moe_build *build, const vkmoe_layer_desc *layer, uint32_t logits,
-                           uint32_t selection_bias);
 
 // combine.c: the routed half of y.
 uint32_t moe_build_combine(struct moe_build *build, const vkmoe_net_layer *layer,

@@ -162,7 +162,7 @@ static void pack_row(const struct packing *m, const vkmoe_tensor *tensor, const 
     moe_dtype_encode(m->type, m->scratch, m->width, dst);
 }
 
-static uint32_t packed_row(bool gated, bool up, uint32_t row)
+uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
 {
     if (!gated)
         return row;
@@ -188,9 +188,11 @@ enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const stru
     memset(bytes, 0, block.size);
     struct packing in = {desc->in_type, desc->d_model, block.in_stride, bytes, scratch};
     for (uint32_t row = 0; row < d_ff; row++) {
-        pack_row(&in, &tensors->up, tensors->up_bias, row, packed_row(desc->gated, true, row));
+        pack_row(&in, &tensors->up, tensors->up_bias, row,
+                 moe_vk_packed_row(desc->gated, true, row));
         if (desc->gated)
-            pack_row(&in, &tensors->gate, tensors->gate_bias, row, packed_row(true, false, row));
+            pack_row(&in, &tensors->gate, tensors->gate_bias, row,
+                     moe_vk_packed_row(true, false, row));
     }
     struct packing out = {desc->out_type, d_ff, block.out_stride,
                           bytes + (uint64_t) block.out_weight * VEC, scratch};

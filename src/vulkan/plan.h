@@ -105,6 +105,9 @@ static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
     return n_rows * stride + n_rows / 4;
 }
 
+// The packed row of a row of gate or up.
+uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row);
+
 // Where things are in the weights. Head: the expert table; then the router, transposed to
 // (d_model, quads * 4), its bias and the selection bias (quads * 4); then the experts; then shared.
 struct moe_vk_weights_map {
@@ -162,6 +165,11 @@ enum vkmoe_status moe_vk_weights_create(struct moe_device *device, const struct 
 void moe_vk_weights_destroy(struct moe_packed_weights *weights);
 enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *weights, VkCommandBuffer cmd);
 void moe_vk_release_staging(struct moe_packed_weights *weights);
+// unpack.c
+enum vkmoe_status moe_vk_read_router(struct moe_packed_weights *weights,
+                                     const struct moe_router_copy *out);
+enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *weights, uint32_t expert,
+                                     const vkmoe_expert_grads *out);
 // False: they wait to be uploaded by the caller.
 bool moe_vk_weights_ready(const struct moe_vk_weights *weights);
 

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+// Weights back from the device.
+#include "vulkan/plan.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "core/dtype.h"
+
+enum { VEC = 16 };
+
+// ---- bytes -------------------------------------------------------------------------------------
+
+static void record(struct moe_vk *vk, VkCommandBuffer cmd, const struct moe_vk_buffer *from,
+                   uint64_t offset, const struct moe_vk_buffer *to)
+{
+    VkBufferCopy copy = {.srcOffset = offset, .size = to->size};
+    moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                   VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_READ_BIT);
+    vk->fn.vkCmdCopyBuffer(cmd, from->handle, to->handle, 1, &copy);
+    moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                   VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
+}
+
+static enum vkmoe_status download(struct moe_vk *vk, const struct moe_vk_segment *segment,
+                                  uint64_t offset, uint64_t size, void *out)
+{
+    enum vkmoe_status status;
+    struct moe_vk_buffer staging = {0};
+    struct moe_vk_command command = {0};
+    TRY(moe_vk_buffer_create(vk, size, MOE_VK_READBACK, "vkmoe readback", &staging));
+    TRY(moe_vk_command_create(vk, &command));
+    TRY(moe_vk_command_begin(vk, &command));
+    record(vk, command.buffer, &segment->buffer, offset, &staging);
+    TRY(moe_vk_command_run(vk, &command));
+    TRY(moe_vk_buffer_invalidate(vk, &staging));
+    memcpy(out, staging.mapped, size);
+
+fail:
+    moe_vk_command_destroy(vk, &command);
+    moe_vk_buffer_destroy(vk, &staging);
+    return status;
+}
+
+// Bytes of the weights that do not leave their segment.
+static enum vkmoe_status read_bytes(const struct moe_vk_weights *weights, uint64_t offset,
+                                    uint64_t size, void *out)
+{
+    struct moe_vk *vk = moe_vk(weights->base.device);
+    const struct moe_vk_segment *segment = moe_vk_segment_of(weights, offset);
+    uint64_t at = segment->offset + offset - segment->start;
+    if (segment->buffer.mapped) {
+        memcpy(out, (const unsigned char *) segment->buffer.mapped + at, size);
+        return VKMOE_OK;
+    }
+    if (weights->adopted || !vk->queue)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "weights %s cannot be read back",
+                        weights->adopted ? "in the caller's buffer" : "without a queue");
+    return download(vk, segment, at, size, out);
+}
+
+static enum vkmoe_status get_map(const struct moe_vk_weights *weights,
+                                 struct moe_vk_weights_map *map)
+{
+    struct moe_vk_limits limits = moe_vk_limits(moe_vk(weights->base.device), 0);
+    return moe_vk_weights_map(&weights->base.layer, &limits, map);
+}
+
+// ---- tensors -----------------------------------------------------------------------------------
+
+// Row `packed` of a packed matrix: its weights and its bias; NULL: not wanted.
+static void unpack_row(const unsigned char *matrix, enum vkmoe_dtype type, uint32_t stride,
+                       uint32_t packed, uint32_t width, float *weights, float *bias)
+{
+    uint32_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
+    const unsigned char *begin =
+        matrix + moe_vk_rows_size(stride, (uint64_t) panel * MOE_PANEL_ROWS) * VEC;
+    if (weights)
+        moe_dtype_decode(type, begin + (uint64_t) i * stride * VEC, width, weights);
+    if (bias)
+        memcpy(bias, begin + (uint64_t) MOE_PANEL_ROWS * stride * VEC + i * sizeof *bias,
+               sizeof *bias);
+}
+
+static float *row_of(float *tensor, uint32_t row, uint32_t width)
+{
+    return tensor ? tensor + (uint64_t) row * width : NULL;
+}
+
+static void unpack_expert(const vkmoe_layer_desc *desc, uint32_t d_ff,
+                          const struct moe_vk_block *block, const unsigned char *bytes,
+                          const vkmoe_expert_grads *out)
+{
+    for (uint32_t row = 0; row < d_ff; row++) {
+        unpack_row(bytes, desc->in_type, block->in_stride,
+                   moe_vk_packed_row(desc->gated, true, row), desc->d_model,
+                   row_of(out->up, row, desc->d_model), row_of(out->up_bias, row, 1));
+        if (desc->gated)
+            unpack_row(bytes, desc->in_type, block->in_stride,
+                       moe_vk_packed_row(true, false, row), desc->d_model,
+                       row_of(out->gate, row, desc->d_model), row_of(out->gate_bias, row, 1));
+    }
+    for (uint32_t row = 0; row < desc->d_out; row++)
+        unpack_row(bytes + (uint64_t) block->out_weight * VEC, desc->out_type, block->out_stride,
+                   row, d_ff, row_of(out->down, row, d_ff), row_of(out->down_bias, row, 1));
+}
+
+enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *base, uint32_t expert,
+                                     const vkmoe_expert_grads *out)
+{
+    enum vkmoe_status status;
+    const struct moe_vk_weights *weights = (const struct moe_vk_weights *) base;
+    struct moe_vk_weights_map map;
+    struct moe_vk_block block;
+    unsigned char *bytes = NULL;
+    TRY(get_map(weights, &map));
+    TRY(moe_vk_block(&base->layer, expert, &block));
+    TRY(moe_try_alloc(base->device->host, block.size, "packed expert", &bytes));
+    uint64_t offset = expert == VKMOE_SHARED_EXPERT ? map.shared
+                                                    : map.experts + expert * map.expert_size;
+    TRY(read_bytes(weights, offset, block.size, bytes));
+    unpack_expert(&base->layer.desc, moe_layer_d_ff(&base->layer, expert), &block, bytes, out);
+
+fail:
+    moe_free(base->device->host, bytes);
+    return status;
+}
+
+static void unpack_router(const vkmoe_layer_desc *desc, const struct moe_vk_weights_map *map,
+                          const unsigned char *head, const struct moe_router_copy *out)
+{
+    const float *weight = (const float *) (head + (uint64_t) map->router_weight * VEC);
+    uint64_t stride = (uint64_t) map->quads * 4;
+    for (uint64_t i = 0; i < desc->d_model; i++) {
+        for (uint64_t e = 0; out->weight && e < desc->n_experts; e++)
+            out->weight[e * desc->d_model + i] = weight[i * stride + e];
+        if (out->shared_gate)
+            out->shared_gate[i] = weight[i * stride + desc->n_experts];
+    }
+    if (out->bias)
+        memcpy(out->bias, head + (uint64_t) map->router_bias * VEC,
+               desc->n_experts * sizeof *out->bias);
+    if (out->selection_bias)
+        memcpy(out->selection_bias, head + (uint64_t) map->router_selection * VEC,
+               desc->n_experts * sizeof *out->selection_bias);
+}
+
+enum vkmoe_status moe_vk_read_router(struct moe_packed_weights *base,
+                                     const struct moe_router_copy *out)
+{
+    enum vkmoe_status status;
+    const struct moe_vk_weights *weights = (const struct moe_vk_weights *) base;
+    struct moe_vk_weights_map map;
+    unsigned char *head = NULL;
+    TRY(get_map(weights, &map));
+    TRY(moe_try_alloc(base->device->host, map.experts, "router weights", &head));
+    TRY(read_bytes(weights, 0, map.experts, head));
+    unpack_router(&base->layer.desc, &map, head, out);
+
+fail:
+    moe_free(base->device->host, head);
+    return status;
+}
