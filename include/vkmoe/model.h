@@ -345,8 +345,8 @@ VKMOE_API int32_t vkmoe_predict_class(const vkmoe_model *model, const float *y);
 typedef struct vkmoe_gradients vkmoe_gradients;
 
 // For a session with one_layer, borrowed until the gradients are destroyed. Fails now, not after
-// the work: when `path` cannot be written, and with VKMOE_E_UNSUPPORTED when the session's device
-// does not compute gradients.
+// the work: when `path` cannot be written, and with VKMOE_E_UNSUPPORTED when the session's weights
+// cannot be read back.
 VKMOE_API enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *path,
                                                    vkmoe_gradients **out);
 

@@ -69,7 +69,8 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 }
 
 // Runs the layer forward and backward on host memory and waits for the result: the gradients of
-// sum(dy * y) by x and by the parameters, at the weights' stored values.
+// sum(dy * y) by x and by the parameters, at the weights' stored values, in f32 whatever the plan's
+// precision. Outputs of io are those of vkmoe_run.
 //   n_tokens  0..max_tokens; with 0 the gradients of parameters are 0
 //   io        as for vkmoe_run, but that y may be NULL too; what is not NULL is written
 //   out       no written memory may overlap with any other, in io and out together
@@ -80,9 +81,11 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 // NaN, and so have the parameters that it uses.
 //
 // On failure the outputs hold no promise; a wrong argument leaves them as they are.
-// VKMOE_E_UNSUPPORTED: this device does not compute gradients yet.  VKMOE_E_SHAPE: n_tokens above
-// the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned, overlapping, a stride below a row, or
-// a gradient of what the layer does not have.  VKMOE_E_MEMORY: the call allocates its work memory.
+// VKMOE_E_UNSUPPORTED: weights in the caller's own Vulkan buffer, which cannot be read back.
+// VKMOE_E_SHAPE: n_tokens above the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned,
+// overlapping, a stride below a row, or a gradient of what the layer does not have.
+// VKMOE_E_MEMORY, VKMOE_E_DEVICE_MEMORY: the first call allocates what gradients take of max_tokens
+// tokens, with the weights as f32, which the bind keeps.
 // Threads: as vkmoe_run, one at a time per bind.
 VKMOE_API enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io *io,
                                            const vkmoe_backward_io *out);

@@ -121,9 +121,6 @@ enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmo
     TRY(NOT_NULL(io));
     TRY(NOT_NULL(out));
     const struct moe_device *device = bind->plan->context->device;
-    if (!device->backend->backward && !device->backend->net_create)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "%s does not compute gradients yet",
-                        device->info.name);
     TRY(moe_desc_copy(&full_out, sizeof full_out, out, "vkmoe_backward_io"));
     TRY(moe_api_io(&full, io, bind, n_tokens));
     if (n_tokens > 0) {

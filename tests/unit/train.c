@@ -4,7 +4,6 @@
 #include "check.h"
 #include "ref_problem.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <vkmoe/train.h>
 
@@ -100,9 +99,20 @@ static void scene_finish(struct scene *s)
     problem_finish(&s->p);
 }
 
-static bool computes_gradients(void)
+static bool is_reference(void)
 {
     return strcmp(device, "reference") == 0;
+}
+
+// The oracle's numbers: the reference rounds each once; other devices add up f32. There a gradient
+// is a sum of at most 64 products of numbers whose sizes together stay below 16, and so is each
+// factor in it: 64 * 2^-24 * 16.
+static void check_value(float got, double want)
+{
+    if (is_reference())
+        assert_true(got == (float) want);
+    else
+        check_near((double) got, want, 0x1p-14);
 }
 
 // ---- values -----------------------------------------------------------------------------------
@@ -117,11 +127,15 @@ static void test_values(void **state)
         scene_init(&s, i);
         const double *want = s.p.grads->memory;
         check_ok(vkmoe_backward(s.stack.bind, N_TOKENS, &s.io, &s.out.io));
-        for (uint32_t j = 0; j < s.p.n_grads; j++)
-            assert_true(s.out.values[j] == (float) want[j]);
+        double control = 0;
+        for (uint32_t j = 0; j < s.p.n_grads; j++) {
+            check_value(s.out.values[j], want[j]);
+            control = fmax(control, fabs(want[(j + 1) % s.p.n_grads] - want[j]));
+        }
+        assert_true(control > 0.01); // the next one in place of each would be noticed
         assert_true(s.out.values[s.p.n_grads] == 777);
         for (uint32_t j = 0; j < N_TOKENS * D_OUT; j++)
-            assert_true(s.y[j] == (float) s.p.run->values[MOE_VALUE_Y][j]);
+            check_value(s.y[j], s.p.run->values[MOE_VALUE_Y][j]);
         for (uint32_t j = 0; j < N_TOKENS * TOP_K; j++)
             assert_true(s.ids[j] == (int32_t) s.p.run->values[MOE_VALUE_IDS][j]);
 
@@ -130,7 +144,7 @@ static void test_values(void **state)
         for (uint32_t j = 0; j < s.p.n_grads; j++) {
             bool is_x = j < N_TOKENS * D_MODEL;
             double before = is_x ? 0 : (double) (float) want[j];
-            assert_true(s.out.values[j] == (float) (before + want[j]));
+            check_value(s.out.values[j], before + want[j]);
         }
         scene_finish(&s);
     }
@@ -180,9 +194,12 @@ static void test_strides(void **state)
     check_ok(vkmoe_backward(s.stack.bind, N_TOKENS, &s.io, &s.out.io));
     for (uint32_t i = 0; i < N_TOKENS * 7; i++) {
         const double *row = s.p.grads->x + i / 7 * D_MODEL;
-        assert_true(dx[i] == (i % 7 < D_MODEL ? (float) row[i % 7] : 777));
+        if (i % 7 < D_MODEL)
+            check_value(dx[i], row[i % 7]);
+        else
+            assert_true(dx[i] == 777);
     }
-    assert_true(s.out.router.weight[1] == (float) s.p.grads->router[1]);
+    check_value(s.out.router.weight[1], s.p.grads->router[1]);
     scene_finish(&s);
 }
 
@@ -330,20 +347,6 @@ static void test_absent(void **state)
     scene_finish(&s);
 }
 
-static void test_other_devices(void **state)
-{
-    (void) state;
-    struct scene s;
-    vkmoe_device_info info;
-    char text[512];
-    scene_init(&s, 1);
-    check_ok(vkmoe_context_info(s.stack.context, &info));
-    snprintf(text, sizeof text, "%s does not compute gradients yet", info.name);
-    check_fails(vkmoe_backward(s.stack.bind, 1, &s.io, &s.out.io), VKMOE_E_UNSUPPORTED, text);
-    check_fails(vkmoe_backward(NULL, 1, &s.io, &s.out.io), VKMOE_E_ARGUMENT, "bind is NULL");
-    scene_finish(&s);
-}
-
 // ---- memory -----------------------------------------------------------------------------------
 
 static long left, live;
@@ -384,7 +387,8 @@ static void test_every_allocation_may_fail(void **state)
     for (;; n++) {
         left = n;
         enum vkmoe_status status = vkmoe_backward(s.stack.bind, N_TOKENS, &s.io, &s.out.io);
-        assert_int_equal(live, before);
+        if (is_reference())
+            assert_int_equal(live, before); // others keep a net for the next call
         if (status == VKMOE_OK)
             break;
         assert_int_equal(status, VKMOE_E_MEMORY);
@@ -396,16 +400,14 @@ static void test_every_allocation_may_fail(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest with[] = {
+    const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),    cmocka_unit_test(test_not_wanted),
         cmocka_unit_test(test_strides),   cmocka_unit_test(test_half_rows),
         cmocka_unit_test(test_no_tokens), cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_absent),    cmocka_unit_test(test_every_allocation_may_fail),
     };
-    const struct CMUnitTest without[] = {cmocka_unit_test(test_other_devices)};
     if (argc != 2)
         return 2;
     device = argv[1];
-    return (computes_gradients() ? cmocka_run_group_tests(with, NULL, NULL)
-                                 : cmocka_run_group_tests(without, NULL, NULL)) != 0;
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
