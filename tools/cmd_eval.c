@@ -2,6 +2,7 @@
 // vkmoe eval: how good a model is on a data set.
 #include "commands.h"
 #include "eval.h"
+#include "rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@ enum {
     MIN_SIDE = 4, // an image smaller or larger than this is not drawn
     MAX_SIDE = 32,
 };
+#define NO_LAYER UINT32_MAX
 
 struct job {
     struct cli_device device;
@@ -20,40 +22,31 @@ struct job {
 
     vkmoe_context *context;
     vkmoe_model *model;
-    vkmoe_dataset *data;
+    struct rows rows;
     vkmoe_session *session;
     vkmoe_metrics *metrics;
     vkmoe_array_writer *logits_file, *ids_file;
-    const char **classes;
-    float *x, *y, *scores, *values, *gates, *example_floats;
-    int32_t *labels, *ids, *example_ids;
-    uint64_t n_rows, n_total;
+    float *y, *scores, *example_floats;
+    int32_t *example_ids;
+    uint64_t n_rows;
 };
 
-static enum vkmoe_status open_data(struct job *job)
+// The layer whose experts are counted: the one asked for, else the first one that has any.
+static enum vkmoe_status choose_layer(struct job *job)
 {
-    enum vkmoe_status status;
-    const vkmoe_model_info *info = &job->eval.info;
-    bool classify = info->task == VKMOE_TASK_CLASSIFY;
-    vkmoe_host host = cli_host(&job->device);
-    vkmoe_dataset_desc desc = vkmoe_dataset_desc_init();
-    vkmoe_dataset_info rows;
-    CLI_TRY(cli_alloc(info->n_classes, 1, sizeof *job->classes, &job->classes));
-    for (uint32_t i = 0; i < info->n_classes; i++)
-        job->classes[i] = vkmoe_model_class(job->model, i);
-    desc.host = &host;
-    desc.targets = classify ? VKMOE_TARGETS_LABELS : VKMOE_TARGETS_VALUES;
-    desc.classes = job->classes;
-    desc.n_classes = info->n_classes;
-    desc.n_features = info->n_features;
-    desc.n_targets = info->n_outputs;
-    desc.target = job->target;
-    CLI_TRY(vkmoe_dataset_open(job->data_path, &desc, &job->data));
-    CLI_TRY(vkmoe_dataset_get_info(job->data, &rows));
-    job->n_total = rows.n_rows;
-
-fail:
-    return status;
+    struct eval *eval = &job->eval;
+    vkmoe_net_layer layer;
+    if (eval->layer != NO_LAYER)
+        return vkmoe_model_layer(job->model, eval->layer, &eval->desc);
+    for (uint32_t i = 0; i < eval->info.n_layers; i++) {
+        if (vkmoe_model_net_layer(job->model, i, &layer) == VKMOE_OK &&
+            layer.kind == VKMOE_NET_MOE) {
+            eval->layer = i;
+            return vkmoe_model_layer(job->model, i, &eval->desc);
+        }
+    }
+    eval->layer = 0;
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status make_examples(struct job *job)
@@ -63,7 +56,8 @@ static enum vkmoe_status make_examples(struct job *job)
     uint32_t side = MIN_SIDE, top_k = eval->desc.top_k;
     while (side < MAX_SIDE && side * side < eval->info.n_features)
         side++;
-    if (eval->info.task == VKMOE_TASK_CLASSIFY && side * side == eval->info.n_features)
+    if (eval->info.task == VKMOE_TASK_CLASSIFY && side * side == eval->info.n_features &&
+        top_k > 0 && !job->rows.offsets)
         eval->image_side = side;
     uint32_t width = eval->info.n_features + eval->info.n_outputs + top_k;
     CLI_TRY(cli_alloc(N_EXAMPLES, width, sizeof *job->example_floats, &job->example_floats));
@@ -92,57 +86,54 @@ static enum vkmoe_status open_all(struct job *job)
     CLI_TRY(vkmoe_model_open(&host, eval->model_path, &job->model));
     eval->model = job->model;
     CLI_TRY(vkmoe_model_get_info(job->model, &eval->info));
-    CLI_TRY(vkmoe_model_layer(job->model, eval->layer, &eval->desc));
-    CLI_TRY(open_data(job));
+    CLI_TRY(choose_layer(job));
+    CLI_TRY(rows_open(&job->rows, &host, job->model, job->data_path, job->target, true, BATCH));
+    job->rows.layer = eval->layer;
+    job->rows.top_k = d->top_k;
     if (job->logits_path)
         CLI_TRY(vkmoe_array_create(&host, job->logits_path, VKMOE_ARRAY_F32, info->n_outputs,
                                    &job->logits_file));
+    if (job->ids_path && d->top_k == 0) {
+        vkmoe_error_set("--ids: no layer of this model has experts");
+        CLI_TRY(VKMOE_E_ARGUMENT);
+    }
     if (job->ids_path)
         CLI_TRY(vkmoe_array_create(&host, job->ids_path, VKMOE_ARRAY_I32, d->top_k,
                                    &job->ids_file));
     CLI_TRY(cli_open(&job->device, &job->context, &eval->device));
     session.max_rows = BATCH;
+    session.max_tokens = job->rows.max_tokens;
     session.precision = (enum vkmoe_precision) job->precision;
     CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
     CLI_TRY(vkmoe_metrics_create(job->model, eval->layer, &job->metrics));
     eval->metrics = job->metrics;
     CLI_TRY(make_examples(job));
-    CLI_TRY(cli_alloc(BATCH, info->n_features, sizeof *job->x, &job->x));
     CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->y, &job->y));
     CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->scores, &job->scores));
-    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *job->gates, &job->gates));
-    CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *job->ids, &job->ids));
-    if (info->task == VKMOE_TASK_CLASSIFY)
-        CLI_TRY(cli_alloc(BATCH, 1, sizeof *job->labels, &job->labels));
-    else
-        CLI_TRY(cli_alloc(BATCH, info->n_outputs, sizeof *job->values, &job->values));
 
 fail:
     return status;
 }
 
-static enum vkmoe_status run_batch(struct job *job, uint32_t n)
+static enum vkmoe_status run_batch(struct job *job)
 {
     enum vkmoe_status status;
     struct eval *eval = &job->eval;
-    vkmoe_session_io io = vkmoe_session_io_init();
-    io.x = job->x;
-    io.y = job->y;
-    io.scores = job->scores;
-    io.layer = eval->layer;
-    io.ids = job->ids;
-    io.gates = job->gates;
+    struct rows *rows = &job->rows;
+    const uint32_t n = rows->n;
     double start = cli_clock();
-    CLI_TRY(vkmoe_session_run(job->session, n, &io));
+    CLI_TRY(rows_run(rows, job->session, job->y, job->scores));
     eval->compute_seconds += cli_clock() - start;
-    CLI_TRY(vkmoe_metrics_add(job->metrics, n, job->y, job->labels, job->values, job->ids));
+    CLI_TRY(vkmoe_metrics_add(job->metrics, n, job->y, rows->labels, rows->values, NULL));
+    if (rows->top_k > 0)
+        CLI_TRY(vkmoe_metrics_add_routing(job->metrics, rows->n_routed, rows->ids));
     if (eval->image_side)
-        eval_keep_examples(eval, &(struct eval_batch){job->n_rows, n, job->x, job->y, job->scores,
-                                                      job->labels, job->ids, job->gates});
+        eval_keep_examples(eval, &(struct eval_batch){job->n_rows, n, rows->x, job->y, job->scores,
+                                                      rows->labels, rows->ids, rows->gates});
     if (job->logits_file)
         CLI_TRY(vkmoe_array_append(job->logits_file, n, job->y));
     if (job->ids_file)
-        CLI_TRY(vkmoe_array_append(job->ids_file, n, job->ids));
+        CLI_TRY(vkmoe_array_append(job->ids_file, (uint32_t) rows->n_routed, rows->ids));
     job->n_rows += n;
 
 fail:
@@ -154,14 +145,13 @@ static enum vkmoe_status run_all(struct job *job)
     enum vkmoe_status status;
     CLI_TRY(open_all(job));
     while (true) {
-        uint32_t n = BATCH;
         if (cli_interrupted())
             CLI_TRY(VKMOE_E_CANCELLED);
-        CLI_TRY(vkmoe_dataset_read(job->data, &n, job->x, job->labels, job->values));
-        if (n == 0)
+        CLI_TRY(rows_read(&job->rows));
+        if (job->rows.n == 0)
             break;
-        CLI_TRY(run_batch(job, n));
-        cli_progress("rows", job->n_rows, job->n_total);
+        CLI_TRY(run_batch(job));
+        cli_progress("rows", job->n_rows, job->rows.n_total);
     }
     if (job->n_rows == 0) {
         vkmoe_error_set("the data set has no rows");
@@ -179,27 +169,21 @@ fail:
 
 static void close_all(struct job *job)
 {
-    free(job->x);
     free(job->y);
     free(job->scores);
-    free(job->values);
-    free(job->gates);
-    free(job->labels);
-    free(job->ids);
     free(job->example_floats);
     free(job->example_ids);
-    free(job->classes);
     vkmoe_array_destroy(job->logits_file);
     vkmoe_array_destroy(job->ids_file);
     vkmoe_metrics_destroy(job->metrics);
-    vkmoe_dataset_destroy(job->data);
+    rows_close(&job->rows);
     vkmoe_session_destroy(job->session);
     vkmoe_model_destroy(job->model);
 }
 
 int cmd_eval(int argc, char **argv)
 {
-    struct job job = {.device = cli_device_init()};
+    struct job job = {.device = cli_device_init(), .eval.layer = NO_LAYER};
     bool json = false;
     const struct cli_option options[] = {
         {"json", 0, CLI_FLAG, &json, NULL, "print JSON"},
@@ -207,7 +191,8 @@ int cmd_eval(int argc, char **argv)
          "target columns of a .csv by name, or by number\nfrom 1 (the last column)"},
         {"precision", 0, CLI_CHOICE, &job.precision, CLI_PRECISIONS,
          "what experts may round operands to (exact: f32)"},
-        {"layer", 0, CLI_U32, &job.eval.layer, "N", "layer whose experts are counted (0)"},
+        {"layer", 0, CLI_U32, &job.eval.layer, "N",
+         "layer whose experts are counted (the first\nthat has any)"},
         {"logits", 0, CLI_OUTPUT, &job.logits_path, "FILE",
          "the last layer's outputs before the head, .npy"},
         {"ids", 0, CLI_OUTPUT, &job.ids_path, "FILE", "the selected experts of every row, .npy"},
@@ -217,8 +202,8 @@ int cmd_eval(int argc, char **argv)
         .name = "eval",
         .synopsis = "MODEL DATA",
         .text = "Runs a vkmoe-model file on a data set with targets and tells how good it is,\n"
-                "and how much each expert had to do. DATA is a .csv file, or X.npy with Y.npy\n"
-                "beside it.",
+                "and how much each expert had to do. DATA is a .csv file, a .tsv file with\n"
+                "label<TAB>text, or X.npy with Y.npy beside it.",
         .options = options,
         .min_args = 2,
         .max_args = 2,

@@ -22,6 +22,7 @@ struct run {
     vkmoe_context *context;
     vkmoe_model *model;
     vkmoe_layer_desc desc;
+    uint32_t d_in;
     vkmoe_session *session;
     vkmoe_dataset *data; // NULL with --random
     vkmoe_dataset *dy_data; // NULL without --dy
@@ -84,9 +85,10 @@ static enum vkmoe_status open_all(struct run *run)
     const vkmoe_layer_desc *d = &run->desc;
     CLI_TRY(vkmoe_model_open(&host, run->model_path, &run->model));
     CLI_TRY(vkmoe_model_layer(run->model, run->layer, &run->desc));
+    run->d_in = vkmoe_model_layer_d_in(run->model, run->layer);
     if (run->in_path) {
         data.host = &host;
-        data.n_features = d->d_model;
+        data.n_features = run->d_in;
         CLI_TRY(vkmoe_dataset_open(run->in_path, &data, &run->data));
         CLI_TRY(vkmoe_dataset_get_info(run->data, &rows));
     }
@@ -103,7 +105,7 @@ static enum vkmoe_status open_all(struct run *run)
     CLI_TRY(vkmoe_session_create(run->context, run->model, &session, &run->session));
     if (run->grads_path)
         CLI_TRY(vkmoe_gradients_create(run->session, run->grads_path, &run->grads));
-    CLI_TRY(cli_alloc(BATCH, d->d_model, sizeof *run->x, &run->x));
+    CLI_TRY(cli_alloc(BATCH, run->d_in, sizeof *run->x, &run->x));
     CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->dy, &run->dy));
     CLI_TRY(cli_alloc(BATCH, d->d_out, sizeof *run->y, &run->y));
     CLI_TRY(cli_alloc(BATCH, d->top_k, sizeof *run->gate_rows, &run->gate_rows));
@@ -118,7 +120,7 @@ static enum vkmoe_status read_rows(struct run *run, uint32_t *n)
 {
     if (run->data)
         return vkmoe_dataset_read(run->data, n, run->x, NULL, NULL);
-    uint64_t left = run->n_total - run->n_rows, width = run->desc.d_model;
+    uint64_t left = run->n_total - run->n_rows, width = run->d_in;
     *n = left < *n ? (uint32_t) left : *n;
     for (uint64_t i = 0; i < *n * width; i++)
         run->x[i] = rng_normal(run->seed, 0, 0, run->n_rows * width + i);

@@ -30,7 +30,7 @@ struct eval {
     const vkmoe_model *model;
     vkmoe_model_info info;
     uint32_t layer; // whose experts are counted
-    vkmoe_layer_desc desc;
+    vkmoe_layer_desc desc; // n_experts 0: no layer has any
     const vkmoe_metrics *metrics;
     double compute_seconds, whole_seconds;
     uint32_t image_side; // 0: rows are no square images

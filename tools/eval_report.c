@@ -92,8 +92,11 @@ static void print_load(const struct eval *eval)
     double total = total_load(eval), largest = 0;
     for (uint32_t e = 0; e < eval->desc.n_experts; e++)
         largest = fmax(largest, (double) load[e]);
-    printf("\n%-12s %9s %9s   (layer %u; each row goes to %u of %u experts)\n", "expert", "rows",
-           "share", (unsigned) eval->layer, (unsigned) eval->desc.top_k,
+    printf("\n%-12s %9s %9s   (layer %u; each %s goes to %u of %u experts)\n", "expert",
+           vkmoe_model_is_by_token(eval->model, eval->layer) ? "tokens" : "rows",
+           "share", (unsigned) eval->layer,
+           vkmoe_model_is_by_token(eval->model, eval->layer) ? "token" : "row",
+           (unsigned) eval->desc.top_k,
            (unsigned) eval->desc.n_experts);
     for (uint32_t e = 0; e < eval->desc.n_experts; e++) {
         printf("%-12u %9llu %8.1f%%   ", (unsigned) e, (unsigned long long) load[e],
@@ -127,7 +130,8 @@ int eval_print_text(const struct eval *eval)
     printf("in all       %.1f ms\n", 1e3 * eval->whole_seconds);
     if (eval->info.task == VKMOE_TASK_CLASSIFY)
         print_classes(eval);
-    print_load(eval);
+    if (eval->desc.n_experts > 0)
+        print_load(eval);
     if (eval->image_side)
         eval_print_examples(eval);
     return CLI_OK;

@@ -153,6 +153,9 @@ VKMOE_API enum vkmoe_status vkmoe_model_layer(const vkmoe_model *model, uint32_t
 VKMOE_API enum vkmoe_status vkmoe_model_net_layer(const vkmoe_model *model, uint32_t i,
                                                   vkmoe_net_layer *out);
 
+// Width of a layer's input; 0: no such layer.
+VKMOE_API uint32_t vkmoe_model_layer_d_in(const vkmoe_model *model, uint32_t i);
+
 // Are the rows of this layer tokens, several to an example? So in front of a pool layer.
 VKMOE_API bool vkmoe_model_is_by_token(const vkmoe_model *model, uint32_t layer);
 
@@ -206,7 +209,8 @@ typedef struct vkmoe_session_io {
     float *y;         // (n_rows, n_outputs) out: the last layer's output, before the head
     float *scores;    // (n_rows, n_outputs) out: after the head
     uint32_t layer;   // whose routing is wanted
-    int32_t *ids;     // (n_rows, top_k) out: its experts, descending
+    int32_t *ids;     // (n_rows, top_k) out: its experts, descending; where all work, as with every
+                      // combine but weighted_sum, they may come in their own order
     float *gates;     // (n_rows, top_k) out: their gate weights
     const int32_t *offsets;   // (n_rows + 1), of sequences: tokens of example i are offsets[i] ..
                               // offsets[i + 1] - 1, at least one
@@ -254,6 +258,7 @@ typedef struct vkmoe_dataset_desc {
     uint32_t n_targets;         // for values, likewise
     const char *target;         // .csv: "COL[,COL]", names or numbers from 1; NULL: the last column
     bool texts;                 // it must have texts; n_features is 0
+    bool sequences;             // it may have sequences: see vkmoe_dataset_info.n_steps
 } vkmoe_dataset_desc;
 
 static inline vkmoe_dataset_desc vkmoe_dataset_desc_init(void)
@@ -384,6 +389,23 @@ VKMOE_API enum vkmoe_status vkmoe_array_finish(vkmoe_array_writer *writer);
 
 // Without vkmoe_array_finish nothing is left.
 VKMOE_API void vkmoe_array_destroy(vkmoe_array_writer *writer);
+
+// ---- other files -----------------------------------------------------------------------------
+
+// A file of any bytes. It appears when it is finished, whole, or never.
+typedef struct vkmoe_file_writer vkmoe_file_writer;
+
+// Fails now, not after the work, when `path` cannot be written. host: copied, or NULL.
+VKMOE_API enum vkmoe_status vkmoe_file_create(const vkmoe_host *host, const char *path,
+                                              vkmoe_file_writer **out);
+VKMOE_API enum vkmoe_status vkmoe_file_write(vkmoe_file_writer *writer, const void *data,
+                                             size_t size);
+
+// Puts the file in place; the writer still has to be destroyed.
+VKMOE_API enum vkmoe_status vkmoe_file_finish(vkmoe_file_writer *writer);
+
+// Without vkmoe_file_finish nothing is left.
+VKMOE_API void vkmoe_file_destroy(vkmoe_file_writer *writer);
 
 #ifdef __cplusplus
 }

@@ -290,7 +290,6 @@ fail:
 
 static enum vkmoe_status open_npy(vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
 {
-    (void) desc;
     enum vkmoe_status status;
     TRY(moe_npy_open(d->path, &d->x));
     const uint64_t *dims = d->x.dims;
@@ -300,6 +299,9 @@ static enum vkmoe_status open_npy(vkmoe_dataset *d, const vkmoe_dataset_desc *de
         return moe_fail(VKMOE_E_SHAPE,
                         "%s: %u dimensions, not (rows, features) or (sequences, steps, features)",
                         d->path, d->x.n_dims);
+    if (sequences && !desc->sequences)
+        return moe_fail(VKMOE_E_SHAPE, "%s: sequences (3 dimensions), needs (rows, features)",
+                        d->path);
     d->info.n_rows = dims[0];
     d->info.n_steps = sequences ? (uint32_t) dims[1] : 0;
     d->info.n_features = (uint32_t) dims[sequences ? 2 : 1];

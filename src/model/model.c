@@ -101,6 +101,11 @@ enum vkmoe_status vkmoe_model_net_layer(const vkmoe_model *model, uint32_t i, vk
     return status;
 }
 
+uint32_t vkmoe_model_layer_d_in(const vkmoe_model *model, uint32_t i)
+{
+    return model && i < model->d.info.n_layers ? model->d.widths[i] : 0;
+}
+
 bool vkmoe_model_is_by_token(const vkmoe_model *model, uint32_t layer)
 {
     return model && model->d.pool != MOE_NO_LAYER && layer < (uint32_t) model->d.pool;

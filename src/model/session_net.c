@@ -6,6 +6,8 @@
 #include "base/host.h"
 #include "base/status.h"
 
+#include <stdio.h>
+
 enum { MIN_TOKENS = 4096 }; // of a group, when examples are sequences
 
 struct moe_session_net {
@@ -203,6 +205,52 @@ static struct group next_group(const struct moe_session_net *s, const vkmoe_sess
     return g;
 }
 
+// Layers that give all experts the same weight, or one that is learned.
+static bool has_fixed_gates(const vkmoe_net_layer *layer)
+{
+    return layer->combine == VKMOE_COMBINE_MEAN || layer->combine == VKMOE_COMBINE_STACK ||
+           layer->combine == VKMOE_COMBINE_VOTE;
+}
+
+static enum vkmoe_status fixed_routing(struct moe_session_net *s, const vkmoe_net_layer *layer,
+                                       const char *stack_weight, size_t n_rows, int32_t *ids,
+                                       float *gates)
+{
+    const uint32_t n_experts = layer->layer->n_experts;
+    for (size_t i = 0; ids && i < n_rows * n_experts; i++)
+        ids[i] = (int32_t) (i % n_experts);
+    if (!gates)
+        return VKMOE_OK;
+    for (uint32_t e = 0; e < n_experts; e++)
+        gates[e] = 1.0f / (float) n_experts;
+    if (layer->combine == VKMOE_COMBINE_STACK) {
+        enum vkmoe_status status =
+            vkmoe_net_read(s->net, VKMOE_NET_VALUE, stack_weight, gates, n_experts);
+        if (status != VKMOE_OK)
+            return status;
+    }
+    for (size_t row = 1; row < n_rows; row++)
+        memcpy(gates + row * n_experts, gates, n_experts * sizeof *gates);
+    return VKMOE_OK;
+}
+
+// Of the last group.
+static enum vkmoe_status read_routing(struct moe_session_net *s, const struct group *g,
+                                      const vkmoe_session_io *io)
+{
+    const vkmoe_net_layer *layer = &s->model->d.layers[io->layer];
+    const uint32_t index = s->one_layer ? 0 : s->net_first + io->layer;
+    const bool by_token = !s->one_layer && vkmoe_model_is_by_token(s->model, io->layer);
+    const size_t row = by_token ? g->first_token : g->first, top_k = layer->layer->top_k;
+    int32_t *ids = io->ids ? io->ids + row * top_k : NULL;
+    float *gates = io->gates ? io->gates + row * top_k : NULL;
+    if (!has_fixed_gates(layer))
+        return vkmoe_net_routing(s->net, index, ids, gates);
+    char name[48];
+    snprintf(name, sizeof name, "layers.%u.combine.weight", index);
+    return fixed_routing(s, layer, name, by_token ? g->n_tokens : g->n, ids, gates);
+}
+
 static enum vkmoe_status run_group(struct moe_session_net *s, const struct group *g,
                                    const vkmoe_session_io *io)
 {
@@ -231,15 +279,8 @@ static enum vkmoe_status run_group(struct moe_session_net *s, const struct group
     if (io->scores)
         moe_head_apply(s->one_layer ? VKMOE_HEAD_IDENTITY : d->info.head, g->n, s->d_out, y,
                        io->scores + (size_t) g->first * s->d_out);
-    if (io->ids || io->gates) {
-        size_t row = s->one_layer || !vkmoe_model_is_by_token(s->model, io->layer)
-                         ? g->first
-                         : g->first_token;
-        size_t top_k = d->moe[io->layer].top_k;
-        TRY(vkmoe_net_routing(s->net, s->one_layer ? 0 : s->net_first + io->layer,
-                              io->ids ? io->ids + row * top_k : NULL,
-                              io->gates ? io->gates + row * top_k : NULL));
-    }
+    if (io->ids || io->gates)
+        TRY(read_routing(s, g, io));
 
 fail:
     return status;

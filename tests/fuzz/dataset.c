@@ -102,6 +102,7 @@ bool fuzz_target(const uint8_t *data, size_t size)
     desc.target = targets[data[1] / 4 % 4];
     desc.classes = classes;
     desc.n_classes = 3;
+    desc.sequences = true;
     desc.n_features = data[1] / 16 % 4; // 0: any number
     desc.n_targets = data[1] / 64;
     size_t n_second = (size_t) data[2] | (size_t) data[3] << 8, n_first = size - HOW_SIZE;

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+// vkmoe predict: a model's answers for the rows of a file, as CSV.
+#include "commands.h"
+#include "rows.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { BATCH = 1024 };
+
+// Text on its way to the file.
+struct buffer {
+    char *text;
+    size_t size, room;
+};
+
+struct job {
+    struct cli_device device;
+    const char *model_path, *data_path, *target, *out_path;
+    int precision; // enum vkmoe_precision
+
+    vkmoe_context *context;
+    vkmoe_device_info info;
+    vkmoe_model *model;
+    struct rows rows;
+    vkmoe_session *session;
+    vkmoe_file_writer *file;
+    float *y, *scores;
+    struct buffer buffer;
+    uint64_t n_rows, n_nan;
+};
+
+// ---- text ------------------------------------------------------------------------------------
+
+static enum vkmoe_status add_bytes(struct buffer *b, const char *text, size_t size)
+{
+    if (b->room - b->size < size) {
+        size_t room = 2 * (b->size + size) + 4096;
+        char *text_there = realloc(b->text, room);
+        if (!text_there) {
+            vkmoe_error_set("no memory for lines of CSV");
+            return VKMOE_E_MEMORY;
+        }
+        b->text = text_there;
+        b->room = room;
+    }
+    memcpy(b->text + b->size, text, size);
+    b->size += size;
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status add_text(struct buffer *b, const char *text)
+{
+    return add_bytes(b, text, strlen(text));
+}
+
+static enum vkmoe_status add_number(struct buffer *b, float value)
+{
+    char text[32];
+    // A NaN has a sign, which printf would show.
+    snprintf(text, sizeof text, "%.9g", isnan(value) ? (double) NAN : (double) value);
+    return add_text(b, text);
+}
+
+// A field, quoted where its text needs that; `prefix` is plain.
+static enum vkmoe_status add_field(struct buffer *b, const char *prefix, const char *text)
+{
+    enum vkmoe_status status;
+    const size_t size = strlen(text);
+    const bool quoted = text[strcspn(text, ",\"\r\n#")] || (size > 0 && (text[0] == ' ' ||
+                                                                        text[size - 1] == ' '));
+    if (quoted)
+        CLI_TRY(add_text(b, "\""));
+    CLI_TRY(add_text(b, prefix));
+    for (; *text; text++)
+        CLI_TRY(add_bytes(b, *text == '"' ? "\"\"" : text, *text == '"' ? 2 : 1));
+    if (quoted)
+        CLI_TRY(add_text(b, "\""));
+
+fail:
+    return status;
+}
+
+// ---- rows ------------------------------------------------------------------------------------
+
+static enum vkmoe_status add_header(struct job *job)
+{
+    enum vkmoe_status status;
+    const vkmoe_model_info *info = &job->rows.info;
+    char name[32];
+    CLI_TRY(add_text(&job->buffer, "prediction"));
+    for (uint32_t i = 0; i < info->n_classes; i++) {
+        CLI_TRY(add_text(&job->buffer, ","));
+        CLI_TRY(add_field(&job->buffer, "p_", vkmoe_model_class(job->model, i)));
+    }
+    for (uint32_t i = 1; info->task == VKMOE_TASK_REGRESS && i < info->n_outputs; i++) {
+        snprintf(name, sizeof name, ",prediction%u", (unsigned) i + 1);
+        CLI_TRY(add_text(&job->buffer, name));
+    }
+    CLI_TRY(add_text(&job->buffer, "\n"));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status add_class_row(struct job *job, const float *y, const float *scores)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const vkmoe_model_info *info = &job->rows.info;
+    int32_t class = vkmoe_predict_class(job->model, y);
+    if (class >= 0)
+        CLI_TRY(add_field(&job->buffer, "", vkmoe_model_class(job->model, (uint32_t) class)));
+    else
+        job->n_nan++;
+    for (uint32_t i = 0; i < info->n_classes; i++) {
+        float p = info->n_outputs == info->n_classes ? scores[i]
+                  : i == 1                           ? scores[0]
+                                                     : 1 - scores[0];
+        CLI_TRY(add_text(&job->buffer, ","));
+        CLI_TRY(add_number(&job->buffer, p));
+    }
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status add_value_row(struct job *job, const float *scores)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    bool nan = false;
+    for (uint32_t i = 0; i < job->rows.info.n_outputs; i++) {
+        if (i > 0)
+            CLI_TRY(add_text(&job->buffer, ","));
+        CLI_TRY(add_number(&job->buffer, scores[i]));
+        nan = nan || isnan(scores[i]);
+    }
+    job->n_nan += nan;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status write_batch(struct job *job)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const vkmoe_model_info *info = &job->rows.info;
+    for (size_t row = 0; row < job->rows.n; row++) {
+        const float *y = job->y + row * info->n_outputs, *s = job->scores + row * info->n_outputs;
+        if (info->task == VKMOE_TASK_CLASSIFY)
+            CLI_TRY(add_class_row(job, y, s));
+        else
+            CLI_TRY(add_value_row(job, s));
+        CLI_TRY(add_text(&job->buffer, "\n"));
+    }
+    CLI_TRY(vkmoe_file_write(job->file, job->buffer.text, job->buffer.size));
+    job->buffer.size = 0;
+    job->n_rows += job->rows.n;
+
+fail:
+    return status;
+}
+
+// ---- the whole -------------------------------------------------------------------------------
+
+static enum vkmoe_status open_all(struct job *job)
+{
+    enum vkmoe_status status;
+    vkmoe_host host = cli_host(&job->device);
+    vkmoe_session_desc session = vkmoe_session_desc_init();
+    CLI_TRY(vkmoe_model_open(&host, job->model_path, &job->model));
+    CLI_TRY(rows_open(&job->rows, &host, job->model, job->data_path, job->target, false, BATCH));
+    CLI_TRY(vkmoe_file_create(&host, job->out_path, &job->file));
+    CLI_TRY(cli_open(&job->device, &job->context, &job->info));
+    session.max_rows = BATCH;
+    session.max_tokens = job->rows.max_tokens;
+    session.precision = (enum vkmoe_precision) job->precision;
+    CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
+    CLI_TRY(cli_alloc(BATCH, job->rows.info.n_outputs, sizeof *job->y, &job->y));
+    CLI_TRY(cli_alloc(BATCH, job->rows.info.n_outputs, sizeof *job->scores, &job->scores));
+    CLI_TRY(add_header(job));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status run_all(struct job *job)
+{
+    enum vkmoe_status status;
+    CLI_TRY(open_all(job));
+    while (true) {
+        if (cli_interrupted())
+            CLI_TRY(VKMOE_E_CANCELLED);
+        CLI_TRY(rows_read(&job->rows));
+        if (job->rows.n == 0)
+            break;
+        CLI_TRY(rows_run(&job->rows, job->session, job->y, job->scores));
+        CLI_TRY(write_batch(job));
+        cli_progress("rows", job->n_rows, job->rows.n_total);
+    }
+    if (job->n_rows == 0) {
+        vkmoe_error_set("the data set has no rows");
+        CLI_TRY(VKMOE_E_DATA);
+    }
+    CLI_TRY(vkmoe_file_finish(job->file));
+
+fail:
+    cli_progress_end();
+    return status;
+}
+
+static void close_all(struct job *job)
+{
+    free(job->y);
+    free(job->scores);
+    free(job->buffer.text);
+    vkmoe_file_destroy(job->file);
+    rows_close(&job->rows);
+    vkmoe_session_destroy(job->session);
+    vkmoe_model_destroy(job->model);
+}
+
+int cmd_predict(int argc, char **argv)
+{
+    struct job job = {.device = cli_device_init()};
+    const struct cli_option options[] = {
+        {"output", 'o', CLI_OUTPUT, &job.out_path, "FILE", "the predictions, .csv"},
+        {"target", 0, CLI_TEXT, &job.target, "COL[,COL]",
+         "columns of a .csv with targets that are left\nout, by name or number from 1 (the last)"},
+        {"precision", 0, CLI_CHOICE, &job.precision, CLI_PRECISIONS,
+         "what experts may round operands to (exact: f32)"},
+        {0},
+    };
+    const struct cli_spec spec = {
+        .name = "predict",
+        .synopsis = "MODEL DATA -o OUT.csv",
+        .text = "Runs a vkmoe-model file on a data set and writes a row for each row: the\n"
+                "predicted class and the probability of each class, or the predicted values.\n"
+                "DATA is a .csv file, a .tsv file with a text in each line, or a .npy file; it may\n"
+                "have targets, which are left out: a .csv has them when it has as many columns\n"
+                "more than the model has features, a .tsv when its first line has a tab.",
+        .options = options,
+        .min_args = 2,
+        .max_args = 2,
+        .device = &job.device,
+    };
+    int code;
+    if (!cli_parse(&spec, &argc, &argv, &code))
+        return code;
+    if (!job.out_path)
+        return cli_usage(&spec, "-o is needed");
+    job.model_path = argv[0];
+    job.data_path = argv[1];
+    enum vkmoe_status status = run_all(&job);
+    if (status != VKMOE_OK)
+        code = cli_fail(status);
+    else if (job.n_nan > 0)
+        cli_error("%llu of %llu rows have no answer: NaN", (unsigned long long) job.n_nan,
+                  (unsigned long long) job.n_rows);
+    close_all(&job);
+    return cli_close(job.context, code);
+}
