@@ -237,9 +237,9 @@ int cmd_predict(int argc, char **argv)
         .synopsis = "MODEL DATA -o OUT.csv",
         .text = "Runs a vkmoe-model file on a data set and writes a row for each row: the\n"
                 "predicted class and the probability of each class, or the predicted values.\n"
-                "DATA is a .csv file, a .tsv file with a text in each line, or a .npy file; it may\n"
-                "have targets, which are left out: a .csv has them when it has as many columns\n"
-                "more than the model has features, a .tsv when its first line has a tab.",
+                "DATA is a .csv file, a .tsv file with a text in each line, or a .npy file; it\n"
+                "may have targets, which are left out: a .csv has them when it has that many more\n"
+                "columns than the model has features, a .tsv when its first line has a tab.",
         .options = options,
         .min_args = 2,
         .max_args = 2,

@@ -397,16 +397,32 @@ static const struct format *find_format(const char *path)
     return NULL;
 }
 
+// What the name alone tells.
+static enum vkmoe_status check_format(const vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
+{
+    const bool ignores = desc->targets == VKMOE_TARGETS_IGNORE;
+    if (desc->targets > VKMOE_TARGETS_IGNORE || (ignores && desc->n_features == 0 && !desc->texts))
+        return moe_fail(VKMOE_E_ARGUMENT,
+                        "vkmoe_dataset_desc.targets = %u: to %d, which needs n_features or texts",
+                        (unsigned) desc->targets, VKMOE_TARGETS_IGNORE);
+    if (!d->format)
+        return moe_fail(VKMOE_E_DATA, "%s: not named .csv, .tsv, .npy or .safetensors", d->path);
+    if (!d->format->read && desc->n_features != 0)
+        return moe_fail(VKMOE_E_DATA, "%s: texts, needs %u features", d->path, desc->n_features);
+    if (d->format->read && desc->texts)
+        return moe_fail(VKMOE_E_DATA, "%s: features, needs texts, which are in .tsv files",
+                        d->path);
+    if (desc->target && d->format->read != read_csv)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: target '%s': only a .csv has target columns",
+                        d->path, desc->target);
+    return VKMOE_OK;
+}
+
 static enum vkmoe_status check_widths(const vkmoe_dataset *d, const vkmoe_dataset_desc *desc)
 {
     const vkmoe_dataset_info *is = &d->info;
     if (d->targets == VKMOE_TARGETS_LABELS && is->n_targets != 1)
         return moe_fail(VKMOE_E_SHAPE, "%s: %u targets; labels are one", d->path, is->n_targets);
-    if (is->is_text && desc->n_features != 0)
-        return moe_fail(VKMOE_E_DATA, "%s: texts, needs %u features", d->path, desc->n_features);
-    if (!is->is_text && desc->texts)
-        return moe_fail(VKMOE_E_DATA, "%s: %u features; needs texts, which are in .tsv files",
-                        d->path, is->n_features);
     if (is->is_text)
         return VKMOE_OK;
     if (is->n_features == 0 || (desc->n_features != 0 && desc->n_features != is->n_features))
@@ -435,25 +451,10 @@ enum vkmoe_status vkmoe_dataset_open(const char *path, const vkmoe_dataset_desc 
     TRY(moe_try_alloc(&host, sizeof *d, "data set", &d));
     d->host = host;
     d->targets = given.targets;
-    if (given.targets > VKMOE_TARGETS_IGNORE ||
-        (given.targets == VKMOE_TARGETS_IGNORE && given.n_features == 0 && !given.texts)) {
-        status = moe_fail(VKMOE_E_ARGUMENT, "vkmoe_dataset_desc.targets = %u: up to %d, which "
-                          "needs n_features or texts", (unsigned) given.targets,
-                          VKMOE_TARGETS_IGNORE);
-        goto fail;
-    }
     TRY(moe_try_alloc(&host, strlen(path) + 1, "path", &d->path));
     strcpy(d->path, path);
     d->format = find_format(path);
-    if (!d->format) {
-        status = moe_fail(VKMOE_E_DATA, "%s: not named .csv, .tsv, .npy or .safetensors", path);
-        goto fail;
-    }
-    if (given.target && d->format->read != read_csv) {
-        status = moe_fail(VKMOE_E_ARGUMENT, "%s: target '%s': only a .csv has target columns", path,
-                          given.target);
-        goto fail;
-    }
+    TRY(check_format(d, &given));
     if (d->targets == VKMOE_TARGETS_LABELS)
         TRY(copy_classes(d, &given));
     TRY(d->format->open(d, &given));
