@@ -172,6 +172,15 @@ VKMOE_API enum vkmoe_status vkmoe_model_tokens(const vkmoe_model *model, uint32_
 // A model, or one layer of it, ready to run on a device.
 typedef struct vkmoe_session vkmoe_session;
 
+// Which experts of a layer run.
+enum vkmoe_experts {
+    VKMOE_EXPERTS_ALL = 0,
+    VKMOE_EXPERTS_ONE = 1,   // all of the gate weight goes to one, on every row: routed_scale times
+                             // its output; a shared expert runs as before
+    VKMOE_EXPERTS_ALONE = 2, // the layer's output is that of one expert: neither gate weight nor
+                             // shared expert
+};
+
 typedef struct vkmoe_session_desc {
     size_t struct_size;
     uint32_t max_rows;   // largest n_rows of a run; init sets 1024
@@ -182,6 +191,8 @@ typedef struct vkmoe_session_desc {
     uint32_t max_tokens; // of the longest example, where an example is a sequence; 0: 4096,
                          // max_rows or a text's max_tokens, whichever is most. More need memory
                          // and save time
+    enum vkmoe_experts experts; // of layer `layer`, also without one_layer
+    uint32_t expert;            // the one; its id in vkmoe_session_io.ids is then 0
 } vkmoe_session_desc;
 
 static inline vkmoe_session_desc vkmoe_session_desc_init(void)
@@ -216,6 +227,7 @@ typedef struct vkmoe_session_io {
                               // offsets[i + 1] - 1, at least one
     const int32_t *token_ids; // (offsets[n_rows]), of texts: what vkmoe_model_tokens gives
     const char *const *texts; // (n_rows), instead of offsets and token_ids
+    float *layer_x;   // (n_rows, d_model) out: what the layer was given
 } vkmoe_session_io;
 
 static inline vkmoe_session_io vkmoe_session_io_init(void)

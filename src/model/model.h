@@ -39,8 +39,15 @@ struct moe_session_layer {
     const vkmoe_host *host;       // the model's
 };
 
-// false: the session is of a whole model, or its layer is no plan's.
+// false: the session is of a whole model, of one expert, or its layer is no plan's.
 bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_layer *out);
+
+// The layer with nothing but this expert, as vkmoe_session_desc.experts says. Its pointers are the
+// layer's own and `zeros`, which the caller moe_free's after use, also on failure.
+// VKMOE_E_ARGUMENT: no such expert.
+enum vkmoe_status moe_layer_one_expert(const vkmoe_host *host, const struct moe_model_layer *layer,
+                                       enum vkmoe_experts experts, uint32_t expert,
+                                       struct moe_model_layer *out, float **zeros);
 
 // model->file -> tensors, layers and stats; every tensor must have its place.
 enum vkmoe_status moe_model_read_tensors(vkmoe_model *model);

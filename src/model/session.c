@@ -53,6 +53,34 @@ static uint32_t width_out(const struct vkmoe_session *s)
     return end < d->info.n_layers ? d->widths[end] : d->info.n_outputs;
 }
 
+// A layer with one expert lives as long as its weights are uploaded.
+static enum vkmoe_status create_one_expert(vkmoe_context *context, const struct vkmoe_session *s,
+                                           struct stage *out)
+{
+    struct moe_model_layer layer;
+    float *zeros = NULL;
+    enum vkmoe_status status =
+        moe_layer_one_expert(&s->model->host, &s->model->layers[s->desc.layer], s->desc.experts,
+                             s->desc.expert, &layer, &zeros);
+    if (status == VKMOE_OK)
+        status = create_stage(context, &layer, &s->desc, out);
+    moe_free(&s->model->host, zeros);
+    return status;
+}
+
+static enum vkmoe_status check_session(const vkmoe_model *model, const vkmoe_session_desc *d)
+{
+    bool names_layer = d->one_layer || d->experts != VKMOE_EXPERTS_ALL;
+    if ((unsigned) d->experts > VKMOE_EXPERTS_ALONE)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_desc.experts = %d", (int) d->experts);
+    if (names_layer && d->layer >= model->d.info.n_layers)
+        return moe_fail(VKMOE_E_ARGUMENT, "layer %u of a model with %u", d->layer,
+                        model->d.info.n_layers);
+    if (d->max_rows == 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_desc.max_rows = 0: at least 1");
+    return VKMOE_OK;
+}
+
 static enum vkmoe_status create_buffers(struct vkmoe_session *s)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -86,8 +114,12 @@ static enum vkmoe_status create_stages(vkmoe_context *context, struct vkmoe_sess
 {
     enum vkmoe_status status;
     TRY(moe_try_alloc(&s->model->host, s->n_layers * sizeof *s->stages, "session", &s->stages));
-    for (uint32_t i = 0; i < s->n_layers; i++)
-        TRY(create_stage(context, &s->model->layers[s->first + i], &s->desc, &s->stages[i]));
+    for (uint32_t i = 0; i < s->n_layers; i++) {
+        if (s->desc.experts != VKMOE_EXPERTS_ALL && s->first + i == s->desc.layer)
+            TRY(create_one_expert(context, s, &s->stages[i]));
+        else
+            TRY(create_stage(context, &s->model->layers[s->first + i], &s->desc, &s->stages[i]));
+    }
     TRY(create_buffers(s));
 
 fail:
@@ -106,11 +138,7 @@ enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const vkmoe_model
     *out = NULL;
     if (desc)
         TRY(moe_desc_copy(&d, sizeof d, desc, "vkmoe_session_desc"));
-    if (d.one_layer && d.layer >= model->d.info.n_layers)
-        return moe_fail(VKMOE_E_ARGUMENT, "layer %u of a model with %u", d.layer,
-                        model->d.info.n_layers);
-    if (d.max_rows == 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_desc.max_rows = 0: at least 1");
+    TRY(check_session(model, &d));
     TRY(moe_try_alloc(&model->host, sizeof *s, "session", &s));
     s->model = model;
     s->desc = d;
@@ -133,7 +161,8 @@ bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_laye
     *out = (struct moe_session_layer){session->stages ? session->stages[0].bind : NULL,
                                       &session->model->layers[session->first].desc,
                                       &session->model->host};
-    return session->desc.one_layer && session->stages;
+    return session->desc.one_layer && session->stages &&
+           session->desc.experts == VKMOE_EXPERTS_ALL;
 }
 
 void vkmoe_session_destroy(vkmoe_session *session)
@@ -160,7 +189,7 @@ static enum vkmoe_status check_run(const struct vkmoe_session *s, uint32_t n_row
     if (n_rows > s->desc.max_rows)
         return moe_fail(VKMOE_E_SHAPE, "%u rows for a session of at most %u", n_rows,
                         s->desc.max_rows);
-    if ((io->ids || io->gates) && io->layer - s->first >= s->n_layers)
+    if ((io->ids || io->gates || io->layer_x) && io->layer - s->first >= s->n_layers)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.layer = %u: this session runs %u..%u",
                         io->layer, s->first, s->first + s->n_layers - 1);
     if (!s->stages)
@@ -194,6 +223,8 @@ static enum vkmoe_status run_stages(struct vkmoe_session *s, uint32_t n_rows,
         if (s->first + i == io->layer) {
             layer.ids = io->ids;
             layer.gates = io->gates;
+            if (io->layer_x)
+                memcpy(io->layer_x, x, (size_t) n_rows * model->d.widths[io->layer] * sizeof *x);
         }
         enum vkmoe_status status = vkmoe_run(s->stages[i].bind, n_rows, &layer);
         if (status != VKMOE_OK)
