@@ -10,6 +10,7 @@
     X(run, "run one layer of a model on the rows of a file")                                       \
     X(eval, "measure a model on a data set")                                                       \
     X(predict, "write a model's answers for the rows of a file")                                   \
+    X(explain, "tell which expert serves what, and why")                                           \
     X(verify, "compare a device with the f64 reference")
 
 #define COMMAND_DECLARE(name, summary) int cmd_##name(int argc, char **argv);

@@ -296,6 +296,10 @@ VKMOE_API void vkmoe_dataset_destroy(vkmoe_dataset *dataset);
 VKMOE_API enum vkmoe_status vkmoe_dataset_get_info(const vkmoe_dataset *dataset,
                                                    vkmoe_dataset_info *out);
 
+// Name of a feature in the header of a .csv, borrowed until the data set is destroyed; NULL when
+// there is none.
+VKMOE_API const char *vkmoe_dataset_feature(const vkmoe_dataset *dataset, uint32_t i);
+
 // Reads the next rows.
 //   n        in: room in rows; out: how many were read, 0 at the end
 //   x        (n, n_features), or (n, n_steps, n_features)

@@ -58,7 +58,7 @@ typedef struct vkmoe_online_desc {
     double alpha;                // in [0, 1]: the share that is dealt out evenly
     double variance;             // v_0, 1e-100 to 1e100; init sets 1
     double variance_rows;        // c, 1e-100 to 1e100; init sets 1
-    const double *weights;       // (n_experts) prior, >= 0, divided by their sum; NULL: even; copied
+    const double *weights;       // (n_experts) prior, >= 0, of any sum; copied; NULL: even
 } vkmoe_online_desc;
 
 static inline vkmoe_online_desc vkmoe_online_desc_init(void)
@@ -88,7 +88,7 @@ VKMOE_API enum vkmoe_status vkmoe_online_route(const vkmoe_online *online, const
 // vkmoe_online_route.
 //   outputs  (n_experts, n_outputs)
 //   y        (n_outputs) out: a mean, or probabilities
-// VKMOE_E_DATA names the expert: a value that is not finite, or no probability (>= 0, and their sum
+// VKMOE_E_DATA names the expert: a value that is not finite, or no probability (>= 0; their sum is
 // 1 within 1e-3).
 VKMOE_API enum vkmoe_status vkmoe_online_predict(const vkmoe_online *online, const double *outputs,
                                                  const double *prior, double *y);

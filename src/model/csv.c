@@ -213,6 +213,34 @@ enum vkmoe_status moe_csv_next(struct moe_csv *csv, bool *more)
     return status;
 }
 
+// The row at hand is the header.
+static enum vkmoe_status keep_names(struct moe_csv *csv)
+{
+    enum vkmoe_status status;
+    size_t size = 0;
+    for (uint32_t i = 0; i < csv->n_columns; i++)
+        size += strlen(csv->fields[i]) + 1;
+    TRY(moe_try_alloc(csv->lines.host, csv->n_columns * sizeof *csv->names, csv->lines.path, &csv->names));
+    TRY(moe_try_alloc(csv->lines.host, size, csv->lines.path, &csv->name_text));
+    char *at = csv->name_text;
+    for (uint32_t i = 0; i < csv->n_columns; i++) {
+        csv->names[i] = at;
+        at = stpcpy(at, csv->fields[i]) + 1;
+    }
+
+fail:
+    return status;
+}
+
+const char *moe_csv_feature_name(const struct moe_csv *csv, uint32_t i)
+{
+    for (uint32_t column = 0; csv->names && column < csv->n_columns; column++) {
+        if (!csv->is_target[column] && i-- == 0)
+            return csv->names[column];
+    }
+    return NULL;
+}
+
 enum vkmoe_status moe_csv_open(const vkmoe_host *host, const char *path, const char *targets,
                                struct moe_csv *out)
 {
@@ -229,6 +257,7 @@ enum vkmoe_status moe_csv_open(const vkmoe_host *host, const char *path, const c
         csv.pending = true;
         if (header || is_header(&csv)) {
             csv.pending = false;
+            TRY(keep_names(&csv));
             TRY(moe_csv_next(&csv, &more));
             csv.pending = more;
         }
@@ -251,5 +280,7 @@ void moe_csv_close(struct moe_csv *csv)
     moe_lines_close(&csv->lines);
     moe_free(host, csv->fields);
     moe_free(host, csv->is_target);
+    moe_free(host, csv->names);
+    moe_free(host, csv->name_text);
     *csv = (struct moe_csv){0};
 }

@@ -24,6 +24,8 @@ struct moe_csv {
     uint32_t n_targets;
     uint32_t targets[MOE_CSV_MAX_TARGETS]; // columns, from 0, as asked for
     bool *is_target;                       // (n_columns)
+    char **names; // (n_columns) of the header, in name_text; NULL: there is none
+    char *name_text;
 };
 
 // Opens a file and reads up to its first row of data.
@@ -38,6 +40,9 @@ static inline uint32_t moe_csv_n_features(const struct moe_csv *csv)
 {
     return csv->n_columns - csv->n_targets;
 }
+
+// The header's name of the i-th feature; NULL without a header.
+const char *moe_csv_feature_name(const struct moe_csv *csv, uint32_t i);
 
 // Goes to the next row; *more is false after the last one.
 enum vkmoe_status moe_csv_next(struct moe_csv *csv, bool *more);

@@ -509,6 +509,12 @@ static enum vkmoe_status check_read(const vkmoe_dataset *d, const int32_t *label
     return VKMOE_OK;
 }
 
+const char *vkmoe_dataset_feature(const vkmoe_dataset *dataset, uint32_t i)
+{
+    bool named = dataset && dataset->format->read == read_csv && i < dataset->info.n_features;
+    return named ? moe_csv_feature_name(&dataset->csv, i) : NULL;
+}
+
 enum vkmoe_status vkmoe_dataset_read(vkmoe_dataset *dataset, uint32_t *n, float *x,
                                      int32_t *labels, float *values)
 {

@@ -23,7 +23,9 @@ RESERVED = {
     'vulkan/': ('src/vulkan/', 'tools/embed/', 'include/vkmoe/vulkan.h'),
     'jansson.h': ('src/model/', 'tools/'),
     'vkmoe/vulkan.h': ('src/vulkan/', 'src/api/', 'src/backend/', 'tools/'),
-    'vkmoe/model.h': ('src/model/', 'tools/'),
+    'vkmoe/explain.h': ('src/model/', 'tools/'),
+    'vkmoe/model.h': ('src/model/', 'tools/', 'include/vkmoe/explain.h'),
+    'vkmoe/online.h': ('src/model/', 'tools/'),
 }
 
 # Call -> (the only places for it in src/, why). A library never ends, prints or asks the

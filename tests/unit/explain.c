@@ -173,7 +173,7 @@ static void test_features(void **state)
     check_ok(vkmoe_explain_create(model, NULL, &explain));
     check_ok(vkmoe_explain_add(explain, N, &batch));
     batch.layer_x = x;
-    check_fails(vkmoe_explain_add(explain, N, &batch), VKMOE_E_ARGUMENT, "for all rows or for none");
+    check_fails(vkmoe_explain_add(explain, N, &batch), VKMOE_E_ARGUMENT, "all rows or for none");
     check_ok(vkmoe_explain_finish(explain));
     check_fails(vkmoe_explain_get_feature(explain, 0, 0, &f), VKMOE_E_ARGUMENT, "feature 0 of 0");
     vkmoe_explain_destroy(explain);

@@ -184,7 +184,17 @@ static void test_formats(void **state)
     check_ok(vkmoe_dataset_open(scratch_text("a.csv", "1,2,yes\n3,4,no\n5,6,yes\n"), &desc, &data));
     assert_int_equal(read_all(data, got), 3);
     assert_memory_equal(got, labels, sizeof labels);
+    assert_null(vkmoe_dataset_feature(data, 0)); // no header
     vkmoe_dataset_destroy(data);
+    desc.target = "2";
+    check_ok(vkmoe_dataset_open(scratch_text("h.csv", "a,it,b\n1,yes,2\n"), &desc, &data));
+    assert_int_equal(read_all(data, got), 1);
+    assert_string_equal(vkmoe_dataset_feature(data, 0), "a");
+    assert_string_equal(vkmoe_dataset_feature(data, 1), "b"); // the target is none
+    assert_null(vkmoe_dataset_feature(data, 2));
+    assert_null(vkmoe_dataset_feature(NULL, 0));
+    vkmoe_dataset_destroy(data);
+    desc.target = NULL;
 
     write_array("X.npy", VKMOE_ARRAY_F32, 2, 3, x);
     write_array("Y.npy", VKMOE_ARRAY_I32, 1, 3, labels);
@@ -198,6 +208,7 @@ static void test_formats(void **state)
         check_ok(vkmoe_dataset_open(scratch_path(names[i]), &desc, &data));
         check_fails(vkmoe_dataset_read(data, &one, row, NULL, NULL), VKMOE_E_ARGUMENT,
                     "opened with labels");
+        assert_null(vkmoe_dataset_feature(data, 0));
         check_ok(vkmoe_dataset_get_info(data, &info));
         assert_true(info.n_rows == 3 && info.n_features == 2 && info.n_targets == 1);
         assert_int_equal(read_all(data, got), 3);
