@@ -7,9 +7,8 @@
 #include <stdlib.h>
 
 enum {
-    LINE = 30,      // height of an expert in the charts of load and of groups, which stand in line
-    TOP = 28,       // of what is above the first
-    SHORT_NAME = 9, // characters of a group's name above its column
+    LINE = 30, // height of an expert in the charts of load and of groups, which stand in line
+    TOP = 28,  // of what is above the first
 };
 
 static bool is_classify(const struct explain_report *report)
@@ -21,19 +20,6 @@ static const char *file_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
-}
-
-// Characters are counted, not bytes.
-static void put_short(FILE *page, const char *name)
-{
-    char text[EXPLAIN_NAME];
-    size_t n = 0, end = 0;
-    for (; name[end] && end < sizeof text - 4; end++) {
-        if (((unsigned char) name[end] & 0xc0) != 0x80 && ++n > SHORT_NAME)
-            break;
-    }
-    snprintf(text, sizeof text, "%.*s%s", (int) end, name, name[end] ? "\u2026" : "");
-    explain_html_text(page, text);
 }
 
 // ---- head ------------------------------------------------------------------------------------
@@ -173,20 +159,19 @@ static void put_heat(FILE *page, const struct explain_report *report)
     const double left = 8, step = (100 - left) / n_groups, largest = largest_gate_share(report);
     const char *what = is_classify(report) ? "class" : "quarter of the target";
     fprintf(page,
-            "<section class=\"card\"><h2>Who serves which %s</h2>\n<p class=\"note\">Percent of a "
-            "%s\u2019s gate weight that each expert has; a column adds up to 100.</p>\n"
+            "<section class=\"card\"><h2>Who serves which %s</h2>\n<p class=\"note\">Percent "
+            "of a %s\u2019s gate weight that each expert has; columns add up to 100.</p>\n"
             "<div class=\"scroll\"><svg role=\"img\" height=\"%u\" style=\"min-width:%upx\" "
-            "aria-label=\"Share of each expert in the gate weight of each %s\">\n"
-            "<text class=\"dim\" x=\"0\" y=\"%d\">Expert</text>\n",
+            "aria-label=\"Share of each expert in the gate weight of each %s\">\n",
             what, is_classify(report) ? "class" : "quarter", (unsigned) (TOP + LINE * n),
-            (unsigned) (50 + 29 * n_groups), what, TOP / 2 - 2);
+            (unsigned) (50 + 29 * n_groups), what);
     for (uint32_t g = 0; g < n_groups; g++) {
         char name[EXPLAIN_NAME];
         explain_group_name(report, g, name);
         fputs("<text class=\"dim\" text-anchor=\"middle\" ", page);
         fprintf(page, "x=\"%.3f%%\" y=\"%d\">", left + step * (g + 0.5), TOP / 2 - 2);
         if (is_classify(report))
-            put_short(page, name);
+            explain_html_short(page, name, (uint32_t) (0.45 * step));
         else
             explain_html_text(page, name);
         fputs("</text>\n", page);

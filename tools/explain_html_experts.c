@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-enum { SERVED = 4, FEATURES = 6, ROW = 22, HISTOGRAM = 58 };
+enum { SERVED = 4, FEATURES = 6, IN_WORDS = 4, ROW = 22, HISTOGRAM = 58, NAME = 10,
+       LONG_NAME = 15 };
 
 static bool is_classify(const struct explain_report *report)
 {
@@ -29,12 +30,12 @@ static void put_served(FILE *page, const struct explain_report *report,
         char name[EXPLAIN_NAME];
         explain_group_name(report, group, name);
         fprintf(page, "<text x=\"0\" y=\"%u\">", y);
-        explain_html_text(page, name);
+        explain_html_short(page, name, NAME);
         fprintf(page,
-                "</text><rect class=\"track\" x=\"30%%\" y=\"%u\" width=\"55%%\" height=\"10\" "
+                "</text><rect class=\"track\" x=\"30%%\" y=\"%u\" width=\"50%%\" height=\"10\" "
                 "rx=\"2\"/><rect class=\"bar\" x=\"30%%\" y=\"%u\" width=\"%.2f%%\" height=\"10\" "
                 "rx=\"2\"/><text x=\"100%%\" y=\"%u\" text-anchor=\"end\">%.1f %%</text>\n",
-                y - 5, y - 5, 55 * share, y, 100 * share);
+                y - 5, y - 5, 50 * share, y, 100 * share);
     }
     fputs("</svg>\n", page);
 }
@@ -137,8 +138,8 @@ static void put_certain(FILE *page, const struct explain_report *report, uint32_
     uint32_t n = 0;
     if (vkmoe_explain_get_certain(report->explain, expert, 0, &n, &c) != VKMOE_OK)
         return;
-    fprintf(page, "<h4>Most certain inputs (%s: gate weight)</h4>\n<ul class=\"images\">",
-            is_classify(report) ? "class" : "target");
+    fprintf(page, "<h4>Most certain inputs (%s: gate weight)</h4>\n<ul class=\"images%s\">",
+            is_classify(report) ? "class" : "target", report->image_side ? "" : " plain");
     for (uint32_t i = 0; i < n; i++) {
         const size_t at = ((size_t) expert * report->n_certain + i) * report->info.n_features;
         vkmoe_explain_get_certain(report->explain, expert, i, NULL, &c);
@@ -160,27 +161,41 @@ static double largest_effect(const struct explain_report *report)
     return largest;
 }
 
-// Every pixel's effect on the score, in its place.
+static void put_effect(FILE *page, const struct explain_report *report,
+                       const vkmoe_explain_feature *f)
+{
+    char name[EXPLAIN_NAME];
+    explain_feature_name(report, f->feature, name);
+    explain_html_text(page, name);
+    fprintf(page, " %+.3f", isnan(f->effect) ? (double) NAN : f->effect);
+}
+
+// Every pixel's effect on the score, in its place, and the strongest ones in words.
 static void put_effect_map(FILE *page, const struct explain_report *report, uint32_t expert,
                            double largest)
 {
     const uint32_t side = report->image_side;
     vkmoe_explain_feature f;
     fprintf(page,
-            "<h4>Pixels that raise its score (blue) and lower it (orange)</h4>\n"
-            "<div class=\"map\"><svg role=\"img\" viewBox=\"0 0 %u %u\" aria-label=\"Effect of "
-            "each pixel on the score of this expert\">", (unsigned) side, (unsigned) side);
+            "<h4>Effect of each pixel on its score</h4>\n<div class=\"map\"><svg role=\"img\" "
+            "viewBox=\"0 0 %u %u\" aria-label=\"Effect of each pixel on the score of this "
+            "expert\">", (unsigned) side, (unsigned) side);
     for (uint32_t i = 0;
          vkmoe_explain_get_feature(report->explain, expert, i, &f) == VKMOE_OK; i++) {
         if (fabs(f.effect) > 0)
             fprintf(page,
                     "<rect class=\"%s\" x=\"%u\" y=\"%u\" width=\"1\" height=\"1\" "
-                    "fill-opacity=\"%.3f\"><title>x[%u]: %+.3f</title></rect>",
-                    f.effect > 0 ? "bar" : "minus", (unsigned) (f.feature % side),
-                    (unsigned) (f.feature / side), fabs(f.effect) / largest, (unsigned) f.feature,
-                    f.effect);
+                    "fill-opacity=\"%.3f\"/>", f.effect > 0 ? "bar" : "minus",
+                    (unsigned) (f.feature % side), (unsigned) (f.feature / side),
+                    fabs(f.effect) / largest);
     }
-    fputs("</svg></div>\n", page);
+    fputs("</svg><p class=\"note\">Blue raises it, orange lowers it. Strongest:", page);
+    for (uint32_t i = 0; i < IN_WORDS && vkmoe_explain_get_feature(report->explain, expert, i,
+                                                                   &f) == VKMOE_OK; i++) {
+        fputs("<br/>", page);
+        put_effect(page, report, &f);
+    }
+    fputs("</p></div>\n", page);
 }
 
 static void put_features(FILE *page, const struct explain_report *report, uint32_t expert,
@@ -200,7 +215,7 @@ static void put_features(FILE *page, const struct explain_report *report, uint32
         explain_feature_name(report, f.feature, name);
         const double width = largest > 0 && isfinite(f.effect) ? 20 * fabs(f.effect) / largest : 0;
         fprintf(page, "<text x=\"0\" y=\"%u\">", y);
-        explain_html_text(page, name);
+        explain_html_short(page, name, LONG_NAME);
         fprintf(page,
                 "</text><rect class=\"%s\" x=\"%.2f%%\" y=\"%u\" width=\"%.2f%%\" height=\"10\" "
                 "rx=\"2\"/><text x=\"100%%\" y=\"%u\" text-anchor=\"end\">%+.3f</text>\n",

@@ -40,8 +40,10 @@ static const char style[] =
     ".head{display:flex;justify-content:space-between;align-items:baseline;gap:8px}\n"
     ".images{display:flex;gap:6px;flex-wrap:wrap;margin:0;padding:0;list-style:none}\n"
     ".images li{width:52px;font-size:11px;line-height:1.35;color:var(--muted);text-align:center}\n"
+    ".images.plain li{width:84px;text-align:left}\n"
     ".images svg{border:1px solid var(--line);border-radius:4px;margin-bottom:2px}\n"
-    ".map svg{width:132px;border:1px solid var(--line);border-radius:4px}\n"
+    ".map{display:flex;gap:14px;align-items:center}\n"
+    ".map svg{width:132px;flex:none;border:1px solid var(--line);border-radius:4px}\n"
     "table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}\n"
     "th,td{padding:4px 8px;text-align:right;border-top:1px solid var(--line);white-space:nowrap}\n"
     "th{color:var(--muted);font-weight:600}\n"
@@ -57,6 +59,20 @@ static const char style[] =
 void explain_html_style(FILE *page)
 {
     fputs(style, page);
+}
+
+// Characters are counted, not bytes.
+void explain_html_short(FILE *page, const char *name, uint32_t most)
+{
+    char text[EXPLAIN_NAME];
+    uint32_t n = 0;
+    size_t end = 0;
+    for (; name[end] && end < sizeof text - 4; end++) {
+        if (((unsigned char) name[end] & 0xc0) != 0x80 && ++n > most)
+            break;
+    }
+    snprintf(text, sizeof text, "%.*s%s", (int) end, name, name[end] ? "\u2026" : "");
+    explain_html_text(page, text);
 }
 
 void explain_html_text(FILE *page, const char *text)
