@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,16 @@ static bool parse_number(const char *text, uint64_t max, uint64_t *out)
     return true;
 }
 
+static bool parse_real(const char *text, double *out)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value))
+        return false;
+    *out = value;
+    return true;
+}
+
 static bool parse_choice(const char *words, const char *text, int *out)
 {
     size_t size = strlen(text);
@@ -159,6 +170,8 @@ static bool store(const struct cli_option *row, const char *text)
             return false;
         *(uint64_t *) row->out = number;
         return true;
+    case CLI_REAL:
+        return parse_real(text, row->out);
     case CLI_CHOICE:
         return parse_choice(row->value, text, row->out);
     }
@@ -230,7 +243,9 @@ bool cli_parse(const struct cli_spec *spec, int *argc, char ***argv, int *code)
         if (!row->out)
             reason = set_device(spec->device, optarg);
         else if (!store(row, optarg))
-            reason = row->kind == CLI_CHOICE ? row->value : "not a whole number in range";
+            reason = row->kind == CLI_CHOICE ? row->value
+                     : row->kind == CLI_REAL ? "not a number"
+                                             : "not a whole number in range";
         if (reason) {
             cli_usage(spec, "--%s %s: %s", row->name, optarg, reason);
             return false;

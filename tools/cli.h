@@ -41,6 +41,7 @@ enum cli_kind {
     CLI_OUTPUT, // const char *, path of a file to write: no two options may name the same
     CLI_U32,    // uint32_t
     CLI_U64,    // uint64_t
+    CLI_REAL,   // double, finite
     CLI_CHOICE, // int: index of the word among those of `value`, "a|b|c"
 };
 
