@@ -20,8 +20,8 @@ static const char style[] =
     "h4{font-size:12px;margin:14px 0 4px;color:var(--muted);font-weight:600}\n"
     "p{margin:0}\n"
     ".note{color:var(--muted);font-size:13px}\n"
-    ".card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 18px;"
-    "min-width:0}\n"
+    ".card{background:var(--card);border:1px solid var(--line);border-radius:10px;"
+    "padding:16px 18px;min-width:0}\n"
     ".tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:12px;margin:20px 0}\n"
     ".tiles dt{font-size:12px;color:var(--muted);font-weight:600}\n"
     ".tiles dd{margin:0}\n"
@@ -52,7 +52,8 @@ static const char style[] =
     "details{margin-bottom:28px}\n"
     "summary{cursor:pointer;font-weight:600}\n"
     "section{margin-bottom:8px}\n"
-    "@media(max-width:820px){.pair{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}}\n"
+    "@media(max-width:820px){.pair{grid-template-columns:1fr}"
+    ".tiles{grid-template-columns:1fr 1fr}}\n"
     "@media(max-width:420px){main{padding:20px 12px 40px}.card{padding:14px}"
     ".tiles .big{font-size:20px}.grid{grid-template-columns:1fr}}\n";
 
