@@ -172,7 +172,7 @@ VKMOE_API enum vkmoe_status vkmoe_model_tokens(const vkmoe_model *model, uint32_
 // A model, or one layer of it, ready to run on a device.
 typedef struct vkmoe_session vkmoe_session;
 
-// Which experts of a layer run.
+// Which experts of a layer run. What `residual` adds stays.
 enum vkmoe_experts {
     VKMOE_EXPERTS_ALL = 0,
     VKMOE_EXPERTS_ONE = 1,   // all of the gate weight goes to one, on every row: routed_scale times
@@ -227,7 +227,8 @@ typedef struct vkmoe_session_io {
                               // offsets[i + 1] - 1, at least one
     const int32_t *token_ids; // (offsets[n_rows]), of texts: what vkmoe_model_tokens gives
     const char *const *texts; // (n_rows), instead of offsets and token_ids
-    float *layer_x;   // (n_rows, d_model) out: what the layer was given
+    float *layer_x;   // (n_rows, d_model) out: what the layer was given; see
+                      // vkmoe_session_gives_layer_x
 } vkmoe_session_io;
 
 static inline vkmoe_session_io vkmoe_session_io_init(void)
@@ -237,6 +238,10 @@ static inline vkmoe_session_io vkmoe_session_io_init(void)
     io.struct_size = sizeof io;
     return io;
 }
+
+// Can vkmoe_session_io.layer_x be had of this layer? Of the first one, unless its input is text, and
+// of all where vkmoe_plans compute the layers.
+VKMOE_API bool vkmoe_session_gives_layer_x(const vkmoe_session *session, uint32_t layer);
 
 VKMOE_API enum vkmoe_status vkmoe_session_run(vkmoe_session *session, uint32_t n_rows,
                                               const vkmoe_session_io *io);

@@ -52,7 +52,23 @@ enum vkmoe_status moe_layer_one_expert(const vkmoe_host *host, const struct moe_
 // model->file -> tensors, layers and stats; every tensor must have its place.
 enum vkmoe_status moe_model_read_tensors(vkmoe_model *model);
 
-// Writes the tensors of one layer into a network of just that.
-enum vkmoe_status moe_model_load_layer(const vkmoe_model *model, uint32_t layer, vkmoe_net *net);
+// The same for a layer of a network: `out` points at `one`. VKMOE_E_UNSUPPORTED: experts that are
+// not combined by gate weights.
+enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_session_desc *desc,
+                                     vkmoe_layer_desc *one, vkmoe_net_layer *out);
+
+// What such a layer has of a model's tensor, by its name.
+enum moe_part {
+    MOE_PART_WHOLE,
+    MOE_PART_SLICE, // of the expert
+    MOE_PART_ZEROS, // as many as an expert has
+    MOE_PART_NONE,
+};
+
+enum moe_part moe_tensor_part(const char *name, const vkmoe_session_desc *desc);
+
+// Writes tensors into a network of what a session with this (full) desc runs.
+enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_session_desc *desc,
+                                         vkmoe_net *net);
 
 #endif

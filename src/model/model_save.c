@@ -94,17 +94,25 @@ enum vkmoe_status moe_model_save_net(const char *path, const struct moe_descript
 
 // ---- into a network --------------------------------------------------------------------------
 
-static enum vkmoe_status load_tensor(const vkmoe_model *model, uint32_t i, const char *name,
-                                     vkmoe_net *net)
+// `part` of a tensor: all of it, or its `expert`-th of n_experts.
+static enum vkmoe_status load_part(const vkmoe_model *model, uint32_t i, enum moe_part part,
+                                   uint32_t expert, uint32_t n_experts, const char *name,
+                                   vkmoe_net *net)
 {
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_tensor *tensor = &model->tensors[i];
-    const uint64_t n = model->specs[i].n_elements; // as many as are in the file
+    uint64_t n = model->specs[i].n_elements; // as many as are in the file
+    const unsigned char *from = tensor->data;
     float *copy = NULL;
-    const float *data = tensor->data;
-    if (tensor->type != VKMOE_F32) {
+    if (part != MOE_PART_WHOLE)
+        n /= n_experts;
+    if (part == MOE_PART_SLICE)
+        from += moe_dtype_size(tensor->type, n * expert);
+    const float *data = (const float *) from;
+    if (tensor->type != VKMOE_F32 || part == MOE_PART_ZEROS) {
         TRY(moe_try_alloc(&model->host, (size_t) n * sizeof *copy, name, &copy));
-        moe_dtype_decode(tensor->type, tensor->data, (size_t) n, copy);
+        if (part != MOE_PART_ZEROS)
+            moe_dtype_decode(tensor->type, from, (size_t) n, copy);
         data = copy;
     }
     TRY(vkmoe_net_write(net, VKMOE_NET_VALUE, name, data, n));
@@ -114,23 +122,29 @@ fail:
     return status;
 }
 
-// The tensors of the whole model, or of one layer into a network of just that.
-static enum vkmoe_status load(const vkmoe_model *model, bool whole, uint32_t layer, vkmoe_net *net)
+enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_session_desc *desc,
+                                         vkmoe_net *net)
 {
     uint32_t n_loaded = 0;
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const struct moe_tensor_spec *spec = &model->specs[i];
+        const bool own = spec->layer == (int) desc->layer;
+        enum moe_part part = MOE_PART_WHOLE;
+        uint32_t n_experts = 1;
         char name[sizeof spec->net_name];
-        if (!*spec->net_name)
+        if (!*spec->net_name || (desc->one_layer && !own))
             continue;
         snprintf(name, sizeof name, "%s", spec->net_name);
-        if (!whole) {
-            if (spec->layer != (int) layer)
-                continue;
-            const char *dot = strchr(spec->name + strlen("layers."), '.');
-            snprintf(name, sizeof name, "layers.0%.80s", dot);
+        if (desc->one_layer)
+            snprintf(name, sizeof name, "layers.0%.80s",
+                     strchr(spec->name + strlen("layers."), '.'));
+        if (own && desc->experts != VKMOE_EXPERTS_ALL) {
+            part = moe_tensor_part(spec->name, desc);
+            n_experts = model->d.moe[desc->layer].n_experts;
         }
-        enum vkmoe_status status = load_tensor(model, i, name, net);
+        if (part == MOE_PART_NONE)
+            continue;
+        enum vkmoe_status status = load_part(model, i, part, desc->expert, n_experts, name, net);
         if (status != VKMOE_OK)
             return status;
         n_loaded++;
@@ -143,10 +157,6 @@ static enum vkmoe_status load(const vkmoe_model *model, bool whole, uint32_t lay
 
 enum vkmoe_status moe_model_load_net(const vkmoe_model *model, vkmoe_net *net)
 {
-    return load(model, true, 0, net);
-}
-
-enum vkmoe_status moe_model_load_layer(const vkmoe_model *model, uint32_t layer, vkmoe_net *net)
-{
-    return load(model, false, layer, net);
+    const vkmoe_session_desc whole = vkmoe_session_desc_init();
+    return moe_model_load_session(model, &whole, net);
 }

@@ -76,6 +76,8 @@ static enum vkmoe_status check_session(const vkmoe_model *model, const vkmoe_ses
     if (names_layer && d->layer >= model->d.info.n_layers)
         return moe_fail(VKMOE_E_ARGUMENT, "layer %u of a model with %u", d->layer,
                         model->d.info.n_layers);
+    if (d->experts != VKMOE_EXPERTS_ALL && model->d.layers[d->layer].kind != VKMOE_NET_MOE)
+        return moe_fail(VKMOE_E_ARGUMENT, "layer %u has no experts", d->layer);
     if (d->max_rows == 0)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_desc.max_rows = 0: at least 1");
     return VKMOE_OK;
@@ -165,6 +167,15 @@ bool moe_session_get_layer(const vkmoe_session *session, struct moe_session_laye
            session->desc.experts == VKMOE_EXPERTS_ALL;
 }
 
+bool vkmoe_session_gives_layer_x(const vkmoe_session *session, uint32_t layer)
+{
+    if (!session || layer - session->first >= session->n_layers)
+        return false;
+    if (session->stages || session->desc.one_layer)
+        return true;
+    return layer == 0 && !moe_input_is_text(session->model->d.info.input);
+}
+
 void vkmoe_session_destroy(vkmoe_session *session)
 {
     if (!session)
@@ -192,6 +203,9 @@ static enum vkmoe_status check_run(const struct vkmoe_session *s, uint32_t n_row
     if ((io->ids || io->gates || io->layer_x) && io->layer - s->first >= s->n_layers)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_session_io.layer = %u: this session runs %u..%u",
                         io->layer, s->first, s->first + s->n_layers - 1);
+    if (io->layer_x && !vkmoe_session_gives_layer_x(s, io->layer))
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "vkmoe_session_io.layer_x: the input of layer %u is not kept", io->layer);
     if (!s->stages)
         return VKMOE_OK;
     if (!io->x)

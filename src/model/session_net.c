@@ -28,30 +28,55 @@ struct moe_session_net {
     uint64_t n_tokens;     // room in `tokens`
 };
 
-static enum vkmoe_status create_net(vkmoe_context *context, struct moe_session_net *s)
+// Gives the network's layers, of which at most one is not the model's own: the only one without
+// its residual, or the one with one expert.
+static enum vkmoe_status choose_layers(const struct moe_session_net *s,
+                                       const vkmoe_session_desc *desc, vkmoe_layer_desc *one,
+                                       vkmoe_net_layer *own, const vkmoe_net_layer **layers,
+                                       vkmoe_net_desc *out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const struct moe_description *d = &s->model->d;
+    out->layers = d->net_layers;
+    if (!s->one_layer && desc->experts == VKMOE_EXPERTS_ALL)
+        return VKMOE_OK;
+    *own = d->layers[desc->layer];
+    if (desc->experts != VKMOE_EXPERTS_ALL)
+        TRY(moe_net_one_expert(&d->layers[desc->layer], desc, one, own));
+    if (s->one_layer) {
+        own->residual = false;
+        layers[0] = own;
+        out->n_layers = 1;
+        out->d_in = s->d_in;
+    } else {
+        memcpy(layers, d->net_layers, out->n_layers * sizeof *layers);
+        layers[s->net_first + desc->layer] = own;
+    }
+    out->layers = layers;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status create_net(vkmoe_context *context, const vkmoe_session_desc *session,
+                                    struct moe_session_net *s)
 {
     enum vkmoe_status status;
-    const struct moe_description *d = &s->model->d;
     vkmoe_net_desc desc;
-    vkmoe_net_layer layer = d->layers[s->layer];
-    const vkmoe_net_layer *const layers[] = {&layer};
-    moe_description_net(d, &desc);
-    if (s->one_layer) {
-        layer.residual = false;
-        desc.layers = layers;
-        desc.n_layers = 1;
-        desc.d_in = s->d_in;
-    }
+    vkmoe_layer_desc one;
+    vkmoe_net_layer own;
+    const vkmoe_net_layer **layers = NULL;
+    moe_description_net(&s->model->d, &desc);
+    TRY(moe_try_alloc(&s->model->host, desc.n_layers * sizeof *layers, "layers", &layers));
+    TRY(choose_layers(s, session, &one, &own, layers, &desc));
     desc.evaluation_only = true;
     desc.max_tokens = s->max_tokens;
     desc.max_examples = (uint32_t) moe_min(s->max_rows, s->max_tokens);
     TRY(vkmoe_net_create(context, &desc, &s->net));
-    if (s->one_layer)
-        TRY(moe_model_load_layer(s->model, s->layer, s->net));
-    else
-        TRY(moe_model_load_net(s->model, s->net));
+    TRY(moe_model_load_session(s->model, session, s->net));
 
 fail:
+    moe_free(&s->model->host, layers);
     return status;
 }
 
@@ -90,7 +115,7 @@ enum vkmoe_status moe_session_net_create(vkmoe_context *context, const vkmoe_mod
     TRY(moe_try_alloc(host, sizeof *s, "session", &s));
     s->model = model;
     describe(s, desc);
-    TRY(create_net(context, s));
+    TRY(create_net(context, desc, s));
     if (model->stats.first && !s->one_layer)
         TRY(moe_try_alloc(host, (size_t) s->max_tokens * s->d_in * sizeof(float), "scaled input",
                           &s->scaled));
@@ -268,6 +293,9 @@ static enum vkmoe_status run_group(struct moe_session_net *s, const struct group
                             s->scaled);
             batch.x = s->scaled;
         }
+        if (io->layer_x)
+            memcpy(io->layer_x + g->first_token * s->d_in, batch.x,
+                   (size_t) g->n_tokens * s->d_in * sizeof *batch.x);
     }
     if (s->sequences) {
         for (uint32_t i = 0; i <= g->n; i++)

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 
+#include <stdio.h>
 #include <vkmoe/model.h>
 
 static const char *device;
@@ -25,15 +26,20 @@ static vkmoe_context *open_context(void)
     return context;
 }
 
-// The classifier with every part, in which both experts work on every row.
-static vkmoe_model *open_model(const vkmoe_host *host)
+// The classifier with every part, in which both experts work on every row. A dropout layer behind
+// it, which does nothing, makes it a network.
+static vkmoe_model *open_model(const vkmoe_host *host, bool net)
 {
     vkmoe_model *model = NULL;
     struct moe_st_source tensors[FULL_TENSORS];
+    char config[4096];
     full_tensors(tensors);
-    const char *path = write_model(edited(full_config, "\"top_k\":1", "\"top_k\":2"), tensors,
-                                   FULL_TENSORS);
-    check_ok(vkmoe_model_open(host, path, &model));
+    snprintf(config, sizeof config, "%s", edited(full_config, "\"top_k\":1", "\"top_k\":2"));
+    if (net)
+        snprintf(config, sizeof config, "%s",
+                 edited(config, "\"residual\":false}",
+                        "\"residual\":false},{\"kind\":\"dropout\",\"rate\":0.5}"));
+    check_ok(vkmoe_model_open(host, write_model(config, tensors, FULL_TENSORS), &model));
     return model;
 }
 
@@ -47,12 +53,11 @@ static void run(vkmoe_context *context, const vkmoe_model *model, const vkmoe_se
 }
 
 // y = sum_e w_e f_e + shared, with f_e from ALONE; ONE is scale f_e + shared.
-static void test_sum(void **state)
+static void check_sum(bool net)
 {
-    (void) state;
     const double scale = 2.5; // routed_scale
     vkmoe_context *context = open_context();
-    vkmoe_model *model = open_model(NULL);
+    vkmoe_model *model = open_model(NULL, net);
     float y[N * OUT], one[N_EXPERTS][N * OUT], alone[N_EXPERTS][N * OUT], gates[N * N_EXPERTS];
     float layer_x[N * IN], mean[IN], std[IN];
     int32_t ids[N * N_EXPERTS], ids_one[N];
@@ -73,7 +78,8 @@ static void test_sum(void **state)
         desc.one_layer = true;
         io.x = layer_x, io.y = fed;
         run(context, model, &desc, &io);
-        assert_memory_equal(fed, alone[e], sizeof fed);
+        for (int i = 0; i < N * OUT; i++)
+            check_near((double) fed[i], (double) alone[e][i], 2e-6);
         desc.one_layer = false;
         io.x = rows;
     }
@@ -100,11 +106,18 @@ static void test_sum(void **state)
     vkmoe_context_destroy(context);
 }
 
+static void test_sum(void **state)
+{
+    (void) state;
+    check_sum(false);
+    check_sum(true);
+}
+
 static void test_bad(void **state)
 {
     (void) state;
     vkmoe_context *context = open_context();
-    vkmoe_model *model = open_model(NULL);
+    vkmoe_model *model = open_model(NULL, false);
     vkmoe_session *session;
     vkmoe_gradients *gradients;
     vkmoe_session_desc desc = vkmoe_session_desc_init();
@@ -117,6 +130,25 @@ static void test_bad(void **state)
     desc.layer = 0, desc.experts = (enum vkmoe_experts) 3;
     check_fails(vkmoe_session_create(context, model, &desc, &session), VKMOE_E_ARGUMENT,
                 "experts = 3");
+    // What is given to a layer of a network is known of the first one only.
+    vkmoe_model *net = open_model(NULL, true);
+    float x[N * OUT];
+    vkmoe_session_io io = vkmoe_session_io_init();
+    io.x = rows, io.layer = 1, io.layer_x = x;
+    check_ok(vkmoe_session_create(context, net, NULL, &session));
+    assert_true(vkmoe_session_gives_layer_x(session, 0));
+    assert_false(vkmoe_session_gives_layer_x(session, 1));
+    assert_false(vkmoe_session_gives_layer_x(session, 2));
+    check_fails(vkmoe_session_run(session, N, &io), VKMOE_E_UNSUPPORTED, "layer 1 is not kept");
+    vkmoe_session_destroy(session);
+    desc.layer = 1, desc.experts = VKMOE_EXPERTS_ONE;
+    check_fails(vkmoe_session_create(context, net, &desc, &session), VKMOE_E_ARGUMENT,
+                "layer 1 has no experts");
+    desc.layer = 0, desc.expert = 2;
+    check_fails(vkmoe_session_create(context, net, &desc, &session), VKMOE_E_ARGUMENT,
+                "expert 2 of a layer with 2");
+    vkmoe_model_destroy(net);
+    desc.expert = 0;
     // One expert has no gradients of the layer.
     desc.experts = VKMOE_EXPERTS_ALONE, desc.one_layer = true;
     check_ok(vkmoe_session_create(context, model, &desc, &session));
@@ -127,15 +159,14 @@ static void test_bad(void **state)
     vkmoe_context_destroy(context);
 }
 
-static void test_out_of_memory(void **state)
+static void check_out_of_memory(bool net)
 {
-    (void) state;
     vkmoe_context *context = open_context();
     vkmoe_session_desc desc = vkmoe_session_desc_init();
     vkmoe_host host = vkmoe_host_init();
     struct budget budget = {.fail_at = -1};
     budget_host(&host, &budget);
-    vkmoe_model *model = open_model(&host);
+    vkmoe_model *model = open_model(&host, net);
     const long live = budget.live;
     long n = 0;
     desc.experts = VKMOE_EXPERTS_ALONE;
@@ -151,6 +182,13 @@ static void test_out_of_memory(void **state)
     assert_true(n > 4);
     vkmoe_model_destroy(model);
     vkmoe_context_destroy(context);
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void) state;
+    check_out_of_memory(false);
+    check_out_of_memory(true);
 }
 
 int main(int argc, char **argv)
