@@ -217,11 +217,12 @@ enum vkmoe_status moe_csv_next(struct moe_csv *csv, bool *more)
 static enum vkmoe_status keep_names(struct moe_csv *csv)
 {
     enum vkmoe_status status;
+    const vkmoe_host *host = csv->lines.host;
     size_t size = 0;
     for (uint32_t i = 0; i < csv->n_columns; i++)
         size += strlen(csv->fields[i]) + 1;
-    TRY(moe_try_alloc(csv->lines.host, csv->n_columns * sizeof *csv->names, csv->lines.path, &csv->names));
-    TRY(moe_try_alloc(csv->lines.host, size, csv->lines.path, &csv->name_text));
+    TRY(moe_try_alloc(host, csv->n_columns * sizeof *csv->names, csv->lines.path, &csv->names));
+    TRY(moe_try_alloc(host, size, csv->lines.path, &csv->name_text));
     char *at = csv->name_text;
     for (uint32_t i = 0; i < csv->n_columns; i++) {
         csv->names[i] = at;
