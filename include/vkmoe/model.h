@@ -239,8 +239,8 @@ static inline vkmoe_session_io vkmoe_session_io_init(void)
     return io;
 }
 
-// Can vkmoe_session_io.layer_x be had of this layer? Of the first one, unless its input is text, and
-// of all where vkmoe_plans compute the layers.
+// Can vkmoe_session_io.layer_x be had of this layer? Of the first one, unless its input is text;
+// where vkmoe_plans compute the layers, of all.
 VKMOE_API bool vkmoe_session_gives_layer_x(const vkmoe_session *session, uint32_t layer);
 
 VKMOE_API enum vkmoe_status vkmoe_session_run(vkmoe_session *session, uint32_t n_rows,
