@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // vkmoe predict: a model's answers for the rows of a file, as CSV.
 #include "commands.h"
+#include "predict_online.h"
 #include "rows.h"
 
 #include <math.h>
@@ -20,12 +21,15 @@ struct job {
     struct cli_device device;
     const char *model_path, *data_path, *target, *out_path;
     int precision; // enum vkmoe_precision
+    bool learn, json;
+    struct predict_online_options options;
 
     vkmoe_context *context;
     vkmoe_device_info info;
     vkmoe_model *model;
     struct rows rows;
     vkmoe_session *session;
+    struct predict_online *online; // NULL: without --online
     vkmoe_file_writer *file;
     float *y, *scores;
     struct buffer buffer;
@@ -170,7 +174,8 @@ static enum vkmoe_status open_all(struct job *job)
     vkmoe_host host = cli_host(&job->device);
     vkmoe_session_desc session = vkmoe_session_desc_init();
     CLI_TRY(vkmoe_model_open(&host, job->model_path, &job->model));
-    CLI_TRY(rows_open(&job->rows, &host, job->model, job->data_path, job->target, false, BATCH));
+    CLI_TRY(rows_open(&job->rows, &host, job->model, job->data_path, job->target, job->learn,
+                      BATCH));
     CLI_TRY(vkmoe_file_create(&host, job->out_path, &job->file));
     CLI_TRY(cli_open(&job->device, &job->context, &job->info));
     session.max_rows = BATCH;
@@ -179,7 +184,27 @@ static enum vkmoe_status open_all(struct job *job)
     CLI_TRY(vkmoe_session_create(job->context, job->model, &session, &job->session));
     CLI_TRY(cli_alloc(BATCH, job->rows.info.n_outputs, sizeof *job->y, &job->y));
     CLI_TRY(cli_alloc(BATCH, job->rows.info.n_outputs, sizeof *job->scores, &job->scores));
+    job->options.precision = job->precision;
+    job->options.max_rows = session.max_rows;
+    job->options.max_tokens = session.max_tokens;
+    if (job->learn)
+        CLI_TRY(predict_online_create(job->context, job->model, &job->options, &job->online));
     CLI_TRY(add_header(job));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status run_batch(struct job *job)
+{
+    enum vkmoe_status status;
+    struct rows *rows = &job->rows;
+    const vkmoe_session_io io = rows_io(rows);
+    CLI_TRY(rows_run(rows, job->session, job->y, job->scores));
+    if (job->online)
+        CLI_TRY(predict_online_add(job->online, rows->n, &io, job->scores, job->y, rows->labels,
+                                   rows->values));
+    CLI_TRY(write_batch(job));
 
 fail:
     return status;
@@ -195,8 +220,7 @@ static enum vkmoe_status run_all(struct job *job)
         CLI_TRY(rows_read(&job->rows));
         if (job->rows.n == 0)
             break;
-        CLI_TRY(rows_run(&job->rows, job->session, job->y, job->scores));
-        CLI_TRY(write_batch(job));
+        CLI_TRY(run_batch(job));
         cli_progress("rows", job->n_rows, job->rows.n_total);
     }
     if (job->n_rows == 0) {
@@ -215,21 +239,55 @@ static void close_all(struct job *job)
     free(job->y);
     free(job->scores);
     free(job->buffer.text);
+    predict_online_destroy(job->online);
     vkmoe_file_destroy(job->file);
     rows_close(&job->rows);
     vkmoe_session_destroy(job->session);
     vkmoe_model_destroy(job->model);
 }
 
+// The options of --online, which are NaN where they were not given.
+static int check_options(const struct cli_spec *spec, struct job *job)
+{
+    struct predict_online_options *o = &job->options;
+    const bool given = !isnan(o->lambda) || !isnan(o->alpha) || !isnan(o->variance) || job->json;
+    if (!job->out_path)
+        return cli_usage(spec, "-o is needed");
+    if (given && !job->learn)
+        return cli_usage(spec, "--lambda, --alpha, --variance and --json need --online");
+    o->lambda = isnan(o->lambda) ? 1 : o->lambda;
+    o->alpha = isnan(o->alpha) ? 0 : o->alpha;
+    o->variance = isnan(o->variance) ? 1 : o->variance;
+    const char *wrong = predict_online_check(o);
+    return wrong ? cli_usage(spec, "%s", wrong) : CLI_OK;
+}
+
+static int report(const struct job *job)
+{
+    if (job->n_nan > 0)
+        cli_error("%llu of %llu rows have no answer: NaN", (unsigned long long) job->n_nan,
+                  (unsigned long long) job->n_rows);
+    return job->online ? predict_online_report(job->online, job->json) : CLI_OK;
+}
+
 int cmd_predict(int argc, char **argv)
 {
-    struct job job = {.device = cli_device_init()};
+    struct job job = {.device = cli_device_init(), .options = {NAN, NAN, NAN, 0, 0, 0}};
     const struct cli_option options[] = {
         {"output", 'o', CLI_OUTPUT, &job.out_path, "FILE", "the predictions, .csv"},
         {"target", 0, CLI_TEXT, &job.target, "COL[,COL]",
          "columns of a .csv with targets that are left\nout, by name or number from 1 (the last)"},
         {"precision", 0, CLI_CHOICE, &job.precision, CLI_PRECISIONS,
          "what experts may round operands to (exact: f32)"},
+        {"online", 0, CLI_FLAG, &job.learn, NULL,
+         "mix the experts of the first layer that has\nsome, by weights that learn from each row's\n"
+         "target before the next row is predicted"},
+        {"lambda", 0, CLI_REAL, &job.options.lambda, "X", "below 1 the past is forgotten (1)"},
+        {"alpha", 0, CLI_REAL, &job.options.alpha, "X",
+         "share of the weights that is dealt out evenly\nafter each row (0)"},
+        {"variance", 0, CLI_REAL, &job.options.variance, "X",
+         "regression: of the errors that are expected\nbefore the first row (1)"},
+        {"json", 0, CLI_FLAG, &job.json, NULL, "print the losses of --online as JSON"},
         {0},
     };
     const struct cli_spec spec = {
@@ -239,7 +297,9 @@ int cmd_predict(int argc, char **argv)
                 "predicted class and the probability of each class, or the predicted values.\n"
                 "DATA is a .csv file, a .tsv file with a text in each line, or a .npy file; it\n"
                 "may have targets, which are left out: a .csv has them when it has that many more\n"
-                "columns than the model has features, a .tsv when its first line has a tab.",
+                "columns than the model has features, a .tsv when its first line has a tab.\n"
+                "With --online it must have targets, and the summed losses of the mixture, of the\n"
+                "best expert and of the model are printed: -ln of what was given to the targets.",
         .options = options,
         .min_args = 2,
         .max_args = 2,
@@ -248,16 +308,13 @@ int cmd_predict(int argc, char **argv)
     int code;
     if (!cli_parse(&spec, &argc, &argv, &code))
         return code;
-    if (!job.out_path)
-        return cli_usage(&spec, "-o is needed");
+    code = check_options(&spec, &job);
+    if (code != CLI_OK)
+        return code;
     job.model_path = argv[0];
     job.data_path = argv[1];
     enum vkmoe_status status = run_all(&job);
-    if (status != VKMOE_OK)
-        code = cli_fail(status);
-    else if (job.n_nan > 0)
-        cli_error("%llu of %llu rows have no answer: NaN", (unsigned long long) job.n_nan,
-                  (unsigned long long) job.n_rows);
+    code = status == VKMOE_OK ? report(&job) : cli_fail(status);
     close_all(&job);
     return cli_close(job.context, code);
 }

@@ -23,9 +23,15 @@ struct predict_online {
     uint64_t n_rows;
 };
 
-struct predict_online_options predict_online_options_init(void)
+const char *predict_online_check(const struct predict_online_options *options)
 {
-    return (struct predict_online_options){.lambda = 1, .variance = 1, .max_rows = 1024};
+    if (!(options->lambda >= 0 && options->lambda <= 1))
+        return "--lambda: 0 to 1";
+    if (!(options->alpha >= 0 && options->alpha <= 1))
+        return "--alpha: 0 to 1";
+    if (!(options->variance >= 1e-100 && options->variance <= 1e100))
+        return "--variance: 1e-100 to 1e100";
+    return NULL;
 }
 
 // ---- the object ------------------------------------------------------------------------------
@@ -68,6 +74,7 @@ static enum vkmoe_status create_sessions(vkmoe_context *context, const vkmoe_mod
     enum vkmoe_status status;
     vkmoe_session_desc desc = vkmoe_session_desc_init();
     desc.max_rows = o->max_rows;
+    desc.max_tokens = options->max_tokens;
     desc.precision = (enum vkmoe_precision) options->precision;
     desc.layer = o->layer;
     desc.experts = VKMOE_EXPERTS_ONE;
@@ -147,12 +154,16 @@ static void read_scores(const struct predict_online *o, const float *scores, dou
         out[i] = sum > 0 ? out[i] / sum : sum == 0 ? 1.0 / o->width : (double) NAN;
 }
 
-static void write_scores(const struct predict_online *o, float *scores)
+// One output for two classes says yes above one half; before the head that is above 0.
+static void write_scores(const struct predict_online *o, float *scores, float *y)
 {
-    if (o->info.n_outputs < o->width)
+    if (o->info.n_outputs < o->width) {
         scores[0] = (float) o->y[1];
-    for (uint32_t i = 0; i < o->width && o->info.n_outputs == o->width; i++)
-        scores[i] = (float) o->y[i];
+        y[0] = (float) (o->y[1] - o->y[0]);
+        return;
+    }
+    for (uint32_t i = 0; i < o->width; i++)
+        scores[i] = y[i] = (float) o->y[i];
 }
 
 // Says in front of the error what it is about; row 0: none.
@@ -165,7 +176,7 @@ static void prefix_error(const char *what, uint64_t row)
     vkmoe_error_set(text);
 }
 
-static enum vkmoe_status add_row(struct predict_online *o, uint32_t row, float *scores,
+static enum vkmoe_status add_row(struct predict_online *o, uint32_t row, float *scores, float *y,
                                  const int32_t *labels, const float *values)
 {
     enum vkmoe_status status;
@@ -190,7 +201,7 @@ static enum vkmoe_status add_row(struct predict_online *o, uint32_t row, float *
     learn.outputs = o->outputs;
     learn.expert_losses = o->losses;
     CLI_TRY(vkmoe_online_update_weights(o->mixture, &learn, &loss));
-    write_scores(o, scores);
+    write_scores(o, scores, y);
     o->mixture_sum += loss;
     o->model_sum += own_loss;
     for (uint32_t e = 0; e < o->n_experts; e++)
@@ -202,7 +213,7 @@ fail:
 }
 
 enum vkmoe_status predict_online_add(struct predict_online *online, uint32_t n_rows,
-                                     const vkmoe_session_io *input, float *scores,
+                                     const vkmoe_session_io *input, float *scores, float *y,
                                      const int32_t *labels, const float *values)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -217,7 +228,8 @@ enum vkmoe_status predict_online_add(struct predict_online *online, uint32_t n_r
         CLI_TRY(vkmoe_session_run(online->sessions[e], n_rows, &io));
     }
     for (uint32_t row = 0; row < n_rows && status == VKMOE_OK; row++) {
-        status = add_row(online, row, scores + row * n_outputs, labels, values);
+        status = add_row(online, row, scores + row * n_outputs, y + row * n_outputs, labels,
+                         values);
         if (status != VKMOE_OK)
             prefix_error("", online->n_rows + 1);
     }
