@@ -3,9 +3,9 @@
 
     torch_step.py [--shape E,K,D,F] [--tokens N] [--threads N] [--steps N] [--device cpu|cuda]
 
-The layer is what tests/kernels/bench_step.c trains: gated SiLU experts, a softmax router whose top k
-gate weights are divided by their sum, mean square error, f32. Prints the milliseconds of each step,
-one line each, and first how PyTorch was built, on stderr.
+The layer is what tests/cross/bench_step.c trains: gated SiLU experts, a softmax router whose top k
+gate weights are divided by their sum, mean square error, f32. Prints the milliseconds of each
+step, one line each, and first how PyTorch was built, on stderr.
 """
 import argparse
 import sys
