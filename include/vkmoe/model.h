@@ -325,8 +325,8 @@ typedef struct vkmoe_metrics vkmoe_metrics;
 
 typedef struct vkmoe_metrics_summary {
     uint64_t n;
-    double loss;     // classify: mean cross entropy, with a sigmoid head and with one output binary
-                     // cross entropy summed over the outputs; regress: mean square error
+    double loss;     // classify: mean cross entropy, which is binary and a mean over the outputs
+                     // with a sigmoid head, binary with a single output; regress: mean square error
     double accuracy; // classify, else NaN
     double rmse, r2; // regress, else NaN; r2 is the mean over outputs, NaN if a target is constant
 } vkmoe_metrics_summary;

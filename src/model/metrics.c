@@ -91,7 +91,7 @@ static double cross_entropy(const vkmoe_model *model, const float *y, int32_t la
             bool on = n == 1 ? label == 1 : (uint32_t) label == i;
             sum += softplus_minus(on ? (double) y[i] : -(double) y[i]);
         }
-        return sum;
+        return sum / n;
     }
     if (model->d.info.head == VKMOE_HEAD_IDENTITY) { // y are probabilities
         double p = n > 1 ? (double) y[label] : label == 1 ? (double) y[0] : 1 - (double) y[0];

@@ -78,8 +78,29 @@ static void test_sigmoid_loss(void **state)
     check_ok(vkmoe_metrics_create(model, 0, &m));
     check_ok(vkmoe_metrics_add(m, 1, y, &label, NULL, NULL));
     check_ok(vkmoe_metrics_get(m, &s));
-    check_near(s.loss, log1p(exp(-2)) + log1p(exp(-1)), 1e-12);
+    check_near(s.loss, (log1p(exp(-2)) + log1p(exp(-1))) / 2, 1e-12);
     assert_int_equal(vkmoe_metrics_load(m)[0], 0);
+    vkmoe_metrics_destroy(m);
+    vkmoe_model_destroy(model);
+}
+
+// With identity the outputs are probabilities; one of 0 costs 100, not infinitely much.
+static void test_probability_loss(void **state)
+{
+    (void) state;
+    vkmoe_model *model = open_edited("\"softmax\"", "\"identity\"");
+    vkmoe_metrics *m;
+    vkmoe_metrics_summary s;
+    const float y[6] = {0.25f, 0.75f, 0.5f, 0.125f, 0, 1};
+    const int32_t labels[3] = {0, 1, 0};
+    check_ok(vkmoe_metrics_create(model, 0, &m));
+    check_ok(vkmoe_metrics_add(m, 2, y, labels, NULL, NULL));
+    check_ok(vkmoe_metrics_get(m, &s));
+    check_near(s.loss, -(log(0.25) + log(0.125)) / 2, 1e-12);
+    check_near(s.accuracy, 0, 0);
+    check_ok(vkmoe_metrics_add(m, 1, y + 4, labels + 2, NULL, NULL));
+    check_ok(vkmoe_metrics_get(m, &s));
+    check_near(s.loss, (100 - log(0.25) - log(0.125)) / 3, 1e-12);
     vkmoe_metrics_destroy(m);
     vkmoe_model_destroy(model);
 }
@@ -285,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_classify), cmocka_unit_test(test_sigmoid_loss),
+        cmocka_unit_test(test_probability_loss),
         cmocka_unit_test(test_predict),  cmocka_unit_test(test_regress),
         cmocka_unit_test(test_formats),  cmocka_unit_test(test_bad_data),
     };
