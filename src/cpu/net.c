@@ -9,8 +9,9 @@
 #include <string.h>
 
 enum {
-    TASK_WORK = 131072,  // multiply-adds of a task: some microseconds
-    SHARED_WORK = 131072, // of a phase that is worth waking others for
+    TASK_WORK = 131072, // multiply-adds of a task: some microseconds
+    // Of a phase that is worth waking others for: they may sleep, which costs tens of microseconds.
+    SHARED_WORK = 524288,
 };
 
 struct cpu_cut moe_cpu_net_cut(uint64_t n, uint64_t work_each)
