@@ -171,6 +171,8 @@ typedef struct vkmoe_net_layer {
 
     // MOE. layer->d_model must be d_in (with queries: d_query); stored types are ignored. Computed
     // here, though not by plans yet: expert_kind linear, score none.
+    // With a combine that has no router top_k is n_experts, or 0, which means the same. Linear
+    // experts have no d_ff, and up_bias as their bias. Queries need a combine without a router.
     const vkmoe_layer_desc *layer;
     enum vkmoe_scorer scorer;
     uint32_t d_score;       // ADDITIVE, MULTIPLICATIVE
@@ -179,7 +181,7 @@ typedef struct vkmoe_net_layer {
     enum vkmoe_pairing pairing;
     uint32_t d_query;
     bool noisy;             // training: l + n softplus(W_noise x), n of N(0, 1) (Shazeer et al.
-                            // 2017)
+                            // 2017); what l is to the losses below, too
     float hidden_dropout;   // training: of h, in [0, 1)
     float load_balance;     // coefficient of E sum_e c_e / (K T) mean_t P_te; 0: none
     float z_loss;           // coefficient of mean_t logsumexp(l_t)^2
@@ -214,10 +216,11 @@ static inline vkmoe_net_layer vkmoe_net_layer_init(void)
 
 enum vkmoe_loss {
     VKMOE_LOSS_CROSS_ENTROPY = 0, // of softmax(y) and labels, or shares in `targets`
+    // The next four are means over the outputs.
     VKMOE_LOSS_BCE = 1,           // binary cross entropy; y are probabilities
     VKMOE_LOSS_BCE_LOGITS = 2,
-    VKMOE_LOSS_MSE = 3,           // mean over the outputs
-    VKMOE_LOSS_HUBER = 4,         // likewise
+    VKMOE_LOSS_MSE = 3,
+    VKMOE_LOSS_HUBER = 4,
     VKMOE_LOSS_MIXTURE = 5,       // -log sum_i g_i p_i(t | x) over the experts of the last layer, a
                                   // moe layer of weighted_sum; p_i = softmax of the expert's output
                                   // for labels, a Gaussian of `variance` around it for targets
@@ -337,7 +340,8 @@ VKMOE_API enum vkmoe_status vkmoe_net_set_state(vkmoe_net *net, const vkmoe_net_
 typedef struct vkmoe_net_batch {
     size_t struct_size;
     uint32_t n_tokens;        // 1..max_tokens
-    uint32_t n_examples;      // 1..max_examples; without POOL each token is an example
+    uint32_t n_examples;      // 1..max_examples; without POOL each token is an example: n_tokens,
+                              // or 0, which means the same
     const float *x;           // (n_tokens, d_in)
     const int32_t *token_ids; // (n_tokens), with EMBED instead of x
     const int32_t *offsets;   // (n_examples + 1), with POOL: tokens of example i are offsets[i] ..
@@ -377,8 +381,11 @@ VKMOE_API enum vkmoe_status vkmoe_net_train(vkmoe_net *net, const vkmoe_net_batc
 VKMOE_API enum vkmoe_status vkmoe_net_eval(vkmoe_net *net, const vkmoe_net_batch *batch, float *y,
                                            double *loss);
 
-// Of the last vkmoe_net_eval: which experts a moe layer used.
-//   ids    (n_tokens, top_k), descending; gates (n_tokens, top_k); NULL: not wanted
+// Of the last vkmoe_net_eval: which experts a moe layer used. Rows are tokens; behind POOL,
+// examples.
+//   ids    (n_rows, top_k), descending; NULL: not wanted
+//   gates  (n_rows, top_k) their gate weights; NULL: not wanted
+// RESPONSE_SHARE and ATTENTION have the weights of all experts, 0 .. n_experts - 1 in this order.
 // VKMOE_E_ARGUMENT: layer `layer` is not of that kind.
 VKMOE_API enum vkmoe_status vkmoe_net_routing(vkmoe_net *net, uint32_t layer, int32_t *ids,
                                               float *gates);
