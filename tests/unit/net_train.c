@@ -11,40 +11,25 @@
 enum { MAX_ELEMENTS = 64 * NET_MAX_WIDTH, MAX_PARAMS = 32 };
 
 static const char *device;
+static vkmoe_context *context; // of all tests, so that pipelines are made once
 
 struct scene {
     struct net_case of;
     struct net_data data;
-    vkmoe_context *context;
     vkmoe_net *net;
 };
 
-static void scene_open(struct scene *s, const char *name)
-{
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    desc.device = device;
-    net_case_init(&s->of, net_case_find(name));
-    net_data_init(&s->data, &s->of, 3);
-    check_ok(vkmoe_context_create(&desc, &s->context));
-    s->net = NULL;
-}
-
-static void scene_create(struct scene *s)
-{
-    check_ok(vkmoe_net_create(s->context, &s->of.desc, &s->net));
-    check_ok(vkmoe_net_init(s->net, 7));
-}
-
 static void scene_init(struct scene *s, const char *name)
 {
-    scene_open(s, name);
-    scene_create(s);
+    net_case_init(&s->of, net_case_find(name));
+    net_data_init(&s->data, &s->of, 3);
+    check_ok(vkmoe_net_create(context, &s->of.desc, &s->net));
+    check_ok(vkmoe_net_init(s->net, 7));
 }
 
 static void scene_finish(struct scene *s)
 {
     vkmoe_net_destroy(s->net);
-    vkmoe_context_destroy(s->context);
 }
 
 // All of one kind, behind each other; what there is not is left out.
@@ -78,8 +63,8 @@ static void test_learns(void **state)
         scene_init(&s, name.name);
         if (strcmp(name.name, "vote") != 0) // whose y is no function of the parameters to EVAL
             check_ok(vkmoe_net_eval(s.net, &s.data.batch, NULL, &first));
-        for (uint32_t step = 0; step < 60; step++)
-            check_ok(vkmoe_net_train(s.net, &s.data.batch, 0.02f, &last));
+        for (uint32_t step = 0; step < 20; step++)
+            check_ok(vkmoe_net_train(s.net, &s.data.batch, 0.05f, &last));
         if (strcmp(name.name, "vote") != 0) {
             check_ok(vkmoe_net_eval(s.net, &s.data.batch, NULL, &last));
             if (!(last < 0.9 * first))
@@ -254,7 +239,6 @@ static void test_votes(void **state)
 static void test_response_share(void **state)
 {
     (void) state;
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
     vkmoe_net_desc net_desc = vkmoe_net_desc_init();
     vkmoe_layer_desc moe = vkmoe_layer_desc_init();
     vkmoe_net_layer layer = vkmoe_net_layer_init();
@@ -263,7 +247,6 @@ static void test_response_share(void **state)
     float y, gates[2];
     int32_t ids[2];
     vkmoe_net_batch batch = vkmoe_net_batch_init();
-    vkmoe_context *context;
     vkmoe_net *net;
     moe.n_experts = 2;
     moe.d_model = moe.d_out = 1;
@@ -274,8 +257,6 @@ static void test_response_share(void **state)
     net_desc.n_layers = net_desc.d_in = net_desc.max_tokens = 1;
     net_desc.loss = VKMOE_LOSS_MSE;
     net_desc.evaluation_only = true;
-    desc.device = device;
-    check_ok(vkmoe_context_create(&desc, &context));
     check_ok(vkmoe_net_create(context, &net_desc, &net));
     check_ok(vkmoe_net_write(net, VKMOE_NET_VALUE, "layers.0.experts.weight", weight, 2));
     batch.n_tokens = batch.n_examples = 1;
@@ -286,7 +267,6 @@ static void test_response_share(void **state)
     assert_true(ids[0] == 0 && ids[1] == 1);
     check_fails(vkmoe_net_train(net, &batch, 0, NULL), VKMOE_E_ARGUMENT, "for evaluation only");
     vkmoe_net_destroy(net);
-    vkmoe_context_destroy(context);
 }
 
 // ---- what is not finite ----------------------------------------------------------------------
@@ -320,6 +300,21 @@ static void test_not_finite(void **state)
     scene_finish(&s);
 }
 
+static int open_context(void **state)
+{
+    (void) state;
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    desc.device = device;
+    return vkmoe_context_create(&desc, &context) != VKMOE_OK;
+}
+
+static int close_context(void **state)
+{
+    (void) state;
+    vkmoe_context_destroy(context);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -332,5 +327,5 @@ int main(int argc, char **argv)
     if (argc != 2)
         return 2;
     device = argv[1];
-    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+    return cmocka_run_group_tests(tests, open_context, close_context) != 0;
 }
