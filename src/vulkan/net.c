@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/bits.h"
 
@@ -247,8 +246,17 @@ static void record_pending(struct net *n)
                                &n->pending[i]);
     moe_vk_barrier(vk, n->command.buffer, VK_PIPELINE_STAGE_TRANSFER_BIT,
                    VK_ACCESS_TRANSFER_WRITE_BIT, EVERYONE, EVERY_ACCESS);
-    n->n_pending = 0;
-    n->upload_end = 0;
+}
+
+// Submits and waits; what was pending has arrived then.
+static enum vkmoe_status run_commands(struct net *n)
+{
+    enum vkmoe_status status = moe_vk_command_run(moe_vk(n->base.device), &n->command);
+    if (status == VKMOE_OK) {
+        n->n_pending = 0;
+        n->upload_end = 0;
+    }
+    return status;
 }
 
 // Submits what waits in the staging memory.
@@ -258,7 +266,7 @@ static enum vkmoe_status flush(struct net *n)
     struct moe_vk *vk = moe_vk(n->base.device);
     TRY(moe_vk_command_begin(vk, &n->command));
     record_pending(n);
-    TRY(moe_vk_command_run(vk, &n->command));
+    TRY(run_commands(n));
 
 fail:
     return status;
@@ -323,7 +331,7 @@ enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tenso
         moe_vk_barrier(vk, n->command.buffer, VK_PIPELINE_STAGE_TRANSFER_BIT,
                        VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                        VK_ACCESS_HOST_READ_BIT);
-        TRY(moe_vk_command_run(vk, &n->command));
+        TRY(run_commands(n));
         TRY(moe_vk_buffer_invalidate(vk, &n->readback));
         memcpy((unsigned char *) data + done, n->readback.mapped, part);
     }
@@ -333,13 +341,6 @@ fail:
 }
 
 // ---- runs --------------------------------------------------------------------------------------
-
-static double now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec * 1e9 + (double) t.tv_nsec;
-}
 
 static void record_one(const struct net *n, struct moe_vk_net_dispatch *d, VkPipeline pipeline,
                        bool barrier)
@@ -379,13 +380,6 @@ struct slice {
     bool barrier; // before the next dispatch: the one that had to wait for something was left out
 };
 
-// Half of what was expected, half of what was seen, as in run.c.
-static void learn(struct net *n, double work, double ns)
-{
-    if (work > 0 && (work * n->ns_per_work > BUDGET_NS / 20 || ns > BUDGET_NS / 20))
-        n->ns_per_work = (n->ns_per_work + ns / work) / 2;
-}
-
 static enum vkmoe_status submit(struct net *n, struct slice *slice)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -396,9 +390,9 @@ static enum vkmoe_status submit(struct net *n, struct slice *slice)
         moe_vk_barrier(vk, n->command.buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                        VK_ACCESS_SHADER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                        VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT);
-    double start = now_ns();
-    TRY(moe_vk_command_run(vk, &n->command));
-    learn(n, slice->work, now_ns() - start);
+    double start = moe_vk_now_ns();
+    TRY(run_commands(n));
+    moe_vk_learn(&n->ns_per_work, BUDGET_NS, slice->work, moe_vk_now_ns() - start);
     *slice = (struct slice){0};
 
 fail:

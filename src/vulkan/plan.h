@@ -182,6 +182,9 @@ void moe_vk_program_destroy(struct moe_program *program);
 // unit of work takes before anything was measured, in nanoseconds.
 struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms);
 double moe_vk_ns_per_work(enum vkmoe_device_type type);
+double moe_vk_now_ns(void);
+// Adjusts *ns_per_work after a submission of that much work took that long.
+void moe_vk_learn(double *ns_per_work, double budget_ns, double work, double ns);
 
 // compile.c: the device-free part. Fills in the sequences: dispatches without pipelines, barriers
 // derived, within the limits. Free with moe_vk_sequences_finish, also after a failure.

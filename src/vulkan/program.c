@@ -2,6 +2,8 @@
 // A compiled graph with its pipelines, within the device's limits.
 #include "vulkan/plan.h"
 
+#include <time.h>
+
 // Work per millisecond that even a slow device of a kind does.
 static double slow_device(enum vkmoe_device_type type)
 {
@@ -18,6 +20,21 @@ static double slow_device(enum vkmoe_device_type type)
 double moe_vk_ns_per_work(enum vkmoe_device_type type)
 {
     return 1e6 / slow_device(type);
+}
+
+double moe_vk_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec * 1e9 + (double) t.tv_nsec;
+}
+
+// Half of what was expected, half of what was seen: a slow moment does not last. Submissions that
+// are short either way tell more about submissions than about work.
+void moe_vk_learn(double *ns_per_work, double budget_ns, double work, double ns)
+{
+    if (work > 0 && (work * *ns_per_work > budget_ns / 20 || ns > budget_ns / 20))
+        *ns_per_work = (*ns_per_work + ns / work) / 2;
 }
 
 struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)

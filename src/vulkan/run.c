@@ -3,7 +3,6 @@
 #include "vulkan/bind.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/bits.h"
 #include "core/dtype.h"
@@ -115,13 +114,6 @@ static void read_results(const struct moe_vk_bound *b, const struct block *block
 
 // ---- slices ------------------------------------------------------------------------------------
 
-static double now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec * 1e9 + (double) t.tv_nsec;
-}
-
 // Dispatches from `first` on that should take no longer than the budget, at least one; *work is
 // theirs.
 static uint32_t next_slice(const struct moe_vk_bound *b, const struct block *block, uint32_t first,
@@ -140,19 +132,11 @@ static uint32_t next_slice(const struct moe_vk_bound *b, const struct block *blo
     return n;
 }
 
-// Half of what was expected, half of what was seen: a slow moment does not last. Slices that are
-// short either way tell more about submissions than about work.
-static void learn(struct moe_vk_bound *b, double work, double ns)
-{
-    double budget = ((const struct moe_vk_program *) b->base.program)->budget_ms * 1e6;
-    if (work > 0 && (work * b->ns_per_work > budget / 20 || ns > budget / 20))
-        b->ns_per_work = (b->ns_per_work + ns / work) / 2;
-}
-
 static enum vkmoe_status run_block(struct moe_vk *vk, struct moe_vk_bound *b,
                                    const struct block *block)
 {
     enum vkmoe_status status = VKMOE_OK;
+    double budget = ((const struct moe_vk_program *) b->base.program)->budget_ms * 1e6;
     uint32_t begin = moe_vk_first_dispatch(b);
     uint32_t end = moe_vk_sequence_of(b, block->run.regime)->n;
     for (uint32_t first = begin, n; first < end; first += n) {
@@ -164,9 +148,9 @@ static enum vkmoe_status run_block(struct moe_vk *vk, struct moe_vk_bound *b,
         moe_vk_record_block(b, b->command.buffer, &block->run, first, n);
         if (first + n == end)
             record_readback(vk, b, block);
-        double start = now_ns();
+        double start = moe_vk_now_ns();
         TRY(moe_vk_command_run(vk, &b->command));
-        learn(b, work, now_ns() - start);
+        moe_vk_learn(&b->ns_per_work, budget, work, moe_vk_now_ns() - start);
     }
     return VKMOE_OK;
 
