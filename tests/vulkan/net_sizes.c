@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MIT
+// Networks on a device of small limits (interpose.c): net_sizes MODE, bda or descriptors. Every op
+// gives the bits that it gives without them; what is too large is refused with numbers; and sizes
+// for which kernels take another way are computed right.
+#include "check.h"
+#include "host.h"
+#include "interpose.h"
+#include "../cross/net_case.h"
+
+#include "api/api.h"
+#include "base/bits.h"
+#include "base/host.h"
+#include "core/net_ref.h"
+
+#include <stdlib.h>
+
+enum { ALL = 1 << MOE_NET_FORWARD };
+
+static vkmoe_context_desc desc;
+static vkmoe_context *usual, *small; // small: one workgroup an axis, memory out of the host's sight
+
+static struct moe_device_net *create(const vkmoe_context *on, const struct moe_net *net)
+{
+    struct moe_device_net *out;
+    check_ok(on->device->backend->net_create(on->device, net, &out));
+    return out;
+}
+
+static void destroy(struct moe_device_net *net)
+{
+    net->device->backend->net_destroy(net);
+}
+
+static void put(struct moe_device_net *net, uint32_t tensor, uint64_t n, const void *data)
+{
+    check_ok(net->device->backend->net_write(net, tensor, n, data));
+}
+
+static void get(struct moe_device_net *net, uint32_t tensor, uint64_t n, void *data)
+{
+    check_ok(net->device->backend->net_read(net, tensor, n, data));
+}
+
+static void run(struct moe_device_net *net, const struct moe_net_args *args)
+{
+    check_ok(net->device->backend->net_run(net, ALL, args));
+}
+
+static void *memory(uint64_t n)
+{
+    void *out = calloc(n + 1, 4);
+    assert_non_null(out);
+    return out;
+}
+
+// ---- every op ----------------------------------------------------------------------------------
+
+struct counter {
+    struct case_sink sink;
+    uint32_t n_cases, n_written;
+};
+
+static void *result_of(const struct net_case *c, const vkmoe_context *on, uint32_t tensor)
+{
+    struct moe_device_net *net = create(on, c->net);
+    for (uint32_t i = 0; i < c->net->n_tensors; i++)
+        put(net, i, case_size(c, i), c->data[i].any);
+    run(net, &c->args);
+    void *out = memory(case_size(c, tensor));
+    get(net, tensor, case_size(c, tensor), out);
+    destroy(net);
+    return out;
+}
+
+static void compare(struct case_sink *sink, const struct net_case *c)
+{
+    struct counter *counter = (struct counter *) sink;
+    const struct moe_net_op *op = &c->net->programs[MOE_NET_FORWARD].ops[0];
+    counter->n_cases++;
+    for (uint32_t i = 0; i < MOE_NET_RESULTS; i++) {
+        if (op->out[i] == MOE_NET_NONE)
+            continue;
+        size_t size = case_size(c, op->out[i]) * 4;
+        void *a = result_of(c, usual, op->out[i]), *b = result_of(c, small, op->out[i]);
+        if (memcmp(a, b, size) != 0)
+            fail_msg("%s: result %u has other bits on a small device", c->name, i);
+        counter->n_written += memcmp(a, c->data[op->out[i]].any, size) != 0;
+        free(a);
+        free(b);
+    }
+}
+
+static void test_every_op(void **state)
+{
+    (void) state;
+    struct counter counter = {.sink = {compare}};
+    list_matrix_cases(&counter.sink);
+    list_route_cases(&counter.sink);
+    list_row_cases(&counter.sink);
+    list_loss_cases(&counter.sink);
+    list_step_cases(&counter.sink);
+    assert_true(counter.n_cases > 500 && counter.n_written > 500);
+}
+
+// ---- limits ------------------------------------------------------------------------------------
+
+static struct moe_net *net_of(uint64_t n_rows, uint32_t width)
+{
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), 1, 1, &net));
+    uint32_t tensor = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED,
+                                         (uint32_t) n_rows, width, "large.state");
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_FILL);
+    op->out[0] = tensor;
+    check_ok(moe_net_plan(net));
+    return net;
+}
+
+static void refused(const vkmoe_context *on, uint64_t n_rows, uint32_t width, const char *text)
+{
+    struct moe_net *net = net_of(n_rows, width);
+    struct moe_device_net *out;
+    check_fails(on->device->backend->net_create(on->device, net, &out), VKMOE_E_UNSUPPORTED, text);
+    assert_null(out);
+    moe_net_destroy(net);
+}
+
+static void test_too_large(void **state)
+{
+    (void) state;
+    refused(usual, 1u << 16, 1u << 15, "'large.state' has 2147483648 elements");
+    refused(small, 5u << 20, 1, "16777216"); // a range, or an allocation
+}
+
+// ---- what is written and read ------------------------------------------------------------------
+
+enum { N_WRITTEN = 200000 }; // times 30: more than staging memory has
+
+static void write_and_read(const vkmoe_context *on)
+{
+    struct moe_net *net = net_of(N_WRITTEN, 1);
+    struct moe_device_net *out = create(on, net);
+    uint32_t *data = memory(N_WRITTEN), *back = memory(N_WRITTEN), kept[3];
+    get(out, 0, N_WRITTEN, back);
+    for (uint32_t i = 0; i < N_WRITTEN; i++)
+        assert_int_equal(back[i], 0); // memory begins as zero
+    for (uint32_t time = 0; time < 30; time++) {
+        for (uint32_t i = 0; i < N_WRITTEN; i++)
+            data[i] = time * 1000003 + i * 7 + 1;
+        put(out, 0, N_WRITTEN, data);
+        put(out, 0, 2, &data[5]); // to the same place again
+    }
+    get(out, 0, 3, kept);
+    assert_int_equal(kept[0], data[5]);
+    assert_int_equal(kept[2], data[2]);
+    get(out, 0, N_WRITTEN, back);
+    assert_memory_equal(&back[2], &data[2], (N_WRITTEN - 2) * 4);
+    put(out, 0, 1, data); // is there before the run that overwrites it
+    run(out, &(struct moe_net_args){.n_tokens = 1, .n_examples = 1});
+    get(out, 0, N_WRITTEN, back);
+    for (uint32_t i = 0; i < N_WRITTEN; i++)
+        assert_int_equal(back[i], 0x3f800000); // alpha is 1
+    free(data);
+    free(back);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
+static void test_writes(void **state)
+{
+    (void) state;
+    write_and_read(usual);
+    write_and_read(small);
+}
+
+// ---- other ways of kernels ---------------------------------------------------------------------
+
+// Rows spread over very many groups are sorted in several passes.
+static void group(const vkmoe_context *on, uint32_t n_rows, uint32_t n_groups)
+{
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), n_rows, 1, &net));
+    uint32_t ids = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_TOKENS, 1, 1, "i");
+    uint32_t starts = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_FIXED,
+                                         n_groups + 1, 1, "s");
+    uint32_t members = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_TOKENS, 1, 1,
+                                          "m");
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_GROUP);
+    op->in[0] = ids;
+    op->out[0] = starts;
+    op->out[1] = members;
+    check_ok(moe_net_plan(net));
+
+    uint32_t *id = memory(n_rows), *want = memory(n_groups + 1), *got = memory(n_groups + 1);
+    uint32_t *rows = memory(n_rows);
+    for (uint32_t r = 0, state = 1; r < n_rows; r++) {
+        state = state * 1664525 + 1013904223;
+        id[r] = r % 3 == 0 ? n_groups - 1 : (uint32_t) ((uint64_t) (state >> 8) * n_groups >> 24);
+        want[id[r] + 1]++;
+    }
+    for (uint32_t g = 0; g < n_groups; g++)
+        want[g + 1] += want[g];
+    struct moe_device_net *out = create(on, net);
+    put(out, ids, n_rows, id);
+    run(out, &(struct moe_net_args){.n_tokens = n_rows, .n_examples = 1});
+    get(out, starts, n_groups + 1, got);
+    get(out, members, n_rows, rows);
+    assert_memory_equal(got, want, ((size_t) n_groups + 1) * 4);
+    for (uint32_t r = 0; r < n_rows; r++) { // the next row of its group
+        uint32_t place = want[id[r]]++;
+        assert_int_equal(rows[place], r);
+    }
+    free(id);
+    free(want);
+    free(got);
+    free(rows);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
+static void test_groups(void **state)
+{
+    (void) state;
+    static const uint32_t sizes[][2] = {{1, 1},       {300, 1024},   {1000, 1025},
+                                        {700, 70000}, {500, 150000}, {20000, 3}};
+    for (size_t i = 0; i < MOE_COUNT(sizes); i++) {
+        group(usual, sizes[i][0], sizes[i][1]);
+        group(small, sizes[i][0], sizes[i][1]);
+    }
+    group(usual, 2000, (1 << 20) + 1); // three passes
+}
+
+// Sums of integers that f32 holds, from more elements than one chunk has.
+static void total(const vkmoe_context *on, uint32_t n_rows, enum moe_net_op_kind kind)
+{
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), n_rows, 1, &net));
+    uint32_t a = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 3, 7, "a");
+    uint32_t sum = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED, 1, 1, "s");
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, kind);
+    op->in[0] = a;
+    op->out[0] = sum;
+    check_ok(moe_net_plan(net));
+    uint32_t n = n_rows * 21;
+    float *data = memory(n), got;
+    double want = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        data[i] = (float) ((int32_t) (i * 2654435761u >> 29) - 2);
+        want += (double) (kind == MOE_NET_REDUCE ? data[i] : data[i] * data[i]);
+    }
+    struct moe_device_net *out = create(on, net);
+    put(out, a, n, data);
+    run(out, &(struct moe_net_args){.n_tokens = n_rows, .n_examples = 1});
+    get(out, sum, 1, &got);
+    assert_true(want != 0 && (double) got == want);
+    free(data);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
+static void test_totals(void **state)
+{
+    (void) state;
+    static const uint32_t rows[] = {1, 195, 196, 5000};
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        total(usual, rows[i], MOE_NET_REDUCE);
+        total(small, rows[i], MOE_NET_REDUCE);
+        total(usual, rows[i], MOE_NET_SUM_SQUARES);
+    }
+}
+
+// More experts than a workgroup has invocations, and the most there may be.
+static void select_of(uint32_t n_experts, uint32_t top_k)
+{
+    enum { N_TOKENS = 3 };
+    struct moe_net *net;
+    struct moe_ref_net *ref;
+    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    layer.n_experts = n_experts;
+    layer.top_k = top_k;
+    layer.norm = VKMOE_NORM_SUM_PLUS_EPS;
+    check_ok(moe_net_create(moe_host_default(), N_TOKENS, 1, &net));
+    uint32_t logits = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1,
+                                         n_experts, "l");
+    uint32_t ids = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_TOKENS, top_k, 1,
+                                      "i");
+    uint32_t gates = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_TOKENS, top_k, 1,
+                                        "g");
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_SELECT);
+    op->layer = &layer;
+    op->top_k = top_k;
+    op->in[0] = logits;
+    op->out[0] = ids;
+    op->out[1] = gates;
+    check_ok(moe_net_plan(net));
+    uint32_t n = N_TOKENS * n_experts, n_slots = N_TOKENS * top_k;
+    float *data = memory(n), *gate = memory(n_slots);
+    int32_t *id = memory(n_slots);
+    check_ok(moe_ref_net_create(moe_host_default(), net, &ref));
+    for (uint32_t i = 0; i < n; i++) { // no two equal
+        data[i] = (float) (i * 2654435761u >> 12) * 0x1p-18f;
+        moe_ref_net_values(ref, logits)[i] = (double) data[i];
+    }
+    const struct moe_net_args args = {.n_tokens = N_TOKENS, .n_examples = 1};
+    struct moe_device_net *out = create(usual, net);
+    put(out, logits, n, data);
+    run(out, &args);
+    moe_ref_net_run(ref, ALL, &args);
+    get(out, ids, n_slots, id);
+    get(out, gates, n_slots, gate);
+    for (uint32_t i = 0; i < n_slots; i++) {
+        double want = moe_ref_net_values(ref, gates)[i];
+        assert_int_equal(id[i], (int32_t) moe_ref_net_values(ref, ids)[i]);
+        assert_true(fabs((double) gate[i] - want) <= 1e-5 * want);
+    }
+    free(data);
+    free(gate);
+    free(id);
+    moe_ref_net_destroy(ref);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
+static void test_selections(void **state)
+{
+    (void) state;
+    select_of(129, 8);
+    select_of(600, 600);
+    select_of(1024, 64);
+}
+
+static void test_validation(void **state)
+{
+    (void) state;
+    assert_int_equal(vkmoe_context_validation_count(usual), 0);
+    assert_int_equal(vkmoe_context_validation_count(small), 0);
+}
+
+static int set_up(void **state)
+{
+    (void) state;
+    check_ok(vkmoe_context_create(&desc, &usual));
+    interpose = (struct interpose){
+        .discrete = true, .max_groups = 1, .max_range = 16 << 20, .max_allocation = 16 << 20};
+    check_ok(vkmoe_context_create(&desc, &small));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void) state;
+    vkmoe_context_destroy(usual);
+    vkmoe_context_destroy(small);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_op),     cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_writes),       cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_totals),       cmocka_unit_test(test_selections),
+        cmocka_unit_test(test_validation),
+    };
+    vkmoe_host services;
+    if (!host_context_desc(argc, argv, &services, &desc))
+        return 2;
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
