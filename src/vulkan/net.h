@@ -92,10 +92,49 @@ void moe_vk_net_total(struct moe_vk_net_compiler *c, uint32_t kind);
 void moe_vk_net_scratch_total(struct moe_vk_net_compiler *c, uint64_t n, uint64_t max_n,
                               float alpha);
 
+// ---- on a device -------------------------------------------------------------------------------
+
+enum {
+    MOE_VK_NET_STAGING = 4 << 20, // bytes, of each way
+    MOE_VK_NET_PENDING = 32,      // writes that wait for the next submission
+};
+
+struct moe_vk_net_program {
+    struct moe_vk_net_dispatch *dispatches; // of the last run
+    VkPipeline *pipelines;
+    uint32_t n;
+};
+
+struct moe_vk_net {
+    struct moe_device_net base;
+    uint64_t scratch; // where it begins in the arena
+    struct moe_vk_buffer arena, upload, readback;
+    struct moe_vk_net_program programs[MOE_NET_N_PROGRAMS];
+    VkDescriptorPool pool;
+    VkDescriptorSet set; // with descriptors
+    struct moe_vk_command command;
+    VkBufferCopy pending[MOE_VK_NET_PENDING]; // from `upload`, which is full up to upload_end
+    uint32_t n_pending;
+    uint64_t upload_end;
+    double ns_per_work; // as measured by runs
+};
+
+// Who may use the arena after a copy or a fill.
+#define MOE_VK_NET_USERS                                                                           \
+    (VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT |                       \
+     VK_PIPELINE_STAGE_HOST_BIT)
+#define MOE_VK_NET_ACCESS                                                                          \
+    (VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |        \
+     VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT)
+
 // net.c
+struct moe_vk_net_compiler moe_vk_net_compiler_of(const struct moe_vk_net *n,
+                                                  const struct moe_net_args *args);
 enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_net *net,
                                     struct moe_device_net **out);
 void moe_vk_net_destroy(struct moe_device_net *net);
+
+// net_run.c
 enum vkmoe_status moe_vk_net_upload(struct moe_device_net *net, uint32_t tensor, uint64_t n,
                                     const void *data);
 enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tensor, uint64_t n,

@@ -283,8 +283,8 @@ static void compile_op(struct moe_vk_net_compiler *c)
         CASE(CROSS_ENTROPY, loss(c, MOE_NET_LOSS_CROSS_ENTROPY,
              c->net->tensors[op->in[1]].type != MOE_NET_I32, moe_vk_net_rows(c, op->in[0])));
         CASE(POINT_LOSS, loss(c, MOE_NET_LOSS_POINT, op->n, moe_vk_net_rows(c, op->in[0])));
-        CASE(MIXTURE_NLL, loss(c, MOE_NET_LOSS_MIXTURE, op->n, moe_vk_net_rows(c,
-             op->in[0]) / op->top_k));
+        CASE(MIXTURE_NLL, loss(c, MOE_NET_LOSS_MIXTURE, op->n,
+             moe_vk_net_rows(c, op->in[0]) / op->top_k));
         CASE(BALANCE, moe_vk_net_balance(c));
         CASE(Z_LOSS, z_loss(c));
         CASE(REDUCE, moe_vk_net_total(c, MOE_NET_TOTAL_SUM));
