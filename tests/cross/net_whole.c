@@ -3,7 +3,8 @@
 // option of a layer and a loss. Each op is within some 1e-6 of the norm of its result (net_ops),
 // and a network here is a chain of at most a hundred; so 1e-4 of a tensor's norm.
 //
-// Arguments: device [bda, descriptors or floor]
+// Arguments: device [mode]; of Vulkan, words of bda, descriptors, floor, and validation, whose
+// messages then fail.
 #include "check.h"
 #include "net_cases.h"
 
@@ -123,10 +124,11 @@ static vkmoe_context *open_context(const char *name, const char *how)
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     vkmoe_context *context;
     desc.device = name;
-    desc.floor = strcmp(how, "floor") == 0;
-    if (strcmp(how, "bda") == 0)
+    desc.floor = strstr(how, "floor");
+    desc.validation = strstr(how, "validation");
+    if (strstr(how, "bda"))
         desc.addressing = VKMOE_ADDRESSING_BDA;
-    if (strcmp(how, "descriptors") == 0)
+    if (strstr(how, "descriptors"))
         desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
     check_ok(vkmoe_context_create(&desc, &context));
     return context;
@@ -148,6 +150,7 @@ static void test_every_option(void **state)
         outcome_finish(&got);
     }
     assert_int_equal(n_wrong, 0);
+    assert_int_equal(vkmoe_context_validation_count(other), 0);
     vkmoe_context_destroy(reference);
     vkmoe_context_destroy(other);
 }
