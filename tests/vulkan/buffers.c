@@ -6,6 +6,7 @@
 #include "host.h"
 
 #include <stdlib.h>
+#include <vkmoe/train.h>
 
 enum { MAX_TOKENS = 40 };
 
@@ -132,6 +133,15 @@ static void binds_share_a_workspace(void **state)
     host_buffer_finish(&host, &work);
 }
 
+static enum vkmoe_status gradients(vkmoe_bind *bind)
+{
+    vkmoe_io in = vkmoe_io_init();
+    vkmoe_backward_io out = vkmoe_backward_io_init();
+    in.x = x.mapped;
+    out.dy = want;
+    return vkmoe_backward(bind, MAX_TOKENS, &in, &out);
+}
+
 static void weights_in_the_callers_buffer(void **state)
 {
     (void) state;
@@ -158,6 +168,12 @@ static void weights_in_the_callers_buffer(void **state)
         record_and_submit(bind, n);
         check_rows(n);
     }
+    vkmoe_bind_destroy(bind);
+
+    // Gradients need the weights' values, which the caller's buffer need not give back.
+    check_ok(vkmoe_bind_create(stack.plan, weights, NULL, &bind));
+    check_fails(gradients(bind), VKMOE_E_UNSUPPORTED, "in the caller's buffer cannot be read back");
+    check_ok(gradients(stack.bind));
     vkmoe_bind_destroy(bind);
     vkmoe_weights_destroy(weights);
     host_buffer_finish(&host, &memory);
