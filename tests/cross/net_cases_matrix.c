@@ -10,8 +10,8 @@ static const char *const write_names[] = {"set", "add", "add later"};
 // Widths of matrices, and tokens: the last two are cut into pieces in every way.
 static const struct shape {
     uint32_t n_out, n_in, n_tokens;
-} shapes[] = {{1, 1, 9},     {3, 16, 9},   {17, 3, 9},     {16, 17, 70},
-              {64, 130, 9},  {130, 64, 9}, {100, 270, 160}, {270, 100, 160}};
+} shapes[] = {{1, 1, 9},     {3, 16, 9},    {17, 3, 9},  {16, 17, 70},      {64, 130, 9},
+              {130, 64, 70}, {5, 260, 9},   {300, 5, 9}, {100, 270, 160},   {270, 100, 160}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TOP_K = 2, N_GROUPS = 7 };
 
 // Variant bits of one case, so that each option is met with every shape.
