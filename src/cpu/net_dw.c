@@ -16,6 +16,7 @@ enum {
     BLOCK_OUT = 96,    // a multiple of the kernel's 6
     BLOCK_PANELS = 16,
     BLOCK_ROWS = 128,  // a multiple of 16
+    PACKED_PANELS = 4, // of a, gathered at once: a row is read in pieces as wide as they
 };
 
 struct gradient {
@@ -79,44 +80,48 @@ static void pack_dy(const struct cpu_net *net, const struct gradient_block *bloc
                                 BLOCK_ROWS);
 }
 
-// panel[r] = s[r] a[r] of n <= 16 columns; the other columns are 0.
-static void pack_a(const struct gradient_block *block, uint64_t column, uint32_t n, bool weighed,
-                   float *panel)
+// Columns 16 c .. of s[r] a[r], n panels of them; columns beyond a are 0.
+static void pack_a(const struct gradient *d, const struct gradient_block *block, uint32_t c,
+                   uint32_t n, float (*panels)[BLOCK_ROWS * CPU_PANEL])
 {
-    for (uint32_t r = 0; r < block->n_rows; r++, panel += CPU_PANEL) {
-        if (n == CPU_PANEL) {
-            memcpy(panel, block->a[r] + column, CPU_PANEL * sizeof *panel);
-        } else {
-            memset(panel, 0, CPU_PANEL * sizeof *panel);
-            memcpy(panel, block->a[r] + column, n * sizeof *panel);
+    for (uint32_t r = 0; r < block->n_rows; r++) {
+        for (uint32_t j = 0; j < n; j++) {
+            const uint32_t column = (c + j) * CPU_PANEL, left = d->n_in - column;
+            float *to = panels[j] + r * CPU_PANEL;
+            if (left >= CPU_PANEL) {
+                memcpy(to, block->a[r] + column, CPU_PANEL * sizeof *to);
+            } else {
+                memset(to, 0, CPU_PANEL * sizeof *to);
+                memcpy(to, block->a[r] + column, left * sizeof *to);
+            }
+            for (uint32_t k = 0; d->s && k < CPU_PANEL; k++)
+                to[k] *= block->s[r];
         }
-        for (uint32_t k = 0; weighed && k < CPU_PANEL; k++)
-            panel[k] *= block->s[r];
     }
 }
 
 // Goes on with the chains of panel c of dW_g, or begins them.
 static void add_panel(const struct cpu_net *net, const struct gradient *d, float *dw,
-                      const struct gradient_block *block, const float *dy, uint64_t c, bool more)
+                      const struct gradient_block *block, const float *dy, const float *a,
+                      uint32_t c, bool more)
 {
     const uint32_t n = (uint32_t) moe_min(CPU_PANEL, d->n_in - c * CPU_PANEL);
     const uint32_t n_out = (uint32_t) (block->outs.end - block->outs.begin);
-    _Alignas(64) float a[BLOCK_ROWS * CPU_PANEL];
+    float *to = dw + block->outs.begin * d->n_in + c * CPU_PANEL;
     const float *x[BLOCK_OUT];
     float *sums[BLOCK_OUT], edge[BLOCK_OUT * CPU_PANEL];
     for (uint32_t o = 0; o < n_out; o++) {
-        float *to = dw + (block->outs.begin + o) * d->n_in + c * CPU_PANEL;
         x[o] = dy + o * BLOCK_ROWS;
-        sums[o] = n == CPU_PANEL ? to : edge + o * CPU_PANEL;
+        sums[o] = to + (size_t) o * d->n_in;
         if (n < CPU_PANEL) {
+            sums[o] = edge + o * CPU_PANEL;
             memset(sums[o], 0, CPU_PANEL * sizeof *edge);
-            memcpy(sums[o], to, n * sizeof *edge);
+            memcpy(sums[o], to + (size_t) o * d->n_in, n * sizeof *edge);
         }
     }
-    pack_a(block, c * CPU_PANEL, n, d->s != NULL, a);
     net->kernels->chain(x, n_out, 0, a, block->n_rows, more, sums);
     for (uint32_t o = 0; n < CPU_PANEL && o < n_out; o++)
-        memcpy(dw + (block->outs.begin + o) * d->n_in + c * CPU_PANEL, sums[o], n * sizeof *edge);
+        memcpy(to + (size_t) o * d->n_in, sums[o], n * sizeof *edge);
 }
 
 // A group without rows.
@@ -139,16 +144,21 @@ void moe_cpu_net_dw_task(const struct cpu_net *net, uint32_t i)
     float *dw = moe_cpu_net_out(net, 0) + g * d.n_out * d.n_in;
     struct gradient_block block = {
         .outs = moe_cpu_span(d.n_out, BLOCK_OUT, i / d.panel_blocks % d.out_blocks)};
-    _Alignas(64) float dy[BLOCK_OUT * BLOCK_ROWS];
+    _Alignas(64) float dy[BLOCK_OUT * BLOCK_ROWS], a[PACKED_PANELS][BLOCK_ROWS * CPU_PANEL];
 
     if (places.begin == places.end && !net->call.add)
         clear(&d, dw, block.outs, panels);
     for (uint64_t begin = places.begin; begin < places.end; begin += BLOCK_ROWS) {
+        const bool more = net->call.add || begin > places.begin;
         block.n_rows = (uint32_t) moe_min(BLOCK_ROWS, places.end - begin);
         find_rows(&d, begin, &block);
         pack_dy(net, &block, dy);
-        for (uint64_t c = panels.begin; c < panels.end; c++)
-            add_panel(net, &d, dw, &block, dy, c, net->call.add || begin > places.begin);
+        for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c += PACKED_PANELS) {
+            const uint32_t n = (uint32_t) moe_min(PACKED_PANELS, panels.end - c);
+            pack_a(&d, &block, c, n, a);
+            for (uint32_t j = 0; j < n; j++)
+                add_panel(net, &d, dw, &block, dy, a[j], c + j, more);
+        }
     }
 }
 
