@@ -16,6 +16,7 @@ enum {
     BLOCK_OUT = 96,    // a multiple of the kernel's 6
     BLOCK_PANELS = 16,
     BLOCK_ROWS = 128,  // a multiple of 16
+    AHEAD = 8,         // rows of a that are asked for before they are needed
     PACKED_PANELS = 4, // of a, gathered at once: a row is read in pieces as wide as they
 };
 
@@ -88,6 +89,7 @@ static void pack_a(const struct gradient *d, const struct gradient_block *block,
         for (uint32_t j = 0; j < n; j++) {
             const uint32_t column = (c + j) * CPU_PANEL, left = d->n_in - column;
             float *to = panels[j] + r * CPU_PANEL;
+            __builtin_prefetch(block->a[moe_min(r + AHEAD, block->n_rows - 1)] + column);
             if (left >= CPU_PANEL) {
                 memcpy(to, block->a[r] + column, CPU_PANEL * sizeof *to);
             } else {

@@ -17,6 +17,7 @@ enum {
     TILE_ROWS = 144,    // of a task; a multiple of the kernel's 6
     BLOCK_K = 256,      // rows of B packed at once: 16 KiB a panel
     BLOCK_PANELS = 4,
+    AHEAD = 8,          // rows of B that are asked for before they are needed
     TASK_MACS = 524288, // at least, where there are as many
     MANY_TASKS = 32,    // are worth more than BLOCK_PANELS
 };
@@ -144,6 +145,7 @@ static void pack(const struct cpu_net *net, const struct product *p, uint64_t g,
         for (uint32_t j = 0; j < n; j++) {
             const uint32_t column = (c + j) * CPU_PANEL, left = p->n_columns - column;
             float *to = panels[j] + i * CPU_PANEL;
+            __builtin_prefetch(row + moe_min(AHEAD, n_k - 1 - i) * p->n_columns + column);
             if (left >= CPU_PANEL) {
                 memcpy(to, row + column, CPU_PANEL * sizeof *to);
             } else {
