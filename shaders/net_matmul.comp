@@ -5,8 +5,8 @@
 //   out[r, n] = sum_k a[r / div0, k] w[g, k, n]                 w (G, depth, width), TRANSPOSED = 1
 //   a (head.rows / div0, depth)   out (head.rows, width)   g: the row's group
 // Operands: a, w, [bias], [starts, members]. Result: out.
-// Dispatch: (tiles of rows: at most ceil(rows / 32) + G, tiles of columns: ceil(width / 64), 1), or
-// fewer: a workgroup takes every so many tiles.
+// Dispatch: (tiles of rows: at most rows / 32 + G, tiles of 64 columns: end_tile - first_tile, 1),
+// or fewer: a workgroup takes every so many tiles.
 #extension GL_GOOGLE_include_directive : require
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
@@ -64,14 +64,13 @@ void multiply(uint first_column)
 void main()
 {
     uint lid = gl_LocalInvocationID.x;
-    uint column_tiles = (p.width + MOE_NET_TILE_COLUMNS - 1) / MOE_NET_TILE_COLUMNS;
     count_tiles();
     for (uint tile = gl_WorkGroupID.x; tile < n_tiles; tile += gl_NumWorkGroups.x) {
         find_tile(tile);
         if (lid < tile_rows)
             source[lid] = group_member(tile_first + lid) / p.div0 * p.depth;
         barrier();
-        for (uint j = gl_WorkGroupID.y; j < column_tiles; j += gl_NumWorkGroups.y)
+        for (uint j = p.first_tile + gl_WorkGroupID.y; j < p.end_tile; j += gl_NumWorkGroups.y)
             multiply(j * MOE_NET_TILE_COLUMNS);
     }
 }

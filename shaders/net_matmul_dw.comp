@@ -4,7 +4,8 @@
 //   dw[g, o, c] = sum_{r in g} s[r] dy[r / div0, o] a[r / div1, c]
 //   dy (rows / div0, depth)   a (rows / div1, width)   dw (G, depth, width)
 // Operands: dy, a, [s], [starts, members]. Result: dw.
-// Dispatch: (ceil(width / 64), G * ceil(depth / 32), 1), or fewer: a workgroup takes every so many.
+// Dispatch: (ceil(width / 64), end_tile - first_tile of G * ceil(depth / 32), 1), or fewer: a
+// workgroup takes every so many.
 #extension GL_GOOGLE_include_directive : require
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
@@ -56,7 +57,7 @@ void main()
 {
     uint row_tiles = (p.depth + MOE_NET_TILE_ROWS - 1) / MOE_NET_TILE_ROWS;
     uint column_tiles = (p.width + MOE_NET_TILE_COLUMNS - 1) / MOE_NET_TILE_COLUMNS;
-    for (uint i = gl_WorkGroupID.y; i < row_tiles * p.n_groups; i += gl_NumWorkGroups.y)
+    for (uint i = p.first_tile + gl_WorkGroupID.y; i < p.end_tile; i += gl_NumWorkGroups.y)
         for (uint j = gl_WorkGroupID.x; j < column_tiles; j += gl_NumWorkGroups.x)
             multiply(i / row_tiles, i % row_tiles * MOE_NET_TILE_ROWS, j * MOE_NET_TILE_COLUMNS);
 }

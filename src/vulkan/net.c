@@ -28,6 +28,7 @@ struct moe_vk_net_compiler moe_vk_net_compiler_of(const struct moe_vk_net *n,
         .args = args,
         .bda = vk->bda,
         .max_groups = (uint32_t) moe_min(vk->caps.max_groups[0], vk->caps.max_groups[1]),
+        .max_work = moe_vk_limits(vk, MOE_VK_NET_BUDGET_MS).work,
         .scratch = n->scratch,
     };
 }

@@ -39,6 +39,7 @@ struct moe_vk_net_compiler {
     const struct moe_net_op *op; // at hand
     bool bda;
     uint32_t max_groups; // workgroups along an axis
+    double max_work;     // of one dispatch, where it can be cut
     uint64_t scratch;    // where it begins in the arena, in elements
 
     struct moe_vk_net_dispatch *dispatches; // NULL: they are only counted
@@ -97,6 +98,7 @@ void moe_vk_net_scratch_total(struct moe_vk_net_compiler *c, uint64_t n, uint64_
 enum {
     MOE_VK_NET_STAGING = 4 << 20, // bytes, of each way
     MOE_VK_NET_PENDING = 32,      // writes that wait for the next submission
+    MOE_VK_NET_BUDGET_MS = 50,    // of one submission
 };
 
 struct moe_vk_net_program {

@@ -20,47 +20,95 @@ static uint32_t count_groups(const struct moe_vk_net_compiler *c, uint32_t start
 
 // ---- products ----------------------------------------------------------------------------------
 
-// rows (of `depth`) times matrices: a product without its result.
-static struct moe_vk_net_dispatch *add_product(struct moe_vk_net_compiler *c, bool transposed,
-                                               uint64_t rows, uint32_t width, uint32_t depth,
-                                               uint32_t starts, uint32_t members)
+// Rows of operand 0 times matrices of groups. bias, starts, members: tensors or MOE_NET_NONE.
+struct product {
+    bool transposed;
+    uint32_t bias, starts, members;
+    uint32_t rows_of;      // the tensor that has as many rows
+    uint32_t width, depth; // of a row of the result, and of what is multiplied
+    uint32_t out;          // MOE_NET_NONE: to scratch memory
+};
+
+static uint64_t most_rows(const struct moe_vk_net_compiler *c, uint32_t tensor)
 {
-    uint32_t n_groups = count_groups(c, starts);
-    struct net_matmul_params params = {.width = width,
-                                       .depth = depth,
+    return moe_net_rows(&c->net->tensors[tensor], c->net->max_tokens, c->net->max_examples);
+}
+
+// Parts that `tiles` are cut into, so that a dispatch of the most rows has no more than the work
+// that one should have. In how many does not depend on the rows there are.
+static uint32_t count_pieces(const struct moe_vk_net_compiler *c, double most_work, uint64_t tiles)
+{
+    double pieces = most_work / c->max_work;
+    return pieces <= 1 ? 1 : (uint32_t) (pieces < (double) tiles ? pieces + 1 : (double) tiles);
+}
+
+static void add_piece(struct moe_vk_net_compiler *c, const struct product *product,
+                      uint32_t first_tile, uint32_t end_tile)
+{
+    uint64_t rows = moe_vk_net_rows(c, product->rows_of);
+    uint32_t n_groups = count_groups(c, product->starts);
+    struct net_matmul_params params = {.width = product->width,
+                                       .depth = product->depth,
                                        .n_groups = n_groups,
                                        .div0 = c->op->div[0],
-                                       .div1 = 1};
+                                       .div1 = 1,
+                                       .first_tile = first_tile,
+                                       .end_tile = end_tile};
     struct moe_vk_net_dispatch *d =
-        moe_vk_net_add(c, MOE_SPV_NET_MATMUL, transposed, &params, sizeof params);
+        moe_vk_net_add(c, MOE_SPV_NET_MATMUL, product->transposed, &params, sizeof params);
     d->head.rows = (uint32_t) rows;
     moe_vk_net_read(c, d, 0, c->op->in[0]);
     moe_vk_net_read(c, d, 1, c->op->in[1]);
-    read_grouping(c, d, starts, members);
+    moe_vk_net_read(c, d, 2, product->bias);
+    read_grouping(c, d, product->starts, product->members);
+    if (product->out == MOE_NET_NONE)
+        moe_vk_net_write_scratch(c, d, 0, 0, rows * product->width);
+    else
+        moe_vk_net_put(c, d, 0, product->out);
     // The last tile of a group may be short.
-    uint64_t tiles = rows / MOE_NET_TILE_ROWS + moe_min(n_groups, rows);
-    moe_vk_net_grid(c, d, tiles, moe_div_up(width, MOE_NET_TILE_COLUMNS));
-    d->work = 2.0 * (double) rows * width * depth;
-    return d;
+    moe_vk_net_grid(c, d, rows / MOE_NET_TILE_ROWS + moe_min(n_groups, rows),
+                    end_tile - first_tile);
+    d->work = 2.0 * (double) rows * product->depth * MOE_NET_TILE_COLUMNS * (end_tile - first_tile);
+}
+
+static void add_product(struct moe_vk_net_compiler *c, const struct product *product)
+{
+    double work = 2.0 * (double) most_rows(c, product->rows_of) * product->width * product->depth;
+    uint32_t tiles = (uint32_t) moe_div_up(product->width, MOE_NET_TILE_COLUMNS);
+    uint32_t pieces = count_pieces(c, work, tiles);
+    for (uint64_t i = 0; i < pieces; i++)
+        add_piece(c, product, (uint32_t) (tiles * i / pieces),
+                  (uint32_t) (tiles * (i + 1) / pieces));
+}
+
+static struct product product_of(const struct moe_vk_net_compiler *c, uint32_t rows_of,
+                                 uint32_t out)
+{
+    return (struct product){.bias = MOE_NET_NONE,
+                            .rows_of = rows_of,
+                            .width = moe_vk_net_width(c, c->op->out[0]),
+                            .depth = moe_vk_net_width(c, c->op->in[0]),
+                            .out = out};
 }
 
 void moe_vk_net_matmul(struct moe_vk_net_compiler *c)
 {
     const struct moe_net_op *op = c->op;
-    struct moe_vk_net_dispatch *d = add_product(
-        c, false, moe_vk_net_rows(c, op->out[0]), moe_vk_net_width(c, op->out[0]),
-        moe_vk_net_width(c, op->in[0]), op->in[3], op->in[4]);
-    moe_vk_net_read(c, d, 2, op->in[2]);
-    moe_vk_net_put(c, d, 0, op->out[0]);
+    struct product product = product_of(c, op->out[0], op->out[0]);
+    product.bias = op->in[2];
+    product.starts = op->in[3];
+    product.members = op->in[4];
+    add_product(c, &product);
 }
 
 void moe_vk_net_matmul_dx(struct moe_vk_net_compiler *c)
 {
     const struct moe_net_op *op = c->op;
-    struct moe_vk_net_dispatch *d = add_product(
-        c, true, moe_vk_net_rows(c, op->out[0]), moe_vk_net_width(c, op->out[0]),
-        moe_vk_net_width(c, op->in[0]), op->in[2], op->in[3]);
-    moe_vk_net_put(c, d, 0, op->out[0]);
+    struct product product = product_of(c, op->out[0], op->out[0]);
+    product.transposed = true;
+    product.starts = op->in[2];
+    product.members = op->in[3];
+    add_product(c, &product);
 }
 
 // The slots' own products to scratch memory, then their sum.
@@ -69,18 +117,19 @@ void moe_vk_net_matmul_combine(struct moe_vk_net_compiler *c)
     const struct moe_net_op *op = c->op;
     uint64_t slots = moe_vk_net_rows(c, op->in[0]), n = moe_vk_net_elements(c, op->out[0]);
     uint32_t width = moe_vk_net_width(c, op->out[0]);
-    struct moe_vk_net_dispatch *d = add_product(c, false, slots, width,
-                                                moe_vk_net_width(c, op->in[0]), op->in[4],
-                                                op->in[5]);
-    moe_vk_net_read(c, d, 2, op->in[2]);
-    moe_vk_net_write_scratch(c, d, 0, 0, slots * width);
+    struct product product = product_of(c, op->in[0], MOE_NET_NONE);
+    product.bias = op->in[2];
+    product.starts = op->in[4];
+    product.members = op->in[5];
+    add_product(c, &product);
 
     struct net_elements_params sum = {.n = (uint32_t) n,
                                       .width = width,
                                       .div1 = 1,
                                       .top_k = op->top_k,
                                       .alpha = op->alpha};
-    d = moe_vk_net_add(c, MOE_SPV_NET_ELEMENTS, MOE_NET_EL_SUM_SLOTS, &sum, sizeof sum);
+    struct moe_vk_net_dispatch *d =
+        moe_vk_net_add(c, MOE_SPV_NET_ELEMENTS, MOE_NET_EL_SUM_SLOTS, &sum, sizeof sum);
     moe_vk_net_read_scratch(c, d, 0, 0, slots * width);
     moe_vk_net_read(c, d, 1, op->in[3]);
     moe_vk_net_put(c, d, 0, op->out[0]);
@@ -105,17 +154,27 @@ static struct moe_vk_net_dispatch *add_columns(struct moe_vk_net_compiler *c, ui
     return d;
 }
 
-void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c)
+static uint64_t dw_rows(const struct moe_vk_net_compiler *c, bool most)
 {
     const struct moe_net_op *op = c->op;
-    uint32_t n_groups = count_groups(c, op->in[3]);
-    uint64_t rows = op->in[3] == MOE_NET_NONE ? moe_vk_net_rows(c, op->in[0]) * op->div[0]
-                                              : moe_vk_net_rows(c, op->in[4]);
+    bool grouped = op->in[3] != MOE_NET_NONE;
+    uint32_t tensor = grouped ? op->in[4] : op->in[0];
+    return (most ? most_rows(c, tensor) : moe_vk_net_rows(c, tensor)) * (grouped ? 1 : op->div[0]);
+}
+
+// Tiles of rows of all groups' matrices, from first_tile to end_tile - 1.
+static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint64_t first_tile,
+                         uint64_t end_tile)
+{
+    const struct moe_net_op *op = c->op;
+    uint64_t rows = dw_rows(c, false);
     struct net_matmul_params params = {.width = moe_vk_net_width(c, op->in[1]),
                                        .depth = moe_vk_net_width(c, op->in[0]),
                                        .n_groups = n_groups,
                                        .div0 = op->div[0],
-                                       .div1 = op->div[1]};
+                                       .div1 = op->div[1],
+                                       .first_tile = (uint32_t) first_tile,
+                                       .end_tile = (uint32_t) end_tile};
     struct moe_vk_net_dispatch *d =
         moe_vk_net_add(c, MOE_SPV_NET_MATMUL_DW, 0, &params, sizeof params);
     d->head.rows = (uint32_t) rows;
@@ -123,13 +182,26 @@ void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c)
         moe_vk_net_read(c, d, i, op->in[i]);
     read_grouping(c, d, op->in[3], op->in[4]);
     moe_vk_net_put(c, d, 0, op->out[0]);
-    moe_vk_net_grid(c, d, moe_div_up(params.width, MOE_NET_TILE_COLUMNS),
-                    moe_div_up(params.depth, MOE_NET_TILE_ROWS) * n_groups);
-    d->work = 2.0 * (double) rows * params.width * params.depth;
+    moe_vk_net_grid(c, d, moe_div_up(params.width, MOE_NET_TILE_COLUMNS), end_tile - first_tile);
+    // Rows are taken as spread evenly over the groups.
+    d->work = 2.0 * (double) rows / n_groups * params.width * MOE_NET_TILE_ROWS *
+              (double) (end_tile - first_tile);
+}
+
+void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c)
+{
+    const struct moe_net_op *op = c->op;
+    uint32_t n_groups = count_groups(c, op->in[3]), depth = moe_vk_net_width(c, op->in[0]);
+    double work = 2.0 * (double) dw_rows(c, true) * moe_vk_net_width(c, op->in[1]) * depth;
+    uint64_t tiles = moe_div_up(depth, MOE_NET_TILE_ROWS) * n_groups;
+    uint32_t pieces = count_pieces(c, work, tiles);
+    for (uint64_t i = 0; i < pieces; i++)
+        add_dw_piece(c, n_groups, tiles * i / pieces, tiles * (i + 1) / pieces);
     if (op->out[1] == MOE_NET_NONE)
         return;
 
-    d = add_columns(c, MOE_NET_COLUMNS_SUM, rows, params.depth, n_groups, op->div[0], 1);
+    struct moe_vk_net_dispatch *d = add_columns(c, MOE_NET_COLUMNS_SUM, dw_rows(c, false), depth,
+                                                n_groups, op->div[0], 1);
     moe_vk_net_read(c, d, 0, op->in[0]);
     moe_vk_net_read(c, d, 1, op->in[2]);
     read_grouping(c, d, op->in[3], op->in[4]);

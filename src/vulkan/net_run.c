@@ -8,8 +8,7 @@
 
 #include "base/bits.h"
 
-// One submission should take no longer.
-#define BUDGET_NS 50e6
+static const double budget_ns = MOE_VK_NET_BUDGET_MS * 1e6;
 
 // ---- host memory -------------------------------------------------------------------------------
 
@@ -173,7 +172,7 @@ static enum vkmoe_status submit(struct moe_vk_net *n, struct slice *slice)
                        VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT);
     double start = moe_vk_now_ns();
     TRY(run_commands(n));
-    moe_vk_learn(&n->ns_per_work, BUDGET_NS, slice->work, moe_vk_now_ns() - start);
+    moe_vk_learn(&n->ns_per_work, budget_ns, slice->work, moe_vk_now_ns() - start);
     *slice = (struct slice){0};
 
 fail:
@@ -195,7 +194,7 @@ static enum vkmoe_status run_program(struct moe_vk_net *n, enum moe_net_program 
     moe_vk_net_barriers(program->dispatches, program->n, !vk->bda);
     for (uint32_t i = 0; i < program->n; i++) {
         struct moe_vk_net_dispatch *d = &program->dispatches[i];
-        if (slice->work > 0 && (slice->work + d->work) * n->ns_per_work > BUDGET_NS)
+        if (slice->work > 0 && (slice->work + d->work) * n->ns_per_work > budget_ns)
             TRY(submit(n, slice));
         if (!slice->recording) {
             TRY(moe_vk_command_begin(vk, &n->command));

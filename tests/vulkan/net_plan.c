@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "vulkan/net.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { FLOOR_GROUPS = 65535 };
@@ -23,6 +24,8 @@ static struct moe_net_args args_of(uint32_t n_tokens, uint32_t n_examples)
         .n_tokens = n_tokens, .n_examples = n_examples, .loss_scale = 1, .step = 1};
 }
 
+static double max_work = INFINITY; // of a dispatch
+
 static struct program compile(const struct moe_net *net, enum moe_net_program which,
                               struct moe_net_args args, bool bda)
 {
@@ -30,6 +33,7 @@ static struct program compile(const struct moe_net *net, enum moe_net_program wh
                                     .args = &args,
                                     .bda = bda,
                                     .max_groups = FLOOR_GROUPS,
+                                    .max_work = max_work,
                                     .scratch = moe_align_up(net->arena_size, MOE_NET_UNIT)};
     moe_vk_net_compile(&c, which);
     struct program out = {.n = c.n, .scratch_size = c.scratch_size};
@@ -82,6 +86,8 @@ static void check_limits(const struct program *program, const struct moe_net *ne
         assert_true(d->x <= FLOOR_GROUPS && d->y <= FLOOR_GROUPS);
         assert_true(sizeof d->head + d->params_size <= 128);
         assert_true(d->n_ranges > 0 && d->work >= 0);
+        if (d->spv == MOE_SPV_NET_MATMUL || d->spv == MOE_SPV_NET_MATMUL_DW)
+            assert_true(d->work <= 2 * max_work); // pieces of whole tiles
         for (uint32_t r = 0; r < d->n_ranges; r++)
             assert_true(d->ranges[r].offset + d->ranges[r].n <= end);
     }
@@ -180,15 +186,23 @@ static void test_large(void **state)
     of.desc.optimiser = VKMOE_OPTIMISER_ADAMW;
     of.desc.clip_norm = 1;
     struct moe_train *train = make(&of.desc);
-    uint32_t n = 0;
+    uint32_t n = 0, n_cut = 0;
     for (int p = 0; p < MOE_NET_EVAL; p++) {
         check_program(train->net, (enum moe_net_program) p, true);
         struct program program = compile(train->net, (enum moe_net_program) p, args_of(1024, 1024),
                                          true);
         n += program.n;
+        max_work = 4e10; // at least one tile, of all tokens
+        check_program(train->net, (enum moe_net_program) p, false);
+        struct program cut = compile(train->net, (enum moe_net_program) p, args_of(1024, 1024),
+                                     false);
+        n_cut += cut.n;
+        max_work = INFINITY;
         free(program.dispatches);
+        free(cut.dispatches);
     }
     print_message("%u dispatches for a step\n", n);
+    assert_true(n_cut > n + 20);
     moe_train_destroy(train);
 }
 

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 enum { ALL = 1 << MOE_NET_FORWARD };
+#define NONE MOE_NET_NONE
 
 static vkmoe_context_desc desc;
 static vkmoe_context *usual, *small; // small: one workgroup an axis, memory out of the host's sight
@@ -329,6 +330,93 @@ static void test_selections(void **state)
     select_of(1024, 64);
 }
 
+// A product and its gradients, large enough to be cut into several dispatches on a CPU.
+static struct moe_net *products_net(uint32_t *y, uint32_t *da, uint32_t *dw)
+{
+    enum { ROWS = 300, DEPTH = 260, WIDTH = 520, GROUPS = 2 };
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), ROWS, 1, &net));
+    uint32_t a = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1, DEPTH, "a");
+    uint32_t w = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_FIXED,
+                                    GROUPS * WIDTH, DEPTH, "w");
+    uint32_t ids = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_TOKENS, 1, 1, "i");
+    uint32_t starts = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_FIXED,
+                                         GROUPS + 1, 1, "s");
+    uint32_t members = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_TOKENS, 1, 1,
+                                          "m");
+    *y = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_TOKENS, 1, WIDTH, "y");
+    *da = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_TOKENS, 1, DEPTH, "da");
+    *dw = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED, GROUPS * WIDTH, DEPTH,
+                             "dw");
+    const struct {
+        enum moe_net_op_kind kind;
+        uint32_t in[5], out[2];
+    } ops[] = {
+        {MOE_NET_GROUP, {ids, NONE, NONE, NONE, NONE}, {starts, members}},
+        {MOE_NET_MATMUL, {a, w, NONE, starts, members}, {*y, NONE}},
+        {MOE_NET_MATMUL_DX, {*y, w, starts, members, NONE}, {*da, NONE}},
+        {MOE_NET_MATMUL_DW, {*y, a, NONE, starts, members}, {*dw, NONE}},
+    };
+    for (size_t i = 0; i < MOE_COUNT(ops); i++) {
+        struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, ops[i].kind);
+        memcpy(op->in, ops[i].in, sizeof ops[i].in);
+        memcpy(op->out, ops[i].out, sizeof ops[i].out);
+    }
+    check_ok(moe_net_plan(net));
+    return net;
+}
+
+static void check_tensor(const struct moe_net *net, struct moe_device_net *out,
+                         struct moe_ref_net *ref, uint32_t tensor)
+{
+    uint64_t n = moe_net_rows(&net->tensors[tensor], net->max_tokens, 1) *
+                 net->tensors[tensor].width;
+    float *got = memory(n);
+    const double *want = moe_ref_net_values(ref, tensor);
+    double square = 0, wrong = 0;
+    get(out, tensor, n, got);
+    for (uint64_t i = 0; i < n; i++) {
+        square += want[i] * want[i];
+        wrong += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
+    }
+    assert_true(square > 0 && wrong <= 1e-10 * square); // the promise of a layer: 1e-5
+    free(got);
+}
+
+static void test_large_products(void **state)
+{
+    (void) state;
+    uint32_t results[3];
+    struct moe_net *net = products_net(&results[0], &results[1], &results[2]);
+    const struct moe_net_args args = {.n_tokens = net->max_tokens, .n_examples = 1};
+    struct moe_ref_net *ref;
+    struct moe_device_net *out = create(usual, net);
+    check_ok(moe_ref_net_create(moe_host_default(), net, &ref));
+    for (uint32_t t = 0; t < 3; t++) { // a, w, ids
+        const struct moe_net_tensor *tensor = &net->tensors[t];
+        uint32_t n = (uint32_t) moe_net_rows(tensor, args.n_tokens, 1) * tensor->width;
+        union case_data data = {memory(n)};
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t bits = (i + 1) * (t + 1) * 2654435761u >> 8;
+            if (tensor->type == MOE_NET_I32)
+                data.i32[i] = (int32_t) (bits & 1);
+            else
+                data.f32[i] = (float) bits * 0x1p-23f - 1;
+            moe_ref_net_values(ref, t)[i] = tensor->type == MOE_NET_I32 ? data.i32[i]
+                                                                        : (double) data.f32[i];
+        }
+        put(out, t, n, data.any);
+        free(data.any);
+    }
+    run(out, &args);
+    moe_ref_net_run(ref, ALL, &args);
+    for (uint32_t i = 0; i < 3; i++)
+        check_tensor(net, out, ref, results[i]);
+    moe_ref_net_destroy(ref);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
 static void test_validation(void **state)
 {
     (void) state;
@@ -360,7 +448,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_every_op),     cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_writes),       cmocka_unit_test(test_groups),
         cmocka_unit_test(test_totals),       cmocka_unit_test(test_selections),
-        cmocka_unit_test(test_validation),
+        cmocka_unit_test(test_large_products), cmocka_unit_test(test_validation),
     };
     vkmoe_host services;
     if (!host_context_desc(argc, argv, &services, &desc))
