@@ -4,6 +4,7 @@
 #define EXPLAIN_H
 
 #include "cli.h"
+#include "rows.h"
 
 #include <stdio.h>
 #include <vkmoe/explain.h>
@@ -19,7 +20,6 @@ struct explain_row {
     float *y;       // (n_outputs) before the head
     float *scores;  // (n_outputs) after it
     float *gates;   // (top_k)
-    float *layer_x; // (d_model)
     int32_t *ids;   // (top_k)
     float *parts;   // (top_k, n_outputs) gate weight times the expert's own output
 };
@@ -30,6 +30,7 @@ struct explain_report {
     const vkmoe_model *model;
     vkmoe_model_info info;
     uint32_t layer;
+    bool by_token; // the layer's rows are tokens
     vkmoe_layer_desc desc;
     const vkmoe_explain *explain;
     vkmoe_explain_summary summary;
@@ -38,13 +39,42 @@ struct explain_report {
 
     struct explain_row *rows; // (n_rows)
     uint32_t n_rows;
-    bool has_parts; // only the last layer's experts add up to the output
+    bool has_parts; // what an expert adds to the output is known
+    vkmoe_session **alone; // (n_experts) sessions of one expert, NULL where not needed
+    float *row_floats;     // what the rows point at
+    int32_t *row_ids;
 
     // Square images: the inputs that each expert is most certain of.
     uint32_t image_side; // 0: rows are no images
     float *pictures;     // (n_experts, n_certain, n_features)
     uint32_t n_certain;
 };
+
+// ---- rows that are asked for ------------------------------------------------------------------
+
+// "I[,I]" -> report->rows. CLI_OK, or the exit code of a usage error.
+int explain_rows_parse(const struct cli_spec *spec, const char *text,
+                       struct explain_report *report);
+
+// For a report whose model and layer are known.
+enum vkmoe_status explain_rows_open(struct explain_report *report);
+void explain_rows_close(struct explain_report *report);
+
+// A batch that was run.
+struct explain_run {
+    vkmoe_context *context;
+    const vkmoe_session_desc *desc; // of the session
+    const struct rows *rows;
+    uint64_t n_before; // rows before the batch
+};
+
+// Keeps what is asked for among the batch; y, whose content is gone afterwards, and scores
+// (n, n_outputs).
+enum vkmoe_status explain_rows_add(struct explain_report *report, const struct explain_run *run,
+                                   float *y, const float *scores);
+
+// VKMOE_E_DATA: a row that the data's n_rows do not have.
+enum vkmoe_status explain_rows_check(const struct explain_report *report, uint64_t n_rows);
 
 // ---- words and numbers -----------------------------------------------------------------------
 

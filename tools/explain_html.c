@@ -34,22 +34,24 @@ static void put_tile(FILE *page, const char *name, const char *value, const char
 static void put_tiles(FILE *page, const struct explain_report *report)
 {
     const vkmoe_explain_summary *s = &report->summary;
+    const char *what = report->by_token ? "token" : "row";
     char value[96], note[160];
     fputs("<dl class=\"tiles\">\n", page);
     snprintf(value, sizeof value, "%llu", (unsigned long long) s->n_rows);
     snprintf(note, sizeof note, "%llu without a decision (NaN)",
              (unsigned long long) s->n_undecided);
-    put_tile(page, "Rows", value, s->n_undecided ? note : "all of them routed");
+    put_tile(page, report->by_token ? "Tokens" : "Rows", value,
+             s->n_undecided ? note : "all of them routed");
     snprintf(value, sizeof value, "%u of %u", (unsigned) report->desc.top_k,
              (unsigned) report->desc.n_experts);
-    snprintf(note, sizeof note, "serve each row; %u are in use", (unsigned) s->n_used);
+    snprintf(note, sizeof note, "serve each %s; %u are in use", what, (unsigned) s->n_used);
     put_tile(page, "Experts", value, note);
     snprintf(value, sizeof value, "%.2f of %u", exp2(s->load_entropy),
              (unsigned) report->desc.n_experts);
     put_tile(page, "Even load", value, "experts with the same load would be as even");
     snprintf(value, sizeof value, "%.2f of %.2f bits", s->information_first, s->group_entropy);
-    snprintf(note, sizeof note, "about the %s, from a row\u2019s first expert; %.2f by chance",
-             is_classify(report) ? "class" : "quarter of the target", s->chance_first);
+    snprintf(note, sizeof note, "about the %s, from a %s\u2019s first expert; %.2f by chance",
+             is_classify(report) ? "class" : "quarter of the target", what, s->chance_first);
     put_tile(page, "Information", value, note);
     fputs("</dl>\n", page);
 }
@@ -228,13 +230,14 @@ static void put_table(FILE *page, const struct explain_report *report)
 static void put_words(FILE *page, const struct explain_report *report)
 {
     fprintf(page,
-            "<section><h2>How to read this</h2>\n<p class=\"note\">A slot is one row at one expert "
+            "<section><h2>How to read this</h2>\n<p class=\"note\">A slot is one %s at one expert "
             "that was selected for it; the gate weight is what multiplies that expert\u2019s "
-            "output. The first expert of a row is the one with the largest gate weight. Bits of an "
+            "output. The first expert of it is the one with the largest gate weight. Bits of an "
             "expert: how far the %s of its slots are from those of all slots "
             "(Kullback\u2013Leibler divergence); their mean over slots is the mutual information. "
             "A feature\u2019s effect is its weight in the router times its standard deviation in "
             "this data.</p></section>\n",
+            report->by_token ? "token" : "row",
             is_classify(report) ? "classes" : "quarters of the target");
 }
 

@@ -176,6 +176,8 @@ static void put_effect_map(FILE *page, const struct explain_report *report, uint
 {
     const uint32_t side = report->image_side;
     vkmoe_explain_feature f;
+    if (vkmoe_explain_get_feature(report->explain, expert, 0, &f) != VKMOE_OK)
+        return; // its scores are not linear
     fprintf(page,
             "<h4>Effect of each pixel on its score</h4>\n<div class=\"map\"><svg role=\"img\" "
             "viewBox=\"0 0 %u %u\" aria-label=\"Effect of each pixel on the score of this "
@@ -202,6 +204,8 @@ static void put_features(FILE *page, const struct explain_report *report, uint32
                          double largest)
 {
     vkmoe_explain_feature f;
+    if (vkmoe_explain_get_feature(report->explain, expert, 0, &f) != VKMOE_OK)
+        return; // its scores are not linear
     uint32_t n = report->desc.d_model < FEATURES ? report->desc.d_model : FEATURES;
     fprintf(page,
             "<h4>Strongest features of its score (effect)</h4>\n<svg role=\"img\" height=\"%u\" "

@@ -115,8 +115,8 @@ void explain_html_rows(FILE *page, const struct explain_report *report)
         if (report->has_parts)
             put_bars(page, report, row, &v);
         else
-            fputs("<p class=\"note\">Layers come after this one: what an expert adds to the output "
-                  "is not known.</p>\n", page);
+            fputs("<p class=\"note\">What an expert adds to the output is known of the last "
+                  "layer only.</p>\n", page);
         fputs("</article>\n", page);
     }
     fputs("</div>\n", page);

@@ -160,11 +160,11 @@ json_t *explain_json(const struct explain_report *report)
         "{s:o, s:o, s:o, s:o, s:o}", "slots", number(s->information), "gates",
         number(s->information_gates), "first", number(s->information_first), "chance_first",
         number(s->chance_first), "group_entropy", number(s->group_entropy));
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "device",
+    return json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "device",
                      report->device.name, "task", is_classify(report) ? "classify" : "regress",
-                     "layer", (int) report->layer, "n_experts", (int) report->desc.n_experts,
-                     "top_k", (int) report->desc.top_k, "n", (json_int_t) s->n_rows, "undecided",
-                     (json_int_t) s->n_undecided, "groups", groups_json(report), "information",
-                     information, "load_entropy", number(s->load_entropy), "experts",
-                     experts_json(report), "rows", rows);
+                     "layer", (int) report->layer, "tokens", report->by_token, "n_experts",
+                     (int) report->desc.n_experts, "top_k", (int) report->desc.top_k, "n",
+                     (json_int_t) s->n_rows, "undecided", (json_int_t) s->n_undecided, "groups",
+                     groups_json(report), "information", information, "load_entropy",
+                     number(s->load_entropy), "experts", experts_json(report), "rows", rows);
 }

@@ -24,15 +24,17 @@ static void print_summary(const struct explain_report *report)
     printf("device       %s (%s%s%s)\n", report->device.name,
            cli_device_type(report->device.type), *report->device.tier ? ", " : "",
            report->device.tier);
-    printf("layer        %u: each row goes to %u of %u experts\n", (unsigned) report->layer,
-           (unsigned) report->desc.top_k, (unsigned) report->desc.n_experts);
-    printf("rows         %llu", (unsigned long long) s->n_rows);
+    printf("layer        %u: each %s goes to %u of %u experts\n", (unsigned) report->layer,
+           report->by_token ? "token" : "row", (unsigned) report->desc.top_k,
+           (unsigned) report->desc.n_experts);
+    printf("%s       %llu", report->by_token ? "tokens" : "rows  ",
+           (unsigned long long) s->n_rows);
     if (s->n_undecided)
         printf(", and %llu with gate weights of NaN", (unsigned long long) s->n_undecided);
     printf("\nload         as even as that of %.2f of %u experts\n", exp2(s->load_entropy),
            (unsigned) report->desc.n_experts);
-    printf("information  a row's first expert tells %.3f of %.3f bits about its %s\n",
-           s->information_first, s->group_entropy, what);
+    printf("information  a %s's first expert tells %.3f of %.3f bits about its %s\n",
+           report->by_token ? "token" : "row", s->information_first, s->group_entropy, what);
     printf("             (%.3f would come by chance), any selected one %.3f, by gate weight %.3f\n",
            s->chance_first, s->information, unsigned_nan(s->information_gates));
 }
@@ -169,7 +171,7 @@ static void print_row(const struct explain_report *report, const struct explain_
         printf("\n");
     }
     if (!report->has_parts)
-        printf("  (layers come after this one: what an expert adds to the output is not known)\n");
+        printf("  (what an expert adds to the output is known of the last layer only)\n");
 }
 
 void explain_print(const struct explain_report *report)
@@ -180,7 +182,8 @@ void explain_print(const struct explain_report *report)
         print_quantiles(report);
     if (report->n_certain > 0)
         print_certain(report);
-    print_features(report);
+    if (vkmoe_explain_get_feature(report->explain, 0, 0, &(vkmoe_explain_feature){0}) == VKMOE_OK)
+        print_features(report);
     for (uint32_t i = 0; i < report->n_rows; i++)
         print_row(report, &report->rows[i]);
 }

@@ -51,7 +51,8 @@ uint32_t explain_served(const struct explain_report *report, const vkmoe_explain
 
 // ---- verdicts --------------------------------------------------------------------------------
 
-// One output speaks for two classes: above 0 for the second one.
+// One output speaks for two classes: above 0, or above one half where it is a probability already,
+// for the second one.
 static bool is_binary(const struct explain_report *report)
 {
     return report->info.n_outputs == 1 && report->info.n_classes == 2;
@@ -133,7 +134,10 @@ struct explain_verdict explain_judge(const struct explain_report *report,
             v.second = find_second(report, row->y, v.answer);
             v.score = (double) row->scores[v.answer];
         }
-        v.margin = margin_of(report, &v, row->y);
+        float first = row->y[0];
+        if (is_binary(report) && report->info.head == VKMOE_HEAD_IDENTITY)
+            first -= 0.5f;
+        v.margin = margin_of(report, &v, is_binary(report) ? &first : row->y);
     }
     v.decider = find_decider(report, row, &v);
     return v;

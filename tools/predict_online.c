@@ -154,12 +154,12 @@ static void read_scores(const struct predict_online *o, const float *scores, dou
         out[i] = sum > 0 ? out[i] / sum : sum == 0 ? 1.0 / o->width : (double) NAN;
 }
 
-// One output for two classes says yes above one half; before the head that is above 0.
+// One output for two classes says yes above one half; before a sigmoid that is above 0.
 static void write_scores(const struct predict_online *o, float *scores, float *y)
 {
     if (o->info.n_outputs < o->width) {
         scores[0] = (float) o->y[1];
-        y[0] = (float) (o->y[1] - o->y[0]);
+        y[0] = (float) (o->info.head == VKMOE_HEAD_SIGMOID ? o->y[1] - o->y[0] : o->y[1]);
         return;
     }
     for (uint32_t i = 0; i < o->width; i++)

@@ -101,6 +101,7 @@ void rows_close(struct rows *rows)
     free(rows->values);
     free(rows->ids);
     free(rows->gates);
+    free(rows->layer_x);
 }
 
 // Cuts the texts at hand into tokens.
@@ -148,11 +149,14 @@ static enum vkmoe_status make_room(struct rows *rows)
         return VKMOE_OK;
     free(rows->ids);
     free(rows->gates);
+    free(rows->layer_x);
     rows->ids = NULL;
-    rows->gates = NULL;
+    rows->gates = rows->layer_x = NULL;
     rows->routing_room = 0;
     CLI_TRY(cli_alloc(rows->n_routed, rows->top_k, sizeof *rows->ids, &rows->ids));
     CLI_TRY(cli_alloc(rows->n_routed, rows->top_k, sizeof *rows->gates, &rows->gates));
+    if (rows->d_layer > 0)
+        CLI_TRY(cli_alloc(rows->n_routed, rows->d_layer, sizeof(float), &rows->layer_x));
     rows->routing_room = rows->n_routed;
 
 fail:
@@ -179,6 +183,7 @@ enum vkmoe_status rows_run(struct rows *rows, vkmoe_session *session, float *y, 
         io.layer = rows->layer;
         io.ids = rows->ids;
         io.gates = rows->gates;
+        io.layer_x = rows->layer_x;
     }
     CLI_TRY(vkmoe_session_run(session, rows->n, &io));
 

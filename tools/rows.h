@@ -32,6 +32,8 @@ struct rows {
     uint32_t layer, top_k; // top_k 0: of none
     int32_t *ids;          // (n or n_tokens, top_k)
     float *gates;
+    uint32_t d_layer;      // 0: what the layer is given is not wanted
+    float *layer_x;        // (n or n_tokens, d_layer)
     uint64_t routing_room; // in rows
     uint64_t n_routed;     // rows of the routing at hand
 };

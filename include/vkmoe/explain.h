@@ -43,12 +43,14 @@ static inline vkmoe_explain_desc vkmoe_explain_desc_init(void)
 
 // desc may be NULL. The model is borrowed until the object is destroyed. Memory grows with the rows
 // of a regression, by its first target and the experts; else it does not. Threads: one at a time.
+// VKMOE_E_UNSUPPORTED: a layer without gate weights.
 VKMOE_API enum vkmoe_status vkmoe_explain_create(const vkmoe_model *model,
                                                  const vkmoe_explain_desc *desc,
                                                  vkmoe_explain **out);
 VKMOE_API void vkmoe_explain_destroy(vkmoe_explain *explain);
 
-// Rows as they come, counted from 1, and what vkmoe_session_run gave for them.
+// Rows as they come and what vkmoe_session_run gave for them. Where the layer's rows are tokens,
+// each of them is a row here, with the label or target of its example.
 typedef struct vkmoe_explain_batch {
     size_t struct_size;
     const int32_t *ids;    // (n_rows, top_k)
@@ -56,6 +58,7 @@ typedef struct vkmoe_explain_batch {
     const int32_t *labels; // (n_rows), classify
     const float *values;   // (n_rows, n_outputs), regress
     const float *layer_x;  // (n_rows, d_model), or NULL: no features are asked for
+    const uint64_t *rows;  // (n_rows) their numbers; NULL: counted from 1 as they come
 } vkmoe_explain_batch;
 
 static inline vkmoe_explain_batch vkmoe_explain_batch_init(void)
@@ -127,7 +130,7 @@ VKMOE_API enum vkmoe_status vkmoe_explain_get_expert(const vkmoe_explain *explai
 
 // The inputs that an expert was chosen for with the largest gate weights; equal ones in order.
 typedef struct vkmoe_explain_certain {
-    uint64_t row; // from 1
+    uint64_t row;
     float gate;
     int32_t label; // classify, else -1
     float value;   // regress: the first target, else NaN
@@ -138,7 +141,7 @@ VKMOE_API enum vkmoe_status vkmoe_explain_get_certain(const vkmoe_explain *expla
                                                       uint32_t i, uint32_t *n,
                                                       vkmoe_explain_certain *out);
 
-// What an input feature of the layer does to an expert's score, for a linear router:
+// What an input feature of the layer does to an expert's score, for a router with linear scores:
 // effect = weight * std; the features with the largest |effect| come first, equal ones in order.
 typedef struct vkmoe_explain_feature {
     uint32_t feature; // from 0
@@ -147,7 +150,8 @@ typedef struct vkmoe_explain_feature {
     double effect;
 } vkmoe_explain_feature;
 
-// VKMOE_E_ARGUMENT: there is no i-th, from 0 (d_model of them, but none without layer_x).
+// VKMOE_E_ARGUMENT: there is no i-th, from 0 (d_model of them; none without layer_x, or where
+// scores are not linear).
 VKMOE_API enum vkmoe_status vkmoe_explain_get_feature(const vkmoe_explain *explain, uint32_t expert,
                                                       uint32_t i, vkmoe_explain_feature *out);
 

@@ -55,10 +55,10 @@ fail:
 enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_session_desc *desc,
                                      vkmoe_layer_desc *one, vkmoe_net_layer *out)
 {
-    if (layer->combine != VKMOE_COMBINE_WEIGHTED_SUM || layer->pairing != VKMOE_PAIRING_NONE)
+    if (layer->combine == VKMOE_COMBINE_STACK || layer->pairing != VKMOE_PAIRING_NONE)
         return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "layer %u: its experts are not combined by gate weights, so that none of "
-                        "them can do all the work", desc->layer);
+                        "layer %u: its experts have weights of their own or queries, so that one "
+                        "alone makes no layer", desc->layer);
     enum vkmoe_status status = check_expert(layer->layer, desc->expert);
     if (status != VKMOE_OK)
         return status;

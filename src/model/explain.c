@@ -39,6 +39,7 @@ enum vkmoe_status vkmoe_explain_create(const vkmoe_model *model, const vkmoe_exp
     vkmoe_explain *e = NULL;
     vkmoe_explain_desc d = vkmoe_explain_desc_init();
     vkmoe_layer_desc layer;
+    vkmoe_net_layer net;
     vkmoe_model_info info;
     if (!model || !out)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_explain_create: %s is NULL",
@@ -48,6 +49,10 @@ enum vkmoe_status vkmoe_explain_create(const vkmoe_model *model, const vkmoe_exp
         TRY(moe_desc_copy(&d, sizeof d, desc, "vkmoe_explain_desc"));
     TRY(vkmoe_model_layer(model, d.layer, &layer));
     TRY(vkmoe_model_get_info(model, &info));
+    TRY(vkmoe_model_net_layer(model, d.layer, &net));
+    if (net.combine != VKMOE_COMBINE_WEIGHTED_SUM)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "layer %u has no gate weights: all experts serve "
+                        "every row", d.layer);
     TRY(moe_try_alloc(&model->host, sizeof *e, "explanation", &e));
     e->model = model;
     e->host = &model->host;
@@ -204,7 +209,7 @@ static enum vkmoe_status add_row(vkmoe_explain *e, const vkmoe_explain_batch *b,
     const int32_t *ids = b->ids + i * e->top_k;
     const float *gates = b->gates + i * e->top_k;
     const vkmoe_explain_certain input = {
-        .row = e->n_rows + e->n_undecided + 1,
+        .row = b->rows ? b->rows[i] : e->n_rows + e->n_undecided + 1,
         .label = e->classify ? b->labels[i] : -1,
         .value = e->classify ? NAN : b->values[i * e->n_outputs],
     };

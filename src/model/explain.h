@@ -53,7 +53,7 @@ enum vkmoe_status moe_explain_quarters(vkmoe_explain *e);
 // Counts a decided row, of this group.
 void moe_explain_count(vkmoe_explain *e, uint32_t group, const int32_t *ids, const float *gates);
 
-// Weight, spread and effect of every feature for every expert.
+// Weight, spread and effect of every feature for every expert, if scores are linear.
 enum vkmoe_status moe_explain_features(vkmoe_explain *e);
 
 #endif

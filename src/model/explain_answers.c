@@ -8,6 +8,7 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 // ---- information -----------------------------------------------------------------------------
@@ -133,9 +134,25 @@ static int by_effect(const void *a, const void *b)
     return p != q ? (p < q) - (p > q) : (x->feature > y->feature) - (x->feature < y->feature);
 }
 
+// The weights of a router with linear scores, (n_experts, d_model); NULL: they are not linear.
+static const vkmoe_tensor *find_weight(const vkmoe_explain *e)
+{
+    char name[64];
+    if (e->model->d.layers[e->layer].scorer != VKMOE_SCORER_LINEAR)
+        return NULL;
+    snprintf(name, sizeof name, "layers.%u.router.weight", e->layer);
+    for (uint32_t i = 0; i < e->model->n_tensors; i++) {
+        if (strcmp(e->model->specs[i].name, name) == 0)
+            return &e->model->tensors[i];
+    }
+    return NULL;
+}
+
 enum vkmoe_status moe_explain_features(vkmoe_explain *e)
 {
-    const vkmoe_tensor *weight = &e->model->layers[e->layer].router.weight;
+    const vkmoe_tensor *weight = find_weight(e);
+    if (!weight)
+        return VKMOE_OK;
     const size_t n = (size_t) e->n_experts * e->d_model;
     enum vkmoe_status status =
         moe_try_alloc(e->host, n * sizeof *e->features, "features", &e->features);

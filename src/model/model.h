@@ -53,7 +53,7 @@ enum vkmoe_status moe_layer_one_expert(const vkmoe_host *host, const struct moe_
 enum vkmoe_status moe_model_read_tensors(vkmoe_model *model);
 
 // The same for a layer of a network: `out` points at `one`. VKMOE_E_UNSUPPORTED: experts that are
-// not combined by gate weights.
+// stacked or have queries.
 enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_session_desc *desc,
                                      vkmoe_layer_desc *one, vkmoe_net_layer *out);
 
@@ -61,7 +61,7 @@ enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_s
 enum moe_part {
     MOE_PART_WHOLE,
     MOE_PART_SLICE, // of the expert
-    MOE_PART_ZEROS, // as many as an expert has
+    MOE_PART_ZEROS, // a row of the router, whatever is there
     MOE_PART_NONE,
 };
 

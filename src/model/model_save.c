@@ -94,20 +94,21 @@ enum vkmoe_status moe_model_save_net(const char *path, const struct moe_descript
 
 // ---- into a network --------------------------------------------------------------------------
 
-// `part` of a tensor: all of it, or its `expert`-th of n_experts.
+// `part` of a tensor of the layer that desc names.
 static enum vkmoe_status load_part(const vkmoe_model *model, uint32_t i, enum moe_part part,
-                                   uint32_t expert, uint32_t n_experts, const char *name,
-                                   vkmoe_net *net)
+                                   const vkmoe_session_desc *desc, const char *name, vkmoe_net *net)
 {
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_tensor *tensor = &model->tensors[i];
     uint64_t n = model->specs[i].n_elements; // as many as are in the file
     const unsigned char *from = tensor->data;
     float *copy = NULL;
-    if (part != MOE_PART_WHOLE)
-        n /= n_experts;
-    if (part == MOE_PART_SLICE)
-        from += moe_dtype_size(tensor->type, n * expert);
+    if (part == MOE_PART_ZEROS)
+        n = model->d.widths[desc->layer];
+    if (part == MOE_PART_SLICE) {
+        n /= model->d.moe[desc->layer].n_experts;
+        from += moe_dtype_size(tensor->type, n * desc->expert);
+    }
     const float *data = (const float *) from;
     if (tensor->type != VKMOE_F32 || part == MOE_PART_ZEROS) {
         TRY(moe_try_alloc(&model->host, (size_t) n * sizeof *copy, name, &copy));
@@ -130,7 +131,6 @@ enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_s
         const struct moe_tensor_spec *spec = &model->specs[i];
         const bool own = spec->layer == (int) desc->layer;
         enum moe_part part = MOE_PART_WHOLE;
-        uint32_t n_experts = 1;
         char name[sizeof spec->net_name];
         if (!*spec->net_name || (desc->one_layer && !own))
             continue;
@@ -138,13 +138,11 @@ enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_s
         if (desc->one_layer)
             snprintf(name, sizeof name, "layers.0%.80s",
                      strchr(spec->name + strlen("layers."), '.'));
-        if (own && desc->experts != VKMOE_EXPERTS_ALL) {
+        if (own && desc->experts != VKMOE_EXPERTS_ALL)
             part = moe_tensor_part(spec->name, desc);
-            n_experts = model->d.moe[desc->layer].n_experts;
-        }
         if (part == MOE_PART_NONE)
             continue;
-        enum vkmoe_status status = load_part(model, i, part, desc->expert, n_experts, name, net);
+        enum vkmoe_status status = load_part(model, i, part, desc, name, net);
         if (status != VKMOE_OK)
             return status;
         n_loaded++;

@@ -276,6 +276,13 @@ class Explain(helper.Case):
         self.assertIsNone(answer['experts'][2]['gate_mean'])
         self.assertIn('No row selected it.', self.read_page(path).texts)
         self.assertNotIn('-nan', explain(model, data, '--row', '1').stdout)
+        # The same where the output is a probability already: it is below one half.
+        model = self.write_model(n_experts=3, task='classify', classes=['a', 'b'], head='identity')
+        data.write_text('0.2,0.1,a\n')
+        row = json.loads(explain(model, data, '--json', '--row', '1').stdout)['rows'][0]
+        self.assertEqual((row['answer'], row['runner_up']), ('a', 'b'))
+        self.assertAlmostEqual(row['margin'], 0.5 - row['outputs'][0], places=6)
+        self.assertAlmostEqual(row['score'], 1 - row['outputs'][0], places=6)
 
     def test_nan_rows(self):
         """They are counted, and all else is as without them."""
@@ -299,6 +306,102 @@ class Explain(helper.Case):
         helper.write_npy(self.folder / 'x.npy', array.array('f', [nan] * 6), (3, 2))
         self.check_fails(1, 'no row to explain: 3 rows, all with gate weights of NaN', 'explain',
                          *args)
+
+    # ---- layers of networks ------------------------------------------------------------------
+
+    def write_net(self, tensors, **config):
+        header, data = {}, b''
+        header['__metadata__'] = {'format': 'vkmoe-model/1', 'config': json.dumps(config)}
+        for name, (shape, values) in tensors.items():
+            part = struct.pack(f'<{len(values)}f', *values)
+            header[name] = {'dtype': 'F32', 'shape': shape,
+                            'data_offsets': [len(data), len(data) + len(part)]}
+            data += part
+        return helper.write_model(self.folder / 'n.safetensors', header, data)
+
+    MOE = {'kind': 'moe', 'n_experts': 2, 'top_k': 1, 'd_out': 2,
+           'router': {'score': 'softmax', 'order': 'score_then_topk'},
+           'expert': {'kind': 'linear', 'activation': 'none'}}
+
+    def test_tokens(self):
+        """Each word is a row for the experts, with the label and the number of its text."""
+        pieces = ['no', 'yes']
+        model = self.write_net(
+            {'input.table': ([3, 2], [0, 0, 5, 0, 0, 5]),
+             'layers.0.router.weight': ([2, 2], [1, 0, 0, 1]),
+             'layers.0.experts.weight': ([2, 2, 2], [1, 0, 0, 1] * 2)},
+            task='classify', classes=['a', 'b'], head='softmax',
+            input={'kind': 'embed', 'd_out': 2, 'ngrams': {'word': [1]}, 'vocabulary': pieces},
+            layers=[self.MOE, {'kind': 'pool', 'pool': 'mean'}])
+        data = self.folder / 'd.tsv'
+        data.write_text('a\tno no\nb\tyes no yes\na\tno\n')
+        path = self.folder / 'p.html'
+        answer = json.loads(explain(model, data, '--json', '-o', path).stdout)
+        self.assertTrue(answer['tokens'])
+        self.assertEqual(answer['n'], 6)
+        self.assertEqual([e['group_slots'] for e in answer['experts']], [[3, 1], [0, 2]])
+        self.assertEqual([c['row'] for c in answer['experts'][0]['certain']], [1, 1, 2, 3])
+        self.assertEqual([c['row'] for c in answer['experts'][1]['certain']], [2, 2])
+        self.assertEqual(answer['experts'][0]['features'], [])
+        self.read_page(path)
+        text = explain(model, data).stdout
+        self.assertIn('0: each token goes to 1 of 2 experts', text)
+        self.assertNotIn('strongest features', text)
+        self.check_fails(1, 'layer 0 serves the tokens of a row', 'explain', model, data, '--row',
+                         '1')
+
+    def write_stack(self, tensors, behind=(), **layer):
+        """Experts give x and -x; the first is for a large first feature."""
+        return self.write_net(
+            {'layers.0.experts.weight': ([2, 2, 2], [1, 0, 0, 1, -1, 0, 0, -1]), **tensors},
+            task='classify', classes=['a', 'b'], head='softmax',
+            input={'kind': 'none', 'n_features': 2},
+            layers=[{**self.MOE, 'd_in': 2, **layer}, *behind])
+
+    def test_networks(self):
+        data = self.folder / 'd.csv'
+        data.write_text('3,1,a\n-2,1,b\n')
+        linear = {'layers.0.router.weight': ([2, 2], [1, 0, -1, 0])}
+        path = self.folder / 'p.html'
+        args = [data, '--json', '--row', '1', '-o', path]
+        answer = json.loads(explain(self.write_stack(linear), *args).stdout)
+        self.assertEqual([e['group_slots'] for e in answer['experts']], [[1, 0], [0, 1]])
+        gate = 1 / (1 + math.exp(-6))
+        self.assertAlmostEqual(answer['rows'][0]['experts'][0]['adds'], 3 * gate, places=5)
+        self.assertAlmostEqual(answer['rows'][0]['margin'], 2 * gate, places=5)
+        self.assertAlmostEqual(answer['experts'][0]['features'][0]['effect'], 2.5, places=5)
+        # With a residual, and with a layer behind, the experts' parts do not make up the output.
+        for model in [self.write_stack(linear, residual=True),
+                      self.write_stack(linear, [{'kind': 'dropout', 'rate': 0.5}])]:
+            answer = json.loads(explain(model, *args).stdout)
+            self.assertNotIn('adds', answer['rows'][0]['experts'][0])
+            self.assertEqual(answer['rows'][0]['decided_by'], 0)
+            self.assertIn('of the last layer only', ' '.join(self.read_page(path).texts))
+            self.assertIn('of the last layer only', explain(model, data, '--row', '1').stdout)
+        # Scores that are not linear have no features.
+        router = {**self.MOE['router'], 'scorer': 'kernel'}
+        answer = json.loads(explain(self.write_stack(linear, router=router), *args).stdout)
+        self.assertEqual([e['features'] for e in answer['experts']], [[], []])
+        self.assertAlmostEqual(answer['rows'][0]['experts'][0]['adds'], 3 * gate, places=5)
+        self.read_page(path)
+
+    def test_no_gates(self):
+        """Layers whose experts all serve every row have nothing to tell."""
+        data = self.folder / 'd.csv'
+        data.write_text('3,1,a\n')
+        layer = {**self.MOE, 'combine': 'mean'}
+        del layer['router'], layer['top_k']
+        tensors = {'layers.0.experts.weight': ([2, 2, 2], [1] * 8)}
+        config = {'task': 'classify', 'classes': ['a', 'b'], 'head': 'softmax',
+                  'input': {'kind': 'none', 'n_features': 2}}
+        model = self.write_net(tensors, layers=[layer], **config)
+        self.check_fails(1, "none of the model's 1 layers has experts with gate weights", 'explain',
+                         model, data)
+        self.check_fails(1, 'layer 0 has no gate weights', 'explain', model, data, '--layer', '0')
+        model = self.write_net({'layers.0.weight': ([2, 2], [1] * 4)},
+                               layers=[{'kind': 'linear', 'd_out': 2, 'bias': False}], **config)
+        self.check_fails(1, "none of the model's 1 layers", 'explain', model, data)
+        self.check_fails(1, 'layer 0 has no experts', 'explain', model, data, '--layer', '0')
 
     # ---- bad input ---------------------------------------------------------------------------
 

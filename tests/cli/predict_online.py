@@ -34,7 +34,8 @@ class Experts:
             return struct.unpack(f'<{(end - begin) // 4}f', data[begin:end])
 
         self.mean, self.std = tensor('input.mean'), tensor('input.std')
-        self.up, self.down = (tensor(f'layers.0.experts.{which}.weight') for which in ('up', 'down'))
+        self.up, self.down = (tensor(f'layers.0.experts.{which}.weight')
+                              for which in ('up', 'down'))
         self.up_bias, self.down_bias = (tensor(f'layers.0.experts.{which}.bias')
                                         for which in ('up', 'down'))
 
@@ -88,7 +89,8 @@ class Online(helper.Case):
             own = list(csv.DictReader(file))
         model_loss = -sum(math.log(float(p[f'p_{c}'])) for p, c in zip(own, self.labels))
         for lam, alpha in [(1, 0), (0.9, 0.05)]:
-            text, table = self.predict(MODEL, self.data, '--json', '--lambda', lam, '--alpha', alpha)
+            text, table = self.predict(MODEL, self.data, '--json', '--lambda', lam, '--alpha',
+                                       alpha)
             answer = json.loads(text)
             predictions, loss, losses, weights = mix(outputs, self.labels, lam, alpha)
             self.assertEqual(table[0], ['prediction'] + [f'p_{c}' for c in range(10)])
@@ -118,24 +120,27 @@ class Online(helper.Case):
             self.assertIn(part, text)
         self.check_files('d.csv', 'o.csv')
 
+    def write(self, tensors, **config):
+        """A model file; tensors are name -> (shape, values)."""
+        header, data = {}, b''
+        header['__metadata__'] = {'format': 'vkmoe-model/1', 'config': json.dumps(config)}
+        for name, (shape, values) in tensors.items():
+            part = struct.pack(f'<{len(values)}f', *values)
+            header[name] = {'dtype': 'F32', 'shape': shape,
+                            'data_offsets': [len(data), len(data) + len(part)]}
+            data += part
+        return helper.write_model(self.folder / 'm.safetensors', header, data)
+
     def write_model(self, scales, **config):
         """An expert gives scale times the only feature, with equal gate weights."""
         n = len(scales)
-        tensors = {'router.weight': [0.0] * n, 'experts.up.weight': [1.0] * n,
-                   'experts.down.weight': scales}
         layer = {'kind': 'moe', 'd_in': 1, 'd_ff': 1, 'd_out': 1, 'n_experts': n, 'top_k': n,
                  'router': {'score': 'softmax', 'order': 'score_then_topk'},
                  'expert': {'activation': 'none'}}
-        header, data = {}, b''
-        for name, values in tensors.items():
-            part = struct.pack(f'<{n}f', *values)
-            header[f'layers.0.{name}'] = {
-                'dtype': 'F32', 'shape': [n, 1] if 'router' in name else [n, 1, 1],
-                'data_offsets': [len(data), len(data) + len(part)]}
-            data += part
-        config = {'layers': [layer], 'input': {'kind': 'none', 'n_features': 1}, **config}
-        header['__metadata__'] = {'format': 'vkmoe-model/1', 'config': json.dumps(config)}
-        return helper.write_model(self.folder / 'm.safetensors', header, data)
+        return self.write({'layers.0.router.weight': ([n, 1], [0.0] * n),
+                           'layers.0.experts.up.weight': ([n, 1, 1], [1.0] * n),
+                           'layers.0.experts.down.weight': ([n, 1, 1], scales)},
+                          layers=[layer], input={'kind': 'none', 'n_features': 1}, **config)
 
     def test_regress(self):
         model = self.write_model([1.0, 2.0], task='regress', head='identity')
@@ -159,6 +164,36 @@ class Online(helper.Case):
         for key, want in [('expert_losses', losses), ('weights', w)]:
             for a, b in zip(answer[key], want, strict=True):
                 self.assertAlmostEqual(a, b, places=5)
+
+    def test_networks(self):
+        """Experts of layers that plans do not know, one at a time: x, and -2 x, softmax behind."""
+        layer = {'kind': 'moe', 'n_experts': 2, 'd_out': 2,
+                 'expert': {'kind': 'linear', 'activation': 'none'}}
+        route = {'score': 'softmax', 'order': 'score_then_topk', 'scorer': 'additive'}
+        extra = {'layers.0.router.weight': ([3, 2], [1.0] * 6),
+                 'layers.0.router.keys': ([2, 3], [0.5] * 6),
+                 'layers.0.router.vector': ([3], [1.0] * 3)}
+        self.data.write_text('1,0,b\n2,1,a\n0,3,b\n')
+        outputs = [[softmax([s * v for v in x]) for s in (1, -2)] for x in ([1, 0], [2, 1], [0, 3])]
+        _, loss, losses, weights = mix(outputs, [1, 0, 1])
+        for config, tensors in [({'top_k': 1, 'router': {**route, 'd_score': 3}}, extra),
+                                ({'combine': 'mean'}, {}), ({'combine': 'attention'}, {})]:
+            model = self.write({'layers.0.experts.weight': ([2, 2, 2], [1, 0, 0, 1, -2, 0, 0, -2]),
+                                **tensors}, layers=[{**layer, **config}], head='softmax',
+                               task='classify', classes=['a', 'b'],
+                               input={'kind': 'none', 'n_features': 2})
+            answer = json.loads(self.predict(model, self.data, '--json')[0])
+            self.assertAlmostEqual(answer['loss'], loss, places=5)
+            for key, want in [('expert_losses', losses), ('weights', weights)]:
+                for a, b in zip(answer[key], want, strict=True):
+                    self.assertAlmostEqual(a, b, places=5)
+        model = self.write({'layers.0.experts.weight': ([2, 2, 2], [1] * 8),
+                            'layers.0.combine.weight': ([2], [1] * 2),
+                            'layers.0.combine.bias': ([2], [0] * 2)},
+                           layers=[{**layer, 'combine': 'stack'}], head='softmax', task='classify',
+                           classes=['a', 'b'], input={'kind': 'none', 'n_features': 2})
+        self.check_fails(1, 'layer 0: its experts have weights of their own', 'predict', model,
+                         self.data, '-o', self.out, '--online', '-d', 'cpu')
 
     def test_sigmoid(self):
         """One output is the probability of the second class; the answer is the mixture's."""
