@@ -280,7 +280,7 @@ int cmd_predict(int argc, char **argv)
         {"precision", 0, CLI_CHOICE, &job.precision, CLI_PRECISIONS,
          "what experts may round operands to (exact: f32)"},
         {"online", 0, CLI_FLAG, &job.learn, NULL,
-         "mix the experts of the first layer that has\nsome, by weights that learn from each row's\n"
+         "mix the experts of the first layer with experts\nby weights that learn from each row's\n"
          "target before the next row is predicted"},
         {"lambda", 0, CLI_REAL, &job.options.lambda, "X", "below 1 the past is forgotten (1)"},
         {"alpha", 0, CLI_REAL, &job.options.alpha, "X",
