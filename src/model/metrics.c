@@ -3,6 +3,7 @@
 
 #include "base/host.h"
 #include "base/status.h"
+#include "model/metrics.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -14,7 +15,8 @@ struct fit {
 };
 
 struct vkmoe_metrics {
-    const vkmoe_model *model;
+    const vkmoe_host *host; // borrowed
+    vkmoe_model_info info;
     uint64_t n, n_right;
     double loss;
     uint64_t *rows, *predicted, *right; // (n_classes)
@@ -23,29 +25,22 @@ struct vkmoe_metrics {
     uint32_t n_experts, top_k;
 };
 
-enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
-                                       vkmoe_metrics **out)
+enum vkmoe_status moe_metrics_create(const vkmoe_host *host, const vkmoe_model_info *info,
+                                     uint32_t n_experts, uint32_t top_k, vkmoe_metrics **out)
 {
     enum vkmoe_status status;
     vkmoe_metrics *m = NULL;
-    vkmoe_net_layer desc;
-    if (!model || !out)
-        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_create: %s is NULL",
-                        model ? "out" : "model");
+    const size_t n_classes = info->n_classes;
     *out = NULL;
-    const vkmoe_host *host = &model->host;
-    const size_t n_classes = model->d.info.n_classes;
-    TRY(vkmoe_model_net_layer(model, layer, &desc));
     TRY(moe_try_alloc(host, sizeof *m, "metrics", &m));
-    m->model = model;
-    if (desc.kind == VKMOE_NET_MOE) {
-        m->n_experts = desc.layer->n_experts;
-        m->top_k = desc.layer->top_k;
-    }
+    m->host = host;
+    m->info = *info;
+    m->n_experts = n_experts;
+    m->top_k = top_k;
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->rows));
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->predicted));
     TRY(moe_try_alloc(host, n_classes * sizeof *m->rows, "metrics", &m->right));
-    TRY(moe_try_alloc(host, model->d.info.n_outputs * sizeof *m->fits, "metrics", &m->fits));
+    TRY(moe_try_alloc(host, info->n_outputs * sizeof *m->fits, "metrics", &m->fits));
     TRY(moe_try_alloc(host, m->n_experts * sizeof *m->load, "metrics", &m->load));
     *out = m;
     return VKMOE_OK;
@@ -55,11 +50,27 @@ fail:
     return status;
 }
 
+enum vkmoe_status vkmoe_metrics_create(const vkmoe_model *model, uint32_t layer,
+                                       vkmoe_metrics **out)
+{
+    vkmoe_net_layer desc;
+    if (!model || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_create: %s is NULL",
+                        model ? "out" : "model");
+    *out = NULL;
+    enum vkmoe_status status = vkmoe_model_net_layer(model, layer, &desc);
+    if (status != VKMOE_OK)
+        return status;
+    bool moe = desc.kind == VKMOE_NET_MOE;
+    return moe_metrics_create(&model->host, &model->d.info, moe ? desc.layer->n_experts : 0,
+                              moe ? desc.layer->top_k : 0, out);
+}
+
 void vkmoe_metrics_destroy(vkmoe_metrics *metrics)
 {
     if (!metrics)
         return;
-    const vkmoe_host *host = &metrics->model->host;
+    const vkmoe_host *host = metrics->host;
     moe_free(host, metrics->rows);
     moe_free(host, metrics->predicted);
     moe_free(host, metrics->right);
@@ -82,18 +93,18 @@ static double softplus_minus(double v)
     return fmax(-v, 0) + log1p(exp(-fabs(v)));
 }
 
-static double cross_entropy(const vkmoe_model *model, const float *y, int32_t label)
+static double cross_entropy(const vkmoe_model_info *info, const float *y, int32_t label)
 {
-    uint32_t n = model->d.info.n_outputs;
+    uint32_t n = info->n_outputs;
     double sum = 0, max = -INFINITY;
-    if (model->d.info.head == VKMOE_HEAD_SIGMOID) {
+    if (info->head == VKMOE_HEAD_SIGMOID) {
         for (uint32_t i = 0; i < n; i++) {
             bool on = n == 1 ? label == 1 : (uint32_t) label == i;
             sum += softplus_minus(on ? (double) y[i] : -(double) y[i]);
         }
         return sum / n;
     }
-    if (model->d.info.head == VKMOE_HEAD_IDENTITY) { // y are probabilities
+    if (info->head == VKMOE_HEAD_IDENTITY) { // y are probabilities
         double p = n > 1 ? (double) y[label] : label == 1 ? (double) y[0] : 1 - (double) y[0];
         return p > 0 ? -fmax(log(p), LOG_ZERO) : isnan(p) ? p : -LOG_ZERO;
     }
@@ -106,8 +117,8 @@ static double cross_entropy(const vkmoe_model *model, const float *y, int32_t la
 
 static void add_class(vkmoe_metrics *m, const float *y, int32_t label)
 {
-    int32_t predicted = vkmoe_predict_class(m->model, y);
-    m->loss += cross_entropy(m->model, y, label);
+    int32_t predicted = moe_head_class(&m->info, y);
+    m->loss += cross_entropy(&m->info, y, label);
     m->rows[label]++;
     if (predicted >= 0)
         m->predicted[predicted]++;
@@ -120,10 +131,10 @@ static void add_class(vkmoe_metrics *m, const float *y, int32_t label)
 // Predictions are after the head, as targets are.
 static void add_values(vkmoe_metrics *m, const float *y, const float *values)
 {
-    for (uint32_t i = 0; i < m->model->d.info.n_outputs; i++) {
+    for (uint32_t i = 0; i < m->info.n_outputs; i++) {
         struct fit *fit = &m->fits[i];
         double v = (double) values[i], p = (double) y[i];
-        if (m->model->d.info.head == VKMOE_HEAD_SIGMOID)
+        if (m->info.head == VKMOE_HEAD_SIGMOID)
             p = 1 / (1 + exp(-p));
         double before = v - fit->mean;
         fit->error2 += (p - v) * (p - v);
@@ -148,11 +159,11 @@ enum vkmoe_status vkmoe_metrics_add_routing(vkmoe_metrics *metrics, uint64_t n_r
 enum vkmoe_status vkmoe_metrics_add(vkmoe_metrics *metrics, uint32_t n_rows, const float *y,
                                     const int32_t *labels, const float *values, const int32_t *ids)
 {
-    bool classify = metrics && metrics->model->d.info.task == VKMOE_TASK_CLASSIFY;
+    bool classify = metrics && metrics->info.task == VKMOE_TASK_CLASSIFY;
     if (!metrics || !y || (classify ? !labels : !values))
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_add: %s is NULL",
                         !metrics ? "metrics" : !y ? "y" : classify ? "labels" : "values");
-    const vkmoe_model_info *info = &metrics->model->d.info;
+    const vkmoe_model_info *info = &metrics->info;
     for (uint32_t row = 0; row < n_rows; row++) {
         const float *out = y + (size_t) row * info->n_outputs;
         if (!classify)
@@ -179,12 +190,12 @@ enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics, vkmoe_metrics_
                         metrics ? "out" : "metrics");
     double n = (double) metrics->n;
     *out = (vkmoe_metrics_summary){metrics->n, NAN, NAN, NAN, NAN};
-    if (metrics->model->d.info.task == VKMOE_TASK_CLASSIFY) {
+    if (metrics->info.task == VKMOE_TASK_CLASSIFY) {
         out->loss = metrics->loss / n;
         out->accuracy = (double) metrics->n_right / n;
         return VKMOE_OK;
     }
-    uint32_t n_outputs = metrics->model->d.info.n_outputs;
+    uint32_t n_outputs = metrics->info.n_outputs;
     double error2 = 0, r2 = 0;
     for (uint32_t i = 0; i < n_outputs; i++) {
         const struct fit *fit = &metrics->fits[i];
@@ -200,7 +211,7 @@ enum vkmoe_status vkmoe_metrics_get(const vkmoe_metrics *metrics, vkmoe_metrics_
 enum vkmoe_status vkmoe_metrics_class(const vkmoe_metrics *metrics, uint32_t i,
                                       vkmoe_class_metrics *out)
 {
-    if (!metrics || !out || i >= metrics->model->d.info.n_classes)
+    if (!metrics || !out || i >= metrics->info.n_classes)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_metrics_class: %s",
                         !metrics ? "metrics is NULL" : !out ? "out is NULL" : "no such class");
     double right = (double) metrics->right[i];
