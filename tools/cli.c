@@ -174,6 +174,13 @@ static bool store(const struct cli_option *row, const char *text)
         return parse_real(text, row->out);
     case CLI_CHOICE:
         return parse_choice(row->value, text, row->out);
+    case CLI_LIST: {
+        struct cli_list *list = row->out;
+        if (list->n == CLI_MAX_LIST)
+            return false;
+        list->texts[list->n++] = text;
+        return true;
+    }
     }
     return false;
 }
@@ -245,6 +252,7 @@ bool cli_parse(const struct cli_spec *spec, int *argc, char ***argv, int *code)
         else if (!store(row, optarg))
             reason = row->kind == CLI_CHOICE ? row->value
                      : row->kind == CLI_REAL ? "not a number"
+                     : row->kind == CLI_LIST ? "too many of them"
                                              : "not a whole number in range";
         if (reason) {
             cli_usage(spec, "--%s %s: %s", row->name, optarg, reason);

@@ -43,6 +43,14 @@ enum cli_kind {
     CLI_U64,    // uint64_t
     CLI_REAL,   // double, finite
     CLI_CHOICE, // int: index of the word among those of `value`, "a|b|c"
+    CLI_LIST,   // struct cli_list: one text each time that the option is given
+};
+
+enum { CLI_MAX_LIST = 64 };
+
+struct cli_list {
+    const char *texts[CLI_MAX_LIST];
+    int n;
 };
 
 struct cli_option {
@@ -128,6 +136,10 @@ void cli_catch_interrupt(void); // main() calls this once
 // One line on stderr that overwrites itself, only when that is a terminal. total 0: not known.
 void cli_progress(const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);
+
+// The same with a text of its own.
+__attribute__((format(printf, 1, 2)))
+void cli_progress_text(const char *format, ...);
 
 // Monotonic seconds.
 double cli_clock(void);

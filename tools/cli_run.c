@@ -145,18 +145,27 @@ bool cli_interrupted(void)
     return interrupted != 0;
 }
 
-void cli_progress(const char *what, uint64_t done, uint64_t total)
+void cli_progress_text(const char *format, ...)
 {
     double now = cli_clock();
     if (!isatty(STDERR_FILENO) || (progress_shown && now - progress_time < 0.1))
         return;
     progress_time = now;
     progress_shown = true;
+    va_list args;
+    va_start(args, format);
+    fputs("\r\033[K", stderr);
+    vfprintf(stderr, format, args);
+    va_end(args);
+}
+
+void cli_progress(const char *what, uint64_t done, uint64_t total)
+{
     if (total)
-        fprintf(stderr, "\r\033[K%s %llu/%llu", what, (unsigned long long) done,
-                (unsigned long long) total);
+        cli_progress_text("%s %llu/%llu", what, (unsigned long long) done,
+                          (unsigned long long) total);
     else
-        fprintf(stderr, "\r\033[K%s %llu", what, (unsigned long long) done);
+        cli_progress_text("%s %llu", what, (unsigned long long) done);
 }
 
 void cli_progress_end(void)
