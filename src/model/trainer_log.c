@@ -28,6 +28,19 @@ static enum vkmoe_status finish_line(vkmoe_trainer *t)
     return VKMOE_OK;
 }
 
+// What an interrupted run has written behind its last checkpoint will be written again.
+static enum vkmoe_status cut(vkmoe_trainer *t)
+{
+    long size;
+    if (fseek(t->log, 0, SEEK_END) != 0 || (size = ftell(t->log)) < 0)
+        return fail_log(t, "cannot read its size");
+    if ((uint64_t) size <= t->at.log_size)
+        return VKMOE_OK;
+    if (ftruncate(fileno(t->log), (off_t) t->at.log_size) != 0 || fseek(t->log, 0, SEEK_END) != 0)
+        return fail_log(t, "cannot shorten");
+    return VKMOE_OK;
+}
+
 enum vkmoe_status moe_trainer_open_log(vkmoe_trainer *t, const char *path, bool resume)
 {
     enum vkmoe_status status;
@@ -35,14 +48,10 @@ enum vkmoe_status moe_trainer_open_log(vkmoe_trainer *t, const char *path, bool 
         return VKMOE_OK;
     TRY(moe_try_alloc(&t->host, strlen(path) + 1, "path", &t->log_path));
     strcpy(t->log_path, path);
-    // What an interrupted run has written behind its last checkpoint will be written again.
-    if (resume)
+    if (resume && t->at.log_size > 0)
         t->log = fopen(path, "r+e");
-    if (t->log && (ftruncate(fileno(t->log), (off_t) t->at.log_size) != 0 ||
-                   fseek(t->log, 0, SEEK_END) != 0))
-        return fail_log(t, "cannot go on with it");
     if (t->log)
-        return VKMOE_OK;
+        return cut(t);
     t->log = fopen(path, "we");
     if (!t->log)
         return fail_log(t, "cannot write");
