@@ -69,6 +69,25 @@ class Examples(helper.Case):
             self.check_mean([100 * self.folds('soft-sigmoid', variant, 'breast_cancer.csv', seed,
                                               'accuracy') for seed in SEEDS], 97.0)
 
+    def test_text_classify(self):
+        """Two made-up languages, by the letters they use. The real data is not in this project:
+        tools/get-language-data.sh fetches it."""
+        def line(i, letters):
+            words = [''.join(letters[(i * 7 + w * 5 + k * (w + 1)) % len(letters)]
+                             for k in range(2 + (i + w) % 4)) for w in range(7)]
+            return ' '.join(words)
+
+        for name, rows in [('a.tsv', range(200)), ('b.tsv', range(1000, 1050))]:
+            (self.folder / name).write_text(''.join(
+                f'north\t{line(i, "aeiklmnst")}\nsouth\t{line(i, "aeoprstuv")}\n' for i in rows))
+        answer = self.train('text-classify', None, self.folder / 'a.tsv', '--set',
+                            'layers.2.d_out=2')
+        self.assertEqual([c['name'] for c in answer['classes']], ['north', 'south'])
+        done = run('eval', self.folder / 'm.safetensors', self.folder / 'b.tsv', '--json', '-d',
+                   'cpu')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertGreaterEqual(json.loads(done.stdout)['accuracy'], 0.95)
+
     def test_untrained(self):
         """What the thresholds are worth: with hardly a step they are missed by far."""
         for name, data in [('sparse-topk', 'digits-train.csv'), ('mixture', 'digits-train.csv')]:
