@@ -37,9 +37,11 @@ From here (each of these works as it stands):
   that a device computes what it should: vkmoe verify -d DEVICE.
     $ build/tests/kernels/kernels --bench
 
-  Training: not there yet. How good a model is, and which expert serves what, for programs to
-  read; include/vkmoe/model.h has the format of models that you trained elsewhere.
-    $ build/tools/vkmoe eval tests/data/digits-moe.safetensors tests/data/digits-test.csv --json
+  Training: eight experts learn to read those digits in less than a second; which of them reads
+  what is a page for a browser. --list-examples has the other systems, --help the rest.
+    $ build/tools/vkmoe train --example sparse-topk >build/c.json
+    $ build/tools/vkmoe train build/c.json --data tests/data/digits-train.csv -o build/m.safetensors
+    $ build/tools/vkmoe explain build/m.safetensors tests/data/digits-test.csv -o build/digits.html
 
 Every test: tools/test.sh
 NEXT
