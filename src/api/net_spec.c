@@ -298,6 +298,9 @@ static enum vkmoe_status check_mixture(const struct moe_train_spec *spec)
     if (layer->residual || d->d_shared_ff > 0 || d->c_routed != 1 || d->out_scale != 1)
         return moe_fail(VKMOE_E_ARGUMENT, "net.loss = mixture: layers[%u], the last one, must have "
                         "no residual, shared expert, c_routed or out_scale", i);
+    if (d->score == VKMOE_SCORE_NONE && d->gate_source == VKMOE_GATE_SCORE)
+        return moe_fail(VKMOE_E_ARGUMENT, "net.loss = mixture: layers[%u].layer.score = none: gate "
+                        "weights may be negative, and have no logarithm then", i);
 fail:
     return status;
 }

@@ -137,6 +137,8 @@ static void test_losses(void **state)
     REFUSED_FIELD("huber", desc.huber_delta, 0, BAD, "net.huber_delta = 0");
     REFUSED_FIELD("mixture_labels", desc.variance, 0, BAD, "net.variance = 0");
     REFUSED_FIELD("mixture_labels", moe[1].d_shared_ff, 2, BAD, "net.loss = mixture: layers[1]");
+    REFUSED_FIELD("mixture_labels", moe[1].score, VKMOE_SCORE_NONE, BAD,
+                  "layers[1].layer.score = none: gate weights may be negative");
     REFUSED_FIELD("biases", desc.loss, VKMOE_LOSS_MIXTURE, BAD, "must be a moe layer");
     REFUSED_FIELD("biases", desc.optimiser, 3, BAD, "net.optimiser = 3");
     REFUSED_FIELD("biases", desc.momentum, 1, BAD, "net.momentum = 1");

@@ -6,7 +6,7 @@
 #include "check.h"
 #include "core/net_ref.h"
 #include "fixture.h"
-#include "net_cases.h"
+#include "net_random.h"
 
 #include <stdlib.h>
 
@@ -62,11 +62,10 @@ static void put_params(struct scene *s, uint32_t seed)
     }
 }
 
-static void scene_init(struct scene *s, uint32_t i)
+// The scene of s->of and s->spec.
+static void scene_init(struct scene *s)
 {
-    net_case_init(&s->of, i);
     net_data_init(&s->data, &s->of, 3);
-    check_ok(moe_api_net_spec(moe_host_default(), &s->of.desc, &s->spec));
     check_ok(moe_train_create(moe_host_default(), &s->spec, &s->train));
     check_ok(moe_ref_net_create(moe_host_default(), s->train->net, &s->ref));
     s->args = (struct moe_net_args){
@@ -122,31 +121,63 @@ static void check_slope(struct scene *s, const char *name, double *p, double gra
                  narrow, bound);
 }
 
+static void check_gradients(struct scene *s)
+{
+    double *gradient = calloc(64 * NET_MAX_WIDTH, sizeof *gradient);
+    assert_non_null(gradient);
+    for (uint32_t j = 0; j < s->train->n_params; j++) {
+        const struct moe_train_param *param = &s->train->params[j];
+        if (param->grad == MOE_NET_NONE)
+            continue;
+        run(s);
+        uint32_t n = n_elements(s->train, param->value);
+        memcpy(gradient, moe_ref_net_values(s->ref, param->grad), n * sizeof *gradient);
+        for (uint32_t k = 0; k < n; k++)
+            check_slope(s, s->train->net->tensors[param->value].name,
+                        moe_ref_net_values(s->ref, param->value) + k, gradient[k]);
+    }
+    free(gradient);
+}
+
 static void test_differences(void **state)
 {
     (void) state;
     for (uint32_t i = 0; i < net_case_count(); i++) {
         struct scene s;
-        scene_init(&s, i);
-        double *gradient = calloc(64 * NET_MAX_WIDTH, sizeof *gradient);
-        for (uint32_t j = 0; j < s.train->n_params; j++) {
-            const struct moe_train_param *param = &s.train->params[j];
-            if (param->grad == MOE_NET_NONE)
-                continue;
-            run(&s);
-            uint32_t n = n_elements(s.train, param->value);
-            memcpy(gradient, moe_ref_net_values(s.ref, param->grad), n * sizeof *gradient);
-            for (uint32_t k = 0; k < n; k++)
-                check_slope(&s, s.train->net->tensors[param->value].name,
-                            moe_ref_net_values(s.ref, param->value) + k, gradient[k]);
-        }
-        free(gradient);
+        net_case_init(&s.of, i);
+        check_ok(moe_api_net_spec(moe_host_default(), &s.of.desc, &s.spec));
+        scene_init(&s);
+        check_gradients(&s);
         scene_finish(&s);
     }
 }
 
+// Combinations of options; those that contradict each other are refused.
+static void test_random(void **state)
+{
+    (void) state;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < 1000; i++) {
+        struct scene s;
+        net_random_init(&s.of, i);
+        if (moe_api_net_spec(moe_host_default(), &s.of.desc, &s.spec) != VKMOE_OK) {
+            moe_api_net_spec_finish(moe_host_default(), &s.spec);
+            continue;
+        }
+        n++;
+        scene_init(&s);
+        check_gradients(&s);
+        scene_finish(&s);
+    }
+    print_message("%u networks\n", n);
+    assert_true(n >= 300);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_differences)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_random),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
