@@ -142,6 +142,10 @@ static enum vkmoe_status create(const vkmoe_bind *bind, struct moe_layer_net **o
     const struct moe_program *program = bind->plan->program;
     struct moe_device *device = program->device;
     struct moe_layer_net *net = NULL;
+    const vkmoe_layer_desc *d = &program->graph.layer.desc;
+    if ((uint64_t) d->n_experts * moe_max(d->d_ff, d->d_out) > INT32_MAX)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "gradients of n_experts = %u, d_ff = %u, d_out = %u: "
+                        "more than %d rows", d->n_experts, d->d_ff, d->d_out, INT32_MAX);
     TRY(moe_try_alloc(device->host, sizeof *net, "gradients of a layer", &net));
     net->host = device->host;
     net->layer = &program->graph.layer;

@@ -97,6 +97,16 @@ fail:
     return status;
 }
 
+// Rows of all experts' matrices together are counted in 32 bits.
+static enum vkmoe_status check_rows(const struct place *place, const char *field, uint32_t n_experts,
+                                    uint32_t width)
+{
+    if ((uint64_t) n_experts * width > INT32_MAX)
+        return moe_fail(VKMOE_E_SHAPE, "net.layers[%u].%s = %u of n_experts = %u: more than %d rows",
+                        place->layer, field, width, n_experts, INT32_MAX);
+    return VKMOE_OK;
+}
+
 // Widths of the experts' input, and what linear experts do not have.
 static enum vkmoe_status check_experts(const struct place *place, const vkmoe_net_layer *layer,
                                        const vkmoe_layer_desc *d)
@@ -111,6 +121,9 @@ static enum vkmoe_status check_experts(const struct place *place, const vkmoe_ne
         return moe_fail(VKMOE_E_SHAPE, "net.layers[%u].layer.d_model = %u: %s = %u", place->layer,
                         d->d_model, queries ? "d_query" : "the layer's input has a width of",
                         width);
+    TRY(check_rows(place, "d_query", d->n_experts, queries ? width : 1));
+    TRY(check_rows(place, "layer.d_ff", d->n_experts, d->d_ff));
+    TRY(check_rows(place, "layer.d_out", d->n_experts, d->d_out));
     TRY(check_number(place, "hidden_dropout", layer->hidden_dropout, 0, 1));
     if (d->expert_kind == VKMOE_EXPERT_LINEAR) {
         TRY(refuse(place, d->gated, "layer.gated", linear));

@@ -347,6 +347,20 @@ static bool case_is_right(const struct whole *of)
     return right;
 }
 
+static bool is_wanted(const struct whole *of)
+{
+    return (!part || strstr(of->of.name, part)) &&
+           (!strstr(mode, "small") || of->n_tokens <= NET_TOKENS);
+}
+
+// Runs the case; true if it is right.
+static bool check_case(struct whole *of)
+{
+    if (of->of.desc.optimiser != VKMOE_OPTIMISER_SGD)
+        of->of.desc.adam_eps = adam_eps;
+    return case_is_right(of);
+}
+
 static void test_nets(void **state)
 {
     (void) state;
@@ -354,16 +368,34 @@ static void test_nets(void **state)
     for (uint32_t i = 0; i < whole_count(); i++) {
         struct whole of;
         whole_init(&of, i);
-        if (of.of.desc.optimiser != VKMOE_OPTIMISER_SGD)
-            of.of.desc.adam_eps = adam_eps;
-        if ((part && !strstr(of.of.name, part)) ||
-            (strstr(mode, "small") && of.n_tokens > NET_TOKENS))
+        if (!is_wanted(&of))
             continue;
         n_run++;
-        n_wrong += !case_is_right(&of);
+        n_wrong += !check_case(&of);
     }
     print_message("%u networks\n", n_run);
     assert_true(part || n_run >= 50);
+    assert_int_equal(n_wrong, 0);
+}
+
+// Options in any combination; those that contradict each other are refused.
+static void test_random(void **state)
+{
+    (void) state;
+    const uint32_t n = strstr(mode, "small") ? 10 : 200;
+    uint32_t n_wrong = 0, n_run = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct whole of;
+        vkmoe_net *net;
+        whole_random(&of, i);
+        if (!is_wanted(&of) || vkmoe_net_create(reference, &of.of.desc, &net) != VKMOE_OK)
+            continue;
+        vkmoe_net_destroy(net);
+        n_run++;
+        n_wrong += !check_case(&of);
+    }
+    print_message("%u networks\n", n_run);
+    assert_true(part || n_run >= n / 2);
     assert_int_equal(n_wrong, 0);
 }
 
@@ -396,6 +428,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nets),
+        cmocka_unit_test(test_random),
         cmocka_unit_test(test_validation),
     };
     device = argc > 1 ? argv[1] : "cpu";

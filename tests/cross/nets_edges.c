@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "fixture.h"
+#include "net_random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,6 +281,15 @@ void whole_init(struct whole *out, uint32_t i)
     out->n_tokens = NET_TOKENS;
     edges[i - n_cases](out);
     snprintf(out->of.name, sizeof out->of.name, "%s", edge_names[i - n_cases]);
+}
+
+void whole_random(struct whole *out, uint32_t number)
+{
+    memset(out, 0, sizeof *out);
+    net_random_init(&out->of, number);
+    out->favourite = NO_FAVOURITE;
+    out->n_tokens = NET_TOKENS;
+    out->n_examples = out->of.desc.max_examples;
 }
 
 // ---- batches ---------------------------------------------------------------------------------

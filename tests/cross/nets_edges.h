@@ -18,6 +18,7 @@ struct whole {
 
 uint32_t whole_count(void);
 void whole_init(struct whole *out, uint32_t i);
+void whole_random(struct whole *out, uint32_t number); // of net_random_init
 
 // A batch that fits. Owned memory.
 struct whole_data {

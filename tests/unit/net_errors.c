@@ -91,6 +91,13 @@ static void test_moe(void **state)
     REFUSED_FIELD("kernel", layers[1].score_width, 0, BAD, "net.layers[1].score_width = 0");
     REFUSED_FIELD("share", layers[1].d_query, 0, BAD, "net.layers[1].d_query = 0");
     REFUSED_FIELD("share", moe[1].d_model, 4, VKMOE_E_SHAPE, "d_query = 2");
+    REFUSED("mean", of.moe[1].top_k = 0; of.moe[1].n_experts = 1024; of.moe[1].d_ff = 1 << 22,
+            VKMOE_E_SHAPE, "net.layers[1].layer.d_ff = 4194304 of n_experts = 1024: more than");
+    REFUSED("share", of.moe[1].n_experts = 512;
+            of.layers[1].d_query = of.moe[1].d_model = 1 << 23, VKMOE_E_SHAPE,
+            "net.layers[1].d_query = 8388608 of n_experts = 512: more than");
+    REFUSED("linear_experts", of.moe[1].n_experts = 1024; of.moe[1].d_out = 1 << 22,
+            VKMOE_E_SHAPE, "net.layers[1].layer.d_out = 4194304 of n_experts = 1024: more than");
     REFUSED_FIELD("mean", moe[1].top_k, 2, BAD, "net.layers[1].layer.top_k = 2: without a router");
     REFUSED_FIELD("mean", layers[1].noisy, true, BAD, "net.layers[1].noisy: this combine has no");
     REFUSED_FIELD("mean", layers[1].load_balance, 1, BAD, "net.layers[1].load_balance");
