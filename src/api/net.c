@@ -178,8 +178,11 @@ fail:
     return status;
 }
 
-static enum vkmoe_status check_rate(float rate)
+static enum vkmoe_status check_step(const vkmoe_net *net, float rate)
 {
+    if (net->state.steps == UINT32_MAX)
+        return moe_fail(VKMOE_E_ARGUMENT, "state.steps = %u: no more steps can be counted",
+                        net->state.steps);
     if (!(rate >= 0 && isfinite(rate)))
         return moe_fail(VKMOE_E_ARGUMENT, "rate = %g: must be at least 0", (double) rate);
     return VKMOE_OK;
@@ -190,7 +193,7 @@ enum vkmoe_status vkmoe_net_step(vkmoe_net *net, float rate)
     enum vkmoe_status status;
     TRY(NOT_NULL(net));
     TRY(check_trains(net));
-    TRY(check_rate(rate));
+    TRY(check_step(net, rate));
     if (net->n_backward == 0)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_net_step: no vkmoe_net_backward since the last "
                         "step");
@@ -207,7 +210,7 @@ enum vkmoe_status vkmoe_net_train(vkmoe_net *net, const vkmoe_net_batch *batch, 
     TRY(NOT_NULL(net));
     TRY(NOT_NULL(batch));
     TRY(check_trains(net));
-    TRY(check_rate(rate));
+    TRY(check_step(net, rate));
     if (net->n_backward > 0)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_net_train: gradients of %u batches wait for "
                         "vkmoe_net_step", net->n_backward);
