@@ -38,8 +38,15 @@ typedef void cpu_chain_fn(const float *const *x, uint32_t n_rows, uint32_t first
 typedef void cpu_transpose_fn(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
                               float *out, uint32_t stride);
 
+// n elements of a 16-bit type to f32, and back by rounding to nearest even: bits as those of
+// core/dtype.h at every level. Arrays have the alignment of their elements; n may be 0.
+typedef void cpu_decode_fn(const uint16_t *stored, float *out, size_t n);
+typedef void cpu_encode_fn(const float *values, uint16_t *out, size_t n);
+
 struct cpu_kernels {
     cpu_panel_fn *panel[CPU_N_WEIGHTS];
+    cpu_decode_fn *decode[CPU_N_WEIGHTS]; // NULL for f32
+    cpu_encode_fn *encode[CPU_N_WEIGHTS]; // likewise
     cpu_chain_fn *chain;
     cpu_transpose_fn *transpose;
     struct cpu_arrays arrays;

@@ -177,11 +177,99 @@ static void transpose(const float *const *rows, uint32_t n_rows, uint32_t first,
             out[(size_t) i * stride + r] = r < n_rows ? rows[r][first + i] : 0.0f;
 }
 
+// ---- 16-bit types ----------------------------------------------------------------------------
+
+INLINE __m256 decode_8(enum weight_type type, const uint16_t *stored)
+{
+    const __m128i bits = _mm_loadu_si128((const __m128i *) stored);
+    if (type == W_F16)
+        return _mm256_cvtph_ps(bits);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+// The upper half of each number: nearest even, and NaN made quiet.
+INLINE __m256i bf16_of(__m256 v)
+{
+    const __m256i bits = _mm256_castps_si256(v), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(sum, odd), 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded, quiet, is_nan);
+}
+
+INLINE __m128i encode_8(enum weight_type type, const float *values)
+{
+    const __m256 v = _mm256_loadu_ps(values);
+    if (type == W_F16)
+        return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256i wide = bf16_of(v);
+    return _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+}
+
+// What is left of n is computed in arrays of 8, as the rest is.
+INLINE void decode_any(enum weight_type type, const uint16_t *stored, float *out, size_t n)
+{
+    uint16_t last[8] = {0};
+    float last_out[8];
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, decode_8(type, stored + i));
+    if (i == n)
+        return;
+    for (size_t j = i; j < n; j++)
+        last[j - i] = stored[j];
+    _mm256_storeu_ps(last_out, decode_8(type, last));
+    for (size_t j = i; j < n; j++)
+        out[j] = last_out[j - i];
+}
+
+INLINE void encode_any(enum weight_type type, const float *values, uint16_t *out, size_t n)
+{
+    float last[8] = {0};
+    uint16_t last_out[8];
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *) (out + i), encode_8(type, values + i));
+    if (i == n)
+        return;
+    for (size_t j = i; j < n; j++)
+        last[j - i] = values[j];
+    _mm_storeu_si128((__m128i *) last_out, encode_8(type, last));
+    for (size_t j = i; j < n; j++)
+        out[j] = last_out[j - i];
+}
+
+static void decode_f16(const uint16_t *stored, float *out, size_t n)
+{
+    decode_any(W_F16, stored, out, n);
+}
+
+static void decode_bf16(const uint16_t *stored, float *out, size_t n)
+{
+    decode_any(W_BF16, stored, out, n);
+}
+
+static void encode_f16(const float *values, uint16_t *out, size_t n)
+{
+    encode_any(W_F16, values, out, n);
+}
+
+static void encode_bf16(const float *values, uint16_t *out, size_t n)
+{
+    encode_any(W_BF16, values, out, n);
+}
+
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
 {
     kernels->panel[W_F32] = panel_f32;
     kernels->panel[W_F16] = panel_f16;
     kernels->panel[W_BF16] = panel_bf16;
+    kernels->decode[W_F16] = decode_f16;
+    kernels->decode[W_BF16] = decode_bf16;
+    kernels->encode[W_F16] = encode_f16;
+    kernels->encode[W_BF16] = encode_bf16;
     kernels->chain = chain;
     kernels->transpose = transpose;
 }

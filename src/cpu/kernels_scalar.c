@@ -86,11 +86,35 @@ static void transpose(const float *const *rows, uint32_t n_rows, uint32_t first,
             out[(size_t) i * stride + r] = r < n_rows ? rows[r][first + i] : 0.0f;
 }
 
+static void decode_f16(const uint16_t *stored, float *out, size_t n)
+{
+    moe_dtype_decode(VKMOE_F16, stored, n, out);
+}
+
+static void decode_bf16(const uint16_t *stored, float *out, size_t n)
+{
+    moe_dtype_decode(VKMOE_BF16, stored, n, out);
+}
+
+static void encode_f16(const float *values, uint16_t *out, size_t n)
+{
+    moe_dtype_encode(VKMOE_F16, values, n, out);
+}
+
+static void encode_bf16(const float *values, uint16_t *out, size_t n)
+{
+    moe_dtype_encode(VKMOE_BF16, values, n, out);
+}
+
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
 {
     kernels->panel[VKMOE_F32] = panel_f32;
     kernels->panel[VKMOE_F16] = panel_f16;
     kernels->panel[VKMOE_BF16] = panel_bf16;
+    kernels->decode[VKMOE_F16] = decode_f16;
+    kernels->decode[VKMOE_BF16] = decode_bf16;
+    kernels->encode[VKMOE_F16] = encode_f16;
+    kernels->encode[VKMOE_BF16] = encode_bf16;
     kernels->chain = chain;
     kernels->transpose = transpose;
 }

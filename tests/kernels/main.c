@@ -99,5 +99,6 @@ int main(int argc, char **argv)
     int n_failed = run_panel_tests(&options);
     n_failed += run_chain_tests(&options);
     n_failed += run_array_tests(&options);
+    n_failed += run_half_tests(&options);
     return n_failed != 0;
 }
