@@ -95,6 +95,12 @@ void balance_bias(uint e)
     set(0, e, out_at(0, e) + (missing > 0.0 ? p.alpha : missing < 0.0 ? -p.alpha : 0.0));
 }
 
+// Two elements in a word; the second half of the last one may be empty.
+uint rounded_pair(uint i)
+{
+    return element_pack(p.kind, in_at(0, 2 * i), 2 * i + 1 < p.width ? in_at(0, 2 * i + 1) : 0.0);
+}
+
 void element(uint i)
 {
     uint r = i / p.width, c = i % p.width;
@@ -154,6 +160,9 @@ void element(uint i)
         break;
     case MOE_NET_EL_BALANCE_BIAS:
         balance_bias(i);
+        break;
+    case MOE_NET_EL_ROUND:
+        set_uint(0, i, rounded_pair(i));
         break;
     }
 }

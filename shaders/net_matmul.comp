@@ -13,6 +13,7 @@
 #include "net_tiles.glsl"
 #include "net_tile_product.glsl"
 layout(constant_id = 0) const uint TRANSPOSED = 0;
+layout(constant_id = 1) const uint W_TYPE = TYPE_F32;
 
 shared uint source[MOE_NET_TILE_ROWS]; // element where a row of a begins
 
@@ -25,6 +26,11 @@ void load_a(uint k0)
     }
 }
 
+float weight_at(uint i)
+{
+    return element_from(W_TYPE, in_uint(1, i / elements_per_word(W_TYPE)), i);
+}
+
 void load_w(uint first_column, uint k0)
 {
     uint from = tile_group * p.width * p.depth;
@@ -35,7 +41,7 @@ void load_w(uint first_column, uint k0)
         uint n = first_column + column, depth = k0 + k;
         float v = 0.0;
         if (n < p.width && depth < p.depth)
-            v = in_at(1, from + (TRANSPOSED != 0 ? depth * p.width + n : n * p.depth + depth));
+            v = weight_at(from + (TRANSPOSED != 0 ? depth * p.width + n : n * p.depth + depth));
         tile_b[k * MOE_NET_TILE_COLUMNS + column] = v;
     }
 }

@@ -55,9 +55,9 @@ struct net_select_params {
 };
 
 struct net_elements_params {
-    MOE_UINT n, width; // elements of the result; of its rows
+    MOE_UINT n, width; // elements of the result; of its rows. Of ROUND its words; its elements
     MOE_UINT div0, div1, div2;
-    MOE_UINT top_k, kind; // kind: op.n
+    MOE_UINT top_k, kind; // kind: op.n; of ROUND the type
     MOE_UINT key0, key1, stream, pass; // of random numbers
     MOE_FLOAT alpha, beta;
 };
@@ -109,6 +109,7 @@ struct net_step_params {
 #define MOE_NET_EL_CLIP 14
 #define MOE_NET_EL_COUNT 15
 #define MOE_NET_EL_BALANCE_BIAS 16
+#define MOE_NET_EL_ROUND 17
 
 #define MOE_NET_ROW_DOT_OP 0 // net_rows.comp
 #define MOE_NET_ROW_SOFTMAX 1

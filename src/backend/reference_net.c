@@ -5,6 +5,8 @@
 #include "base/status.h"
 #include "core/net_ref.h"
 
+#include <string.h>
+
 struct reference_net {
     struct moe_device_net base;
     struct moe_ref_net *ref;
@@ -39,6 +41,10 @@ enum vkmoe_status moe_reference_net_write(struct moe_device_net *net, uint32_t t
 {
     double *to = moe_ref_net_values(((struct reference_net *) net)->ref, tensor);
     bool is_int = net->net->tensors[tensor].type == MOE_NET_I32;
+    if (moe_net_type_is_half(net->net->tensors[tensor].type)) {
+        memcpy(to, data, (size_t) n * sizeof(uint16_t));
+        return VKMOE_OK;
+    }
     for (uint64_t i = 0; i < n; i++)
         to[i] = is_int ? (double) ((const int32_t *) data)[i] : (double) ((const float *) data)[i];
     return VKMOE_OK;
@@ -49,6 +55,10 @@ enum vkmoe_status moe_reference_net_read(struct moe_device_net *net, uint32_t te
 {
     const double *from = moe_ref_net_values(((struct reference_net *) net)->ref, tensor);
     bool is_int = net->net->tensors[tensor].type == MOE_NET_I32;
+    if (moe_net_type_is_half(net->net->tensors[tensor].type)) {
+        memcpy(data, from, (size_t) n * sizeof(uint16_t));
+        return VKMOE_OK;
+    }
     for (uint64_t i = 0; i < n; i++) {
         if (is_int)
             ((int32_t *) data)[i] = (int32_t) from[i];

@@ -151,6 +151,27 @@ uint64_t moe_net_rows(const struct moe_net_tensor *tensor, uint32_t n_tokens, ui
     return 0;
 }
 
+uint32_t moe_net_type_size(enum moe_net_type type)
+{
+    return moe_net_type_is_half(type) ? 2 : 4;
+}
+
+bool moe_net_type_is_half(enum moe_net_type type)
+{
+    return type == MOE_NET_F16 || type == MOE_NET_BF16;
+}
+
+enum vkmoe_dtype moe_net_type_dtype(enum moe_net_type type)
+{
+    assert(type != MOE_NET_I32);
+    return type == MOE_NET_F16 ? VKMOE_F16 : type == MOE_NET_BF16 ? VKMOE_BF16 : VKMOE_F32;
+}
+
+uint64_t moe_net_words(enum moe_net_type type, uint64_t n)
+{
+    return moe_net_type_is_half(type) ? n / 2 + n % 2 : n;
+}
+
 bool moe_net_op_updates(const struct moe_net_op *op, uint32_t i)
 {
     switch (op->kind) {
@@ -197,6 +218,7 @@ bool moe_net_op_updates(const struct moe_net_op *op, uint32_t i)
     case MOE_NET_POOL_BACKWARD:
     case MOE_NET_FILL:
     case MOE_NET_CLIP:
+    case MOE_NET_ROUND:
         return false;
     }
     return false;

@@ -5,9 +5,10 @@
 // vulkan/net.c; these and train/gradient.c, which derives the backward ops, switch over
 // enum moe_net_op_kind without `default:`.
 //
-// A tensor is row-major, (rows, width), rows following each other; elements are f32 or i32. Its
-// number of rows is fixed, or so many for each token or each example of a batch. All tensors of a
-// net lie in one arena, at offsets that core/net_plan.c gives them.
+// A tensor is row-major, (rows, width), rows following each other; elements are f32 or i32, or of
+// 16 bits in rounded copies of weights. Its number of rows is fixed, or so many for each token or
+// each example of a batch. All tensors of a net lie in one arena of 4-byte words, at offsets that
+// core/net_plan.c gives them.
 //
 // Slots are token-major: row = token * top_k + k, so that tensors of slots are tensors with top_k
 // rows a token. Work by expert goes through a grouping: `starts` (n_groups + 1) and `members`
@@ -24,13 +25,16 @@ enum moe_net_role {
     MOE_NET_PARAM,    // trained
     MOE_NET_GRAD,     // of a parameter
     MOE_NET_MOMENT,   // the optimiser's, of a parameter
-    MOE_NET_STATE,    // kept from run to run: sums of losses, selection biases, constants
+    MOE_NET_STATE,    // kept from run to run: sums of losses, selection biases, constants, and
+                      // rounded copies of parameters, which have the parameter's name
     MOE_NET_VALUE,    // made by a run; its memory is shared with others that live at other times
 };
 
 enum moe_net_type {
     MOE_NET_F32,
     MOE_NET_I32,
+    MOE_NET_F16,  // 2 bytes an element, in every back end and the oracle too: only what ROUND
+    MOE_NET_BF16, // writes and products read as w
 };
 
 enum moe_net_rows_of {
@@ -48,7 +52,7 @@ struct moe_net_tensor {
     enum moe_net_rows_of rows;
     uint32_t n, width;
     bool keep;       // VALUE: not overwritten until the next FORWARD, so that it can be read
-    uint64_t offset; // in elements, from the arena's begin; a multiple of 64; from moe_net_plan
+    uint64_t offset; // in words, from the arena's begin; a multiple of 64; from moe_net_plan
 };
 
 // What every op writes is `=`, or `+=` where it says so. In and out never overlap.
@@ -62,8 +66,8 @@ enum moe_net_write {
 // result; /q means row r / q of that operand (op.div[i] for in[i]; 1 unless said). Results follow
 // "->"; those marked * obey op.write, others are set. K = op.top_k, rows of a token.
 //
-// Matrices of G groups: w (G * n_out, n_in), b (G, n_out). Without a grouping G = 1 and every row
-// is in it. A row is a row of y (or dy), a slot or a token.
+// Matrices of G groups: w (G * n_out, n_in), in f32, f16 or bf16; b (G, n_out). Without a grouping
+// G = 1 and every row is in it. A row is a row of y (or dy), a slot or a token.
 //   MATMUL          a/q, w, [b], [starts, members] -> y*     y[r] = W_g a[r/q] + b_g
 //   MATMUL_DX       dy/q, w, [starts, members] -> da*        da[r] = dy[r/q] W_g
 //   MATMUL_DW       dy/q0, a/q1, [s], [starts, members] -> dw*, [db*]
@@ -136,6 +140,7 @@ enum moe_net_write {
 //   CLIP            sum -> factor           min(1, alpha / (sqrt(sum) + 1e-6)), 1 if alpha is 0;
 //                   NaN if sum is not finite
 //   STEP            g, [factor], [loss] -> p, [m], [v]       updated in place; *op.step
+//   ROUND           p -> q                  q of 16 bits: p to nearest, ties to even
 //   COUNT           starts -> counts*       f32 (1, G): rows of each group
 //   BALANCE_BIAS    counts, [loss] -> bias  (1, E): bias_e += alpha sign(mean(counts) - counts_e)
 #define MOE_NET_OP_LIST(X)                                                                         \
@@ -177,6 +182,7 @@ enum moe_net_write {
     X(SUM_SQUARES, "sum_squares", 1, 1)                                                            \
     X(CLIP, "clip", 1, 1)                                                                          \
     X(STEP, "step", 3, 3)                                                                          \
+    X(ROUND, "round", 1, 1)                                                                        \
     X(COUNT, "count", 1, 1)                                                                        \
     X(BALANCE_BIAS, "balance_bias", 2, 1)
 
@@ -227,8 +233,11 @@ struct moe_net_op {
 };
 
 // Programs, each an array of ops. A training step is FORWARD, BACKWARD (loss and gradients) once or
-// more, then STEP. EVAL is FORWARD without noise and dropout, on its own values.
+// more, then STEP. EVAL is FORWARD without noise and dropout, on its own values. ROUND makes the
+// rounded copies of parameters: it comes before FORWARD or EVAL when parameters have changed, and
+// has no values.
 enum moe_net_program {
+    MOE_NET_ROUND_PROGRAM,
     MOE_NET_FORWARD,
     MOE_NET_BACKWARD,
     MOE_NET_STEP_PROGRAM,
@@ -249,7 +258,7 @@ struct moe_net {
     void **owned; // memory that ops point to: layers, step rules
     uint32_t n_owned, owned_capacity;
     uint32_t max_tokens, max_examples;
-    uint64_t arena_size; // elements, from moe_net_plan
+    uint64_t arena_size; // words, from moe_net_plan
     bool failed;         // an allocation has
     struct moe_net_op no_op; // what moe_net_add_op hands out then
 };
@@ -291,6 +300,13 @@ uint32_t moe_net_find(const struct moe_net *net, enum moe_net_role role, const c
 
 // Rows of a tensor in a run of so many tokens and examples.
 uint64_t moe_net_rows(const struct moe_net_tensor *tensor, uint32_t n_tokens, uint32_t n_examples);
+// Bytes of an element; are there two in a word?
+uint32_t moe_net_type_size(enum moe_net_type type);
+bool moe_net_type_is_half(enum moe_net_type type);
+// How a type that is no integer is stored.
+enum vkmoe_dtype moe_net_type_dtype(enum moe_net_type type);
+// 4-byte words of n elements.
+uint64_t moe_net_words(enum moe_net_type type, uint64_t n);
 const char *moe_net_op_name(enum moe_net_op_kind kind);
 uint32_t moe_net_n_in(enum moe_net_op_kind kind);
 uint32_t moe_net_n_out(enum moe_net_op_kind kind);

@@ -2,27 +2,27 @@
 #include "core/net_call.h"
 
 static struct moe_net_view view(const struct moe_net *net, uint32_t i,
-                                const struct moe_net_args *args, char *arena, size_t element_size)
+                                const struct moe_net_args *args, char *arena, size_t word_size)
 {
     if (i == MOE_NET_NONE)
         return (struct moe_net_view){0};
     const struct moe_net_tensor *tensor = &net->tensors[i];
-    return (struct moe_net_view){arena + tensor->offset * element_size,
+    return (struct moe_net_view){arena + tensor->offset * word_size,
                                  moe_net_rows(tensor, args->n_tokens, args->n_examples),
                                  tensor->width, tensor->type};
 }
 
 void moe_net_call_init(struct moe_net_call *call, const struct moe_net *net,
                        const struct moe_net_op *op, const struct moe_net_args *args, void *arena,
-                       size_t element_size)
+                       size_t word_size)
 {
     call->op = op;
     call->args = args;
     call->add = op->write == MOE_NET_ADD || (op->write == MOE_NET_ADD_LATER && args->accumulate);
     for (uint32_t i = 0; i < MOE_NET_OPERANDS; i++)
-        call->in[i] = view(net, op->in[i], args, arena, element_size);
+        call->in[i] = view(net, op->in[i], args, arena, word_size);
     for (uint32_t i = 0; i < MOE_NET_RESULTS; i++)
-        call->out[i] = view(net, op->out[i], args, arena, element_size);
+        call->out[i] = view(net, op->out[i], args, arena, word_size);
 }
 
 uint64_t moe_net_call_parts(const struct moe_net_call *call)
@@ -52,6 +52,7 @@ uint64_t moe_net_call_parts(const struct moe_net_call *call)
     case MOE_NET_POOL:
     case MOE_NET_FILL:
     case MOE_NET_STEP:
+    case MOE_NET_ROUND:
         return call->out[0].rows;
     case MOE_NET_SELECT:
     case MOE_NET_CROSS_ENTROPY:

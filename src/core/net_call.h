@@ -19,10 +19,10 @@ struct moe_net_call {
     bool add; // the results marked * are added to
 };
 
-// arena: memory of the planned net, element_size bytes for each element. All is borrowed.
+// arena: memory of the planned net, word_size bytes for each word. All is borrowed.
 void moe_net_call_init(struct moe_net_call *call, const struct moe_net *net,
                        const struct moe_net_op *op, const struct moe_net_args *args, void *arena,
-                       size_t element_size);
+                       size_t word_size);
 
 // Into how many parts can the op be cut that do not depend on each other? Part i of most ops is
 // row i of the first result; of

@@ -79,7 +79,13 @@ static uint64_t n_groups(tensor starts)
 // (G * n_out, n_in)
 static bool is_matrix(tensor w, tensor starts, uint32_t n_out, uint32_t n_in)
 {
-    return is_f32(w, n_in) && w->rows == MOE_NET_FIXED && w->n == n_groups(starts) * n_out;
+    return w && w->width == n_in && w->rows == MOE_NET_FIXED && w->n == n_groups(starts) * n_out;
+}
+
+// One that rows are multiplied by.
+static bool is_weight(tensor w, tensor starts, uint32_t n_out, uint32_t n_in)
+{
+    return is_matrix(w, starts, n_out, n_in) && w->type != MOE_NET_I32;
 }
 
 static bool is_bias(tensor b, tensor starts, uint32_t n_out)
@@ -94,7 +100,7 @@ static const char *check_matmul(const struct check *c)
     tensor a = c->in[0], w = c->in[1], b = c->in[2], starts = c->in[3], y = c->out[0];
     NEED(a && y && is_f32(a, a->width) && is_f32(y, y->width));
     NEED(is_grouping(starts, c->in[4], y));
-    NEED(is_matrix(w, starts, y->width, a->width) && is_bias(b, starts, y->width));
+    NEED(is_weight(w, starts, y->width, a->width) && is_bias(b, starts, y->width));
     NEED(reaches(c, a, c->op->div[0], y));
     return NULL;
 }
@@ -104,7 +110,7 @@ static const char *check_matmul_dx(const struct check *c)
     tensor dy = c->in[0], w = c->in[1], starts = c->in[2], da = c->out[0];
     NEED(dy && da && is_f32(dy, dy->width) && is_f32(da, da->width));
     NEED(is_grouping(starts, c->in[3], da));
-    NEED(is_matrix(w, starts, dy->width, da->width));
+    NEED(is_weight(w, starts, dy->width, da->width));
     NEED(reaches(c, dy, c->op->div[0], da));
     return NULL;
 }
@@ -115,7 +121,7 @@ static const char *check_matmul_dw(const struct check *c)
     NEED(dy && a && is_f32(dy, dy->width) && is_f32(a, a->width));
     NEED(is_grouping(starts, members, NULL));
     NEED(!s || is_f32(s, 1));
-    NEED(is_matrix(c->out[0], starts, dy->width, a->width));
+    NEED(is_matrix(c->out[0], starts, dy->width, a->width) && c->out[0]->type == MOE_NET_F32);
     NEED(is_bias(c->out[1], starts, dy->width));
     NEED(starts || same_rows(dy, a));
     NEED(!starts || (reaches(c, dy, c->op->div[0], members) &&
@@ -128,7 +134,7 @@ static const char *check_combine(const struct check *c)
     tensor h = c->in[0], s = c->in[3], starts = c->in[4], y = c->out[0];
     NEED(h && y && starts && is_f32(h, h->width) && is_f32(y, y->width));
     NEED(is_grouping(starts, c->in[5], h));
-    NEED(is_matrix(c->in[1], starts, y->width, h->width) && is_bias(c->in[2], starts, y->width));
+    NEED(is_weight(c->in[1], starts, y->width, h->width) && is_bias(c->in[2], starts, y->width));
     NEED(!s || (is_f32(s, 1) && same_rows(s, h)));
     NEED(c->op->top_k > 0 && h->n == (uint64_t) y->n * c->op->top_k);
     return NULL;
@@ -358,6 +364,13 @@ static const char *check_step(const struct check *c)
     return NULL;
 }
 
+static const char *check_round(const struct check *c)
+{
+    tensor p = c->in[0], q = c->out[0];
+    NEED(p && q && is_f32(p, q->width) && same_rows(p, q) && moe_net_type_is_half(q->type));
+    return NULL;
+}
+
 // ---- all --------------------------------------------------------------------------------------
 
 static const char *check_shapes(const struct check *c)
@@ -424,11 +437,13 @@ static const char *check_shapes(const struct check *c)
     case MOE_NET_SUM_SQUARES:
         return check_sum(c);
     case MOE_NET_FILL:
-        return c->out[0] ? NULL : "a";
+        return c->out[0] && !moe_net_type_is_half(c->out[0]->type) ? NULL : "a";
     case MOE_NET_CLIP:
         return is_scalar(c->in[0]) && is_scalar(c->out[0]) ? NULL : "sum, factor: (1, 1)";
     case MOE_NET_STEP:
         return check_step(c);
+    case MOE_NET_ROUND:
+        return check_round(c);
     case MOE_NET_COUNT:
         return check_count(c);
     case MOE_NET_BALANCE_BIAS:

@@ -12,6 +12,7 @@
 #ifndef MOE_CORE_NET_OPS_H
 #define MOE_CORE_NET_OPS_H
 
+#include "core/dtype.h"
 #include "core/net_call.h"
 
 #include <math.h>
@@ -42,6 +43,16 @@ static inline const MOE_INT *in_int(const struct moe_net_call *call, uint32_t i)
 static inline MOE_INT *out_int(const struct moe_net_call *call, uint32_t i)
 {
     return call->out[i].data;
+}
+
+// Element i of a matrix that rows are multiplied by.
+static inline MOE_REAL weight_at(const struct moe_net_view *w, uint64_t i)
+{
+    if (w->type == MOE_NET_F16)
+        return R(moe_f16_to_f32(((const uint16_t *) w->data)[i]));
+    if (w->type == MOE_NET_BF16)
+        return R(moe_bf16_to_f32(((const uint16_t *) w->data)[i]));
+    return ((const MOE_REAL *) w->data)[i];
 }
 
 // *to = value, or += where the op adds.
@@ -112,6 +123,7 @@ static void net_op_compute(const struct moe_net_call *call, uint64_t begin, uint
         OP_CASE(SUM_SQUARES, sum_squares);
         OP_CASE(CLIP, clip);
         OP_CASE(STEP, step);
+        OP_CASE(ROUND, round_to_half);
         OP_CASE(COUNT, count);
         OP_CASE(BALANCE_BIAS, balance_bias);
 #undef OP_CASE

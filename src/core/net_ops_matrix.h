@@ -31,10 +31,10 @@ static uint64_t group_member(const struct grouping *of, uint64_t i)
 static MOE_REAL affine(const struct moe_net_view *w, const struct moe_net_view *bias, uint64_t g,
                        uint64_t n_out, uint64_t o, const MOE_REAL *a)
 {
-    const MOE_REAL *w_row = row_of(w, g * n_out + o);
+    const uint64_t row = (g * n_out + o) * w->width;
     MOE_REAL sum = bias->data ? row_of(bias, g)[o] : 0;
     for (uint32_t i = 0; i < w->width; i++)
-        sum += w_row[i] * a[i];
+        sum += weight_at(w, row + i) * a[i];
     return sum;
 }
 
@@ -65,7 +65,7 @@ static void matmul_dx(const struct moe_net_call *call, uint64_t begin, uint64_t 
             for (uint32_t c = 0; c < n_in && r >= begin && r < end; c++) {
                 MOE_REAL sum = 0;
                 for (uint32_t o = 0; o < n_out; o++)
-                    sum += dy[o] * in_row(call, 1, g * n_out + o)[c];
+                    sum += dy[o] * weight_at(&call->in[1], (g * n_out + o) * n_in + c);
                 put(call, sum, out_row(call, 0, r) + c);
             }
         }

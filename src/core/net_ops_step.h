@@ -75,4 +75,14 @@ static void step(const struct moe_net_call *call, uint64_t begin, uint64_t end)
     }
 }
 
+static void round_to_half(const struct moe_net_call *call, uint64_t begin, uint64_t end)
+{
+    const uint32_t width = call->out[0].width;
+    uint16_t *q = call->out[0].data;
+    for (uint64_t i = begin * width; i < end * width; i++) {
+        const double p = (double) in_row(call, 0, 0)[i];
+        moe_dtype_encode_f64(moe_net_type_dtype(call->out[0].type), &p, 1, q + i);
+    }
+}
+
 #endif

@@ -21,13 +21,15 @@ struct life {
     uint64_t offset, size;
 };
 
-// Elements of a tensor, rounded up; false when they overflow.
+// Words of a tensor, rounded up; false when they overflow.
 static bool tensor_size(const struct moe_net *net, const struct moe_net_tensor *tensor,
                         uint64_t *size)
 {
     uint64_t rows = moe_net_rows(tensor, net->max_tokens, net->max_examples);
-    if (__builtin_mul_overflow(rows, (uint64_t) tensor->width, size) ||
-        *size > UINT64_MAX - OFFSET_ALIGN)
+    if (__builtin_mul_overflow(rows, (uint64_t) tensor->width, size))
+        return false;
+    *size = moe_net_words(tensor->type, *size);
+    if (*size > UINT64_MAX - OFFSET_ALIGN)
         return false;
     *size = (*size + OFFSET_ALIGN - 1) / OFFSET_ALIGN * OFFSET_ALIGN;
     return true;

@@ -78,8 +78,9 @@ enum vkmoe_status moe_cpu_net_write(struct moe_device_net *net, uint32_t tensor,
                                     const void *data)
 {
     struct cpu_net *self = (struct cpu_net *) net;
+    const struct moe_net_tensor *to = &net->net->tensors[tensor];
     if (n > 0)
-        memcpy(self->arena + net->net->tensors[tensor].offset, data, (size_t) n * sizeof(float));
+        memcpy(self->arena + to->offset, data, (size_t) n * moe_net_type_size(to->type));
     return VKMOE_OK;
 }
 
@@ -87,8 +88,9 @@ enum vkmoe_status moe_cpu_net_read(struct moe_device_net *net, uint32_t tensor, 
                                    void *data)
 {
     const struct cpu_net *self = (const struct cpu_net *) net;
+    const struct moe_net_tensor *from = &net->net->tensors[tensor];
     if (n > 0)
-        memcpy(data, self->arena + net->net->tensors[tensor].offset, (size_t) n * sizeof(float));
+        memcpy(data, self->arena + from->offset, (size_t) n * moe_net_type_size(from->type));
     return VKMOE_OK;
 }
 

@@ -149,6 +149,7 @@ cpu_net_task_fn moe_cpu_net_act_task;
 cpu_net_task_fn moe_cpu_net_act_backward_task;
 cpu_net_task_fn moe_cpu_net_glu_task;
 cpu_net_task_fn moe_cpu_net_glu_backward_task;
+cpu_net_task_fn moe_cpu_net_round_task;
 cpu_net_prepare_fn moe_cpu_net_rows_prepare;
 cpu_net_task_fn moe_cpu_net_scale_rows_task;
 cpu_net_task_fn moe_cpu_net_row_dot_task;

@@ -38,7 +38,8 @@ static const struct op_phases
     row_dot_phases = PHASE(rows, row_dot),
     reduce_phases = PHASES(sum, sum, total, total),
     sum_squares_phases = PHASES(sum, sum_squares, total, total),
-    step_phases = PHASE(step, step);
+    step_phases = PHASE(step, step),
+    round_phases = PHASE(elements, round);
 
 static const struct op_phases *phases_of(const struct moe_net_op *op)
 {
@@ -74,6 +75,8 @@ static const struct op_phases *phases_of(const struct moe_net_op *op)
         return &sum_squares_phases;
     case MOE_NET_STEP:
         return &step_phases;
+    case MOE_NET_ROUND:
+        return &round_phases;
     case MOE_NET_IOTA:
     case MOE_NET_SELECT:
     case MOE_NET_SELECT_BACKWARD:

@@ -25,7 +25,8 @@ enum {
 struct product {
     struct moe_net_view a;
     uint32_t div;
-    const float *w, *bias;
+    struct moe_net_view w;
+    const float *bias;
     bool transposed; // B is W transposed
     uint32_t k, n_columns;
     struct cpu_grouping groups;
@@ -53,7 +54,7 @@ static struct product product_of(const struct cpu_net *net)
     struct product p = {
         .a = call->in[0],
         .div = call->op->div[0],
-        .w = call->in[1].data,
+        .w = call->in[1],
         .bias = dx ? NULL : call->in[2].data,
         .transposed = !dx,
         .k = call->in[0].width,
@@ -133,11 +134,54 @@ static void pack_transposed(const struct cpu_net *net, const struct product *p, 
     net->kernels->transpose(rows, n, first, n_k, panel, CPU_PANEL);
 }
 
+// The same of a W_g of 16 bits; some rows of it at a time, in the first-level cache, in f32.
+static void pack_half_transposed(const struct cpu_net *net, const struct product *p,
+                                 const uint16_t *w, uint32_t c, uint32_t first, uint32_t n_k,
+                                 float *panel)
+{
+    enum { BLOCK = 64 };
+    cpu_decode_fn *decode = net->kernels->decode[moe_net_type_dtype(p->w.type)];
+    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - c * CPU_PANEL);
+    _Alignas(64) float block[CPU_PANEL][BLOCK];
+    const float *rows[CPU_PANEL];
+    w += (uint64_t) c * CPU_PANEL * p->k + first;
+    for (uint32_t i = 0; i < n_k; i += BLOCK) {
+        const uint32_t n_i = (uint32_t) moe_min(BLOCK, n_k - i);
+        for (uint32_t o = 0; o < n; o++) {
+            rows[o] = block[o];
+            decode(w + (uint64_t) o * p->k + i, block[o], n_i);
+        }
+        net->kernels->transpose(rows, n, 0, n_i, panel + i * CPU_PANEL, CPU_PANEL);
+    }
+}
+
+// What `pack` does, of a W of 16 bits.
+static void pack_half(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
+                      uint32_t n, uint32_t first, uint32_t n_k,
+                      float (*panels)[BLOCK_K * CPU_PANEL])
+{
+    cpu_decode_fn *decode = net->kernels->decode[moe_net_type_dtype(p->w.type)];
+    const uint16_t *w = (const uint16_t *) p->w.data + g * p->k * p->n_columns;
+    for (uint32_t j = 0; p->transposed && j < n; j++)
+        pack_half_transposed(net, p, w, c + j, first, n_k, panels[j]);
+    for (uint32_t i = 0; !p->transposed && i < n_k; i++) {
+        const uint16_t *row = w + (uint64_t) (first + i) * p->n_columns;
+        for (uint32_t j = 0; j < n; j++) {
+            const uint32_t column = (c + j) * CPU_PANEL, left = p->n_columns - column;
+            float *to = panels[j] + i * CPU_PANEL;
+            __builtin_prefetch(row + moe_min(AHEAD, n_k - 1 - i) * p->n_columns + column);
+            if (left < CPU_PANEL)
+                memset(to, 0, CPU_PANEL * sizeof *to);
+            decode(row + column, to, moe_min(CPU_PANEL, left));
+        }
+    }
+}
+
 // Rows first .. first + n_k - 1 of n panels of B_g from c on; columns beyond B are 0.
 static void pack(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
                  uint32_t n, uint32_t first, uint32_t n_k, float (*panels)[BLOCK_K * CPU_PANEL])
 {
-    const float *w = p->w + g * p->k * p->n_columns;
+    const float *w = (const float *) p->w.data + g * p->k * p->n_columns;
     for (uint32_t j = 0; p->transposed && j < n; j++)
         pack_transposed(net, p, w, c + j, first, n_k, panels[j]);
     for (uint32_t i = 0; !p->transposed && i < n_k; i++) {
@@ -212,7 +256,10 @@ static void multiply(const struct cpu_net *net, const struct product *p, uint64_
         open_panel(p, g, c + j, tile, j);
     for (uint32_t first = 0; first < p->k; first += BLOCK_K) {
         const uint32_t n_k = (uint32_t) moe_min(BLOCK_K, p->k - first);
-        pack(net, p, g, c, n, first, n_k, panels);
+        if (moe_net_type_is_half(p->w.type))
+            pack_half(net, p, g, c, n, first, n_k, panels);
+        else
+            pack(net, p, g, c, n, first, n_k, panels);
         for (uint32_t j = 0; j < n; j++)
             net->kernels->chain(tile->x, tile->n_rows, first, panels[j], n_k,
                                 tile->more[j] || first > 0, tile->to[j]);

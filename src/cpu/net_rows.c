@@ -50,6 +50,15 @@ void moe_cpu_net_glu_backward_task(const struct cpu_net *net, uint32_t i)
         span.end - span.begin);
 }
 
+void moe_cpu_net_round_task(const struct cpu_net *net, uint32_t i)
+{
+    const struct moe_net_view *q = &net->call.out[0];
+    const struct cpu_span span = moe_cpu_net_span(net, i);
+    net->kernels->encode[moe_net_type_dtype(q->type)](moe_cpu_net_in(net, 0) + span.begin,
+                                                      (uint16_t *) q->data + span.begin,
+                                                      span.end - span.begin);
+}
+
 // ---- rows ------------------------------------------------------------------------------------
 
 void moe_cpu_net_rows_prepare(struct cpu_net *net)

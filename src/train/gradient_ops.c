@@ -351,6 +351,7 @@ void moe_gradient_op(struct moe_gradient *gradient, const struct moe_net_op *op,
     case MOE_NET_SUM_SQUARES:
     case MOE_NET_CLIP:
     case MOE_NET_STEP:
+    case MOE_NET_ROUND:
     case MOE_NET_COUNT:
     case MOE_NET_BALANCE_BIAS:
         assert(false);

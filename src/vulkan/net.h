@@ -12,7 +12,7 @@
 
 enum { MOE_VK_NET_RANGES = MOE_NET_OPERANDS + MOE_NET_RESULTS };
 
-// Elements of the arena that a dispatch reads, or writes and perhaps reads.
+// Words of the arena that a dispatch reads, or writes and perhaps reads.
 struct moe_vk_net_range {
     uint64_t offset, n;
     bool written;

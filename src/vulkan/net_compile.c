@@ -234,6 +234,21 @@ static void glu_backward(struct moe_vk_net_compiler *c)
     moe_vk_net_write(c, d, 1, c->op->out[1]);
 }
 
+static void round_to_half(struct moe_vk_net_compiler *c)
+{
+    uint64_t n = moe_vk_net_elements(c, c->op->out[0]);
+    enum moe_net_type type = c->net->tensors[c->op->out[0]].type;
+    struct net_elements_params params = {.n = (uint32_t) moe_net_words(type, n),
+                                         .width = (uint32_t) n,
+                                         .kind = moe_net_type_dtype(type)};
+    struct moe_vk_net_dispatch *d =
+        moe_vk_net_add(c, MOE_SPV_NET_ELEMENTS, MOE_NET_EL_ROUND, &params, sizeof params);
+    moe_vk_net_read(c, d, 0, c->op->in[0]);
+    moe_vk_net_write(c, d, 0, c->op->out[0]);
+    moe_vk_net_grid(c, d, moe_div_up(params.n, MOE_LOCAL_SIZE), 1);
+    d->work = (double) n * 8;
+}
+
 static void pool(struct moe_vk_net_compiler *c)
 {
     struct moe_vk_net_dispatch *d = set_elements(c, MOE_NET_EL_POOL, 0);
@@ -292,6 +307,7 @@ static void compile_op(struct moe_vk_net_compiler *c)
         CASE(SUM_SQUARES, moe_vk_net_total(c, MOE_NET_TOTAL_SQUARES));
         CASE(CLIP, set_elements(c, MOE_NET_EL_CLIP, 0));
         CASE(STEP, step(c));
+        CASE(ROUND, round_to_half(c));
         CASE(COUNT, put_elements(c, MOE_NET_EL_COUNT, 0));
         CASE(BALANCE_BIAS, set_elements(c, MOE_NET_EL_BALANCE_BIAS, 0));
 #undef CASE

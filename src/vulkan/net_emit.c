@@ -61,18 +61,23 @@ static void use_result(struct moe_vk_net_dispatch *d, uint32_t slot, uint64_t of
     d->head.has |= 64u << slot;
 }
 
+static uint64_t words(const struct moe_vk_net_compiler *c, uint32_t tensor)
+{
+    return moe_net_words(c->net->tensors[tensor].type, moe_vk_net_elements(c, tensor));
+}
+
 void moe_vk_net_read(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
                      uint32_t slot, uint32_t tensor)
 {
     if (tensor != MOE_NET_NONE)
-        use_operand(d, slot, c->net->tensors[tensor].offset, moe_vk_net_elements(c, tensor));
+        use_operand(d, slot, c->net->tensors[tensor].offset, words(c, tensor));
 }
 
 void moe_vk_net_write(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
                       uint32_t slot, uint32_t tensor)
 {
     if (tensor != MOE_NET_NONE)
-        use_result(d, slot, c->net->tensors[tensor].offset, moe_vk_net_elements(c, tensor));
+        use_result(d, slot, c->net->tensors[tensor].offset, words(c, tensor));
 }
 
 void moe_vk_net_put(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,

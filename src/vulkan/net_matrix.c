@@ -56,6 +56,7 @@ static void add_piece(struct moe_vk_net_compiler *c, const struct product *produ
                                        .end_tile = end_tile};
     struct moe_vk_net_dispatch *d =
         moe_vk_net_add(c, MOE_SPV_NET_MATMUL, product->transposed, &params, sizeof params);
+    d->spec[1] = moe_net_type_dtype(c->net->tensors[c->op->in[1]].type);
     d->head.rows = (uint32_t) rows;
     moe_vk_net_read(c, d, 0, c->op->in[0]);
     moe_vk_net_read(c, d, 1, c->op->in[1]);

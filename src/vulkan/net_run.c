@@ -68,7 +68,8 @@ enum vkmoe_status moe_vk_net_upload(struct moe_device_net *net, uint32_t tensor,
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_net *n = (struct moe_vk_net *) net;
-    uint64_t to = net->net->tensors[tensor].offset * 4, size = n_elements * 4;
+    const struct moe_net_tensor *t = &net->net->tensors[tensor];
+    uint64_t to = t->offset * 4, size = n_elements * moe_net_type_size(t->type);
     const unsigned char *from = data;
     if (n->arena.mapped) {
         memcpy((unsigned char *) n->arena.mapped + to, data, size);
@@ -94,7 +95,8 @@ enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tenso
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_net *n = (struct moe_vk_net *) net;
     struct moe_vk *vk = moe_vk(net->device);
-    uint64_t from = net->net->tensors[tensor].offset * 4, size = n_elements * 4;
+    const struct moe_net_tensor *t = &net->net->tensors[tensor];
+    uint64_t from = t->offset * 4, size = n_elements * moe_net_type_size(t->type);
     if (n->arena.mapped) {
         memcpy(data, (const unsigned char *) n->arena.mapped + from, size);
         return VKMOE_OK;

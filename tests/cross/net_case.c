@@ -4,6 +4,7 @@
 #include "check.h"
 
 #include "base/host.h"
+#include "core/dtype.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,26 @@ uint32_t case_f32(struct net_case *c, enum moe_net_rows_of rows, uint32_t n, uin
     return tensor;
 }
 
+double case_value(enum moe_net_type type, union case_data data, uint64_t j)
+{
+    float value;
+    if (type == MOE_NET_I32)
+        return (double) data.i32[j];
+    moe_dtype_decode(moe_net_type_dtype(type),
+                     (const char *) data.any + j * moe_net_type_size(type), 1, &value);
+    return (double) value;
+}
+
+uint32_t case_weight(struct net_case *c, enum moe_net_type type, uint32_t n, uint32_t width)
+{
+    uint32_t tensor = add(c, MOE_NET_INPUT, type, MOE_NET_FIXED, n, width);
+    case_random(c, tensor, -1, 1);
+    if (moe_net_type_is_half(type)) // in place, from the first element on
+        moe_dtype_encode(moe_net_type_dtype(type), c->data[tensor].f32, case_size(c, tensor),
+                         c->data[tensor].any);
+    return tensor;
+}
+
 uint32_t case_i32(struct net_case *c, enum moe_net_rows_of rows, uint32_t n, uint32_t width)
 {
     return add(c, MOE_NET_INPUT, MOE_NET_I32, rows, n, width);
@@ -102,8 +123,10 @@ uint32_t case_out(struct net_case *c, enum moe_net_type type, enum moe_net_rows_
     for (uint64_t i = 0; i < case_size(c, tensor); i++) {
         if (type == MOE_NET_F32)
             c->data[tensor].f32[i] = NAN;
-        else
+        else if (type == MOE_NET_I32)
             c->data[tensor].i32[i] = INT32_MIN;
+        else
+            c->data[tensor].half[i] = UINT16_MAX;
     }
     return tensor;
 }

@@ -8,11 +8,12 @@
 
 enum { CASE_TENSORS = 12, CASE_NAME = 160 };
 
-// Data of a tensor, max rows, as it is written before a run; f32 or i32.
+// Data of a tensor, max rows, as it is written before a run.
 union case_data {
     void *any;
     float *f32;
     int32_t *i32;
+    uint16_t *half; // f16 or bf16
 };
 
 struct net_case {
@@ -41,9 +42,13 @@ void case_finish(struct net_case *c);
 // Plans the net, hands the case out, and ends it.
 void case_done(struct case_sink *sink, struct net_case *c);
 
-// Operands; f32 random in [-1, 1), i32 zero. Returns the tensor.
+// Element j of a tensor of that type.
+double case_value(enum moe_net_type type, union case_data data, uint64_t j);
+
+// Operands; f32 and 16-bit types random in [-1, 1), i32 zero. Returns the tensor.
 uint32_t case_f32(struct net_case *c, enum moe_net_rows_of rows, uint32_t n, uint32_t width);
 uint32_t case_i32(struct net_case *c, enum moe_net_rows_of rows, uint32_t n, uint32_t width);
+uint32_t case_weight(struct net_case *c, enum moe_net_type type, uint32_t n, uint32_t width);
 // Results, poisoned with NaN or INT32_MIN; what is added to becomes random in case_done.
 uint32_t case_out(struct net_case *c, enum moe_net_type type, enum moe_net_rows_of rows, uint32_t n,
                   uint32_t width);
@@ -75,5 +80,6 @@ void list_route_cases(struct case_sink *sink);
 void list_row_cases(struct case_sink *sink);
 void list_loss_cases(struct case_sink *sink);
 void list_step_cases(struct case_sink *sink);
+void list_half_cases(struct case_sink *sink); // products with matrices of 16 bits, and rounding
 
 #endif

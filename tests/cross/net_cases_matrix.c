@@ -2,6 +2,7 @@
 // Cases of products with matrices of groups, of groupings and of sums over everything.
 #include "net_case.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static const char *const group_names[] = {"spread", "all in one", "one"};
@@ -20,6 +21,7 @@ struct variant {
     enum case_groups groups;
     bool grouped;
     enum moe_net_write write;
+    enum moe_net_type type; // of the matrix
 };
 
 static struct case_grouping grouping_of(struct net_case *c, const struct variant *v)
@@ -30,8 +32,10 @@ static struct case_grouping grouping_of(struct net_case *c, const struct variant
 
 static void begin(struct net_case *c, const struct variant *v, const char *op, const char *more)
 {
-    case_begin(c, v->n_tokens, 1, "%s %ux%u %s %s%s", op, v->n_out, v->n_in,
-               v->grouped ? group_names[v->groups] : "no groups", write_names[v->write], more);
+    static const char *const types[] = {"", "", ", f16", ", bf16"};
+    case_begin(c, v->n_tokens, 1, "%s %ux%u %s %s%s%s", op, v->n_out, v->n_in,
+               v->grouped ? group_names[v->groups] : "no groups", write_names[v->write], more,
+               types[v->type]);
     c->linear = true;
 }
 
@@ -42,7 +46,7 @@ static void matmul(struct case_sink *sink, const struct variant *v)
     begin(&c, v, "matmul", divides ? ", div" : "");
     struct case_grouping g = grouping_of(&c, v);
     uint32_t a = case_f32(&c, MOE_NET_TOKENS, divides ? 1 : TOP_K, v->n_in);
-    uint32_t w = case_f32(&c, MOE_NET_FIXED, g.n_groups * v->n_out, v->n_in);
+    uint32_t w = case_weight(&c, v->type, g.n_groups * v->n_out, v->n_in);
     uint32_t b = bias ? case_f32(&c, MOE_NET_FIXED, g.n_groups, v->n_out) : MOE_NET_NONE;
     uint32_t y = case_out(&c, MOE_NET_F32, MOE_NET_TOKENS, TOP_K, v->n_out);
     struct moe_net_op *op = case_op(&c, MOE_NET_MATMUL, v->write);
@@ -60,7 +64,7 @@ static void matmul_dx(struct case_sink *sink, const struct variant *v)
     begin(&c, v, "matmul_dx", divides ? ", div" : "");
     struct case_grouping g = grouping_of(&c, v);
     uint32_t dy = case_f32(&c, MOE_NET_TOKENS, divides ? 1 : TOP_K, v->n_out);
-    uint32_t w = case_f32(&c, MOE_NET_FIXED, g.n_groups * v->n_out, v->n_in);
+    uint32_t w = case_weight(&c, v->type, g.n_groups * v->n_out, v->n_in);
     uint32_t da = case_out(&c, MOE_NET_F32, MOE_NET_TOKENS, TOP_K, v->n_in);
     struct moe_net_op *op = case_op(&c, MOE_NET_MATMUL_DX, v->write);
     op->in[0] = dy, op->in[1] = w, op->in[2] = g.starts, op->in[3] = g.members;
@@ -99,7 +103,7 @@ static void matmul_combine(struct case_sink *sink, const struct variant *v)
     begin(&c, v, "matmul_combine", weighed ? ", weighed" : "");
     struct case_grouping g = grouping_of(&c, v);
     uint32_t h = case_f32(&c, MOE_NET_TOKENS, TOP_K, v->n_in);
-    uint32_t w = case_f32(&c, MOE_NET_FIXED, g.n_groups * v->n_out, v->n_in);
+    uint32_t w = case_weight(&c, v->type, g.n_groups * v->n_out, v->n_in);
     uint32_t b = bias ? case_f32(&c, MOE_NET_FIXED, g.n_groups, v->n_out) : MOE_NET_NONE;
     uint32_t s = weighed ? case_f32(&c, MOE_NET_TOKENS, TOP_K, 1) : MOE_NET_NONE;
     uint32_t y = case_out(&c, MOE_NET_F32, MOE_NET_TOKENS, 1, v->n_out);
@@ -172,21 +176,76 @@ static void whole_sum(struct case_sink *sink, enum moe_net_op_kind kind, enum mo
     case_done(sink, &c);
 }
 
-void list_matrix_cases(struct case_sink *sink)
+// Row i of the table of all shapes and groupings.
+static struct variant variant(uint32_t i, enum moe_net_type type)
 {
-    uint32_t i = 0;
-    for (uint32_t shape = 0; shape < N_SHAPES; shape++) {
-        for (uint32_t g = 0; g <= N_CASE_GROUPS; g++, i++) {
-            const struct shape *of = &shapes[shape];
-            struct variant v = {of->n_out, of->n_in, of->n_tokens, i, g % N_CASE_GROUPS,
-                                g < N_CASE_GROUPS, (enum moe_net_write)((i + shape) % 3)};
+    const uint32_t shape = i / (N_CASE_GROUPS + 1), g = i % (N_CASE_GROUPS + 1);
+    const struct shape *of = &shapes[shape];
+    return (struct variant){of->n_out, of->n_in, of->n_tokens, i, g % N_CASE_GROUPS,
+                            g < N_CASE_GROUPS, (enum moe_net_write)((i + shape) % 3), type};
+}
+
+// ---- 16 bits ---------------------------------------------------------------------------------
+
+// kind 0: random numbers; 1: those that are halfway between two of the type, or beside that, from
+// the least it can hold on; 2: beyond the largest.
+static void rounding(struct case_sink *sink, enum moe_net_type type, uint32_t n, uint32_t width,
+                     uint32_t kind)
+{
+    struct net_case c;
+    case_begin(&c, 2, 1, "round %ux%u to type %d, kind %u", n, width, type, kind);
+    uint32_t p = case_f32(&c, MOE_NET_FIXED, n, width);
+    uint32_t q = case_out(&c, type, MOE_NET_FIXED, n, width);
+    for (uint64_t i = 0; i < case_size(&c, p) && kind > 0; i++) {
+        const float sign = i % 2 == 0 ? 1 : -1, largest = type == MOE_NET_F16 ? 65504.0f : 3e38f;
+        const float spacing = type == MOE_NET_F16 ? 0x1p-10f : 0x1p-7f;
+        const float one = ldexpf(1, type == MOE_NET_F16 ? (int) case_next(&c, 40) - 25
+                                                        : (int) case_next(&c, 200) - 100);
+        const float steps = (float) case_next(&c, 128) + 0.5f;
+        c.data[p].f32[i] = sign * one * (1 + steps * spacing);
+        if (i % 3 > 0)
+            c.data[p].f32[i] = nextafterf(c.data[p].f32[i], i % 3 == 1 ? 0 : INFINITY);
+        if (kind == 2)
+            c.data[p].f32[i] =
+                sign * (i % 5 == 0 ? INFINITY : largest * (1 + 0x1p-13f * (float) i));
+    }
+    struct moe_net_op *op = case_op(&c, MOE_NET_ROUND, MOE_NET_SET);
+    op->in[0] = p, op->out[0] = q;
+    c.linear = true;
+    case_done(sink, &c);
+}
+
+void list_half_cases(struct case_sink *sink)
+{
+    static const enum moe_net_type types[] = {MOE_NET_F16, MOE_NET_BF16};
+    for (uint32_t t = 0; t < 2; t++) {
+        for (uint32_t i = 0; i < N_SHAPES * (N_CASE_GROUPS + 1); i++) {
+            const struct variant v = variant(i, types[t]);
             matmul(sink, &v);
             matmul_dx(sink, &v);
-            matmul_dw(sink, &v);
-            group_sum(sink, &v);
             if (v.grouped)
                 matmul_combine(sink, &v);
         }
+        for (uint32_t kind = 0; kind < 3; kind++) {
+            rounding(sink, types[t], 1, 1, kind);
+            rounding(sink, types[t], 3, 17, kind);
+            rounding(sink, types[t], 64, 130, kind);
+        }
+    }
+}
+
+// ---- lists -----------------------------------------------------------------------------------
+
+void list_matrix_cases(struct case_sink *sink)
+{
+    for (uint32_t i = 0; i < N_SHAPES * (N_CASE_GROUPS + 1); i++) {
+        const struct variant v = variant(i, MOE_NET_F32);
+        matmul(sink, &v);
+        matmul_dx(sink, &v);
+        matmul_dw(sink, &v);
+        group_sum(sink, &v);
+        if (v.grouped)
+            matmul_combine(sink, &v);
     }
     for (uint32_t how = 0; how < 3; how++) {
         group(sink, 5, 4, how);

@@ -56,9 +56,29 @@ static bool is_result(const struct net_case *c, uint32_t tensor)
     return op->out[0] == tensor || op->out[1] == tensor || op->out[2] == tensor;
 }
 
+static enum moe_net_type type_of(const struct net_case *c, uint32_t tensor)
+{
+    return c->net->tensors[tensor].type;
+}
+
 static bool is_f32(const struct net_case *c, uint32_t tensor)
 {
-    return c->net->tensors[tensor].type == MOE_NET_F32;
+    return type_of(c, tensor) == MOE_NET_F32;
+}
+
+static size_t run_bytes(const struct net_case *c, uint32_t tensor)
+{
+    return run_size(c, tensor) * moe_net_type_size(type_of(c, tensor));
+}
+
+// Element j of the oracle's.
+static double oracle_value(const struct net_case *c, struct moe_ref_net *ref, uint32_t tensor,
+                           uint64_t j)
+{
+    double *values = moe_ref_net_values(ref, tensor);
+    if (!moe_net_type_is_half(type_of(c, tensor)))
+        return values[j];
+    return case_value(type_of(c, tensor), (union case_data){values}, j);
 }
 
 static void load(const struct net_case *c, struct moe_ref_net *ref, bool absolute)
@@ -66,7 +86,11 @@ static void load(const struct net_case *c, struct moe_ref_net *ref, bool absolut
     for (uint32_t i = 0; i < c->net->n_tensors; i++) {
         double *to = moe_ref_net_values(ref, i);
         for (uint64_t j = 0; j < case_size(c, i); j++) {
-            double value = is_f32(c, i) ? (double) c->data[i].f32[j] : (double) c->data[i].i32[j];
+            if (moe_net_type_is_half(type_of(c, i))) {
+                ((uint16_t *) to)[j] = c->data[i].half[j] & (absolute ? 0x7fff : 0xffff);
+                continue;
+            }
+            double value = case_value(type_of(c, i), c->data[i], j);
             to[j] = absolute && is_f32(c, i) ? fabs(value) : value;
         }
     }
@@ -87,7 +111,7 @@ static void linear_magnitudes(const struct net_case *c, struct expected *e)
     the_op(c)->alpha = alpha;
     for (uint32_t i = 0; i < c->net->n_tensors; i++) {
         for (uint64_t j = 0; e->want[i] && j < run_size(c, i); j++)
-            e->magnitude[i][j] = fabs(moe_ref_net_values(e->ref, i)[j]);
+            e->magnitude[i][j] = fabs(oracle_value(c, e->ref, i, j));
     }
 }
 
@@ -140,7 +164,8 @@ static void expect(const struct net_case *c, struct expected *e)
         e->want[i] = malloc(n * sizeof(double));
         e->magnitude[i] = calloc(n, sizeof(double));
         assert_true(e->want[i] && e->magnitude[i]);
-        memcpy(e->want[i], moe_ref_net_values(e->ref, i), n * sizeof(double));
+        for (uint64_t j = 0; j < n; j++)
+            e->want[i][j] = oracle_value(c, e->ref, i, j);
     }
     if (c->linear)
         linear_magnitudes(c, e);
@@ -192,12 +217,11 @@ static void results_finish(struct results *r)
 static bool element_agrees(const struct net_case *c, const struct expected *e, uint32_t tensor,
                            uint64_t j, const struct results *r)
 {
-    double want = e->want[tensor][j];
-    if (!is_f32(c, tensor))
-        return want == (double) r->data[tensor].i32[j];
-    double got = (double) r->data[tensor].f32[j];
+    double want = e->want[tensor][j], got = case_value(type_of(c, tensor), r->data[tensor], j);
     if (isnan(want) || isinf(want))
         return isnan(want) ? isnan(got) : got == want;
+    if (!is_f32(c, tensor))
+        return want == got;
     double n = c->terms + (c->linear ? 8 : 32);
     return fabs(got - want) <= n * u * e->magnitude[tensor][j] + tiny;
 }
@@ -216,8 +240,7 @@ static bool agrees(const struct net_case *c, const struct expected *e, const str
                     "%s: tensor %u, row %llu, column %llu: %.9g, not %.17g "
                     "(magnitude %g)\n",
                     c->name, i, (unsigned long long) (j / width), (unsigned long long) (j % width),
-                    is_f32(c, i) ? (double) r->data[i].f32[j] : (double) r->data[i].i32[j],
-                    e->want[i][j], e->magnitude[i][j]);
+                    case_value(type_of(c, i), r->data[i], j), e->want[i][j], e->magnitude[i][j]);
             return false;
         }
     }
@@ -227,7 +250,7 @@ static bool agrees(const struct net_case *c, const struct expected *e, const str
 static bool same_bits(const struct net_case *c, const struct results *a, const struct results *b)
 {
     for (uint32_t i = 0; i < c->net->n_tensors; i++) {
-        if (memcmp(a->data[i].any, b->data[i].any, run_size(c, i) * 4) != 0) {
+        if (memcmp(a->data[i].any, b->data[i].any, run_bytes(c, i)) != 0) {
             print_message("%s: tensor %u has other bits the second time\n", c->name, i);
             return false;
         }
@@ -238,7 +261,7 @@ static bool same_bits(const struct net_case *c, const struct results *a, const s
 static bool operands_are_kept(const struct net_case *c, const struct results *r)
 {
     for (uint32_t i = 0; i < c->net->n_tensors; i++) {
-        if (!is_result(c, i) && memcmp(c->data[i].any, r->data[i].any, run_size(c, i) * 4) != 0) {
+        if (!is_result(c, i) && memcmp(c->data[i].any, r->data[i].any, run_bytes(c, i)) != 0) {
             print_message("%s: operand %u is not what it was\n", c->name, i);
             return false;
         }
@@ -259,13 +282,15 @@ static bool control_is_seen(const struct net_case *c, const struct expected *e, 
         if (!e->want[i] || run_size(c, i) == 0 || !(fabs(e->want[i][largest]) > 0))
             continue;
         any = true;
-        union case_data before = r->data[i], moved = {malloc(run_size(c, i) * 4)};
+        union case_data before = r->data[i], moved = {malloc(run_bytes(c, i))};
         assert_non_null(moved.any);
-        memcpy(moved.any, before.any, run_size(c, i) * 4);
+        memcpy(moved.any, before.any, run_bytes(c, i));
         if (is_f32(c, i))
             moved.f32[largest] *= 1 + 0x1p-10f;
-        else
+        else if (type_of(c, i) == MOE_NET_I32)
             moved.i32[largest]++;
+        else
+            moved.half[largest] ^= 1;
         r->data[i] = moved;
         bool seen = !agrees(c, e, r, true);
         r->data[i] = before;
@@ -288,20 +313,31 @@ static bool nan_spreads(const struct net_case *c, struct moe_device_net *net)
     bool right = true;
     check_ok(moe_ref_net_create(moe_host_default(), c->net, &ref));
     for (uint32_t operand = 0; operand < c->net->n_tensors && right; operand++) {
-        if (is_result(c, operand) || !is_f32(c, operand) || run_size(c, operand) == 0)
+        if (is_result(c, operand) || type_of(c, operand) == MOE_NET_I32 ||
+            run_size(c, operand) == 0)
             continue;
         struct results got = {0};
-        float *poisoned = &c->data[operand].f32[run_size(c, operand) / 2], before = *poisoned;
-        *poisoned = NAN;
+        const uint64_t at = run_size(c, operand) / 2;
+        union case_data data = c->data[operand];
+        const float before = is_f32(c, operand) ? data.f32[at] : 0;
+        const uint16_t half_before = is_f32(c, operand) ? 0 : data.half[at];
+        if (is_f32(c, operand))
+            data.f32[at] = NAN;
+        else
+            data.half[at] = 0x7fff; // of both types
         run_once(c, net, &got);
         load(c, ref, false);
-        *poisoned = before;
+        if (is_f32(c, operand))
+            data.f32[at] = before;
+        else
+            data.half[at] = half_before;
         moe_ref_net_run(ref, 1 << MOE_NET_FORWARD, &c->args);
         for (uint32_t i = 0; i < c->net->n_tensors && right; i++) {
             for (uint64_t j = 0; is_result(c, i) && j < run_size(c, i) && right; j++) {
-                double want = moe_ref_net_values(ref, i)[j];
-                right = is_f32(c, i) ? isnan(want) == isnan(got.data[i].f32[j])
-                                     : want == (double) got.data[i].i32[j];
+                double want = oracle_value(c, ref, i, j);
+                double value = case_value(type_of(c, i), got.data[i], j);
+                right = is_f32(c, i) ? isnan(want) == isnan(value)
+                                     : want == value || (isnan(want) && isnan(value));
                 if (!right)
                     print_message("%s: NaN in operand %u: tensor %u, element %llu should be %g\n",
                                   c->name, operand, i, (unsigned long long) j, want);
@@ -386,6 +422,12 @@ static void test_steps(void **state)
     check_list(list_step_cases, 20);
 }
 
+static void test_halves(void **state)
+{
+    (void) state;
+    check_list(list_half_cases, 150);
+}
+
 static void test_validation(void **state)
 {
     (void) state;
@@ -412,7 +454,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matrices), cmocka_unit_test(test_routes), cmocka_unit_test(test_rows),
         cmocka_unit_test(test_losses),   cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_validation),
+        cmocka_unit_test(test_halves),   cmocka_unit_test(test_validation),
     };
     device = argc > 1 ? argv[1] : "reference";
     mode = argc > 2 ? argv[2] : "";

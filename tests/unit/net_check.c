@@ -30,6 +30,15 @@ static bool may_be_wider(const struct moe_net_op *op, uint32_t tensor)
            (tensor == op->in[0] && (sums || (losses && op->out[1] == MOE_NET_NONE)));
 }
 
+// Matrices that rows are multiplied by are of 16 bits or not.
+static bool may_be_half(const struct moe_net_op *op, uint32_t tensor)
+{
+    const enum moe_net_op_kind kind = op->kind;
+    return (tensor == op->in[1] && (kind == MOE_NET_MATMUL || kind == MOE_NET_MATMUL_DX ||
+                                    kind == MOE_NET_MATMUL_COMBINE)) ||
+           (tensor == op->out[0] && kind == MOE_NET_ROUND);
+}
+
 static bool is_used(const struct moe_net_op *op, uint32_t tensor)
 {
     bool used = false;
@@ -56,8 +65,12 @@ static void change_tensors(struct tally *tally, const struct net_case *c)
         if (op->kind == MOE_NET_CROSS_ENTROPY && i == op->in[1] && before.width == 1 &&
             c->net->tensors[op->in[0]].width == 1)
             continue; // a label or a share
-        tensor->type = tensor->type == MOE_NET_F32 ? MOE_NET_I32 : MOE_NET_F32;
-        expect_wrong(tally, c, "the type of tensor", i);
+        tensor->type = before.type == MOE_NET_F32 ? MOE_NET_I32 : MOE_NET_F32;
+        if (!may_be_half(op, i) || tensor->type == MOE_NET_I32)
+            expect_wrong(tally, c, "the type of tensor", i);
+        tensor->type = MOE_NET_BF16;
+        if (!may_be_half(op, i))
+            expect_wrong(tally, c, "the type of tensor", i);
         *tensor = before;
     }
 }
@@ -106,6 +119,7 @@ static void test_shapes(void **state)
     list_row_cases(&tally.sink);
     list_loss_cases(&tally.sink);
     list_step_cases(&tally.sink);
+    list_half_cases(&tally.sink);
     print_message("%u changes\n", tally.n);
     assert_true(tally.n > 5000);
     assert_int_equal(tally.n_missed, 0);

@@ -232,12 +232,12 @@ static uint64_t chain_size(bool keep)
     struct moe_net *net;
     check_ok(moe_net_create(moe_host_default(), N_TOKENS, N_EXAMPLES, &net));
     uint32_t x = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_FIXED, 1, 128, "x");
-    for (uint32_t p = 0; p < MOE_NET_N_PROGRAMS; p++) {
+    for (uint32_t p = MOE_NET_FORWARD; p < MOE_NET_N_PROGRAMS; p++) {
         uint32_t from = x;
         for (uint32_t i = 0; i < 20; i++) {
             uint32_t to =
                 moe_net_add_tensor(net, MOE_NET_VALUE, MOE_NET_F32, MOE_NET_FIXED, 1, 128, "v");
-            net->tensors[to].keep = keep && p == 0 && i == 3;
+            net->tensors[to].keep = keep && p == MOE_NET_FORWARD && i == 3;
             struct moe_net_op *op = moe_net_add_op(net, (enum moe_net_program) p, MOE_NET_ACT);
             op->in[0] = from, op->out[0] = to;
             from = to;
@@ -254,6 +254,24 @@ static void test_memory_is_used_again(void **state)
     (void) state;
     assert_int_equal(chain_size(false), 128 + 2 * 128);
     assert_int_equal(chain_size(true), 128 + 3 * 128);
+}
+
+// Two elements of 16 bits are a word, the last one may be alone in it.
+static void test_halves_take_half(void **state)
+{
+    (void) state;
+    static const enum moe_net_type types[] = {MOE_NET_F16, MOE_NET_BF16};
+    static const uint32_t widths[] = {128, 129, 127, 1}, words[] = {64, 128, 64, 64};
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), N_TOKENS, N_EXAMPLES, &net));
+    for (uint32_t i = 0; i < 8; i++)
+        moe_net_add_tensor(net, MOE_NET_STATE, types[i % 2], MOE_NET_FIXED, 1, widths[i / 2], "q");
+    check_ok(moe_net_plan(net));
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < 8; end += words[i++ / 2])
+        assert_int_equal(net->tensors[i].offset, end);
+    assert_int_equal(net->arena_size, end);
+    moe_net_destroy(net);
 }
 
 static void test_an_empty_net(void **state)
@@ -340,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_the_map_sees_an_overlap),
         cmocka_unit_test(test_plans_are_the_same),
         cmocka_unit_test(test_memory_is_used_again),
+        cmocka_unit_test(test_halves_take_half),
         cmocka_unit_test(test_an_empty_net),
         cmocka_unit_test(test_sizes_that_overflow),
         cmocka_unit_test(test_every_allocation_may_fail),
