@@ -267,6 +267,12 @@ typedef struct vkmoe_net_desc {
     float clip_norm;        // gradients are scaled to this global norm at most; 0: never
     const vkmoe_net_group *groups; // (n_groups), copied
     uint32_t n_groups;
+
+    // How weights of linear layers, experts (the shared one too) and queries are multiplied by: F16
+    // and BF16 round them to nearest even. What is read, written and updated stays f32, the master:
+    // a step far smaller than the spacing of a 16-bit type adds up there. Activations, gradients
+    // and moments are f32, so that no gradient can underflow and there is no loss scaling.
+    enum vkmoe_dtype weight_type;
 } vkmoe_net_desc;
 
 static inline vkmoe_net_desc vkmoe_net_desc_init(void)
@@ -390,7 +396,8 @@ VKMOE_API enum vkmoe_status vkmoe_net_eval(vkmoe_net *net, const vkmoe_net_batch
 VKMOE_API enum vkmoe_status vkmoe_net_routing(vkmoe_net *net, uint32_t layer, int32_t *ids,
                                               float *gates);
 
-// Bytes on the device: parameters, gradients and moments; what one batch needs besides.
+// Bytes on the device: parameters, their rounded copies, gradients and moments; what one batch
+// needs besides.
 VKMOE_API enum vkmoe_status vkmoe_net_get_size(const vkmoe_net *net, uint64_t *persistent,
                                                uint64_t *batch);
 

@@ -73,7 +73,9 @@ void vkmoe_net_destroy(vkmoe_net *net)
 
 // ---- runs ------------------------------------------------------------------------------------
 
-// Runs programs for the batch that is on the device.
+#define PROGRAM(kind) (1u << MOE_NET_##kind)
+
+// Runs programs for the batch that is on the device, after ROUND where parameters have changed.
 static enum vkmoe_status run(vkmoe_net *net, uint32_t programs, uint32_t n_micro, float rate)
 {
     const struct moe_net_args args = {
@@ -88,13 +90,14 @@ static enum vkmoe_status run(vkmoe_net *net, uint32_t programs, uint32_t n_micro
         .step = net->state.steps + 1,
     };
     const vkmoe_host *host = &net->context->host;
+    if (!net->rounded)
+        programs |= PROGRAM(ROUND_PROGRAM);
     moe_trace(host, "vkmoe network", true);
     enum vkmoe_status status = backend_of(net)->net_run(net->on_device, programs, &args);
     moe_trace(host, "vkmoe network", false);
+    net->rounded = status == VKMOE_OK && !(programs & PROGRAM(STEP_PROGRAM));
     return status;
 }
-
-#define PROGRAM(kind) (1u << MOE_NET_##kind)
 
 static enum vkmoe_status read_number(vkmoe_net *net, uint32_t tensor, double *out)
 {

@@ -20,6 +20,7 @@ struct vkmoe_net {
     struct moe_train *train;
     struct moe_device_net *on_device;
     vkmoe_net_state state;
+    bool rounded;            // copies of parameters are those of their values
     bool trains;             // FORWARD and what follows are there
     const float *class_weights; // of the net; NULL: none
     enum vkmoe_loss loss;

@@ -2,6 +2,8 @@
 // Parameters of a network, their gradients and moments, and its state.
 #include "api/net.h"
 
+#include "core/dtype.h"
+
 #include <math.h>
 
 static const struct moe_net_tensor *tensor(const vkmoe_net *net, uint32_t i)
@@ -102,6 +104,7 @@ enum vkmoe_status vkmoe_net_write(vkmoe_net *net, enum vkmoe_net_what what, cons
     TRY(NOT_NULL(data));
     TRY(look_up(net, what, name, n, &i));
     TRY(moe_api_device_ok(net->context));
+    net->rounded = false;
     TRY(net->context->device->backend->net_write(net->on_device, i, n, data));
 fail:
     return status;
@@ -156,6 +159,7 @@ enum vkmoe_status moe_api_net_fill(vkmoe_net *net, uint64_t seed, bool all)
         TRY(write_zeros(net, param->moment1, data));
         TRY(write_zeros(net, param->moment2, data));
         moe_train_init_param(train, i, seed, data);
+        net->rounded = false;
         TRY(net->context->device->backend->net_write(net->on_device, param->value, n, data));
         moe_free(host, data);
         data = NULL;
@@ -184,12 +188,14 @@ enum vkmoe_status vkmoe_net_get_size(const vkmoe_net *net, uint64_t *persistent,
     TRY(NOT_NULL(net));
     TRY(NOT_NULL(persistent));
     TRY(NOT_NULL(batch));
-    uint64_t n = 0;
+    uint64_t n = 0; // words
     for (uint32_t i = 0; i < net->train->n_params; i++) {
         const struct moe_train_param *param = &net->train->params[i];
         uint32_t copies = 1u + (param->grad != MOE_NET_NONE) + (param->moment1 != MOE_NET_NONE) +
                           (param->moment2 != MOE_NET_NONE);
         n += copies * n_elements(net, param->value);
+        if (param->rounded != MOE_NET_NONE)
+            n += moe_net_words(tensor(net, param->rounded)->type, n_elements(net, param->rounded));
     }
     *persistent = n * sizeof(float);
     *batch = (net->train->net->arena_size - n) * sizeof(float);
@@ -199,8 +205,17 @@ fail:
 
 // ---- what is not finite ----------------------------------------------------------------------
 
-// VKMOE_E_DATA and the tensor's name when one of its elements is not finite.
-static enum vkmoe_status check_finite(vkmoe_net *net, uint32_t i, const char *prefix)
+static bool is_finite_as(enum vkmoe_dtype type, float value)
+{
+    unsigned char stored[sizeof value];
+    moe_dtype_encode(type, &value, 1, stored);
+    moe_dtype_decode(type, stored, 1, &value);
+    return isfinite(value);
+}
+
+// VKMOE_E_DATA and the tensor's name when one of its elements is not finite, or not in `type`.
+static enum vkmoe_status check_finite(vkmoe_net *net, uint32_t i, enum vkmoe_dtype type,
+                                      const char *prefix)
 {
     const vkmoe_host *host = &net->context->host;
     if (i == MOE_NET_NONE)
@@ -213,13 +228,14 @@ static enum vkmoe_status check_finite(vkmoe_net *net, uint32_t i, const char *pr
                         (unsigned long long) n);
     enum vkmoe_status status =
         net->context->device->backend->net_read(net->on_device, i, n, data);
-    while (status == VKMOE_OK && bad < n && isfinite(data[bad]))
+    while (status == VKMOE_OK && bad < n && is_finite_as(type, data[bad]))
         bad++;
     if (status == VKMOE_OK && bad < n)
-        status = moe_fail(VKMOE_E_DATA, "step %u: %s%s, row %llu, column %llu: %g",
+        status = moe_fail(VKMOE_E_DATA, "step %u: %s%s, row %llu, column %llu: %g%s%s",
                           net->state.steps + 1, prefix, tensor(net, i)->name,
                           (unsigned long long) (bad / width), (unsigned long long) (bad % width),
-                          (double) data[bad]);
+                          (double) data[bad], isfinite(data[bad]) ? " is beyond " : "",
+                          isfinite(data[bad]) ? moe_dtype_info(type)->name : "");
     moe_free(host, data);
     return status;
 }
@@ -228,12 +244,17 @@ enum vkmoe_status moe_api_net_not_finite(vkmoe_net *net)
 {
     enum vkmoe_status status;
     const struct moe_train *train = net->train;
-    TRY(check_finite(net, train->x, ""));
-    TRY(check_finite(net, train->targets, ""));
+    TRY(check_finite(net, train->x, VKMOE_F32, ""));
+    TRY(check_finite(net, train->targets, VKMOE_F32, ""));
+    for (uint32_t i = 0; i < train->n_params; i++) {
+        const struct moe_train_param *param = &train->params[i];
+        const bool rounds = param->rounded != MOE_NET_NONE;
+        TRY(check_finite(net, param->value,
+                         rounds ? moe_net_type_dtype(tensor(net, param->rounded)->type) : VKMOE_F32,
+                         ""));
+    }
     for (uint32_t i = 0; i < train->n_params; i++)
-        TRY(check_finite(net, train->params[i].value, ""));
-    for (uint32_t i = 0; i < train->n_params; i++)
-        TRY(check_finite(net, train->params[i].grad, "gradient of "));
+        TRY(check_finite(net, train->params[i].grad, VKMOE_F32, "gradient of "));
     return moe_fail(VKMOE_E_DATA, "step %u: the loss or the gradients' norm overflows",
                     net->state.steps + 1);
 fail:

@@ -3,6 +3,7 @@
 #include "api/net.h"
 
 #include "base/desc.h"
+#include "core/dtype.h"
 #include "core/ref_backward.h"
 
 #include <math.h>
@@ -398,6 +399,9 @@ static enum vkmoe_status check_sizes(const vkmoe_net_desc *desc)
         return moe_fail(VKMOE_E_ARGUMENT, "net.max_tokens = %u, max_examples = %u: must be 1 to "
                         "%d, and 0 to %d", desc->max_tokens, desc->max_examples, INT32_MAX,
                         INT32_MAX - 1);
+    if (!moe_dtype_valid(desc->weight_type))
+        return moe_fail(VKMOE_E_ARGUMENT, "net.weight_type = %u: must be below %d",
+                        (uint32_t) desc->weight_type, MOE_N_DTYPES);
     return check_net_number("input_noise", desc->input_noise, 0, INFINITY);
 }
 

@@ -10,13 +10,19 @@ static uint32_t main_result(const struct moe_net_op *op)
     return op->out[op->kind == MOE_NET_SELECT ? 1 : 0];
 }
 
+// Parameters, and rounded copies of them: for the gradient rounding is the identity.
+static bool is_param(const struct moe_net_tensor *tensor)
+{
+    return tensor->role == MOE_NET_PARAM || moe_net_type_is_half(tensor->type);
+}
+
 // A tensor needs a gradient when one that it is made of does.
 static void find_needed(struct moe_gradient *g)
 {
     const struct moe_net *net = g->train->net;
     const struct moe_net_ops *forward = &net->programs[MOE_NET_FORWARD];
     for (uint32_t i = 0; i < g->n; i++)
-        g->places[i].needed = g->places[i].needed || net->tensors[i].role == MOE_NET_PARAM;
+        g->places[i].needed = g->places[i].needed || is_param(&net->tensors[i]);
     for (uint32_t i = 0; i < forward->n; i++) {
         const struct moe_net_op *op = &forward->ops[i];
         uint32_t y = main_result(op);
@@ -75,11 +81,11 @@ struct moe_train_target moe_gradient_target(struct moe_gradient *gradient, uint3
         return target; // out of memory
     struct moe_gradient_place *place = &gradient->places[tensor];
     const struct moe_net *net = gradient->train->net;
-    bool is_param = net->tensors[tensor].role == MOE_NET_PARAM;
+    bool of_param = is_param(&net->tensors[tensor]);
     if (place->grad == MOE_NET_NONE)
-        place->grad = is_param ? moe_net_find(net, MOE_NET_GRAD, net->tensors[tensor].name)
+        place->grad = of_param ? moe_net_find(net, MOE_NET_GRAD, net->tensors[tensor].name)
                                : moe_emit_like(&gradient->emit, tensor, "gradient");
-    if (is_param)
+    if (of_param)
         target.write = MOE_NET_ADD_LATER;
     if (place->begun)
         target.write = MOE_NET_ADD;

@@ -27,8 +27,7 @@ static uint32_t build_linear(struct moe_build *build, const vkmoe_net_layer *lay
 {
     uint32_t d_in = moe_emit_width(&build->emit, x);
     uint32_t bias = MOE_NET_NONE;
-    uint32_t weight = moe_build_param(build, (struct moe_train_shape){layer->d_out, d_in, d_in},
-                                      MOE_TRAIN_UNIFORM, 0, ".weight");
+    uint32_t weight = moe_build_weight(build, layer->d_out, d_in, ".weight");
     if (layer->bias)
         bias = moe_build_param(build, (struct moe_train_shape){1, layer->d_out, d_in},
                                MOE_TRAIN_UNIFORM, 0, ".bias");

@@ -16,8 +16,7 @@ struct bank {
 static uint32_t weight(struct moe_build *build, const struct bank *bank, const char *name,
                        uint32_t n_out, uint32_t n_in)
 {
-    return moe_build_param(build, (struct moe_train_shape){bank->n * n_out, n_in, n_in},
-                           MOE_TRAIN_UNIFORM, 0, "%s%s.weight", bank->prefix, name);
+    return moe_build_weight(build, bank->n * n_out, n_in, "%s%s.weight", bank->prefix, name);
 }
 
 static uint32_t bias(struct moe_build *build, const struct bank *bank, bool has, const char *name,
@@ -201,8 +200,7 @@ static uint32_t build_queries(struct moe_build *build, const vkmoe_net_layer *la
     const struct moe_emit *emit = &build->emit;
     uint32_t d_in = moe_emit_width(emit, x), n = layer->layer->n_experts;
     uint32_t width = n * layer->d_query;
-    uint32_t w = moe_build_param(build, (struct moe_train_shape){width, d_in, d_in},
-                                 MOE_TRAIN_UNIFORM, 0, ".query.weight");
+    uint32_t w = moe_build_weight(build, width, d_in, ".query.weight");
     uint32_t b = moe_build_param(build, (struct moe_train_shape){1, width, d_in},
                                  MOE_TRAIN_UNIFORM, 0, ".query.bias");
     uint32_t q = moe_emit_matmul(emit, build->rows, width, x, 1, w, b, NULL);

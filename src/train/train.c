@@ -42,7 +42,7 @@ static struct moe_train_param *add_param(struct moe_build *build, enum moe_net_r
     assert(train->n_params < MAX_PARAMS * build->spec->desc.n_layers);
     struct moe_train_param *param = &train->params[train->n_params++];
     param->value = add_like(train->net, role, shape, name);
-    param->grad = param->moment1 = param->moment2 = MOE_NET_NONE;
+    param->grad = param->moment1 = param->moment2 = param->rounded = MOE_NET_NONE;
     param->fan_in = shape.fan_in;
     return param;
 }
@@ -58,16 +58,18 @@ static void add_moments(struct moe_build *build, struct moe_train_param *param,
         param->moment2 = add_like(build->train->net, MOE_NET_MOMENT, shape, name);
 }
 
-uint32_t moe_build_param(struct moe_build *build, struct moe_train_shape shape,
-                         enum moe_train_init init, float fill, const char *format, ...)
+// "layers.N" and what the caller says.
+static void name_param(const struct moe_build *build, const char *format, va_list args,
+                       char name[MOE_NET_NAME])
 {
-    char name[MOE_NET_NAME];
+    int n = snprintf(name, MOE_NET_NAME, "layers.%u", build->layer);
+    vsnprintf(name + n, MOE_NET_NAME - (size_t) n, format, args);
+}
+
+static uint32_t find_or_add(struct moe_build *build, struct moe_train_shape shape,
+                            enum moe_train_init init, float fill, const char *name)
+{
     struct moe_net *net = build->train->net;
-    int n = snprintf(name, sizeof name, "layers.%u", build->layer);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(name + n, sizeof name - (size_t) n, format, args);
-    va_end(args);
     uint32_t found = moe_net_find(net, MOE_NET_PARAM, name);
     if (found != MOE_NET_NONE || net->failed)
         return found;
@@ -80,6 +82,52 @@ uint32_t moe_build_param(struct moe_build *build, struct moe_train_shape shape,
     if (build->has_steps)
         add_moments(build, param, shape, name);
     return param->value;
+}
+
+uint32_t moe_build_param(struct moe_build *build, struct moe_train_shape shape,
+                         enum moe_train_init init, float fill, const char *format, ...)
+{
+    char name[MOE_NET_NAME];
+    va_list args;
+    va_start(args, format);
+    name_param(build, format, args, name);
+    va_end(args);
+    return find_or_add(build, shape, init, fill, name);
+}
+
+// ---- rounded copies --------------------------------------------------------------------------
+
+// The copy of a parameter: the first program of a net makes it, the second finds it by its name.
+static uint32_t rounded_copy(struct moe_build *build, uint32_t value, const char *name)
+{
+    struct moe_train *train = build->train;
+    struct moe_net *net = train->net;
+    const enum moe_net_type type =
+        build->spec->desc.weight_type == VKMOE_F16 ? MOE_NET_F16 : MOE_NET_BF16;
+    uint32_t copy = moe_net_find(net, MOE_NET_STATE, name);
+    if (copy != MOE_NET_NONE || value >= net->n_tensors)
+        return copy;
+    const uint32_t rows = net->tensors[value].n, width = net->tensors[value].width;
+    copy = moe_net_add_tensor(net, MOE_NET_STATE, type, MOE_NET_FIXED, rows, width, "%s", name);
+    const struct moe_emit emit = {net, MOE_NET_ROUND_PROGRAM};
+    moe_emit_op(&emit, MOE_NET_ROUND, copy, value, MOE_NET_NONE, MOE_NET_NONE);
+    train->params[train->n_params - 1].rounded = copy;
+    return copy;
+}
+
+uint32_t moe_build_weight(struct moe_build *build, uint32_t rows, uint32_t width,
+                          const char *format, ...)
+{
+    const struct moe_train_shape shape = {rows, width, width};
+    char name[MOE_NET_NAME];
+    va_list args;
+    va_start(args, format);
+    name_param(build, format, args, name);
+    va_end(args);
+    uint32_t value = find_or_add(build, shape, MOE_TRAIN_UNIFORM, 0, name);
+    if (build->spec->desc.weight_type == VKMOE_F32)
+        return value;
+    return rounded_copy(build, value, name);
 }
 
 uint32_t moe_build_selection_bias(struct moe_build *build, uint32_t n_experts)

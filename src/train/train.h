@@ -4,6 +4,7 @@
 //   layers.c, moe.c, router.c, combine.c   FORWARD, and EVAL, which is the same without noise
 //   loss.c, gradient.c, gradient_ops.c     BACKWARD
 //   step.c                                 STEP
+//   train.c                                ROUND
 //   init.c                                 first values of parameters
 #ifndef MOE_TRAIN_TRAIN_H
 #define MOE_TRAIN_TRAIN_H
@@ -30,6 +31,7 @@ enum moe_train_init {
 
 struct moe_train_param {
     uint32_t value;                  // PARAM, or the STATE that is a selection bias
+    uint32_t rounded;                // copy that products read; MOE_NET_NONE: value itself
     uint32_t grad, moment1, moment2; // MOE_NET_NONE: it has none
     enum moe_train_init init;
     uint32_t fan_in;
@@ -142,6 +144,11 @@ struct moe_train_shape {
 __attribute__((format(printf, 5, 6)))
 uint32_t moe_build_param(struct moe_build *build, struct moe_train_shape shape,
                          enum moe_train_init init, float fill, const char *name, ...);
+// A matrix of U(-1, 1) / sqrt(width) that rows are multiplied by, in the net's weight type: what
+// products read.
+__attribute__((format(printf, 4, 5)))
+uint32_t moe_build_weight(struct moe_build *build, uint32_t rows, uint32_t width, const char *name,
+                          ...);
 // Its selection bias, which is not trained.
 uint32_t moe_build_selection_bias(struct moe_build *build, uint32_t n_experts);
 // A tensor whose elements never change; *data: where they go, NULL when there is no memory.

@@ -47,6 +47,7 @@ static void test_sizes(void **state)
     REFUSED_FIELD("biases", desc.d_in, 0, BAD, "net.d_in = 0");
     REFUSED_FIELD("biases", desc.max_tokens, 0, BAD, "net.max_tokens = 0");
     REFUSED_FIELD("biases", desc.max_tokens, INT32_MAX, VKMOE_E_SHAPE, "max_tokens = 2147483647");
+    REFUSED_FIELD("biases", desc.weight_type, 3, BAD, "net.weight_type = 3: must be below 3");
     REFUSED_FIELD("biases", desc.input_noise, -1, BAD, "net.input_noise = -1");
     REFUSED_FIELD("biases", desc.input_noise, NAN, BAD, "net.input_noise = nan");
     REFUSED_FIELD("biases", layers[0].struct_size, 1, BAD, "vkmoe_net_layer.struct_size = 1");
@@ -308,6 +309,7 @@ static bool attempt(long fail_at)
     vkmoe_context *on = open_context(&host);
     net_case_init(&of, net_case_find("shared"));
     net_data_init(&data, &of, 3);
+    of.desc.weight_type = VKMOE_BF16;
     budget.n = 0;
     budget.fail_at = fail_at;
     enum vkmoe_status status = vkmoe_net_create(on, &of.desc, &net);
