@@ -32,6 +32,9 @@
 //            schedule         kind ("constant") | "cosine" | "step", warm_up (0) steps in which the
 //                             rate rises from 0, floor (0) of cosine: share of the rate it ends at,
 //                             every and factor of step: times `factor` after so many epochs
+//            weight_type      ("f32") | "f16" | "bf16": what weights are rounded to where they are
+//                             multiplied by, see struct vkmoe_net_desc. The model file has the f32
+//                             masters, and whoever runs it computes with those
 //            batch            examples of a step (32)
 //            micro_batches    (1) parts in which a step's batch is computed; gradients add up
 //            epochs | steps   how long

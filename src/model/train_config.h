@@ -31,6 +31,7 @@ struct moe_train_config {
     vkmoe_net_group *groups; // (n_groups), owned; texts of the description
     uint32_t n_groups;
     struct moe_schedule schedule;
+    enum vkmoe_dtype weight_type;
 
     uint32_t batch, micro_batches;
     uint32_t epochs, steps; // one of them, the other is 0

@@ -114,6 +114,22 @@ class Train(helper.Case):
         self.assertLess(max(abs(a - b) for a, b in pairs), 1e-4)
         self.assertGreater(max(abs(a) for a, _ in pairs), 0.05)
 
+    def test_weight_type(self):
+        """Weights of 16 bits learn as well; the model file has the masters."""
+        models, answers = {}, {}
+        for kind in ['f32', 'f16', 'bf16']:
+            answers[kind] = self.train(small(weight_type=kind, validation={'share': 0.2}))
+            header, data = helper.read_model(self.folder / 'm.safetensors')
+            tensor = header['layers.0.experts.up.weight']
+            begin, end = tensor['data_offsets']
+            self.assertEqual(tensor['dtype'], 'F32')
+            models[kind] = bytes(data[begin:end])
+            last = answers[kind]['valid']['accuracy']
+            self.assertAlmostEqual(last, answers['f32']['valid']['accuracy'], delta=0.05)
+        self.assertEqual(len(set(models.values())), 3)
+        # bf16 has none of the low 16 bits
+        self.assertTrue(any(models['bf16'][0::4]) and any(models['bf16'][1::4]))
+
     def test_micro_batches(self):
         """Gradients of parts add up to those of the whole batch."""
         config = small(optimiser={'kind': 'sgd', 'rate': 0.5})  # Adam would not see a factor
@@ -414,6 +430,7 @@ class Train(helper.Case):
             ('train.seed=-1', 'train.seed: not a whole number'),
             ('train.input_noise=-1', 'train.input_noise: -1; must be at least 0'),
             ('train.log=1', 'train.log: not a text'),
+            ('train.weight_type=int8', "train.weight_type: 'int8' is not one of"),
             ('train=null', 'train: missing'),
             ('data={"colour":1}', 'data.colour: unknown key'),
             ('task=guess', "task: 'guess' is not one of"),
