@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Times training steps of one MoE layer: bench_step DEVICE [E,K,D,F [TOKENS [THREADS [STEPS]]]].
+// Times training steps of one MoE layer:
+//     bench_step DEVICE [E,K,D,F [TOKENS [THREADS [STEPS [WEIGHT_TYPE]]]]]
 // The layer and loss are those of tools/peers/torch_step.py. Prints the milliseconds of each step.
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,8 @@ int main(int argc, char **argv)
     moe.d_ff = 1024;
     if (argc < 2 || (argc > 2 && sscanf(argv[2], "%u,%u,%u,%u", &moe.n_experts, &moe.top_k,
                                         &moe.d_model, &moe.d_ff) != 4)) {
-        fprintf(stderr, "usage: bench_step DEVICE [E,K,D,F [TOKENS [THREADS [STEPS]]]]\n");
+        fprintf(stderr, "usage: bench_step DEVICE [E,K,D,F [TOKENS [THREADS [STEPS "
+                        "[WEIGHT_TYPE]]]]]\n");
         return 2;
     }
     moe.gated = true;
@@ -70,6 +72,8 @@ int main(int argc, char **argv)
     desc.loss = VKMOE_LOSS_MSE;
     desc.optimiser = VKMOE_OPTIMISER_ADAMW;
     desc.decay = 0.01f;
+    if (argc > 6)
+        need(vkmoe_dtype_from_name(argv[6], &desc.weight_type));
 
     vkmoe_context *context;
     vkmoe_net *net;
