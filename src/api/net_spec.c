@@ -99,12 +99,12 @@ fail:
 }
 
 // Rows of all experts' matrices together are counted in 32 bits.
-static enum vkmoe_status check_rows(const struct place *place, const char *field, uint32_t n_experts,
-                                    uint32_t width)
+static enum vkmoe_status check_rows(const struct place *place, const char *field,
+                                    uint32_t n_experts, uint32_t width)
 {
     if ((uint64_t) n_experts * width > INT32_MAX)
-        return moe_fail(VKMOE_E_SHAPE, "net.layers[%u].%s = %u of n_experts = %u: more than %d rows",
-                        place->layer, field, width, n_experts, INT32_MAX);
+        return moe_fail(VKMOE_E_SHAPE, "net.layers[%u].%s = %u of n_experts = %u: more than %d "
+                        "rows", place->layer, field, width, n_experts, INT32_MAX);
     return VKMOE_OK;
 }
 

@@ -382,7 +382,7 @@ static void test_nets(void **state)
 static void test_random(void **state)
 {
     (void) state;
-    const uint32_t n = strstr(mode, "small") ? 10 : 200;
+    const uint32_t n = strcmp(device, "vulkan") != 0 ? 200 : strstr(mode, "small") ? 10 : 60;
     uint32_t n_wrong = 0, n_run = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct whole of;
