@@ -262,7 +262,7 @@ typedef struct vkmoe_net_desc {
     enum vkmoe_optimiser optimiser;
     float momentum;         // SGD
     bool nesterov;
-    float beta1, beta2, adam_eps; // init sets 0.9, 0.999, 1e-8
+    float beta1, beta2, adam_eps; // init sets 0.9, 0.999, 1e-8; adam_eps is above 0
     float decay;            // of matrices; biases, gains and the router's noise have none
     float clip_norm;        // gradients are scaled to this global norm at most; 0: never
     const vkmoe_net_group *groups; // (n_groups), copied

@@ -192,6 +192,11 @@ fail:
     return status;
 }
 
+static uint32_t max_examples(const vkmoe_net_desc *desc)
+{
+    return desc->max_examples > 0 ? desc->max_examples : desc->max_tokens;
+}
+
 static enum vkmoe_status check_moe(const struct place *place, vkmoe_net_layer *layer,
                                    vkmoe_layer_desc *d)
 {
@@ -210,9 +215,10 @@ static enum vkmoe_status check_moe(const struct place *place, vkmoe_net_layer *l
     uint64_t per_row = layer->pairing == VKMOE_PAIRING_ALL ? (uint64_t) d->n_experts * d->n_experts
                        : layer->scorer == VKMOE_SCORER_ADDITIVE ? d->n_experts
                                                                 : d->top_k;
-    if (place->net->max_tokens * per_row > INT32_MAX)
-        return moe_fail(VKMOE_E_SHAPE, "net.layers[%u]: max_tokens = %u of %llu slots: more than "
-                        "%d slots", place->layer, place->net->max_tokens,
+    uint32_t n_rows = place->of_examples ? max_examples(place->net) : place->net->max_tokens;
+    if (n_rows * per_row > INT32_MAX)
+        return moe_fail(VKMOE_E_SHAPE, "net.layers[%u]: %s = %u of %llu slots: more than %d slots",
+                        place->layer, place->of_examples ? "max_examples" : "max_tokens", n_rows,
                         (unsigned long long) per_row, INT32_MAX);
 fail:
     return status;
@@ -273,10 +279,8 @@ static enum vkmoe_status check_layers(struct moe_train_spec *spec)
                             place.layer, place.width, width);
         place.width = width;
     }
-    if (!place.of_examples)
-        spec->desc.max_examples = spec->desc.max_tokens;
-    else if (spec->desc.max_examples == 0)
-        spec->desc.max_examples = spec->desc.max_tokens;
+    spec->desc.max_examples =
+        place.of_examples ? max_examples(&spec->desc) : spec->desc.max_tokens;
 fail:
     return status;
 }
@@ -366,7 +370,7 @@ static enum vkmoe_status check_optimiser(const vkmoe_net_desc *desc)
     TRY(check_net_number("momentum", desc->momentum, 0, 1));
     TRY(check_net_number("beta1", desc->beta1, 0, 1));
     TRY(check_net_number("beta2", desc->beta2, 0, 1));
-    TRY(check_net_number("adam_eps", desc->adam_eps, 0, INFINITY));
+    TRY(check_above("adam_eps", desc->adam_eps)); // an expert without rows yet: 0 / (0 + eps)
     TRY(check_net_number("decay", desc->decay, 0, INFINITY));
     TRY(check_net_number("clip_norm", desc->clip_norm, 0, INFINITY));
     if (desc->nesterov && desc->momentum == 0)

@@ -48,6 +48,8 @@ static void test_sizes(void **state)
     REFUSED_FIELD("biases", desc.max_tokens, 0, BAD, "net.max_tokens = 0");
     REFUSED_FIELD("biases", desc.max_tokens, INT32_MAX, VKMOE_E_SHAPE, "max_tokens = 2147483647");
     REFUSED_FIELD("biases", desc.weight_type, 3, BAD, "net.weight_type = 3: must be below 3");
+    REFUSED_FIELD("pool_mean", desc.max_examples, INT32_MAX - 1, VKMOE_E_SHAPE,
+                  "net.layers[1]: max_examples = 2147483646 of 2 slots");
     REFUSED_FIELD("biases", desc.input_noise, -1, BAD, "net.input_noise = -1");
     REFUSED_FIELD("biases", desc.input_noise, NAN, BAD, "net.input_noise = nan");
     REFUSED_FIELD("biases", layers[0].struct_size, 1, BAD, "vkmoe_net_layer.struct_size = 1");
@@ -153,6 +155,7 @@ static void test_losses(void **state)
     REFUSED_FIELD("biases", desc.beta1, 1, BAD, "net.beta1 = 1");
     REFUSED_FIELD("biases", desc.beta2, -1, BAD, "net.beta2 = -1");
     REFUSED_FIELD("biases", desc.adam_eps, NAN, BAD, "net.adam_eps = nan");
+    REFUSED_FIELD("biases", desc.adam_eps, 0, BAD, "net.adam_eps = 0: must be above 0");
     REFUSED_FIELD("biases", desc.decay, -1, BAD, "net.decay = -1");
     REFUSED_FIELD("biases", desc.clip_norm, -1, BAD, "net.clip_norm = -1");
     REFUSED_FIELD("biases", desc.nesterov, true, BAD, "net.nesterov: needs momentum");

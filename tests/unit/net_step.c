@@ -150,7 +150,7 @@ static void test_adam(void **state)
     struct scene s;
     open_scene(&s);
     s.of.desc.decay = 0.5f;
-    s.of.desc.adam_eps = 0;
+    s.of.desc.adam_eps = 1e-12f;
     create(&s);
     step(&s, 1e-3f, 0.125f);
     check_change(&s, 1 - 0.125 * 0.5, -0.125, 1, -0.125);
