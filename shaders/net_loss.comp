@@ -68,6 +68,17 @@ float at_least(float v, float least)
     return v < least ? least : v; // a NaN stays
 }
 
+// A weighted mean of ones may be rounded past 1. What is further out is no number.
+float as_probability(float y)
+{
+    const float rounding = 1e-3;
+    if (y > 1.0)
+        return y <= 1.0 + rounding ? 1.0 : uintBitsToFloat(0x7fc00000u);
+    if (y < 0.0)
+        return y >= -rounding ? 0.0 : uintBitsToFloat(0x7fc00000u);
+    return y;
+}
+
 float point_value(float y, float t)
 {
     float d = y - t, size = abs(d);
@@ -76,8 +87,10 @@ float point_value(float y, float t)
         return d * d;
     case POINT_HUBER:
         return size <= p.beta ? d * d * 0.5 : p.beta * (size - 0.5 * p.beta);
-    case POINT_BCE: // 1 - y is exact where it is small
-        return -(t * at_least(net_log(y), -100.0) + (1.0 - t) * at_least(net_log(1.0 - y), -100.0));
+    case POINT_BCE: { // 1 - q is exact where it is small
+        float q = as_probability(y);
+        return -(t * at_least(net_log(q), -100.0) + (1.0 - t) * at_least(net_log(1.0 - q), -100.0));
+    }
     default:
         return t * softplus(-y) + (1.0 - t) * softplus(y);
     }
@@ -91,8 +104,10 @@ float point_derivative(float y, float t)
         return 2.0 * d;
     case POINT_HUBER:
         return d > p.beta ? p.beta : d < -p.beta ? -p.beta : d;
-    case POINT_BCE:
-        return d / at_least(y * (1.0 - y), 1e-12);
+    case POINT_BCE: {
+        float q = as_probability(y);
+        return (q - t) / at_least(q * (1.0 - q), 1e-12);
+    }
     default:
         return act_sigmoid(y) - t;
     }

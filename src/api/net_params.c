@@ -255,8 +255,10 @@ enum vkmoe_status moe_api_net_not_finite(vkmoe_net *net)
     }
     for (uint32_t i = 0; i < train->n_params; i++)
         TRY(check_finite(net, train->params[i].grad, VKMOE_F32, "gradient of "));
-    return moe_fail(VKMOE_E_DATA, "step %u: the loss or the gradients' norm overflows",
-                    net->state.steps + 1);
+    const bool bce = net->loss == VKMOE_LOSS_BCE;
+    return moe_fail(VKMOE_E_DATA, "step %u: the loss or the gradients' norm overflows%s",
+                    net->state.steps + 1,
+                    bce ? ", or an output is no probability, which loss BCE needs" : "");
 fail:
     return status;
 }

@@ -198,7 +198,8 @@ enum moe_net_point {
     MOE_NET_POINT_MSE,         // (y - t)^2
     MOE_NET_POINT_HUBER,       // d^2 / 2 where |d| <= beta, else beta (|d| - beta / 2)
     MOE_NET_POINT_BCE,         // of probabilities; a log is at least -100, and y (1 - y) in the
-                               // derivative at least 1e-12, as in PyTorch
+                               // derivative at least 1e-12, as in PyTorch. y up to 1e-3 outside of
+                               // 0..1 is 0 or 1, further out NaN
     MOE_NET_POINT_BCE_LOGITS,
 };
 

@@ -52,6 +52,18 @@ static void cross_entropy(const struct moe_net_call *call, uint64_t begin, uint6
     }
 }
 
+// A weighted mean of ones may be rounded past 1: that is 1. What is further out is no probability,
+// and no number.
+static MOE_REAL as_probability(MOE_REAL y)
+{
+    const MOE_REAL rounding = R(1e-3);
+    if (y > 1)
+        return y <= 1 + rounding ? 1 : R(NAN);
+    if (y < 0)
+        return y >= -rounding ? 0 : R(NAN);
+    return y;
+}
+
 static MOE_REAL point_value(enum moe_net_point kind, MOE_REAL delta, MOE_REAL y, MOE_REAL t)
 {
     const MOE_REAL d = y - t, size = MOE_MATH(fabs)(d);
@@ -61,7 +73,8 @@ static MOE_REAL point_value(enum moe_net_point kind, MOE_REAL delta, MOE_REAL y,
     case MOE_NET_POINT_HUBER:
         return size <= delta ? d * d / 2 : delta * (size - delta / 2);
     case MOE_NET_POINT_BCE: {
-        MOE_REAL log_y = MOE_MATH(log)(y), log_not = MOE_MATH(log1p)(-y);
+        MOE_REAL p = as_probability(y);
+        MOE_REAL log_y = MOE_MATH(log)(p), log_not = MOE_MATH(log1p)(-p);
         return -(t * (log_y < -100 ? -100 : log_y) + (1 - t) * (log_not < -100 ? -100 : log_not));
     }
     case MOE_NET_POINT_BCE_LOGITS: // -t log s(y) - (1 - t) log s(-y)
@@ -80,8 +93,8 @@ static MOE_REAL point_derivative(enum moe_net_point kind, MOE_REAL delta, MOE_RE
     case MOE_NET_POINT_HUBER:
         return d > delta ? delta : d < -delta ? -delta : d;
     case MOE_NET_POINT_BCE: {
-        MOE_REAL variance = y * (1 - y);
-        return d / (variance < R(1e-12) ? R(1e-12) : variance);
+        MOE_REAL p = as_probability(y), variance = p * (1 - p);
+        return (p - t) / (variance < R(1e-12) ? R(1e-12) : variance);
     }
     case MOE_NET_POINT_BCE_LOGITS:
         return sigmoid(y) - t;

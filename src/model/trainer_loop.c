@@ -101,7 +101,8 @@ static enum vkmoe_status judge(vkmoe_trainer *t)
         return VKMOE_OK;
     if (t->config.monitor_metric)
         value = classify ? -at->metric : at->metric;
-    if (at->best_epoch == 0 || value < at->best - (double) t->config.min_delta) {
+    bool first = at->best_epoch == 0 || (isnan(at->best) && !isnan(value));
+    if (first || value < at->best - (double) t->config.min_delta) {
         at->best = value;
         at->best_epoch = at->epoch;
         return moe_trainer_keep_best(t);

@@ -346,6 +346,31 @@ static void test_mixture_of_a_sure_one(void **state)
     finish(&c, ref);
 }
 
+// Probabilities rounded past 0 and 1 are 0 and 1, each with both targets; 1.01 is none.
+static void test_bce_past_its_ends(void **state)
+{
+    (void) state;
+    struct net_case c;
+    case_begin(&c, 5, 5, "bce");
+    uint32_t y = case_f32(&c, MOE_NET_EXAMPLES, 1, 1), t = case_f32(&c, MOE_NET_EXAMPLES, 1, 1);
+    uint32_t loss = case_out(&c, MOE_NET_F32, MOE_NET_EXAMPLES, 1, 1);
+    uint32_t dy = case_out(&c, MOE_NET_F32, MOE_NET_EXAMPLES, 1, 1);
+    SET(&c, y, 1.0000001f, 1.0000001f, -1e-7f, -1e-7f, 1.01f);
+    SET(&c, t, 1, 0, 0, 1, 1);
+    struct moe_net_op *op = case_op(&c, MOE_NET_POINT_LOSS, MOE_NET_SET);
+    op->in[0] = y, op->in[1] = t, op->out[0] = loss, op->out[1] = dy;
+    op->n = MOE_NET_POINT_BCE, op->alpha = 1;
+    c.args.loss_scale = 1;
+    struct moe_ref_net *ref = run(&c);
+    const double losses[] = {0, 100, 0, 100}, gradients[] = {0, 1e12, 0, -1e12};
+    for (uint32_t i = 0; i < 4; i++) {
+        check_near(moe_ref_net_values(ref, loss)[i], losses[i], 0);
+        check_near(moe_ref_net_values(ref, dy)[i], gradients[i], 1);
+    }
+    assert_true(isnan(moe_ref_net_values(ref, loss)[4]) && isnan(moe_ref_net_values(ref, dy)[4]));
+    finish(&c, ref);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_group),
         cmocka_unit_test(test_balance_bias),
         cmocka_unit_test(test_mixture_of_a_sure_one),
+        cmocka_unit_test(test_bce_past_its_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
