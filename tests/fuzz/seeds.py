@@ -226,6 +226,74 @@ def config_variants():
                                         layers=layers)
 
 
+def train_variants():
+    adam = {'rate': 0.1, 'betas': [0, 0.5], 'eps': 1e-3, 'decay': 0.5, 'clip_norm': 2,
+            'groups': [{'match': 'bias', 'rate_scale': 0, 'decay': 1}]}
+    sgd = {'kind': 'sgd', 'rate': 0.1, 'momentum': 0.5, 'nesterov': True}
+    train = {'optimiser': adam, 'batch': 4, 'micro_batches': 2, 'epochs': 3, 'seed': 7,
+             'class_weights': [1, 2.5], 'label_smoothing': 0.1, 'input_noise': 0.1,
+             'validation': {'share': 0.25}, 'patience': 2, 'min_delta': 0.1, 'monitor': 'metric',
+             'schedule': {'kind': 'cosine', 'warm_up': 2, 'floor': 0.5}, 'log': 'x.csv'}
+    whole = dict(CONFIG, data={'target': 'a,b'}, train=train)
+    step = {'kind': 'step', 'every': 2, 'factor': 1e38}
+    yield 'good-full', whole
+    yield 'good-few', dict(CONFIG, train={'optimiser': {'rate': 1}, 'steps': 1})
+    yield 'good-unnamed', changed(changed(whole, ['classes'], None), ['train', 'loss'],
+                                  'cross_entropy')
+    for name, path, value in (
+            ('sgd', ['optimiser'], sgd), ('step', ['schedule'], step),
+            ('fold', ['validation'], {'fold': {'of': 3, 'index': 2}}),
+            ('all', ['validation'], 'none'), ('balanced', ['class_weights'], 'balanced')):
+        yield 'good-' + name, changed(whole, ['train'] + path, value)
+    regress = dict(SMALL, head='identity', train={
+        'optimiser': {'rate': 1}, 'steps': 1, 'loss': 'huber', 'huber_delta': 2,
+        'targets': 'standardize'})
+    yield 'good-huber', regress
+    for name, path, value in (
+            ('key', ['x'], 1), ('loss', ['loss'], 'mse'), ('no-loss', ['loss'], 1),
+            ('huber', ['huber_delta'], 1), ('variance', ['variance'], 1),
+            ('smooth', ['label_smoothing'], 1), ('targets', ['targets'], 'as_is'),
+            ('weights', ['class_weights'], [1]), ('weight', ['class_weights'], [1, 0]),
+            ('weight-text', ['class_weights'], [1, 'a']),
+            ('weight-big', ['class_weights'], [1, 1e99]),
+            ('no-optimiser', ['optimiser'], None), ('rate', ['optimiser', 'rate'], 0),
+            ('no-rate', ['optimiser', 'rate'], None), ('kind', ['optimiser', 'kind'], 'x'),
+            ('decay', ['optimiser', 'decay'], -1), ('momentum', ['optimiser', 'momentum'], 0.5),
+            ('betas', ['optimiser', 'betas'], [0, 1]), ('beta', ['optimiser', 'betas'], [0]),
+            ('three', ['optimiser', 'betas'], [0, 0, 0]), ('beta-map', ['optimiser', 'betas'], {}),
+            ('groups', ['optimiser', 'groups'], {}), ('group', ['optimiser', 'groups'], [1]),
+            ('match', ['optimiser', 'groups', 0, 'match'], ''),
+            ('group-key', ['optimiser', 'groups', 0, 'x'], 1),
+            ('schedule', ['schedule'], 'cosine'), ('floor', ['schedule', 'floor'], 1),
+            ('every', ['schedule', 'every'], 1),
+            ('factor', ['schedule'], {'kind': 'step', 'every': 1}),
+            ('batch', ['batch'], 0), ('micro', ['micro_batches'], 5), ('both', ['steps'], 5),
+            ('neither', ['epochs'], None), ('share', ['validation', 'share'], 1),
+            ('fold-1', ['validation'], {'fold': {'of': 1, 'index': 0}}),
+            ('fold-index', ['validation'], {'fold': {'of': 2, 'index': 2}}),
+            ('fold-minus', ['validation'], {'fold': {'of': 2, 'index': -1}}),
+            ('two-ways', ['validation', 'fold'], {'of': 2, 'index': 0}),
+            ('patience', ['patience'], None), ('delta', ['min_delta'], -1),
+            ('monitor', ['monitor'], 'x'), ('seed', ['seed'], -1), ('seed-real', ['seed'], 1.5),
+            ('noise', ['input_noise'], 1e99), ('log', ['log'], 1)):
+        yield 'bad-' + name, changed(whole, ['train'] + path, value)
+    yield 'bad-none', CONFIG
+    yield 'bad-list', dict(CONFIG, train=[])
+    yield 'bad-data', dict(whole, data=[])
+    yield 'bad-target', dict(whole, data={'target': 1})
+    router = ['layers', 0, 'router']
+    yield 'bad-router', changed(whole, router + ['eps'], 0)
+    yield 'good-router', changed(changed(whole, router + ['eps'], 0), router + ['z_loss'], 1)
+    yield 'bad-standardize', changed(regress, ['train'], dict(regress['train'], loss='bce'))
+    for value in ('1e999', 'nan', '01'):
+        yield 'bad-number-' + value, json.dumps(whole).replace('"rate": 0.1', f'"rate": {value}')
+
+
+def train_seeds():
+    for name, config in train_variants():
+        yield name, (config if isinstance(config, str) else json.dumps(config)).encode()
+
+
 def config_seeds():
     for name, config in config_variants():
         yield name, json.dumps(config).encode()
@@ -398,7 +466,7 @@ def tsv_seeds():
 
 TARGETS = {'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
            'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds,
-           'shards': shards_seeds, 'tsv': tsv_seeds}
+           'shards': shards_seeds, 'train': train_seeds, 'tsv': tsv_seeds}
 
 
 def write(folder, name, data):
