@@ -29,7 +29,8 @@ static void test_activations(void **state)
         BACKWARD_OP(&g, MOE_NET_ACT_BACKWARD, OPERANDS(dy, a), RESULTS(da));
         BACKWARD_OP(&g, MOE_NET_GLU_BACKWARD, OPERANDS(dh, gate, up), RESULTS(dg, du));
         for (uint32_t i = 0; i < 4; i++) {
-            struct moe_net_op *op = &g.net->programs[i % 2].ops[i / 2];
+            enum moe_net_program program = i % 2 ? MOE_NET_BACKWARD : MOE_NET_FORWARD;
+            struct moe_net_op *op = &g.net->programs[program].ops[i / 2];
             op->act = (enum vkmoe_act) kind;
             op->beta = 1.25f;
         }
