@@ -165,6 +165,29 @@ static void test_micro_batches(void **state)
     scene_finish(&s);
 }
 
+// So do auxiliary losses: the same batch twice is that batch once.
+static void test_micro_batches_of_auxiliary_losses(void **state)
+{
+    (void) state;
+    struct scene s;
+    float once[MAX_ELEMENTS * 2], twice[MAX_ELEMENTS * 2];
+    double loss, half;
+    scene_init(&s, "z_loss");
+    check_ok(vkmoe_net_forward(s.net, &s.data.batch));
+    check_ok(vkmoe_net_backward(s.net, 1, &loss));
+    uint32_t n = read_all(&s, VKMOE_NET_GRADIENT, once);
+    check_ok(vkmoe_net_step(s.net, 0));
+    for (uint32_t i = 0; i < 2; i++) {
+        check_ok(vkmoe_net_forward(s.net, &s.data.batch));
+        check_ok(vkmoe_net_backward(s.net, 2, &half));
+        check_near(half, loss / 2, 1e-7 * loss);
+    }
+    read_all(&s, VKMOE_NET_GRADIENT, twice);
+    for (uint32_t i = 0; i < n; i++)
+        check_near((double) twice[i], (double) once[i], 1e-6);
+    scene_finish(&s);
+}
+
 // Experts with more rows than the mean are made less likely, the others more.
 static void test_balances(void **state)
 {
@@ -189,6 +212,104 @@ static void test_balances(void **state)
     scene_finish(&s);
 }
 
+// Rows of all micro-batches count. The first one goes where the second does not; each alone would
+// move the bias of an expert that they move together, or the other way.
+static void test_balances_over_micro_batches(void **state)
+{
+    (void) state;
+    struct scene s;
+    float bias[4];
+    int32_t ids[2], counts[4] = {0}, last[4] = {0};
+    scene_init(&s, "sigmoid_balance");
+    vkmoe_net_batch batch = s.data.batch;
+    batch.n_tokens = batch.n_examples = 1;
+    for (uint32_t i = 0; i < NET_TOKENS; i++) {
+        batch.x = s.data.x + i * NET_D_IN;
+        check_ok(vkmoe_net_eval(s.net, &batch, NULL, NULL));
+        check_ok(vkmoe_net_routing(s.net, 1, ids, NULL));
+        memset(last, 0, sizeof last);
+        for (uint32_t k = 0; k < 2; k++) {
+            counts[ids[k]]++;
+            last[ids[k]]++;
+        }
+        check_ok(vkmoe_net_forward(s.net, &batch));
+        check_ok(vkmoe_net_backward(s.net, NET_TOKENS, NULL));
+    }
+    check_ok(vkmoe_net_step(s.net, 0));
+    check_ok(vkmoe_net_read(s.net, VKMOE_NET_VALUE, "layers.1.router.selection_bias", bias, 4));
+    bool differs = false;
+    for (uint32_t e = 0; e < 4; e++) {
+        int missing = NET_TOKENS * 2 / 4 - counts[e], of_last = 1 - 2 * last[e];
+        assert_true(bias[e] == 0.125f * (float) ((missing > 0) - (missing < 0)));
+        differs = differs || (missing > 0) != (of_last > 0);
+    }
+    assert_true(differs);
+    scene_finish(&s);
+}
+
+// ---- one thing by two ways -------------------------------------------------------------------
+
+static void copy_params(const struct scene *from, const struct scene *to)
+{
+    float data[MAX_ELEMENTS];
+    for (uint32_t i = 0; i < vkmoe_net_param_count(from->net); i++) {
+        vkmoe_net_param param;
+        check_ok(vkmoe_net_get_param(from->net, i, &param));
+        uint32_t n = param.rows * param.width;
+        check_ok(vkmoe_net_read(from->net, VKMOE_NET_VALUE, param.name, data, n));
+        check_ok(vkmoe_net_write(to->net, VKMOE_NET_VALUE, param.name, data, n));
+    }
+}
+
+// A stack begins as a mean, with every pairing.
+static void test_stack_begins_as_mean(void **state)
+{
+    (void) state;
+    for (uint32_t i = 0; i < 3; i++) {
+        struct scene mean, stack;
+        float y[2][NET_TOKENS * 3];
+        net_case_init(&stack.of, net_case_find(i == 0 ? "stack_combine" : "stack_all"));
+        if (i == 1)
+            stack.of.layers[1].pairing = VKMOE_PAIRING_EACH;
+        mean.of = stack.of;
+        mean.of.desc.layers = mean.of.list;
+        for (uint32_t l = 0; l < NET_LAYERS; l++)
+            mean.of.list[l] = &mean.of.layers[l];
+        mean.of.layers[1].combine = VKMOE_COMBINE_MEAN;
+        struct scene *const both[] = {&mean, &stack};
+        for (uint32_t b = 0; b < 2; b++) {
+            net_data_init(&both[b]->data, &both[b]->of, 3);
+            check_ok(vkmoe_net_create(context, &both[b]->of.desc, &both[b]->net));
+            check_ok(vkmoe_net_init(both[b]->net, 7));
+        }
+        copy_params(&mean, &stack);
+        for (uint32_t b = 0; b < 2; b++)
+            check_ok(vkmoe_net_eval(both[b]->net, &mean.data.batch, y[b], NULL));
+        for (uint32_t j = 0; j < NET_TOKENS * 3; j++)
+            check_near((double) y[0][j], (double) y[1][j], 1e-6);
+        scene_finish(&mean);
+        scene_finish(&stack);
+    }
+}
+
+// vkmoe_net_init makes a used net a new one.
+static void test_init_begins_anew(void **state)
+{
+    (void) state;
+    struct scene s;
+    float want[MAX_ELEMENTS * 2], got[MAX_ELEMENTS * 2];
+    uint32_t n = 0;
+    scene_init(&s, "sigmoid_balance");
+    for (uint32_t i = 0; i < 2; i++) {
+        check_ok(vkmoe_net_init(s.net, 7));
+        for (uint32_t step = 0; step < 3; step++)
+            check_ok(vkmoe_net_train(s.net, &s.data.batch, 0.01f, NULL));
+        n = read_all(&s, VKMOE_NET_VALUE, i == 0 ? want : got);
+    }
+    assert_memory_equal(want, got, n * sizeof(float));
+    scene_finish(&s);
+}
+
 // EVAL has neither noise nor dropout; each FORWARD has its own.
 static void test_eval_is_quiet(void **state)
 {
@@ -197,6 +318,7 @@ static void test_eval_is_quiet(void **state)
     double a, b;
     scene_init(&s, "dropout");
     check_ok(vkmoe_net_eval(s.net, &s.data.batch, NULL, &a));
+    check_ok(vkmoe_net_train(s.net, &s.data.batch, 0, NULL)); // whose noise is another one
     check_ok(vkmoe_net_eval(s.net, &s.data.batch, NULL, &b));
     assert_true(a == b);
     check_ok(vkmoe_net_train(s.net, &s.data.batch, 0, &a));
@@ -300,6 +422,23 @@ static void test_not_finite(void **state)
     scene_finish(&s);
 }
 
+// The loss of an earlier micro-batch counts too. Huber's slope is finite where its loss is not.
+static void test_not_finite_before(void **state)
+{
+    (void) state;
+    struct scene s;
+    float bias[3] = {0, INFINITY, 0};
+    scene_init(&s, "huber");
+    for (uint32_t i = 0; i < 2; i++) {
+        check_ok(vkmoe_net_write(s.net, VKMOE_NET_VALUE, "layers.2.bias", bias, 3));
+        check_ok(vkmoe_net_forward(s.net, &s.data.batch));
+        check_ok(vkmoe_net_backward(s.net, 2, NULL));
+        bias[1] = 0;
+    }
+    check_fails(vkmoe_net_step(s.net, 0.1f), VKMOE_E_DATA, "step 1: the loss or the gradients'");
+    scene_finish(&s);
+}
+
 static int open_context(void **state)
 {
     (void) state;
@@ -320,9 +459,13 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns),        cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_resumes),       cmocka_unit_test(test_micro_batches),
+        cmocka_unit_test(test_micro_batches_of_auxiliary_losses),
         cmocka_unit_test(test_balances),      cmocka_unit_test(test_eval_is_quiet),
         cmocka_unit_test(test_votes),         cmocka_unit_test(test_response_share),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_not_finite_before),
+        cmocka_unit_test(test_balances_over_micro_batches),
+        cmocka_unit_test(test_stack_begins_as_mean),
+        cmocka_unit_test(test_init_begins_anew),
     };
     if (argc != 2)
         return 2;
