@@ -157,6 +157,7 @@ static enum vkmoe_status open_dataset(struct loader *l, const char *target)
     desc.classes = d->classes;
     desc.n_classes = l->labels ? d->info.n_classes : 0;
     desc.texts = texts;
+    desc.sequences = true;
     desc.n_features = d->info.n_features;
     desc.n_targets = l->labels ? 0 : d->info.n_outputs;
     desc.target = target;

@@ -238,6 +238,26 @@ class Train(helper.Case):
         self.assertGreater(answer['dense']['valid']['accuracy'], 0.8)
         self.check_fails(2, '--compare needs --valid', *self.arguments(small(), '--compare'))
 
+    def test_sequences(self):
+        """(n, steps, features) with a pool layer; the model file says the same of them."""
+        y = array.array('i', [i % 2 for i in range(60)])
+        x = array.array('f', [i * 37 % 11 - 5 + y[i // 20] for i in range(60 * 4 * 5)])
+        helper.write_npy(self.folder / 'Y.npy', y, (60,))
+        data = helper.write_npy(self.folder / 'X.npy', x, (60, 4, 5))
+        config = {'task': 'classify', 'input': {'kind': 'standardize', 'n_features': 5},
+                  'layers': [{'kind': 'linear', 'd_out': 8, 'activation': 'relu', 'bias': True},
+                             {'kind': 'pool', 'pool': 'mean'},
+                             {'kind': 'linear', 'd_out': 2, 'bias': True}], 'head': 'softmax',
+                  'train': {'optimiser': {'rate': 0.03}, 'batch': 16, 'epochs': 40}}
+        answer = self.train(config, data=data)['train']
+        self.assertEqual((answer['n'], answer['accuracy']), (60, 1))
+        done = run('eval', self.folder / 'm.safetensors', data, '--json', '-d', 'cpu')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertAlmostEqual(json.loads(done.stdout)['loss'], answer['loss'], places=5)
+        (self.folder / 'm.safetensors').unlink()
+        del config['layers'][1]
+        self.fails('sequences of 4 steps need a pool layer', config, data=data)
+
     def test_examples(self):
         done = run('train', '--list-examples')
         self.assertEqual(done.returncode, 0)
