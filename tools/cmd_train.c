@@ -66,10 +66,13 @@ static enum vkmoe_status run_all(struct train *train)
     enum vkmoe_status status;
     CLI_TRY(cli_open(&train->device, &train->context, &train->info));
     CLI_TRY(train_create(train, train->config, true, &train->trainer));
+    if (train->compare.wanted)
+        CLI_TRY(train_prepare_compare(train));
     CLI_TRY(vkmoe_trainer_run(train->trainer));
     cli_progress_end();
     CLI_TRY(vkmoe_trainer_get_report(train->trainer, &train->report));
     CLI_TRY(vkmoe_trainer_save(train->trainer, train->output));
+    train->saved = true;
     if (train->compare.wanted)
         CLI_TRY(train_run_compare(train));
 
@@ -119,14 +122,16 @@ static int run_command(struct train *train)
     int code = CLI_OK;
     if (status == VKMOE_OK) {
         code = train->json ? train_print_json(train) : train_print_text(train);
-        if (own_checkpoint)
-            unlink(path);
     } else {
         code = cli_fail(status);
-        if (status == VKMOE_E_CANCELLED)
+        if (train->saved)
+            fprintf(stderr, "%s holds the model; the comparison is missing\n", train->output);
+        else if (status == VKMOE_E_CANCELLED)
             fprintf(stderr, "%s holds what is done; --resume goes on with it\n",
                     train->checkpoint);
     }
+    if (train->saved && own_checkpoint)
+        unlink(path);
     vkmoe_trainer_destroy(train->trainer);
     return cli_close(train->context, code);
 }
@@ -190,6 +195,7 @@ int cmd_train(int argc, char **argv)
         code = read_config(&train, &sets, seed);
     if (code == CLI_OK)
         code = run_command(&train);
+    json_decref(train.compare.config);
     json_decref(train.config);
     return code;
 }

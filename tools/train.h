@@ -26,6 +26,7 @@ int train_print_example(const char *name, const char *variant);
 
 struct train_compare { // see train_compare.c
     bool wanted;
+    json_t *config;        // of the dense network, owned
     uint32_t d_hidden;     // of the dense network
     uint64_t moe_params;   // that one row of the mixture meets
     uint64_t dense_params; // all of the dense network's
@@ -38,6 +39,7 @@ struct train {
     struct cli_device device;
     const char *config_path, *data, *valid, *target, *output, *checkpoint, *log;
     bool resume, json;
+    bool saved; // the model is written
     uint32_t checkpoint_epochs;
     json_t *config;
     vkmoe_context *context;
@@ -51,6 +53,10 @@ struct train {
 // log. Progress is shown, and an interrupt cancels.
 enum vkmoe_status train_create(struct train *train, const json_t *config, bool files,
                                vkmoe_trainer **out);
+
+// Makes the configuration of the dense network, or says why there is none. For a configuration that
+// train_create has accepted.
+enum vkmoe_status train_prepare_compare(struct train *train);
 
 // Trains what train->config is compared with, and measures both.
 enum vkmoe_status train_run_compare(struct train *train);

@@ -53,12 +53,14 @@ static enum vkmoe_status replace(struct train_compare *c, const json_t *moe, uin
     return VKMOE_OK;
 }
 
-static enum vkmoe_status make_dense(struct train_compare *c, const json_t *config, json_t *dense)
+static enum vkmoe_status make_dense(struct train_compare *c, const json_t *config)
 {
     enum vkmoe_status status = VKMOE_OK;
     json_t *layers = json_array(), *layer;
     size_t i, n_moe = 0;
     uint32_t d = get_size(json_object_get(config, "input"), "n_features");
+    if (d == 0)
+        CLI_TRY(refuse("only for inputs of features"));
     json_array_foreach(json_object_get(config, "layers"), i, layer) {
         const char *kind = json_string_value(json_object_get(layer, "kind"));
         if (kind && strcmp(kind, "moe") == 0) {
@@ -72,12 +74,18 @@ static enum vkmoe_status make_dense(struct train_compare *c, const json_t *confi
     }
     if (n_moe != 1)
         CLI_TRY(refuse("needs one moe layer"));
-    json_object_set(dense, "layers", layers);
-    json_object_del(json_object_get(dense, "train"), "log");
+    c->config = json_deep_copy(config);
+    json_object_set(c->config, "layers", layers);
+    json_object_del(json_object_get(c->config, "train"), "log");
 
 fail:
     json_decref(layers);
     return status;
+}
+
+enum vkmoe_status train_prepare_compare(struct train *train)
+{
+    return make_dense(&train->compare, train->config);
 }
 
 static enum vkmoe_status train_dense(struct train *train)
@@ -85,9 +93,7 @@ static enum vkmoe_status train_dense(struct train *train)
     enum vkmoe_status status;
     vkmoe_trainer *trainer = NULL;
     vkmoe_trainer_report report;
-    json_t *dense = json_deep_copy(train->config);
-    CLI_TRY(make_dense(&train->compare, train->config, dense));
-    CLI_TRY(train_create(train, dense, false, &trainer));
+    CLI_TRY(train_create(train, train->compare.config, false, &trainer));
     CLI_TRY(vkmoe_trainer_run(trainer));
     CLI_TRY(vkmoe_trainer_get_report(trainer, &report));
     train->compare.dense = report.valid;
@@ -97,7 +103,6 @@ static enum vkmoe_status train_dense(struct train *train)
 fail:
     cli_progress_end();
     vkmoe_trainer_destroy(trainer);
-    json_decref(dense);
     return status;
 }
 
@@ -195,8 +200,10 @@ static enum vkmoe_status find_nearest(struct train *train)
         classes[i] = vkmoe_trainer_class_name(train->trainer, i);
     CLI_TRY(load(train, train->data, classes, &known));
     CLI_TRY(load(train, train->valid, classes, &asked));
-    for (uint64_t i = 0; i < asked.n; i++)
+    for (uint64_t i = 0; i < asked.n; i++) {
+        CLI_TRY(cli_interrupted() ? VKMOE_E_CANCELLED : VKMOE_OK);
         n_right += nearest_label(&known, asked.x + i * asked.width) == asked.labels[i];
+    }
     train->compare.nearest = (double) n_right / (double) asked.n;
 
 fail:

@@ -237,6 +237,25 @@ class Train(helper.Case):
         self.assertLess(abs(answer['dense']['n_params'] / answer['active_params'] - 1), 0.05)
         self.assertGreater(answer['dense']['valid']['accuracy'], 0.8)
         self.check_fails(2, '--compare needs --valid', *self.arguments(small(), '--compare'))
+        (self.folder / 'm.safetensors').unlink()
+        gated = small(epochs=10 ** 6)  # refused before it trains
+        gated['layers'][0]['expert'].update(gated=True)
+        self.fails('--compare: only for moe layers', gated, '--valid', DIGITS, '--compare')
+
+    def test_interrupted_compare(self):
+        """What is trained already stays, and there is nothing to resume."""
+        train = self.arguments(small(epochs=1), '--valid', DIGITS, '--compare')
+        (self.folder / 'slow.csv').write_bytes(TRAIN.read_bytes() * 20)
+        train[train.index(TRAIN)] = self.folder / 'slow.csv'
+        process = helper.start(*train)
+        while not (self.folder / 'm.safetensors').exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, out), (130, ''), err)
+        self.assertIn('holds the model; the comparison is missing', err)
+        self.assertNotIn('--resume', err)
+        self.assertFalse((self.folder / 'm.safetensors.checkpoint').exists())
 
     def test_sequences(self):
         """(n, steps, features) with a pool layer; the model file says the same of them."""
