@@ -59,8 +59,8 @@ static enum vkmoe_status make_dense(struct train_compare *c, const json_t *confi
     json_t *layers = json_array(), *layer;
     size_t i, n_moe = 0;
     uint32_t d = get_size(json_object_get(config, "input"), "n_features");
-    if (d == 0)
-        CLI_TRY(refuse("only for inputs of features"));
+    if (d == 0 || json_is_true(json_object_get(json_object_get(config, "train"), "soft_targets")))
+        CLI_TRY(refuse("only for inputs of features, and not for soft targets"));
     json_array_foreach(json_object_get(config, "layers"), i, layer) {
         const char *kind = json_string_value(json_object_get(layer, "kind"));
         if (kind && strcmp(kind, "moe") == 0) {

@@ -23,6 +23,9 @@
 //            label_smoothing  (0) cross_entropy
 //            class_weights    cross_entropy: a number for each class, or "balanced": rows /
 //                             (classes * rows of the class)
+//            soft_targets     (false) cross_entropy: the data have a target column for each class,
+//                             its share: at least 0, and 1 in all. The label that metrics count is
+//                             the largest. Classes that are not named are numbers
 //            targets          ("as_is") | "standardize": regress; the net learns (t - mean) / std,
 //                             and the last layer of the saved model undoes it
 //            optimiser        kind ("adamw") | "adam" | "sgd", rate, decay (0), clip_norm (0:

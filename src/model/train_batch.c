@@ -84,15 +84,17 @@ static void fill_target(struct moe_train_batch *batch, const struct moe_train_da
                         const struct moe_train_stats *scale, uint32_t row, uint32_t i)
 {
     uint32_t width = batch->n_outputs;
-    if (data->labels) {
+    if (data->labels)
         batch->labels[i] = data->labels[row];
+    if (!data->values) {
         if (batch->targets)
             spread_label(data->labels[row], width, batch->targets + (size_t) i * width);
         return;
     }
     for (uint32_t j = 0; j < width; j++) {
         float value = data->values[(size_t) row * width + j];
-        batch->values[(size_t) i * width + j] = value;
+        if (batch->values)
+            batch->values[(size_t) i * width + j] = value;
         batch->targets[(size_t) i * width + j] =
             scale->first ? (value - scale->first[j]) / scale->second[j] : value;
     }

@@ -114,8 +114,8 @@ static enum vkmoe_status name_numbers(uint32_t n, struct labels *labels)
     return status;
 }
 
-enum vkmoe_status moe_train_name_classes(const char *path, const char *target, const char *file,
-                                         struct moe_description *d)
+enum vkmoe_status moe_train_name_classes(const char *path, const char *target, bool shares,
+                                         const char *file, struct moe_description *d)
 {
     enum vkmoe_status status;
     struct labels labels = {path, json_object()};
@@ -126,9 +126,9 @@ enum vkmoe_status moe_train_name_classes(const char *path, const char *target, c
         json_decref(labels.set);
         return VKMOE_OK;
     }
-    if (has_suffix(path, ".csv"))
+    if (has_suffix(path, ".csv") && !shares)
         TRY(read_csv(&d->host, target, &labels));
-    else if (has_suffix(path, ".tsv"))
+    else if (has_suffix(path, ".tsv") && !shares)
         TRY(read_tsv(&d->host, &labels));
     else
         TRY(name_numbers(d->info.n_classes, &labels));

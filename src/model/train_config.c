@@ -158,6 +158,10 @@ static enum vkmoe_status read_loss(const struct moe_config *c, const struct moe_
     TRY(read_real(c, "label_smoothing", 0, 1, &out->label_smoothing));
     TRY(refuse(c, "class_weights", cross_entropy, "loss cross_entropy"));
     TRY(read_class_weights(c, d, out));
+    TRY(refuse(c, "soft_targets", cross_entropy, "loss cross_entropy"));
+    TRY(moe_config_bool(c, "soft_targets", &out->soft_targets));
+    if (out->soft_targets && out->balanced)
+        return fail_key(c, "class_weights", "\"balanced\" counts labels, not soft_targets");
     TRY(refuse(c, "targets", regress, "task regress"));
     TRY(moe_config_word(c, "targets", "as_is|standardize", NULL, &targets));
     out->standardize_targets = targets == 1;
@@ -412,7 +416,7 @@ enum vkmoe_status moe_train_config_read(const struct moe_description *d, const c
         "loss",      "huber_delta", "variance",  "label_smoothing", "class_weights", "targets",
         "optimiser", "schedule",    "batch",     "micro_batches",   "epochs",        "steps",
         "validation", "patience",   "min_delta", "monitor",         "seed",          "input_noise",
-        "log",       "weight_type", NULL};
+        "log",       "weight_type", "soft_targets", NULL};
     static const char *const data_keys[] = {"target", NULL};
     enum vkmoe_status status;
     const struct moe_config c = {.file = file, .path = "train", .object = d->train};
@@ -478,6 +482,7 @@ void moe_train_config_net(const struct moe_train_config *config, const vkmoe_mod
     out->loss = config->loss;
     out->label_smoothing = config->label_smoothing;
     out->class_weights = config->class_weights;
+    out->soft_targets = config->soft_targets;
     out->labels = config->loss == VKMOE_LOSS_MIXTURE && info->task == VKMOE_TASK_CLASSIFY;
     out->huber_delta = config->huber_delta;
     out->variance = config->variance;

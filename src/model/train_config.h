@@ -24,6 +24,7 @@ struct moe_train_config {
     bool balanced;          // class weights come from the data
     float *class_weights;   // (n_classes), owned; or NULL
     bool standardize_targets;
+    bool soft_targets; // shares of the classes instead of labels
 
     enum vkmoe_optimiser optimiser;
     float rate, decay, clip_norm, momentum, beta1, beta2, adam_eps;
@@ -52,10 +53,11 @@ enum vkmoe_status moe_train_config_read(const struct moe_description *d, const c
                                         struct moe_train_config *out);
 void moe_train_config_finish(struct moe_train_config *config); // a zeroed one is fine
 
-// Is a class given to the loss as its number, not as 1 among 0?
-static inline bool moe_train_uses_labels(enum vkmoe_loss loss)
+// Is a class given to the loss as its number, not as 1 among 0 or as shares?
+static inline bool moe_train_uses_labels(const struct moe_train_config *config)
 {
-    return loss == VKMOE_LOSS_CROSS_ENTROPY || loss == VKMOE_LOSS_MIXTURE;
+    return (config->loss == VKMOE_LOSS_CROSS_ENTROPY && !config->soft_targets) ||
+           config->loss == VKMOE_LOSS_MIXTURE;
 }
 
 // Rate of a step (from 0) in an epoch (from 0).

@@ -175,19 +175,47 @@ fail:
     return status;
 }
 
-enum vkmoe_status moe_train_data_load(const char *path, const char *target,
+// Labels of shares: the class with the largest, the first of equals.
+static enum vkmoe_status label_shares(const struct loader *l)
+{
+    enum vkmoe_status status;
+    struct moe_train_data *d = l->data;
+    const uint32_t n = d->n_targets;
+    TRY(moe_try_alloc(d->host, d->n * sizeof *d->labels, "labels", &d->labels));
+    for (uint32_t row = 0; row < d->n; row++) {
+        const float *shares = d->values + (size_t) row * n;
+        double sum = 0;
+        bool negative = false;
+        for (uint32_t i = 0; i < n; i++) {
+            sum += (double) shares[i];
+            negative = negative || shares[i] < 0;
+            if (shares[i] > shares[d->labels[row]])
+                d->labels[row] = (int32_t) i;
+        }
+        if (negative || !(fabs(sum - 1) <= 1e-3))
+            return moe_fail(VKMOE_E_DATA, "%s: row %u: shares of classes are at least 0 and sum "
+                            "to 1, not %g", l->path, row + 1, sum);
+    }
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_train_data_load(const char *path, const char *target, bool shares,
                                       const struct moe_description *d, struct moe_train_data *out)
 {
     enum vkmoe_status status;
     struct loader l = {.data = out, .description = d, .path = path,
-                       .labels = d->info.task == VKMOE_TASK_CLASSIFY};
+                       .labels = d->info.task == VKMOE_TASK_CLASSIFY && !shares};
     bool more = true;
     *out = (struct moe_train_data){.host = &d->host};
     TRY(open_dataset(&l, target));
     while (more)
         TRY(read_chunk(&l, &more));
     if (out->n == 0)
-        status = moe_fail(VKMOE_E_DATA, "%s: the data set has no rows", path);
+        TRY(moe_fail(VKMOE_E_DATA, "%s: the data set has no rows", path));
+    if (shares)
+        TRY(label_shares(&l));
 
 fail:
     vkmoe_dataset_destroy(l.dataset);

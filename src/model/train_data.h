@@ -14,21 +14,24 @@ struct moe_train_data {
     float *x;            // (n_tokens, n_features); or NULL
     int32_t *token_ids;  // (n_tokens); or NULL
     uint64_t *offsets;   // (n + 1); NULL: each row is an example
-    int32_t *labels;     // (n), classify
-    float *values;       // (n, n_targets), regress
+    int32_t *labels;     // (n), classify; of shares: the largest
+    float *values;       // (n, n_targets), regress, or shares of the classes
     uint32_t n_targets;
 };
 
 // Reads a whole file. classify: classes must be named by now.
 //   target  columns of a .csv; or NULL
-// VKMOE_E_DATA: a number is missing or not finite, a label is none of the classes, no rows.
-enum vkmoe_status moe_train_data_load(const char *path, const char *target,
+//   shares  a target for each class instead of a label
+// VKMOE_E_DATA: a number is missing or not finite, a label is none of the classes, shares do not
+// sum to 1, no rows.
+enum vkmoe_status moe_train_data_load(const char *path, const char *target, bool shares,
                                       const struct moe_description *d, struct moe_train_data *out);
 void moe_train_data_finish(struct moe_train_data *data); // a zeroed one is fine
 
-// Names the classes of `d` by the labels of a file, when the configuration has not.
-enum vkmoe_status moe_train_name_classes(const char *path, const char *target, const char *file,
-                                         struct moe_description *d);
+// Names the classes of `d` by the labels of a file, or by their numbers where it has shares, when
+// the configuration has not.
+enum vkmoe_status moe_train_name_classes(const char *path, const char *target, bool shares,
+                                         const char *file, struct moe_description *d);
 
 static inline uint32_t moe_train_data_tokens(const struct moe_train_data *data, uint32_t example)
 {

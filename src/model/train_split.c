@@ -67,7 +67,7 @@ static enum vkmoe_status check_split(const struct moe_train_split *split,
     if (config->batch > split->n_train)
         return moe_fail(VKMOE_E_DATA, "%s: train.batch: %u, but there are %u rows to train", path,
                         config->batch, split->n_train);
-    if (info->task != VKMOE_TASK_CLASSIFY)
+    if (info->task != VKMOE_TASK_CLASSIFY || data->values)
         return VKMOE_OK;
     for (uint32_t i = 1; i < split->n_train; i++) {
         if (data->labels[split->train[i]] != data->labels[split->train[0]])

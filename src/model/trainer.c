@@ -63,7 +63,8 @@ static enum vkmoe_status load_valid(vkmoe_trainer *t, const char *path, const ch
         return moe_fail(VKMOE_E_DATA,
                         "%s: config: train.validation: there are validation rows in %s already",
                         t->name, path);
-    TRY(moe_train_data_load(path, target, &t->description, &t->valid_file));
+    TRY(moe_train_data_load(path, target, t->config.soft_targets, &t->description,
+                            &t->valid_file));
     uint32_t n = t->valid_file.n;
     t->valid_hash = moe_train_data_hash(&t->valid_file);
     TRY(moe_try_alloc(&t->host, n * sizeof *t->all_valid, "rows", &t->all_valid));
@@ -97,8 +98,8 @@ static enum vkmoe_status load_data(vkmoe_trainer *t, const vkmoe_trainer_desc *d
     enum vkmoe_status status;
     struct moe_description *d = &t->description;
     const char *target = desc->target ? desc->target : t->config.target;
-    TRY(moe_train_name_classes(desc->data, target, t->name, d));
-    TRY(moe_train_data_load(desc->data, target, d, &t->data));
+    TRY(moe_train_name_classes(desc->data, target, t->config.soft_targets, t->name, d));
+    TRY(moe_train_data_load(desc->data, target, t->config.soft_targets, d, &t->data));
     t->data_hash = moe_train_data_hash(&t->data);
     TRY(moe_train_split_make(&t->config, &t->data, desc->data, &d->info, &t->split));
     t->valid = &t->data;
@@ -180,7 +181,7 @@ static enum vkmoe_status make_net(vkmoe_trainer *t)
     desc.max_examples = examples;
     TRY(vkmoe_net_create(t->context, &desc, &t->net));
     TRY(vkmoe_net_init(t->net, t->config.seed));
-    TRY(moe_train_batch_create(d, t->data.n_features, moe_train_uses_labels(t->config.loss),
+    TRY(moe_train_batch_create(d, t->data.n_features, moe_train_uses_labels(&t->config),
                                desc.max_tokens, examples, &t->batch));
 
 fail:

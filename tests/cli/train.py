@@ -2,6 +2,7 @@
 """vkmoe train: options, output, every bad input, checkpoints. Usage: train.py PROGRAM"""
 import array
 import json
+import math
 import os
 import pathlib
 import pty
@@ -276,6 +277,35 @@ class Train(helper.Case):
         (self.folder / 'm.safetensors').unlink()
         del config['layers'][1]
         self.fails('sequences of 4 steps need a pool layer', config, data=data)
+
+    def test_soft_targets(self):
+        """Shares of 0 and 1 are labels, to the bit; others are learned as they are."""
+        rows = [line.rpartition(',') for line in TRAIN.read_text().splitlines()]
+        columns = ['--target', ','.join(map(str, range(65, 75)))]
+        config = small(soft_targets=True)
+
+        def write(name, share):
+            path = self.folder / name
+            path.write_text(''.join(
+                f'{x},{",".join(str(share(c, int(label))) for c in range(10))}\n'
+                for x, _, label in rows))
+            return path
+
+        self.train(small())
+        of_labels = helper.read_model(self.folder / 'm.safetensors')[1]
+        data = write('hard.csv', lambda c, label: int(c == label))
+        self.assertLess(self.train(config, *columns, data=data)['train']['loss'], 0.3)
+        self.assertEqual(helper.read_model(self.folder / 'm.safetensors')[1], of_labels)
+        data = write('half.csv', lambda c, label: (c in (label, (label + 1) % 10)) / 2)
+        answer = self.train(config, *columns, data=data)['train']  # -ln p of one of two classes
+        self.assertAlmostEqual(answer['loss'], math.log(2), delta=0.2)
+        (self.folder / 'm.safetensors').unlink()
+        data = write('bad.csv', lambda c, label: (c == label) / 2)
+        self.fails('row 1: shares of classes', config, *columns, data=data)
+        self.fails('1 targets, needs 10', config)
+        config['head'] = 'identity'
+        config['train']['loss'] = 'mse'
+        self.fails('train.soft_targets: needs loss cross_entropy', config)
 
     def test_examples(self):
         done = run('train', '--list-examples')

@@ -243,7 +243,8 @@ def train_variants():
     for name, path, value in (
             ('sgd', ['optimiser'], sgd), ('step', ['schedule'], step),
             ('fold', ['validation'], {'fold': {'of': 3, 'index': 2}}),
-            ('all', ['validation'], 'none'), ('balanced', ['class_weights'], 'balanced')):
+            ('all', ['validation'], 'none'), ('soft', ['soft_targets'], True),
+            ('balanced', ['class_weights'], 'balanced')):
         yield 'good-' + name, changed(whole, ['train'] + path, value)
     regress = dict(SMALL, head='identity', train={
         'optimiser': {'rate': 1}, 'steps': 1, 'loss': 'huber', 'huber_delta': 2,
@@ -252,7 +253,8 @@ def train_variants():
     for name, path, value in (
             ('key', ['x'], 1), ('loss', ['loss'], 'mse'), ('no-loss', ['loss'], 1),
             ('huber', ['huber_delta'], 1), ('variance', ['variance'], 1),
-            ('smooth', ['label_smoothing'], 1), ('targets', ['targets'], 'as_is'),
+            ('smooth', ['label_smoothing'], 1), ('soft', ['soft_targets'], 1),
+            ('targets', ['targets'], 'as_is'),
             ('weights', ['class_weights'], [1]), ('weight', ['class_weights'], [1, 0]),
             ('weight-text', ['class_weights'], [1, 'a']),
             ('weight-big', ['class_weights'], [1, 1e99]),

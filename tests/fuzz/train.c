@@ -44,6 +44,7 @@ static void check_loss(const struct moe_train_config *c, const vkmoe_model_info 
     FUZZ_CHECK(!c->class_weights || (!c->balanced && c->loss == VKMOE_LOSS_CROSS_ENTROPY));
     for (uint32_t i = 0; c->class_weights && i < info->n_classes; i++)
         FUZZ_CHECK(c->class_weights[i] > 0 && isfinite(c->class_weights[i]));
+    FUZZ_CHECK(!c->soft_targets || (c->loss == VKMOE_LOSS_CROSS_ENTROPY && !c->balanced));
     FUZZ_CHECK(!c->standardize_targets || info->task == VKMOE_TASK_REGRESS);
 }
 
