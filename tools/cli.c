@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum {
     MAX_OPTIONS = 48,
@@ -210,6 +211,20 @@ static bool find_clash(const struct table *table, const struct cli_option **a,
         }
     }
     return false;
+}
+
+int cli_check_output(const struct cli_spec *spec, const char *output, const char *const *inputs,
+                     size_t n)
+{
+    struct stat out, in;
+    if (!output || stat(output, &out) != 0 || !S_ISREG(out.st_mode))
+        return CLI_OK;
+    for (size_t i = 0; i < n; i++) {
+        if (inputs[i] && stat(inputs[i], &in) == 0 && in.st_dev == out.st_dev &&
+            in.st_ino == out.st_ino)
+            return cli_usage(spec, "%s is read, so it is not written to", output);
+    }
+    return CLI_OK;
 }
 
 static const struct cli_option *find_row(const struct table *table, int key)

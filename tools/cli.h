@@ -106,6 +106,11 @@ int cli_usage(const struct cli_spec *spec, const char *format, ...);
 // Zeroed memory for n rows of `width` elements, at `*out`; free() it.
 enum vkmoe_status cli_alloc(size_t n, size_t width, size_t element_size, void *out);
 
+// An output that is one of n inputs (NULL: none) would destroy it: CLI_USAGE after a message, else
+// CLI_OK.
+int cli_check_output(const struct cli_spec *spec, const char *output, const char *const *inputs,
+                     size_t n);
+
 // Prints a message as an error on stderr.
 __attribute__((format(printf, 1, 2)))
 void cli_error(const char *format, ...);

@@ -339,7 +339,9 @@ int cmd_explain(int argc, char **argv)
         return code;
     job.report.model_path = argv[0];
     job.report.data_path = argv[1];
-    if (job.rows_text)
+    const char *const inputs[] = {argv[0], argv[1]};
+    code = cli_check_output(&spec, job.page_path, inputs, 2);
+    if (code == CLI_OK && job.rows_text)
         code = explain_rows_parse(&spec, job.rows_text, &job.report);
     if (code == CLI_OK) {
         enum vkmoe_status status = run_all(&job);

@@ -313,6 +313,10 @@ int cmd_predict(int argc, char **argv)
         return code;
     job.model_path = argv[0];
     job.data_path = argv[1];
+    const char *const inputs[] = {job.model_path, job.data_path};
+    code = cli_check_output(&spec, job.out_path, inputs, 2);
+    if (code != CLI_OK)
+        return code;
     enum vkmoe_status status = run_all(&job);
     code = status == VKMOE_OK ? report(&job) : cli_fail(status);
     close_all(&job);

@@ -91,7 +91,12 @@ static int check_options(const struct cli_spec *spec, const struct train *train)
         return cli_usage(spec, "needs %s", train->data ? "-o MODEL" : "--data DATA");
     if (train->compare.wanted && !train->valid)
         return cli_usage(spec, "--compare needs --valid");
-    return CLI_OK;
+    const char *const inputs[] = {train->config_path, train->data, train->valid};
+    const char *const outputs[] = {train->output, train->checkpoint, train->log};
+    int code = CLI_OK;
+    for (size_t i = 0; code == CLI_OK && i < sizeof outputs / sizeof *outputs; i++)
+        code = cli_check_output(spec, outputs[i], inputs, sizeof inputs / sizeof *inputs);
+    return code;
 }
 
 // The configuration as it will be used. CLI_OK, or an exit code after a message.

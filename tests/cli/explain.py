@@ -432,6 +432,9 @@ class Explain(helper.Case):
         self.check_fails(2, 'at most 1000 rows', 'explain', MODEL, DIGITS, '--row',
                          '1' + ',1' * 1000)
         self.check_fails(2, 'too few arguments', 'explain', MODEL)
+        data = self.folder / 'd.csv'
+        data.write_bytes(DIGITS.read_bytes())
+        self.check_fails(2, 'is read, so it is not', 'explain', MODEL, data, '-o', data)
         self.check_fails(2, '--layer x', 'explain', MODEL, DIGITS, '--layer', 'x')
         done = run('explain', '--help')
         self.assertEqual(done.returncode, 0)

@@ -231,6 +231,7 @@ class Predict(helper.Case):
             data.write_text(text)
             self.check_fails(1, part, 'predict', model, data, '-o', out, '-d', 'cpu')
         data.write_text('1,2\n')
+        self.check_fails(2, 'is read, so it is not', 'predict', model, data, '-o', data)
         self.check_fails(1, 'folder', 'predict', model, data, '-o', self.folder / 'folder' / 'x',
                          '-d', 'cpu')
         self.check_fails(1, 'texts, needs 2 features', 'predict', model, self.text_data(), '-o',

@@ -584,6 +584,10 @@ class Train(helper.Case):
                      ['--checkpoint', self.folder / 'no' / 'k'],
                      ['--log-file', self.folder / 'no' / 'l.csv']]:
             self.fails('No such file', small(), *more)
+        config = self.config(small())
+        for option in ['-o', '--checkpoint', '--log-file']:
+            self.fails('is read, so it is not written to', config, option, config, code=2)
+        self.assertEqual(json.loads(config.read_text()), small())
 
     def test_terminal(self):
         """Progress overwrites itself, and is gone before the report."""
