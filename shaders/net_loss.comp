@@ -63,11 +63,6 @@ void cross_entropy(uint r, uint n)
     }
 }
 
-float at_least(float v, float least)
-{
-    return v < least ? least : v; // a NaN stays
-}
-
 // A weighted mean of ones may be rounded past 1. What is further out is no number.
 float as_probability(float y)
 {
@@ -103,7 +98,7 @@ float point_derivative(float y, float t)
     case POINT_MSE:
         return 2.0 * d;
     case POINT_HUBER:
-        return d > p.beta ? p.beta : d < -p.beta ? -p.beta : d;
+        return at_most(at_least(d, -p.beta), p.beta);
     case POINT_BCE: {
         float q = as_probability(y);
         return (q - t) / at_least(q * (1.0 - q), 1e-12);
@@ -163,8 +158,7 @@ void slot_gradient(uint token, uint slot, uint n, vec2 lse, float factor)
 // p exp(-m); it ends at e^80, an f32 number.
 float slot_q(float log_p, float most)
 {
-    float log_q = log_p - most;
-    return act_exp(log_q > 80.0 ? 80.0 : log_q);
+    return act_exp(at_most(log_p - most, 80.0));
 }
 
 // Around the largest log(s_k p_k) = m, so that nothing underflows: q_k = p_k exp(-m), S = sum s_k

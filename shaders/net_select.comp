@@ -18,7 +18,8 @@ uint order_key(float v)
 {
     if (is_nan(v))
         return 0;
-    uint bits = floatBitsToUint(v == 0.0 ? 0.0 : v);
+    uint bits = floatBitsToUint(v);
+    bits = bits == 0x80000000u ? 0 : bits; // `v == 0.0 ? 0.0 : v` is v to some compilers
     return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 

@@ -3,6 +3,17 @@
 // erf, so both are written out here; each is within 2e-7 of the true value, absolute.
 // Included after element.glsl.
 
+// A comparison alone does not keep a NaN: drivers make min and max of it, which drop one.
+float at_least(float v, float least)
+{
+    return is_nan(v) ? v : v < least ? least : v;
+}
+
+float at_most(float v, float most)
+{
+    return is_nan(v) ? v : v > most ? most : v;
+}
+
 // exp that keeps a NaN; SwiftShader's own turns it into a number.
 float act_exp(float v)
 {
@@ -47,9 +58,9 @@ float activate(uint kind, float alpha, float v)
     case 3:
         return 0.5 * v * (1.0 + act_tanh(0.79788456080286536 * (v + 0.044715 * v * v * v)));
     case 4:
-        return v < 0.0 ? 0.0 : v; // a NaN stays
+        return at_least(v, 0.0);
     case 5:
-        return v < 0.0 ? 0.0 : v * v;
+        return at_least(v, 0.0) * at_least(v, 0.0);
     case 6:
         return act_sigmoid(v);
     case 7:

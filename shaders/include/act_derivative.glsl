@@ -31,7 +31,7 @@ float activate_derivative(uint kind, float alpha, float v)
     case 4:
         return is_nan(v) ? v : v > 0.0 ? 1.0 : 0.0;
     case 5:
-        return v < 0.0 ? 0.0 : 2.0 * v; // a NaN stays
+        return 2.0 * at_least(v, 0.0);
     case 6:
         return sigmoid_derivative(v);
     case 7:
