@@ -60,6 +60,11 @@ static enum vkmoe_status create_arena(struct moe_vk_net *n)
         moe_vk_net_compile(&c, (enum moe_net_program) p);
         n->programs[p].n = c.n;
     }
+    if (c.scratch_size > MOE_VK_MAX_INDEX)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "network: an op needs %" PRIu64 " elements of scratch memory; Vulkan "
+                        "kernels count up to %" PRIu64,
+                        c.scratch_size, MOE_VK_MAX_INDEX);
     uint64_t size = (n->scratch + c.scratch_size + TAIL) * 4;
     if (!vk->bda && size > vk->caps.max_storage_range)
         return moe_fail(VKMOE_E_UNSUPPORTED,

@@ -126,9 +126,36 @@ static void refused(const vkmoe_context *on, uint64_t n_rows, uint32_t width, co
     moe_net_destroy(net);
 }
 
+// 2^26 slots of 64 elements each, though no tensor has as many.
+static void scratch_refused(void)
+{
+    enum { TOP_K = 64, WIDTH = 64 };
+    struct moe_net *net;
+    struct moe_device_net *out;
+    check_ok(moe_net_create(moe_host_default(), 1 << 20, 1, &net));
+    uint32_t h = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, TOP_K, 1,
+                                    "h");
+    uint32_t w = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_FIXED, WIDTH, 1, "w");
+    uint32_t starts = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_FIXED, 2, 1, "s");
+    uint32_t members = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_TOKENS, TOP_K,
+                                          1, "m");
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_MATMUL_COMBINE);
+    op->top_k = TOP_K;
+    op->in[0] = h;
+    op->in[1] = w;
+    op->in[4] = starts;
+    op->in[5] = members;
+    op->out[0] = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_TOKENS, 1, WIDTH, "y");
+    check_ok(moe_net_plan(net));
+    check_fails(usual->device->backend->net_create(usual->device, net, &out), VKMOE_E_UNSUPPORTED,
+                "4294967296 elements of scratch memory");
+    moe_net_destroy(net);
+}
+
 static void test_too_large(void **state)
 {
     (void) state;
+    scratch_refused();
     refused(usual, 1u << 16, 1u << 15, "'large.state' has 2147483648 elements");
     refused(small, 5u << 20, 1, "16777216"); // a range, or an allocation
 }
