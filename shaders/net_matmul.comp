@@ -8,6 +8,7 @@
 // Dispatch: (tiles of rows: at most rows / 32 + G, tiles of 64 columns: end_tile - first_tile, 1),
 // or fewer: a workgroup takes every so many tiles.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
 #include "net_tiles.glsl"
@@ -19,7 +20,8 @@ shared uint source[MOE_NET_TILE_ROWS]; // element where a row of a begins
 
 void load_a(uint k0)
 {
-    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_ROWS * TILE_DEPTH; i += MOE_LOCAL_SIZE) {
+    [[unroll]] for (uint j = 0; j < MOE_NET_TILE_ROWS * TILE_DEPTH; j += MOE_LOCAL_SIZE) {
+        uint i = gl_LocalInvocationID.x + j;
         uint row = i / TILE_DEPTH, k = i % TILE_DEPTH;
         tile_a[k * TILE_A_STRIDE + row] =
             row < tile_rows && k0 + k < p.depth ? in_at(0, source[row] + k0 + k) : 0.0;
@@ -34,8 +36,8 @@ float weight_at(uint i)
 void load_w(uint first_column, uint k0)
 {
     uint from = tile_group * p.width * p.depth;
-    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_COLUMNS * TILE_DEPTH;
-         i += MOE_LOCAL_SIZE) {
+    [[unroll]] for (uint j = 0; j < MOE_NET_TILE_COLUMNS * TILE_DEPTH; j += MOE_LOCAL_SIZE) {
+        uint i = gl_LocalInvocationID.x + j;
         uint column = TRANSPOSED != 0 ? i % MOE_NET_TILE_COLUMNS : i / TILE_DEPTH;
         uint k = TRANSPOSED != 0 ? i / MOE_NET_TILE_COLUMNS : i % TILE_DEPTH;
         uint n = first_column + column, depth = k0 + k;

@@ -7,6 +7,7 @@
 // Dispatch: (ceil(width / 64), end_tile - first_tile of G * ceil(depth / 32), 1), or fewer: a
 // workgroup takes every so many.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
 #include "net_tiles.glsl"
@@ -16,8 +17,8 @@
 void load(uint i, uint end, uint first_o, uint first_c)
 {
     uint lid = gl_LocalInvocationID.x;
-    for (uint j = lid; j < MOE_NET_TILE_ROWS * TILE_DEPTH; j += MOE_LOCAL_SIZE) {
-        uint k = j / MOE_NET_TILE_ROWS, o = j % MOE_NET_TILE_ROWS;
+    [[unroll]] for (uint n = 0; n < MOE_NET_TILE_ROWS * TILE_DEPTH; n += MOE_LOCAL_SIZE) {
+        uint j = lid + n, k = j / MOE_NET_TILE_ROWS, o = j % MOE_NET_TILE_ROWS;
         float v = 0.0;
         if (i + k < end && first_o + o < p.depth) {
             uint row = group_member(i + k);
@@ -26,8 +27,8 @@ void load(uint i, uint end, uint first_o, uint first_c)
         }
         tile_a[k * TILE_A_STRIDE + o] = v;
     }
-    for (uint j = lid; j < MOE_NET_TILE_COLUMNS * TILE_DEPTH; j += MOE_LOCAL_SIZE) {
-        uint k = j / MOE_NET_TILE_COLUMNS, c = j % MOE_NET_TILE_COLUMNS;
+    [[unroll]] for (uint n = 0; n < MOE_NET_TILE_COLUMNS * TILE_DEPTH; n += MOE_LOCAL_SIZE) {
+        uint j = lid + n, k = j / MOE_NET_TILE_COLUMNS, c = j % MOE_NET_TILE_COLUMNS;
         float v = 0.0;
         if (i + k < end && first_c + c < p.width)
             v = in_at(1, group_member(i + k) / p.div1 * p.width + first_c + c);

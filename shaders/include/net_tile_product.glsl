@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The product of two tiles in shared memory: MOE_NET_TILE_ROWS rows by MOE_NET_TILE_COLUMNS
 // columns, 4 by 4 of them for each invocation, in one chain of fma each.
+//
+// The loops of a step have fixed lengths and are unrolled: lavapipe of Mesa 22 ends the loops of an
+// invocation silently after 65535 iterations of them all.
 const uint TILE_DEPTH = 16;                       // of one step
 const uint TILE_A_STRIDE = MOE_NET_TILE_ROWS + 1; // so that writing along k meets other banks
 
@@ -21,10 +24,10 @@ uint cell_column()
 void tile_multiply(inout vec4 sum[4])
 {
     barrier();
-    for (uint k = 0; k < TILE_DEPTH; k++) {
+    [[unroll]] for (uint k = 0; k < TILE_DEPTH; k++) {
         uint b = k * MOE_NET_TILE_COLUMNS + cell_column(), a = k * TILE_A_STRIDE + cell_row();
         vec4 columns = vec4(tile_b[b], tile_b[b + 1], tile_b[b + 2], tile_b[b + 3]);
-        for (uint r = 0; r < 4; r++)
+        [[unroll]] for (uint r = 0; r < 4; r++)
             sum[r] = fma(vec4(tile_a[a + r]), columns, sum[r]);
     }
     barrier();

@@ -258,6 +258,35 @@ static void test_groups(void **state)
     group(usual, 2000, (1 << 20) + 1); // three passes
 }
 
+// Sums over more rows than a loop of some drivers may take in single steps.
+static void test_many_rows(void **state)
+{
+    (void) state;
+    enum { N_ROWS = 200000 };
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), N_ROWS, 1, &net));
+    uint32_t d = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1, 1, "d");
+    uint32_t sums[2];
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_MATMUL_DW);
+    op->in[0] = op->in[1] = d;
+    for (uint32_t i = 0; i < 2; i++)
+        sums[i] = op->out[i] = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED, 1,
+                                                  1, "sum %u", i);
+    check_ok(moe_net_plan(net));
+    float *data = memory(N_ROWS), got[2];
+    for (uint32_t i = 0; i < N_ROWS; i++)
+        data[i] = 2;
+    struct moe_device_net *out = create(usual, net);
+    put(out, d, N_ROWS, data);
+    run(out, &(struct moe_net_args){.n_tokens = N_ROWS, .n_examples = 1});
+    for (uint32_t i = 0; i < 2; i++)
+        get(out, sums[i], 1, &got[i]);
+    assert_true(got[0] == 4 * N_ROWS && got[1] == 2 * N_ROWS);
+    free(data);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
 // Sums of integers that f32 holds, from more elements than one chunk has.
 static void total(const vkmoe_context *on, uint32_t n_rows, enum moe_net_op_kind kind)
 {
@@ -472,8 +501,10 @@ static int tear_down(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_op),     cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_every_op),
+cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_writes),       cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_totals),       cmocka_unit_test(test_selections),
         cmocka_unit_test(test_large_products), cmocka_unit_test(test_validation),
     };
