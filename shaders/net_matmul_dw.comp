@@ -4,8 +4,8 @@
 //   dw[g, o, c] = sum_{r in g} s[r] dy[r / div0, o] a[r / div1, c]
 //   dy (rows / div0, depth)   a (rows / div1, width)   dw (G, depth, width)
 // Operands: dy, a, [s], [starts, members]. Result: dw.
-// Dispatch: (ceil(width / 64), end_tile - first_tile of G * ceil(depth / 32), 1), or fewer: a
-// workgroup takes every so many.
+// Tiles: of G * ceil(depth / 32) those from first_tile to end_tile - 1 in steps of tile_step.
+// Dispatch: (ceil(width / 64), tiles, 1), or fewer: a workgroup takes every so many.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #define NET_PARAMS net_matmul_params
@@ -58,7 +58,10 @@ void main()
 {
     uint row_tiles = (p.depth + MOE_NET_TILE_ROWS - 1) / MOE_NET_TILE_ROWS;
     uint column_tiles = (p.width + MOE_NET_TILE_COLUMNS - 1) / MOE_NET_TILE_COLUMNS;
-    for (uint i = p.first_tile + gl_WorkGroupID.y; i < p.end_tile; i += gl_NumWorkGroups.y)
+    for (uint i = p.first_tile + gl_WorkGroupID.y * p.tile_step; i < p.end_tile;
+         i += gl_NumWorkGroups.y * p.tile_step) {
+        uint g = min(i / row_tiles, p.n_groups - 1); // see buffers.glsl: the loop's next one
         for (uint j = gl_WorkGroupID.x; j < column_tiles; j += gl_NumWorkGroups.x)
-            multiply(i / row_tiles, i % row_tiles * MOE_NET_TILE_ROWS, j * MOE_NET_TILE_COLUMNS);
+            multiply(g, i % row_tiles * MOE_NET_TILE_ROWS, j * MOE_NET_TILE_COLUMNS);
+    }
 }

@@ -29,7 +29,8 @@ struct net_matmul_params { // of net_matmul_dw.comp too, where rows of a group a
     MOE_UINT width, depth; // of a group's matrix, as it is multiplied: (depth, width)
     MOE_UINT n_groups;
     MOE_UINT div0, div1; // rows for each row of operand 0 and 1
-    MOE_UINT first_tile, end_tile; // of columns; of net_matmul_dw.comp: of rows of all groups
+    MOE_UINT first_tile, end_tile; // of columns; of net_matmul_dw.comp: of rows of all groups,
+    MOE_UINT tile_step;            // of which every so many is taken
 };
 
 struct net_columns_params {

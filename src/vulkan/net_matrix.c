@@ -163,9 +163,10 @@ static uint64_t dw_rows(const struct moe_vk_net_compiler *c, bool most)
     return (most ? most_rows(c, tensor) : moe_vk_net_rows(c, tensor)) * (grouped ? 1 : op->div[0]);
 }
 
-// Tiles of rows of all groups' matrices, from first_tile to end_tile - 1.
-static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint64_t first_tile,
-                         uint64_t end_tile)
+// Of the tiles of rows of all groups' matrices every `pieces`-th, so that a group with most of the
+// rows has its work in all pieces.
+static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint64_t tiles,
+                         uint32_t piece, uint32_t pieces)
 {
     const struct moe_net_op *op = c->op;
     uint64_t rows = dw_rows(c, false);
@@ -174,8 +175,9 @@ static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint6
                                        .n_groups = n_groups,
                                        .div0 = op->div[0],
                                        .div1 = op->div[1],
-                                       .first_tile = (uint32_t) first_tile,
-                                       .end_tile = (uint32_t) end_tile};
+                                       .first_tile = piece,
+                                       .end_tile = (uint32_t) tiles,
+                                       .tile_step = pieces};
     struct moe_vk_net_dispatch *d =
         moe_vk_net_add(c, MOE_SPV_NET_MATMUL_DW, 0, &params, sizeof params);
     d->head.rows = (uint32_t) rows;
@@ -183,10 +185,9 @@ static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint6
         moe_vk_net_read(c, d, i, op->in[i]);
     read_grouping(c, d, op->in[3], op->in[4]);
     moe_vk_net_put(c, d, 0, op->out[0]);
-    moe_vk_net_grid(c, d, moe_div_up(params.width, MOE_NET_TILE_COLUMNS), end_tile - first_tile);
-    // Rows are taken as spread evenly over the groups.
-    d->work = 2.0 * (double) rows / n_groups * params.width * MOE_NET_TILE_ROWS *
-              (double) (end_tile - first_tile);
+    moe_vk_net_grid(c, d, moe_div_up(params.width, MOE_NET_TILE_COLUMNS),
+                    moe_div_up(tiles - piece, pieces));
+    d->work = 2.0 * (double) rows * params.width * params.depth / pieces;
 }
 
 void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c)
@@ -196,8 +197,8 @@ void moe_vk_net_matmul_dw(struct moe_vk_net_compiler *c)
     double work = 2.0 * (double) dw_rows(c, true) * moe_vk_net_width(c, op->in[1]) * depth;
     uint64_t tiles = moe_div_up(depth, MOE_NET_TILE_ROWS) * n_groups;
     uint32_t pieces = count_pieces(c, work, tiles);
-    for (uint64_t i = 0; i < pieces; i++)
-        add_dw_piece(c, n_groups, tiles * i / pieces, tiles * (i + 1) / pieces);
+    for (uint32_t i = 0; i < pieces; i++)
+        add_dw_piece(c, n_groups, tiles, i, pieces);
     if (op->out[1] == MOE_NET_NONE)
         return;
 

@@ -206,11 +206,53 @@ static void test_large(void **state)
     moe_train_destroy(train);
 }
 
+// ---- gradients of matrices ---------------------------------------------------------------------
+
+// All rows may be of one group: the pieces that its gradient is cut into share its tiles. Tiles of
+// group 0 that each piece takes, as the kernel does, are counted.
+static void test_gradient_is_shared(void **state)
+{
+    (void) state;
+    enum { ROWS = 4096, DEPTH = 640, WIDTH = 96, GROUPS = 8, TILES = DEPTH / MOE_NET_TILE_ROWS };
+    struct moe_net *net;
+    uint32_t seen[GROUPS * TILES] = {0};
+    check_ok(moe_net_create(moe_host_default(), ROWS, 1, &net));
+    struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, MOE_NET_MATMUL_DW);
+    op->in[0] = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1, DEPTH, "y");
+    op->in[1] = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1, WIDTH, "a");
+    op->in[3] = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_FIXED, GROUPS + 1, 1,
+                                   "s");
+    op->in[4] = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_TOKENS, 1, 1, "m");
+    op->out[0] = moe_net_add_tensor(net, MOE_NET_GRAD, MOE_NET_F32, MOE_NET_FIXED, GROUPS * DEPTH,
+                                    WIDTH, "dw");
+    check_ok(moe_net_plan(net));
+    max_work = 2.0 * ROWS * DEPTH * WIDTH / 6.5;
+    struct program program = compile(net, MOE_NET_FORWARD, args_of(ROWS, 1), true);
+    max_work = INFINITY;
+    assert_int_equal(program.n, 7);
+    for (uint32_t i = 0; i < program.n; i++) {
+        struct net_matmul_params p;
+        uint32_t n = 0, n_first = 0;
+        memcpy(&p, program.dispatches[i].params, sizeof p);
+        for (uint32_t tile = p.first_tile; tile < p.end_tile; tile += p.tile_step, n++) {
+            seen[tile]++;
+            n_first += tile < TILES;
+        }
+        assert_int_equal(program.dispatches[i].y, n);
+        assert_true(n_first >= 2 && n_first <= 3);
+    }
+    for (uint32_t i = 0; i < GROUPS * TILES; i++)
+        assert_int_equal(seen[i], 1);
+    free(program.dispatches);
+    moe_net_destroy(net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_option),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_gradient_is_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
