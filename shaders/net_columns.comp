@@ -51,5 +51,5 @@ void main()
     for (uint g = gl_WorkGroupID.y; g < p.n_groups; g += gl_NumWorkGroups.y)
         for (uint c = gl_WorkGroupID.x * MOE_NET_COLUMNS; c < p.width;
              c += gl_NumWorkGroups.x * MOE_NET_COLUMNS)
-            add_up(g, c);
+            add_up(min(g, p.n_groups - 1), c); // see buffers.glsl: the loop's next one
 }

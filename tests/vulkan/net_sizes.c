@@ -258,6 +258,75 @@ static void test_groups(void **state)
     group(usual, 2000, (1 << 20) + 1); // three passes
 }
 
+// More groups than a grid has workgroups, `starts` being the last of memory: every group's sum, and
+// its gradient of a 1 by 1 matrix.
+static void sums_of_groups(const vkmoe_context *on)
+{
+    enum { N_ROWS = 1000, N_GROUPS = 70000 };
+    struct moe_net *net;
+    check_ok(moe_net_create(moe_host_default(), N_ROWS, 1, &net));
+    uint32_t d = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_F32, MOE_NET_TOKENS, 1, 1, "d");
+    uint32_t members = moe_net_add_tensor(net, MOE_NET_INPUT, MOE_NET_I32, MOE_NET_TOKENS, 1, 1,
+                                          "m");
+    uint32_t sum = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED, N_GROUPS, 1,
+                                      "e");
+    uint32_t dw = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_F32, MOE_NET_FIXED, N_GROUPS, 1,
+                                     "dw");
+    uint32_t starts = moe_net_add_tensor(net, MOE_NET_STATE, MOE_NET_I32, MOE_NET_FIXED,
+                                         N_GROUPS + 1, 1, "s");
+    const struct {
+        enum moe_net_op_kind kind;
+        uint32_t in[5], out;
+    } ops[] = {{MOE_NET_GROUP_SUM, {d, starts, members, NONE, NONE}, sum},
+               {MOE_NET_MATMUL_DW, {d, d, NONE, starts, members}, dw}};
+    for (size_t i = 0; i < MOE_COUNT(ops); i++) {
+        struct moe_net_op *op = moe_net_add_op(net, MOE_NET_FORWARD, ops[i].kind);
+        memcpy(op->in, ops[i].in, sizeof ops[i].in);
+        op->out[0] = ops[i].out;
+    }
+    check_ok(moe_net_plan(net));
+
+    float *data = memory(N_ROWS), *sums = memory(N_GROUPS), *squares = memory(N_GROUPS);
+    uint32_t *rows = memory(N_ROWS), *start = memory(N_GROUPS + 1);
+    for (uint32_t g = 0; g <= N_GROUPS; g++) // one row a group, the last 70 groups; none before
+        start[g] = g <= N_GROUPS - 70 ? 0 : g < N_GROUPS ? g - (N_GROUPS - 70) : N_ROWS;
+    for (uint32_t i = 0; i < N_ROWS; i++) {
+        rows[i] = i;
+        data[i] = (float) (i % 13) - 6;
+    }
+    struct moe_device_net *out = create(on, net);
+    put(out, d, N_ROWS, data);
+    put(out, members, N_ROWS, rows);
+    put(out, starts, N_GROUPS + 1, start);
+    run(out, &(struct moe_net_args){.n_tokens = N_ROWS, .n_examples = 1});
+    get(out, sum, N_GROUPS, sums);
+    get(out, dw, N_GROUPS, squares);
+    for (uint32_t g = 0; g < N_GROUPS; g++) {
+        float want[2] = {0};
+        for (uint32_t i = start[g]; i < start[g + 1]; i++) {
+            want[0] += data[i];
+            want[1] += data[i] * data[i];
+        }
+        if (sums[g] != want[0] || squares[g] != want[1])
+            fail_msg("group %u: %g and %g, not %g and %g", g, (double) sums[g],
+                     (double) squares[g], (double) want[0], (double) want[1]);
+    }
+    assert_true(sums[N_GROUPS - 70] == -6 && squares[N_GROUPS - 1] > 1000);
+    free(data);
+    free(sums);
+    free(squares);
+    free(rows);
+    free(start);
+    destroy(out);
+    moe_net_destroy(net);
+}
+
+static void test_sums_of_groups(void **state)
+{
+    (void) state;
+    sums_of_groups(usual);
+}
+
 // Sums over more rows than a loop of some drivers may take in single steps.
 static void test_many_rows(void **state)
 {
@@ -504,7 +573,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_every_op),
 cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_writes),       cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_sums_of_groups), cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_totals),       cmocka_unit_test(test_selections),
         cmocka_unit_test(test_large_products), cmocka_unit_test(test_validation),
     };
