@@ -4,6 +4,8 @@
 #include "fixture.h"
 #include "host.h"
 
+#include <vkmoe/train.h>
+
 #include <stdlib.h>
 
 enum { N_TOKENS = 9 };
@@ -135,6 +137,38 @@ static void without_a_queue_it_does_not_run(void **state)
     check_ok(vkmoe_context_import_vk(&desc, &stack.context));
     check_fails(add_layer(&stack, NULL), VKMOE_E_UNSUPPORTED, "only records");
     stack_destroy(&stack);
+}
+
+static void without_a_queue_there_is_no_network(void **state)
+{
+    (void) state;
+    vkmoe_context *context;
+    vkmoe_net *net;
+    vkmoe_vk_import_desc desc = import_desc();
+    vkmoe_layer_desc moe = vkmoe_layer_desc_init();
+    vkmoe_net_layer layer = vkmoe_net_layer_init();
+    const vkmoe_net_layer *layers = &layer;
+    vkmoe_net_desc of = vkmoe_net_desc_init();
+    moe.n_experts = 4;
+    moe.top_k = 2;
+    moe.d_model = 8;
+    moe.d_ff = 4;
+    layer.kind = VKMOE_NET_MOE;
+    layer.layer = &moe;
+    of.layers = &layers;
+    of.n_layers = 1;
+    of.d_in = 8;
+    of.max_tokens = 4;
+    of.loss = VKMOE_LOSS_MSE;
+    check_ok(vkmoe_context_import_vk(&desc, &context));
+    check_fails(vkmoe_net_create(context, &of, &net), VKMOE_E_UNSUPPORTED,
+                "this context only records: a network needs a queue");
+    vkmoe_context_destroy(context);
+    desc.queue = host.handles.queue; // nothing else is wrong
+    check_ok(vkmoe_context_import_vk(&desc, &context));
+    check_ok(vkmoe_net_create(context, &of, &net));
+    vkmoe_net_destroy(net);
+    vkmoe_context_destroy(context);
 }
 
 static void what_is_missing_is_named(void **state)
@@ -356,6 +390,7 @@ int main(void)
         cmocka_unit_test(with_a_queue_it_runs),
         cmocka_unit_test(without_a_queue_it_records),
         cmocka_unit_test(without_a_queue_it_does_not_run),
+        cmocka_unit_test(without_a_queue_there_is_no_network),
         cmocka_unit_test(what_is_missing_is_named),
         cmocka_unit_test(what_is_not_enabled_is_off),
         cmocka_unit_test(requirements_serve_an_instance_of_1_1),
