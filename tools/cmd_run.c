@@ -244,8 +244,7 @@ int cmd_run(int argc, char **argv)
         {"dy", 0, CLI_TEXT, &run.dy_path, "FILE",
          "a gradient of the output: rows as of -i,\nas wide as the layer's output"},
         {"grads", 0, CLI_OUTPUT, &run.grads_path, "FILE",
-         "gradients of sum(dy * output) by the input and\nevery parameter, .safetensors; needs "
-         "-d reference"},
+         "gradients of sum(dy * output) by the input and\nevery parameter, .safetensors"},
         {0},
     };
     const struct cli_spec spec = {

@@ -161,6 +161,31 @@ class Run(helper.Case):
                 y.unlink()
                 grads.unlink()
 
+    def test_gradients_of_digits(self):
+        """The CPU's gradients of a trained layer are the oracle's, each tensor in its L2 norm."""
+        n_rows = 359
+        source = random.Random(3)
+        dy = array.array('f', [source.uniform(-1, 1) for _ in range(n_rows * 10)])
+        files = [helper.write_npy(self.folder / 'x.npy', scaled_digits(), (n_rows, 64)),
+                 helper.write_npy(self.folder / 'dy.npy', dy, (n_rows, 10))]
+        tensors = {}
+        for device in ['reference', 'cpu']:
+            grads = self.folder / f'{device}.safetensors'
+            done = run('run', MODEL, '-i', files[0], '--dy', files[1], '--grads', grads, '-d',
+                       device)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            header, data = helper.read_model(grads)
+            tensors[device] = {
+                name: array.array('f', bytes(data[slice(*entry['data_offsets'])]))
+                for name, entry in header.items() if name != '__metadata__'}
+        self.assertEqual(tensors['cpu'].keys(), tensors['reference'].keys())
+        for name, want in tensors['reference'].items():
+            got = tensors['cpu'][name]
+            self.assertEqual(len(got), len(want), name)
+            size = math.hypot(*want)
+            self.assertGreater(size, 0, name)
+            self.assertLess(math.hypot(*(a - b for a, b in zip(got, want))), 1e-5 * size, name)
+
     def check_gradients(self, path, want, bound):
         """A file of gradients: nested lists by name, within bound of the largest number."""
         header, data = helper.read_model(path)
