@@ -49,43 +49,54 @@ void verify_outputs_finish(struct verify_outputs *outputs)
 
 void verify_poison(struct verify_outputs *outputs)
 {
-    const uint32_t word = POISON;
     const int32_t id = POISON_ID;
-    const uint16_t half = POISON_HALF;
     const size_t rows = (size_t) outputs->n_tokens + 1;
     unsigned char *ids = (unsigned char *) outputs->ids, *ids_end = ids + rows * outputs->top_k * 4;
-    for (unsigned char *p = outputs->memory; p < ids; p += 4)
-        memcpy(p, &word, 4);
+    verify_poison_elements(VKMOE_F32, outputs->memory,
+                           (size_t) (ids - (unsigned char *) outputs->memory) / 4);
     for (unsigned char *p = ids; p < ids_end; p += 4)
         memcpy(p, &id, 4);
-    for (unsigned char *p = ids_end; p < (unsigned char *) outputs->memory + outputs->size; p += 2)
-        memcpy(p, &half, 2);
+    size_t rest = outputs->size - (size_t) (ids_end - (unsigned char *) outputs->memory);
+    verify_poison_elements(VKMOE_F16, ids_end, rest / 2);
+}
+
+void verify_poison_elements(enum vkmoe_dtype type, void *at, size_t n)
+{
+    const uint32_t word = POISON;
+    const uint16_t half = POISON_HALF;
+    const size_t size = type == VKMOE_F32 ? sizeof word : sizeof half;
+    unsigned char *p = at;
+    for (size_t i = 0; i < n; i++)
+        memcpy(p + i * size, type == VKMOE_F32 ? (const void *) &word : &half, size);
+}
+
+void verify_decode_poison(enum vkmoe_dtype type, const void *stored, size_t n, float *out)
+{
+    const uint16_t *halves = stored;
+    verify_decode(type, stored, n, out);
+    for (size_t i = 0; type != VKMOE_F32 && i < n; i++) {
+        if (halves[i] == POISON_HALF)
+            verify_poison_elements(VKMOE_F32, &out[i], 1);
+    }
 }
 
 void verify_read_y(struct verify_outputs *outputs)
 {
     const size_t n = ((size_t) outputs->n_tokens + 1) * outputs->y_stride;
-    const uint16_t *halves = outputs->stored_y;
-    const uint32_t word = POISON;
-    if (outputs->kind.y_type == VKMOE_F32)
-        return;
-    verify_decode(outputs->kind.y_type, halves, n, outputs->y);
-    for (size_t i = 0; i < n; i++) {
-        if (halves[i] == POISON_HALF)
-            memcpy(&outputs->y[i], &word, sizeof word);
-    }
+    if (outputs->kind.y_type != VKMOE_F32)
+        verify_decode_poison(outputs->kind.y_type, outputs->stored_y, n, outputs->y);
 }
 
-static bool is_poison(const float *value)
+bool verify_is_poison(const float *value)
 {
     const uint32_t word = POISON;
     return memcmp(value, &word, 4) == 0;
 }
 
-static bool all_poison(const float *values, size_t n)
+bool verify_all_poison(const float *values, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!is_poison(&values[i]))
+        if (!verify_is_poison(&values[i]))
             return false;
     }
     return true;
@@ -96,17 +107,17 @@ bool verify_untouched(const struct verify_outputs *o, uint32_t n_tokens, const c
     size_t rest = o->n_tokens + 1 - n_tokens;
     *what = "y between its rows";
     for (uint32_t t = 0; t < n_tokens; t++) {
-        if (!all_poison(o->y + t * o->y_stride + o->d_out, o->y_stride - o->d_out))
+        if (!verify_all_poison(o->y + t * o->y_stride + o->d_out, o->y_stride - o->d_out))
             return false;
     }
     *what = "y behind its last row";
-    if (!all_poison(o->y + n_tokens * o->y_stride, rest * o->y_stride))
+    if (!verify_all_poison(o->y + n_tokens * o->y_stride, rest * o->y_stride))
         return false;
     *what = "gates behind their last row";
-    if (!all_poison(o->gates + (size_t) n_tokens * o->top_k, rest * o->top_k))
+    if (!verify_all_poison(o->gates + (size_t) n_tokens * o->top_k, rest * o->top_k))
         return false;
     *what = "scores behind their last row";
-    if (!all_poison(o->scores + (size_t) n_tokens * o->n_experts, rest * o->n_experts))
+    if (!verify_all_poison(o->scores + (size_t) n_tokens * o->n_experts, rest * o->n_experts))
         return false;
     *what = "ids behind their last row";
     for (size_t i = (size_t) n_tokens * o->top_k; i < (o->n_tokens + (size_t) 1) * o->top_k; i++) {
@@ -275,28 +286,24 @@ static void compare_ids(const struct verify_outputs *got, const struct verify_ou
         verdict->changed |= 1u << VERIFY_CHECK_IDS;
 }
 
-// The error of one number, NaN where no error is small enough. NaN answers NaN, an infinity answers
-// the same one.
-static double difference(const float *got, float want)
+double verify_difference(const float *got, float want)
 {
-    if (is_poison(got))
+    if (verify_is_poison(got))
         return NAN;
     if (isnan(want) || isinf(want))
         return (isnan(want) && isnan(*got)) || *got == want ? 0 : NAN;
     return isfinite(*got) ? (double) *got - want : NAN;
 }
 
-// Of the types that y is rounded to once more. What f32 loses is within the promises.
-static double unit_roundoff(enum vkmoe_dtype type)
+double verify_unit_roundoff(enum vkmoe_dtype type)
 {
     return type == VKMOE_F16 ? 0x1p-11 : type == VKMOE_BF16 ? 0x1p-8 : 0;
 }
 
-// How far rounding to a type takes `v` at most; among subnormals half of what they are apart.
-static double rounding(enum vkmoe_dtype type, double v)
+double verify_rounding(enum vkmoe_dtype type, double v)
 {
     double least = type == VKMOE_F16 ? 0x1p-25 : type == VKMOE_BF16 ? 0x1p-134 : 0;
-    return fmax(unit_roundoff(type) * fabs(v), least);
+    return fmax(verify_unit_roundoff(type) * fabs(v), least);
 }
 
 // What the oracle's number is in a type that cannot hold it.
@@ -330,10 +337,10 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
         for (uint32_t i = 0; i < width; i++) {
             const float *g = &got_at[t * got_stride + i];
             const float w = overflowed(type, want_at[t * want_stride + i]);
-            double d = difference(g, w), r = rounding(type, (double) w);
+            double d = verify_difference(g, w), r = verify_rounding(type, (double) w);
             if (memcmp(g, &w, sizeof w) != 0)
                 verdict->changed |= 1u << check;
-            if (exempt[t] && !is_poison(g))
+            if (exempt[t] && !verify_is_poison(g))
                 continue;
             error2 += d * d;
             norm2 += isfinite(w) ? (double) w * w : 0;
@@ -346,14 +353,14 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
         }
     }
     double promise = half ? VERIFY_TOLERANCE_HALF : VERIFY_TOLERANCE;
-    double bound = (1 + unit_roundoff(type)) * promise * sqrt(norm2) + sqrt(rounding2);
+    double bound = (1 + verify_unit_roundoff(type)) * promise * sqrt(norm2) + sqrt(rounding2);
     if (sqrt(error2) <= bound)
         return;
     const float *g = &got_at[worst_row * got_stride + worst_column];
     fail(verdict, check, "%s: relative L2 %.3g > %.3g; row %zu column %zu: got %.9g%s, want %.9g",
          is_y ? "y" : "gates", sqrt(error2 / norm2), bound / sqrt(norm2), worst_row, worst_column,
          *g,
-         is_poison(g) ? " (not written)" : "",
+         verify_is_poison(g) ? " (not written)" : "",
          want_at[worst_row * want_stride + worst_column]);
 }
 
@@ -365,13 +372,13 @@ static void compare_scores(const struct verify_outputs *got, const struct verify
     if (memcmp(got->scores, want->scores, n * sizeof *got->scores) != 0)
         verdict->changed |= 1u << VERIFY_CHECK_SCORES;
     for (size_t i = 0; i < n; i++) {
-        double d = difference(&got->scores[i], want->scores[i]);
+        double d = verify_difference(&got->scores[i], want->scores[i]);
         if (d == 0 || fabs(d) <= bounds[i])
             continue;
         fail(verdict, VERIFY_CHECK_SCORES,
              "scores: row %zu expert %zu: got %.9g%s, want %.9g, bound %.2g", i / want->n_experts,
              i % want->n_experts, got->scores[i],
-             is_poison(&got->scores[i]) ? " (not written)" : "", want->scores[i], bounds[i]);
+             verify_is_poison(&got->scores[i]) ? " (not written)" : "", want->scores[i], bounds[i]);
         return;
     }
 }

@@ -55,6 +55,25 @@ void verify_read_y(struct verify_outputs *outputs);
 // any more, or outside row ends of y; `what` names it.
 bool verify_untouched(const struct verify_outputs *outputs, uint32_t n_tokens, const char **what);
 
+// ---- pieces of this, for gradients ----
+
+void verify_poison_elements(enum vkmoe_dtype type, void *at, size_t n);
+bool verify_is_poison(const float *value);
+bool verify_all_poison(const float *values, size_t n);
+// As verify_decode; what is poison stays poison.
+void verify_decode_poison(enum vkmoe_dtype type, const void *stored, size_t n, float *out);
+
+// The error of one number, NaN where no error is small enough. NaN answers NaN, an infinity answers
+// the same one.
+double verify_difference(const float *got, float want);
+
+// Of the types that outputs are rounded to once more. What f32 loses is within the promises.
+double verify_unit_roundoff(enum vkmoe_dtype type);
+// How far rounding to a type takes `v` at most; among subnormals half of what they are apart.
+double verify_rounding(enum vkmoe_dtype type, double v);
+
+// ---- comparisons ----
+
 // How far f32 arithmetic may take each score from its exact value: (n_tokens, n_experts), the f32
 // rounding of the oracle's own included.
 //   x (n_tokens, d_model), `stride` floats from row to row

@@ -16,7 +16,8 @@ enum part {
     PART_SHARED_GATE,
     PART_EXPERT, // PARTS_PER_EXPERT for each expert, the shared one last
     PARTS_PER_EXPERT = 6,
-    PART_X_BIT = 1 << 30, // with the token count: every run has its own x
+    PART_DY_BIT = 1 << 29, // with the token count: every run has its own dy
+    PART_X_BIT = 1 << 30,  // and its own x
 };
 
 #define BIAS_SCALE 0.5f
@@ -213,6 +214,49 @@ void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t 
         else if (c->twist == VERIFY_NAN_ROW && t == odd_row)
             fill(row, d, NAN);
     }
+}
+
+void verify_fill_dy(const struct verify_case *c, uint64_t seed, float *dy, size_t stride)
+{
+    struct source source = case_source(c, seed);
+    uint32_t n_tokens = verify_tokens(c), width = verify_layer(c).d_out;
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        for (uint32_t i = 0; i < width; i++)
+            dy[t * stride + i] = draw(&source, PART_DY_BIT | n_tokens, (uint64_t) t * width + i);
+    }
+}
+
+// ---- rows --------------------------------------------------------------------------------------
+
+bool verify_rows_create(enum vkmoe_dtype type, uint32_t n_rows, size_t stride,
+                        struct verify_rows *out)
+{
+    const size_t n = ((size_t) n_rows + 1) * stride;
+    *out = (struct verify_rows){.type = type, .stride = stride, .n = n};
+    out->values = malloc(n * sizeof *out->values);
+    out->stored = type == VKMOE_F32 ? out->values : malloc(n * sizeof(uint16_t));
+    if (!out->values || !out->stored) {
+        verify_rows_finish(out);
+        return false;
+    }
+    fill(out->values, n, NAN);
+    return true;
+}
+
+void verify_rows_store(struct verify_rows *rows)
+{
+    if (rows->type == VKMOE_F32)
+        return;
+    vkmoe_dtype_convert(rows->type, rows->values, rows->n, rows->stored);
+    verify_decode(rows->type, rows->stored, rows->n, rows->values);
+}
+
+void verify_rows_finish(struct verify_rows *rows)
+{
+    if (rows->stored != rows->values)
+        free(rows->stored);
+    free(rows->values);
+    memset(rows, 0, sizeof *rows);
 }
 
 static float decode_f16(uint16_t bits)

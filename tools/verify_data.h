@@ -23,6 +23,25 @@ void verify_weights_finish(struct verify_weights *weights); // zeroed is fine
 // Fills x (n_tokens rows, `stride` floats apart). What lies between rows is left alone.
 void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride);
 
+// The gradient that reaches y (n_tokens rows, `stride` floats apart), likewise.
+void verify_fill_dy(const struct verify_case *c, uint64_t seed, float *dy, size_t stride);
+
+// n_rows rows of x or dy, and room for one more, as the library gets them and as they are compared.
+struct verify_rows {
+    enum vkmoe_dtype type;
+    size_t stride; // in elements
+    size_t n;      // elements
+    float *values; // NAN, then filled by the caller
+    void *stored;  // the same numbers in `type`, by verify_rows_store; f32: values itself
+};
+
+// false: no memory. What is between the rows must not matter.
+bool verify_rows_create(enum vkmoe_dtype type, uint32_t n_rows, size_t stride,
+                        struct verify_rows *out);
+// Stores the values, which are rounded by that.
+void verify_rows_store(struct verify_rows *rows);
+void verify_rows_finish(struct verify_rows *rows); // zeroed is fine
+
 // n stored elements as f32, which holds each type exactly.
 void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *out);
 

@@ -6,8 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-__attribute__((format(printf, 2, 3)))
-static bool fail(struct verify_result *result, const char *format, ...)
+bool verify_fail(struct verify_result *result, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -19,8 +18,8 @@ static bool fail(struct verify_result *result, const char *format, ...)
 
 // ---- a layer on both sides ---------------------------------------------------------------------
 
-static enum vkmoe_status create_weights(vkmoe_context *context, const struct verify_weights *data,
-                                        vkmoe_weights **out)
+enum vkmoe_status verify_upload(vkmoe_context *context, const struct verify_weights *data,
+                                vkmoe_weights **out)
 {
     vkmoe_weights_desc desc = vkmoe_weights_desc_init();
     desc.layer = &data->desc;
@@ -34,7 +33,7 @@ static enum vkmoe_status open_side(struct verify_side *side, vkmoe_context *cont
                                    const struct verify_weights *data, const vkmoe_plan_desc *plan)
 {
     side->context = context;
-    enum vkmoe_status status = create_weights(context, data, &side->weights);
+    enum vkmoe_status status = verify_upload(context, data, &side->weights);
     if (status == VKMOE_OK)
         status = vkmoe_plan_create(context, plan, &side->plan);
     if (status == VKMOE_OK)
@@ -56,13 +55,13 @@ bool verify_open(const struct verify_session *session, const struct verify_case 
     memset(result, 0, sizeof *result);
     out->session = session;
     if (!verify_weights_create(c, session->seed, &out->data))
-        return fail(result, "no memory for the weights");
+        return verify_fail(result, "no memory for the weights");
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
     plan.layer = &out->data.desc;
     plan.max_tokens = max_tokens;
     plan.scores = true;
     if (open_side(&out->oracle, session->oracle, &out->data, &plan) != VKMOE_OK) {
-        fail(result, "oracle: %s", vkmoe_error_text());
+        verify_fail(result, "oracle: %s", vkmoe_error_text());
         goto fail;
     }
     plan.scores = verify_scores(c);
@@ -71,7 +70,7 @@ bool verify_open(const struct verify_session *session, const struct verify_case 
     enum vkmoe_status status = open_side(&out->device, session->device, &out->data, &plan);
     if (status == VKMOE_OK)
         return true;
-    fail(result, "%s", vkmoe_error_text());
+    verify_fail(result, "%s", vkmoe_error_text());
     if (status == VKMOE_E_UNSUPPORTED)
         result->outcome = VERIFY_SKIPPED;
 
@@ -96,9 +95,7 @@ struct job {
     uint32_t n_tokens;
     bool with_scores;
     enum vkmoe_dtype x_type;
-    float *x;
-    void *stored_x;  // the same numbers as the device gets them; f32: x itself
-    size_t x_stride; // in elements
+    struct verify_rows x;
     struct verify_outputs got, again, want, control;
     double *bounds; // (n_tokens, n_experts)
     bool *exempt;   // (n_tokens), of the first comparison
@@ -107,21 +104,11 @@ struct job {
 
 static bool create_x(struct job *job, const struct verify_case *c)
 {
-    job->x_stride = job->subject->data.desc.d_model + (verify_padded(c) ? 5 : 0);
-    size_t n = ((size_t) job->n_tokens + 1) * job->x_stride;
-    job->x = malloc(n * sizeof *job->x);
-    job->stored_x = job->x_type == VKMOE_F32 ? job->x : malloc(n * sizeof(uint16_t));
-    if (!job->x || !job->stored_x)
+    size_t stride = job->subject->data.desc.d_model + (verify_padded(c) ? 5 : 0);
+    if (!verify_rows_create(job->x_type, job->n_tokens, stride, &job->x))
         return false;
-    // What is between the rows of x must not matter.
-    for (size_t i = 0; i < n; i++)
-        job->x[i] = NAN;
-    verify_fill_x(c, job->subject->session->seed, job->x, job->x_stride);
-    if (job->x_type == VKMOE_F32)
-        return true;
-    if (vkmoe_dtype_convert(job->x_type, job->x, n, job->stored_x) != VKMOE_OK)
-        return false;
-    verify_decode(job->x_type, job->stored_x, n, job->x);
+    verify_fill_x(c, job->subject->session->seed, job->x.values, stride);
+    verify_rows_store(&job->x);
     return true;
 }
 
@@ -139,17 +126,16 @@ static bool create_job(struct job *job, const struct verify_case *c)
         !verify_outputs_create(desc, kind, job->n_tokens, padded, &job->again) ||
         !verify_outputs_create(desc, exact, job->n_tokens, false, &job->want) ||
         !verify_outputs_create(desc, exact, job->n_tokens, false, &job->control))
-        return fail(job->result, "no memory for the case");
+        return verify_fail(job->result, "no memory for the case");
     job->scratch = job->exempt + n;
-    verify_score_bounds(&job->subject->data, job->x, job->x_stride, job->n_tokens, job->bounds);
+    verify_score_bounds(&job->subject->data, job->x.values, job->x.stride, job->n_tokens,
+                        job->bounds);
     return true;
 }
 
 static void finish_job(struct job *job)
 {
-    if (job->stored_x != job->x)
-        free(job->stored_x);
-    free(job->x);
+    verify_rows_finish(&job->x);
     free(job->bounds);
     free(job->exempt);
     verify_outputs_finish(&job->got);
@@ -165,19 +151,19 @@ static bool run_bind(struct job *job, vkmoe_bind *bind, const char *name, uint32
     verify_poison(out);
     vkmoe_io io = vkmoe_io_init();
     const size_t size = out->kind.y_type == VKMOE_F32 ? 4 : 2; // of an element of x and y
-    io.x = size == 4 ? job->x : job->stored_x;
-    io.x_stride = job->x_stride * size;
+    io.x = size == 4 ? job->x.values : job->x.stored;
+    io.x_stride = job->x.stride * size;
     io.y = out->stored_y;
     io.y_stride = out->y_stride * size;
     io.ids = y_only ? NULL : out->ids;
     io.gates = y_only ? NULL : out->gates;
     io.scores = with_scores ? out->scores : NULL;
     if (vkmoe_run(bind, n_tokens, &io) != VKMOE_OK)
-        return fail(job->result, "%s: %s", name, vkmoe_error_text());
+        return verify_fail(job->result, "%s: %s", name, vkmoe_error_text());
     verify_read_y(out);
     const char *what;
     if (!verify_untouched(out, n_tokens, &what))
-        return fail(job->result, "%s: wrote to %s", name, what);
+        return verify_fail(job->result, "%s: wrote to %s", name, what);
     return true;
 }
 
@@ -192,7 +178,7 @@ static bool check_outputs(struct job *job)
     verify_compare(&job->got, &job->want, job->n_tokens, job->bounds, job->with_scores,
                    job->exempt, &verdict);
     job->result->n_exempt = verdict.n_exempt;
-    return !verdict.failed || fail(job->result, "%s", verdict.text);
+    return !verdict.failed || verify_fail(job->result, "%s", verdict.text);
 }
 
 static bool check_repeat(struct job *job)
@@ -205,7 +191,7 @@ static bool check_repeat(struct job *job)
         const float *b = job->again.y + t * job->again.y_stride;
         for (uint32_t i = 0; i < job->got.d_out; i++) {
             if (memcmp(&a[i], &b[i], sizeof *a) != 0)
-                return fail(job->result, "second run: row %u column %u is %.9g, was %.9g",
+                return verify_fail(job->result, "second run: row %u column %u is %.9g, was %.9g",
                             (unsigned) t, (unsigned) i, b[i], a[i]);
         }
     }
@@ -225,7 +211,7 @@ static bool check_half(struct job *job)
         return false;
     verify_compare(&job->again, &job->want, n, job->bounds, job->with_scores, job->scratch,
                    &verdict);
-    return !verdict.failed || fail(job->result, "first %u rows alone: %s", (unsigned) n,
+    return !verdict.failed || verify_fail(job->result, "first %u rows alone: %s", (unsigned) n,
                                    verdict.text);
 }
 
@@ -256,20 +242,19 @@ static const char *const check_names[] = {
     [VERIFY_CHECK_SCORES] = "scores",
 };
 
-// A choice of a row whose y is a number: the first of the first row, then the others in order, then
-// the experts after the last.
-static uint32_t choose_expert(const struct job *job, uint32_t attempt)
+uint32_t verify_choose_expert(const struct verify_outputs *want, const bool *exempt,
+                              uint32_t attempt)
 {
-    uint32_t top_k = job->want.top_k, expert = 0;
-    for (uint32_t t = 0; t < job->n_tokens; t++) {
-        if (job->exempt[t] || !isfinite(job->want.y[t * job->want.y_stride]))
+    uint32_t top_k = want->top_k, expert = 0;
+    for (uint32_t t = 0; t < want->n_tokens; t++) {
+        if (exempt[t] || !isfinite(want->y[t * want->y_stride]))
             continue;
-        expert = (uint32_t) job->want.ids[(size_t) t * top_k + attempt % top_k];
+        expert = (uint32_t) want->ids[(size_t) t * top_k + attempt % top_k];
         if (attempt < top_k)
             return expert;
         attempt -= top_k;
     }
-    return (expert + attempt + 1) % job->want.n_experts;
+    return (expert + attempt + 1) % want->n_experts;
 }
 
 // The oracle on perturbed weights, into job->control. *exists: the layer has such rows.
@@ -280,17 +265,17 @@ static bool run_perturbed(struct job *job, enum verify_perturbation perturbation
     struct verify_side *oracle = &subject->oracle;
     vkmoe_weights *weights = NULL;
     vkmoe_bind *bind = NULL;
-    uint32_t expert = choose_expert(job, attempt);
+    uint32_t expert = verify_choose_expert(&job->want, job->exempt, attempt);
     *exists = verify_perturb(&subject->data, perturbation, expert, attempt);
     if (!*exists)
         return true;
-    enum vkmoe_status status = create_weights(oracle->context, &subject->data, &weights);
+    enum vkmoe_status status = verify_upload(oracle->context, &subject->data, &weights);
     verify_perturb(&subject->data, perturbation, expert, attempt); // back
     if (status == VKMOE_OK)
         status = vkmoe_bind_create(oracle->plan, weights, NULL, &bind);
     bool ok = status == VKMOE_OK ? run_bind(job, bind, "control", job->n_tokens, false, true,
                                             &job->control)
-                                 : fail(job->result, "control: %s", vkmoe_error_text());
+                                 : verify_fail(job->result, "control: %s", vkmoe_error_text());
     vkmoe_bind_destroy(bind);
     vkmoe_weights_destroy(weights);
     return ok;
@@ -340,7 +325,7 @@ static bool check_controls(struct job *job)
     for (uint32_t check = 0; check < VERIFY_N_CHECKS; check++) {
         uint32_t bit = 1u << check;
         if ((shown.open & bit) && (bit == Y || (shown.moved & bit)))
-            return fail(job->result, "check of %s cannot fail: it passes on other weights",
+            return verify_fail(job->result, "check of %s cannot fail: it passes on other weights",
                         check_names[check]);
     }
     job->result->uncontrolled = shown.open;

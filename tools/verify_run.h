@@ -41,6 +41,19 @@ bool verify_open(const struct verify_session *session, const struct verify_case 
                  uint32_t max_tokens, struct verify_subject *out, struct verify_result *result);
 void verify_close(struct verify_subject *subject); // zeroed is fine
 
+// Turns the result into a failure for a reason. Always false.
+__attribute__((format(printf, 2, 3)))
+bool verify_fail(struct verify_result *result, const char *format, ...);
+
+enum vkmoe_status verify_upload(vkmoe_context *context, const struct verify_weights *data,
+                                vkmoe_weights **out);
+
+// For the controls. A choice of a row whose y is a number: the first of the first row, then the
+// others in order, then the experts after the last.
+//   exempt  (n_tokens) rows left out
+uint32_t verify_choose_expert(const struct verify_outputs *want, const bool *exempt,
+                              uint32_t attempt);
+
 // Runs one case of the subject's layer:
 //   - the device against the oracle, every output poisoned before; the oracle gets the same x as
 //     f32 and gives y as f32, so that the rounding of y counts once;
