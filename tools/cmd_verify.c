@@ -2,7 +2,9 @@
 // vkmoe verify: a device against the oracle.
 #include "cli.h"
 #include "commands.h"
-#include "verify_run.h"
+#include "verify_backward.h"
+#include "verify_net_list.h"
+#include "verify_nets.h"
 
 #include <regex.h>
 #include <stdio.h>
@@ -10,21 +12,30 @@
 
 // ---- which cases -------------------------------------------------------------------------------
 
-// Walks over the cases in order: the special ones, then the covering set or the product.
+// Walks over the cases in order: the special ones, the networks, then the covering set or the
+// product; behind the runs of each plan, its gradients.
 struct walk {
     const struct verify_case *cover; // NULL: the product
     uint32_t n_cover;
     const regex_t *filter; // or NULL
     int precision;         // enum vkmoe_precision; -1: any
-    uint32_t i_special, i_cover;
+    uint32_t i_special, i_net, i_cover;
     bool in_product, finished;
     struct verify_case product;
+    struct verify_case last, ahead; // of runs and networks: the last one, and what follows it
+    bool has_last, has_ahead;
 };
 
-static bool next_case(struct walk *walk, struct verify_case *out)
+// Gradients left out.
+static bool next_run(struct walk *walk, struct verify_case *out)
 {
     if (verify_special(walk->i_special, out)) {
         walk->i_special++;
+        return true;
+    }
+    if (walk->i_net < verify_net_count()) {
+        *out = (struct verify_case){.level[VERIFY_SHAPE] = (uint8_t) walk->i_net++,
+                                    .what = VERIFY_NET};
         return true;
     }
     if (walk->cover) {
@@ -42,11 +53,37 @@ static bool next_case(struct walk *walk, struct verify_case *out)
     return true;
 }
 
+static bool next_case(struct walk *walk, struct verify_case *out)
+{
+    if (!walk->has_ahead)
+        walk->has_ahead = next_run(walk, &walk->ahead);
+    if (walk->has_last && !(walk->has_ahead && verify_same_plan(&walk->last, &walk->ahead))) {
+        walk->has_last = false;
+        if (walk->last.what == VERIFY_RUN && verify_gradients_case(&walk->last, out) &&
+            (!walk->cover || verify_gradients_quick(out)))
+            return true;
+    }
+    if (!walk->has_ahead)
+        return false;
+    *out = walk->last = walk->ahead;
+    walk->has_last = true;
+    walk->has_ahead = false;
+    return true;
+}
+
+static void case_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
+{
+    if (c->what == VERIFY_NET)
+        snprintf(out, VERIFY_NAME_SIZE, "%s", verify_net_name(c->level[VERIFY_SHAPE]));
+    else
+        verify_name(c, out);
+}
+
 static bool next_match(struct walk *walk, struct verify_case *out)
 {
     char name[VERIFY_NAME_SIZE];
     while (next_case(walk, out)) {
-        verify_name(out, name);
+        case_name(out, name);
         if (walk->precision >= 0 && (int) verify_precision(out) != walk->precision)
             continue;
         if (!walk->filter || regexec(walk->filter, name, 0, NULL, 0) == 0)
@@ -57,7 +94,7 @@ static bool next_match(struct walk *walk, struct verify_case *out)
 
 enum { MAX_GROUP = 32 };
 
-// Neighbouring cases of one layer.
+// Neighbouring cases of one layer, or one network.
 struct group {
     struct verify_case cases[MAX_GROUP];
     uint32_t n, max_tokens;
@@ -120,9 +157,9 @@ static void add_result(struct report *report, const struct verify_case *c,
                        const struct verify_result *result)
 {
     char name[VERIFY_NAME_SIZE];
-    verify_name(c, name);
+    case_name(c, name);
     print_line(report, name, result->outcome, result->reason);
-    if (result->outcome == VERIFY_SKIPPED)
+    if (result->outcome == VERIFY_SKIPPED || c->what == VERIFY_NET)
         return;
     report->n_rows += verify_tokens(c);
     report->n_exempt += result->n_exempt;
@@ -178,14 +215,24 @@ static void print_end(const struct report *report)
 
 // ---- the run -----------------------------------------------------------------------------------
 
-static void run_group(const struct verify_session *session, const struct group *group,
+static void run_net(const struct verify_session *session, const struct verify_case *c,
+                    struct report *report)
+{
+    struct verify_result result;
+    verify_net(session, c->level[VERIFY_SHAPE], &result);
+    add_result(report, c, &result);
+}
+
+static void run_layer(const struct verify_session *session, const struct group *group,
                       struct report *report)
 {
     struct verify_subject subject;
     struct verify_result result;
     bool open = verify_open(session, group->cases, group->max_tokens, &subject, &result);
     for (uint32_t i = 0; i < group->n && !cli_interrupted(); i++) {
-        if (open)
+        if (open && group->cases[i].what == VERIFY_GRADIENTS)
+            verify_backward(&subject, &group->cases[i], &result);
+        else if (open)
             verify_run(&subject, &group->cases[i], &result);
         add_result(report, &group->cases[i], &result);
     }
@@ -202,7 +249,8 @@ static int run_all(const struct walk *first, const struct verify_session *sessio
     bool has_ahead = false;
     print_begin(report, device);
     while (!cli_interrupted() && next_group(&walk, &ahead, &has_ahead, &group))
-        run_group(session, &group, report);
+        group.cases->what == VERIFY_NET ? run_net(session, group.cases, report)
+                                        : run_layer(session, &group, report);
     cli_progress_end();
     check_exempt(report);
     print_end(report);
@@ -247,7 +295,7 @@ static int list_cases(const struct walk *first)
     struct verify_case c;
     char name[VERIFY_NAME_SIZE];
     while (!cli_interrupted() && next_match(&walk, &c)) {
-        verify_name(&c, name);
+        case_name(&c, name);
         puts(name);
     }
     return cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
@@ -299,8 +347,10 @@ int cmd_verify(int argc, char **argv)
         .name = "verify",
         .synopsis = "",
         .text = "Runs layers of many shapes, types, routers and activations on a device and\n"
-                "compares outputs, selected experts and gate weights with an f64 reference. Each\n"
-                "check is shown to fail when a weight row changes. Exit code 3: a case failed.",
+                "compares outputs, selected experts, gate weights and gradients (cases named\n"
+                "*/gradients) with an f64 reference; then losses and gradients of whole networks\n"
+                "that train (net/*). Each check is shown to fail when a weight row, an input or\n"
+                "the rate changes. Exit code 3: a case failed.",
         .options = options,
         .device = &device,
     };

@@ -144,14 +144,15 @@ void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
 {
     const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
     bool wide = verify_x_type(c) == VKMOE_F32, exact = verify_precision(c) == VKMOE_PRECISION_EXACT;
-    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s",
+    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s%s",
              (unsigned) s->n_experts, (unsigned) s->top_k, (unsigned) s->d_model,
              (unsigned) s->d_ff, (unsigned) s->d_out, types[c->level[VERIFY_TYPE]].name,
              routers[c->level[VERIFY_ROUTER]].name, experts[c->level[VERIFY_EXPERT]].name,
              shareds[c->level[VERIFY_SHARED]].name, biases[c->level[VERIFY_BIAS]].name,
              (unsigned) verify_tokens(c), strides[c->level[VERIFY_STRIDE]], wide ? "" : "/x-",
              wide ? "" : vkmoe_dtype_name(verify_x_type(c)), exact ? "" : "/",
-             exact ? "" : vkmoe_precision_name(verify_precision(c)), twists[c->twist]);
+             exact ? "" : vkmoe_precision_name(verify_precision(c)), twists[c->twist],
+             c->what == VERIFY_GRADIENTS ? "/gradients" : "");
 }
 
 uint32_t verify_tokens(const struct verify_case *c)
@@ -225,7 +226,8 @@ vkmoe_layer_desc verify_layer(const struct verify_case *c)
 
 bool verify_same_plan(const struct verify_case *a, const struct verify_case *b)
 {
-    return a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_PLAN_FACTORS) == 0;
+    bool nets = a->what == VERIFY_NET || b->what == VERIFY_NET;
+    return !nets && a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_PLAN_FACTORS) == 0;
 }
 
 uint32_t verify_layer_code(const struct verify_case *c)
@@ -276,6 +278,34 @@ bool verify_special(uint32_t i, struct verify_case *out)
         return false;
     *out = cases[i];
     return true;
+}
+
+bool verify_gradients_case(const struct verify_case *c, struct verify_case *out)
+{
+    enum { MAX_SLOTS = 132, N_TOKENS_LEVELS = 3 }; // 33 tokens, 8 and 1 are levels 0 to 2
+    static const bool compared[] = {
+        [VERIFY_PLAIN] = true,
+        [VERIFY_NAN_ROW] = true,
+        [VERIFY_ONE_EXPERT] = true,
+        [VERIFY_FEW_EXPERTS] = true,
+        [VERIFY_TINY] = false, // the last twist
+    };
+    const uint32_t top_k = shapes[c->level[VERIFY_SHAPE]].top_k;
+    *out = *c;
+    out->what = VERIFY_GRADIENTS;
+    for (uint8_t level = 0; level < N_TOKENS_LEVELS; level++) {
+        if (verify_tokens(out) > 0 && verify_tokens(out) * top_k <= MAX_SLOTS)
+            break;
+        out->level[VERIFY_TOKENS] = level;
+    }
+    return compared[c->twist] && verify_precision(c) == VKMOE_PRECISION_EXACT;
+}
+
+bool verify_gradients_quick(const struct verify_case *c)
+{
+    const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
+    return c->twist != VERIFY_PLAIN ||
+           (s->n_experts <= 60 && verify_tokens(c) * s->d_model <= 64 * 64);
 }
 
 struct verify_case verify_first(void)

@@ -38,9 +38,17 @@ enum verify_twist {
     VERIFY_TINY,        // weights of experts so small that most are denormal in f16
 };
 
+// What is done with it.
+enum verify_what {
+    VERIFY_RUN,       // the layer runs
+    VERIFY_GRADIENTS, // the layer runs and gives its gradients
+    VERIFY_NET,       // no layer at all: network level[VERIFY_SHAPE] of verify_nets.h trains
+};
+
 struct verify_case {
     uint8_t level[VERIFY_N_FACTORS];
     uint8_t twist; // enum verify_twist
+    uint8_t what;  // enum verify_what
 };
 
 enum { VERIFY_NAME_SIZE = 160 };
@@ -53,7 +61,7 @@ bool verify_allowed(const struct verify_case *c);
 bool verify_quick(const struct verify_case *c); // allowed in the covering set
 
 // "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", then what is not as usual:
-// "/x-bf16", "/half", the twist.
+// "/x-bf16", "/half", the twist, "/gradients". Not for VERIFY_NET.
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE]);
 
 uint32_t verify_tokens(const struct verify_case *c);
@@ -73,6 +81,17 @@ uint32_t verify_layer_code(const struct verify_case *c);
 
 // Fixed cases with special data. i-th of them; false: there are only i.
 bool verify_special(uint32_t i, struct verify_case *out);
+
+// Gradients, compared behind the last run `c` of a plan, with as many tokens as it has, or 33, 8 or
+// 1 where those show nothing or take software devices too long. false: none, because they are f32
+// whatever the precision, or because of the twist: an infinity, and NaN in a weight, leave nothing
+// to compare; equal scores make all choices of experts equally right; and of tiny weights the
+// gradients are nothing but rounding beside those of the biases.
+bool verify_gradients_case(const struct verify_case *c, struct verify_case *out);
+
+// Such a case may come behind a plan of the covering set, so that they take no more than the runs
+// do: up to 60 experts, and few tokens where d_model is above 64. More experts have special cases.
+bool verify_gradients_quick(const struct verify_case *c);
 
 // The product of all factors: turns a case into the next one. false: it was the last. `c` starts
 // as verify_first().

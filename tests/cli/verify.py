@@ -98,6 +98,37 @@ class Verify(unittest.TestCase):
         self.assertRegex(done.stdout, r'(?m)^failed E8K2.*: y: relative L2 0\.000.* > 1e-05; row ')
         self.assertRegex(done.stdout.splitlines()[-1], '^0 passed, [1-9][0-9]* failed, 0 skipped')
 
+    def test_gradients(self):
+        """Behind the runs of a layer come its gradients, of each special case that has some."""
+        names = run('--list', '--filter', '^E.*/gradients$').stdout.split()
+        self.assertGreater(len(names), 60)
+        for part in ['/one-expert/', '/few-experts/', '/nan-row/', '/x-f16/', '/padded/']:
+            self.assertTrue([name for name in names if part in name], part)
+        self.assertFalse([name for name in names if '/half' in name])
+        done = run('-d', 'cpu', '--filter', '^E(1|2|6|7)K.*/gradients$')
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertRegex(done.stdout.splitlines()[-1], '^[2-9][0-9] passed, 0 failed, 0 skipped')
+
+    def test_nets(self):
+        names = run('--list', '--filter', '^net/').stdout.split()
+        self.assertGreaterEqual(len(names), 12)
+        done = run('-d', 'cpu', '--filter', '^net/', '--json')
+        self.assertEqual(done.returncode, 0, done.stdout)
+        answer = json.loads(done.stdout)
+        self.assertEqual([case['name'] for case in answer['cases']], names)
+        self.assertEqual((answer['passed'], answer['skipped']), (len(names), 0))
+
+    def test_wrong_derivative(self):
+        """With the wrong exp the softmax is right, and so is y: only what is derived is not."""
+        if not WRONG_EXP:
+            self.skipTest('a sanitizer does not let other libraries in first')
+        done = run('-d', 'cpu', '--filter', '^net/(additive|noisy)',
+                   env={**os.environ, 'LD_PRELOAD': WRONG_EXP})
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stdout, r'(?m)^failed net/additive: gradient of layers\.0\.weight: ')
+        self.assertRegex(done.stdout, r'(?m)^failed net/noisy-top-2: gradient of ')
+        self.assertEqual(done.stdout.splitlines()[-1], '0 passed, 2 failed, 0 skipped')
+
     def test_product_ends(self):
         done = run('-d', 'cpu', '--all', '--filter', '^E1K1.*/f16/softmax/.*/plain/n1/packed$')
         self.assertEqual(done.returncode, 0, done.stdout)
