@@ -28,7 +28,6 @@ struct job {
     vkmoe_array_writer *logits_file, *ids_file;
     float *y, *scores, *example_floats;
     int32_t *example_ids;
-    uint64_t n_rows;
 };
 
 // The layer whose experts are counted: the one asked for, else the first one that has any.
@@ -115,8 +114,9 @@ fail:
     return status;
 }
 
-static enum vkmoe_status run_batch(struct job *job)
+static enum vkmoe_status run_batch(void *user)
 {
+    struct job *job = user;
     enum vkmoe_status status;
     struct eval *eval = &job->eval;
     struct rows *rows = &job->rows;
@@ -128,13 +128,13 @@ static enum vkmoe_status run_batch(struct job *job)
     if (rows->top_k > 0)
         CLI_TRY(vkmoe_metrics_add_routing(job->metrics, rows->n_routed, rows->ids));
     if (eval->image_side)
-        eval_keep_examples(eval, &(struct eval_batch){job->n_rows, n, rows->x, job->y, job->scores,
-                                                      rows->labels, rows->ids, rows->gates});
+        eval_keep_examples(eval, &(struct eval_batch){rows->n_done, n, rows->x, job->y,
+                                                      job->scores, rows->labels, rows->ids,
+                                                      rows->gates});
     if (job->logits_file)
         CLI_TRY(vkmoe_array_append(job->logits_file, n, job->y));
     if (job->ids_file)
         CLI_TRY(vkmoe_array_append(job->ids_file, (uint32_t) rows->n_routed, rows->ids));
-    job->n_rows += n;
 
 fail:
     return status;
@@ -144,19 +144,7 @@ static enum vkmoe_status run_all(struct job *job)
 {
     enum vkmoe_status status;
     CLI_TRY(open_all(job));
-    while (true) {
-        if (cli_interrupted())
-            CLI_TRY(VKMOE_E_CANCELLED);
-        CLI_TRY(rows_read(&job->rows));
-        if (job->rows.n == 0)
-            break;
-        CLI_TRY(run_batch(job));
-        cli_progress("rows", job->n_rows, job->rows.n_total);
-    }
-    if (job->n_rows == 0) {
-        vkmoe_error_set("the data set has no rows");
-        CLI_TRY(VKMOE_E_DATA);
-    }
+    CLI_TRY(rows_each(&job->rows, run_batch, job));
     if (job->logits_file)
         CLI_TRY(vkmoe_array_finish(job->logits_file));
     if (job->ids_file)
@@ -219,7 +207,7 @@ int cmd_eval(int argc, char **argv)
     enum vkmoe_status status = run_all(&job);
     job.eval.whole_seconds = cli_clock() - start;
     // After an interrupt the rows that are done are still reported; the files are not written.
-    if (status == VKMOE_OK || (status == VKMOE_E_CANCELLED && job.n_rows > 0))
+    if (status == VKMOE_OK || (status == VKMOE_E_CANCELLED && job.rows.n_done > 0))
         code = json ? eval_print_json(&job.eval) : eval_print_text(&job.eval);
     if (status != VKMOE_OK)
         code = cli_fail(status);

@@ -28,7 +28,6 @@ struct job {
     vkmoe_explain *explain;
     vkmoe_file_writer *page;
     float *y, *scores;
-    uint64_t n_rows;
 
     // Of the tokens at hand, where the layer serves tokens.
     int32_t *labels;
@@ -131,7 +130,7 @@ static enum vkmoe_status spread_to_tokens(struct job *job, vkmoe_explain_batch *
         return status;
     for (uint32_t row = 0; row < rows->n; row++) {
         for (int32_t i = rows->offsets[row]; i < rows->offsets[row + 1]; i++) {
-            job->numbers[i] = job->n_rows + row + 1;
+            job->numbers[i] = job->rows.n_done + row + 1;
             if (rows->labels)
                 job->labels[i] = rows->labels[row];
             if (rows->values)
@@ -145,11 +144,12 @@ static enum vkmoe_status spread_to_tokens(struct job *job, vkmoe_explain_batch *
     return VKMOE_OK;
 }
 
-static enum vkmoe_status run_batch(struct job *job)
+static enum vkmoe_status run_batch(void *user)
 {
+    struct job *job = user;
     enum vkmoe_status status;
     struct rows *rows = &job->rows;
-    const struct explain_run run = {job->context, &job->session_desc, rows, job->n_rows};
+    const struct explain_run run = {job->context, &job->session_desc, rows, job->rows.n_done};
     vkmoe_explain_batch batch = vkmoe_explain_batch_init();
     CLI_TRY(rows_run(rows, job->session, job->y, job->scores));
     batch.ids = rows->ids;
@@ -161,7 +161,6 @@ static enum vkmoe_status run_batch(struct job *job)
         CLI_TRY(spread_to_tokens(job, &batch));
     CLI_TRY(vkmoe_explain_add(job->explain, (uint32_t) rows->n_routed, &batch));
     CLI_TRY(explain_rows_add(&job->report, &run, job->y, job->scores));
-    job->n_rows += rows->n;
 
 fail:
     return status;
@@ -170,19 +169,7 @@ fail:
 static enum vkmoe_status read_all(struct job *job)
 {
     enum vkmoe_status status;
-    while (true) {
-        if (cli_interrupted())
-            CLI_TRY(VKMOE_E_CANCELLED);
-        CLI_TRY(rows_read(&job->rows));
-        if (job->rows.n == 0)
-            break;
-        CLI_TRY(run_batch(job));
-        cli_progress("rows", job->n_rows, job->rows.n_total);
-    }
-    if (job->n_rows == 0) {
-        vkmoe_error_set("the data set has no rows");
-        CLI_TRY(VKMOE_E_DATA);
-    }
+    CLI_TRY(rows_each(&job->rows, run_batch, job));
 
 fail:
     cli_progress_end();
@@ -265,7 +252,7 @@ static enum vkmoe_status run_all(struct job *job)
     struct explain_report *r = &job->report;
     CLI_TRY(open_all(job));
     CLI_TRY(read_all(job));
-    CLI_TRY(explain_rows_check(r, job->n_rows));
+    CLI_TRY(explain_rows_check(r, job->rows.n_done));
     CLI_TRY(vkmoe_explain_finish(job->explain));
     CLI_TRY(vkmoe_explain_get(job->explain, &r->summary));
     CLI_TRY(cli_alloc(r->summary.n_groups, 1, sizeof *r->served, &r->served));

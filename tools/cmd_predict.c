@@ -33,7 +33,7 @@ struct job {
     vkmoe_file_writer *file;
     float *y, *scores;
     struct buffer buffer;
-    uint64_t n_rows, n_nan;
+    uint64_t n_nan;
 };
 
 // ---- text ------------------------------------------------------------------------------------
@@ -160,7 +160,6 @@ static enum vkmoe_status write_batch(struct job *job)
     }
     CLI_TRY(vkmoe_file_write(job->file, job->buffer.text, job->buffer.size));
     job->buffer.size = 0;
-    job->n_rows += job->rows.n;
 
 fail:
     return status;
@@ -195,8 +194,9 @@ fail:
     return status;
 }
 
-static enum vkmoe_status run_batch(struct job *job)
+static enum vkmoe_status run_batch(void *user)
 {
+    struct job *job = user;
     enum vkmoe_status status;
     struct rows *rows = &job->rows;
     const vkmoe_session_io io = rows_io(rows);
@@ -214,19 +214,7 @@ static enum vkmoe_status run_all(struct job *job)
 {
     enum vkmoe_status status;
     CLI_TRY(open_all(job));
-    while (true) {
-        if (cli_interrupted())
-            CLI_TRY(VKMOE_E_CANCELLED);
-        CLI_TRY(rows_read(&job->rows));
-        if (job->rows.n == 0)
-            break;
-        CLI_TRY(run_batch(job));
-        cli_progress("rows", job->n_rows, job->rows.n_total);
-    }
-    if (job->n_rows == 0) {
-        vkmoe_error_set("the data set has no rows");
-        CLI_TRY(VKMOE_E_DATA);
-    }
+    CLI_TRY(rows_each(&job->rows, run_batch, job));
     CLI_TRY(vkmoe_file_finish(job->file));
 
 fail:
@@ -266,7 +254,7 @@ static int report(const struct job *job)
 {
     if (job->n_nan > 0)
         cli_error("%llu of %llu rows have no answer: NaN", (unsigned long long) job->n_nan,
-                  (unsigned long long) job->n_rows);
+                  (unsigned long long) job->rows.n_done);
     return job->online ? predict_online_report(job->online, job->json) : CLI_OK;
 }
 

@@ -163,6 +163,28 @@ fail:
     return status;
 }
 
+enum vkmoe_status rows_each(struct rows *rows, enum vkmoe_status (*run)(void *user), void *user)
+{
+    enum vkmoe_status status;
+    while (true) {
+        if (cli_interrupted())
+            CLI_TRY(VKMOE_E_CANCELLED);
+        CLI_TRY(rows_read(rows));
+        if (rows->n == 0)
+            break;
+        CLI_TRY(run(user));
+        rows->n_done += rows->n;
+        cli_progress("rows", rows->n_done, rows->n_total);
+    }
+    if (rows->n_done == 0) {
+        vkmoe_error_set("the data set has no rows");
+        CLI_TRY(VKMOE_E_DATA);
+    }
+
+fail:
+    return status;
+}
+
 vkmoe_session_io rows_io(const struct rows *rows)
 {
     vkmoe_session_io io = vkmoe_session_io_init();

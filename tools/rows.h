@@ -17,6 +17,8 @@ struct rows {
     uint32_t max_tokens; // of an example, for the session; 0: it has none
     uint64_t n_total; // 0: not known
 
+    uint64_t n_done; // rows_each: rows before those at hand
+
     // The rows at hand.
     uint32_t n;
     uint64_t n_tokens; // n, when an example is no sequence
@@ -46,6 +48,10 @@ void rows_close(struct rows *rows); // a zeroed one is fine
 
 // Reads the next rows; rows->n is 0 at the end.
 enum vkmoe_status rows_read(struct rows *rows);
+
+// Reads all rows and calls run(user) for each batch, with progress and until an interrupt, which is
+// VKMOE_E_CANCELLED. No rows at all are VKMOE_E_DATA.
+enum vkmoe_status rows_each(struct rows *rows, enum vkmoe_status (*run)(void *user), void *user);
 
 // The rows at hand as input of a session, without outputs.
 vkmoe_session_io rows_io(const struct rows *rows);
