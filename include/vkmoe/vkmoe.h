@@ -521,6 +521,7 @@ typedef struct vkmoe_plan_desc {
     // types do not allow it. NULL: the best that is allowed and was not found bad.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
+    bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters
     float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
                      // other work on the device gets its turn; 0: 50. Results do not depend on it
 } vkmoe_plan_desc;

@@ -6,7 +6,7 @@
 
 #include "core/graph.h"
 #include "core/net.h"
-#include <vkmoe/train.h>
+#include <vkmoe/bench.h>
 #include <vkmoe/vulkan.h>
 
 struct moe_backend;
@@ -37,6 +37,7 @@ struct moe_program_params {
     enum vkmoe_dtype x_type; // f32, f16 or bf16
     const char *variant; // or NULL
     double budget_ms;    // of one submission, above 0
+    bool counters;       // the kernels are to count
 };
 
 struct moe_bound { // a program with its weights and memory
@@ -60,6 +61,10 @@ struct moe_router_copy {
     float *bias;           // (n_experts)
     float *selection_bias; // (n_experts)
     float *shared_gate;    // (d_model)
+};
+
+struct moe_device_probe {
+    struct moe_device *device;
 };
 
 struct moe_device_net { // a net on a device
@@ -133,6 +138,33 @@ struct moe_backend {
     // and waits.
     enum vkmoe_status (*net_run)(struct moe_device_net *net, uint32_t programs,
                                  const struct moe_net_args *args);
+
+    // Measuring: the rules of vkmoe/bench.h, arguments checked.
+    void (*program_kernels)(const struct moe_program *program, vkmoe_plan_kernels *out);
+    uint64_t (*cache_size)(const struct moe_device *device); // NULL: not known
+    // NULL: no probes. A probe's first member is struct moe_device_probe.
+    enum vkmoe_status (*probe_create)(struct moe_device *device, uint64_t read_size,
+                                      struct moe_device_probe **out);
+    void (*probe_destroy)(struct moe_device_probe *probe);
+    enum vkmoe_status (*probe_run)(struct moe_device_probe *probe, uint32_t what,
+                                   vkmoe_limits *out);
+    // NULL: the API times `run` by the host's clock.
+    enum vkmoe_status (*time_runs)(struct moe_bound *const *bounds, const vkmoe_io *ios,
+                                   uint32_t n_bounds, uint32_t n_tokens, uint32_t n_runs,
+                                   double *seconds);
+    // NULL: refused. times NULL: only counts. *n: in room, out how many there are.
+    enum vkmoe_status (*time_dispatches)(struct moe_bound *bound, uint32_t n_tokens,
+                                         const vkmoe_io *io, vkmoe_dispatch_time *times,
+                                         uint32_t *n);
+    void (*counters)(const struct moe_bound *bound, vkmoe_counters *out); // NULL: counts nothing
+    // As net_run. seconds: of all dispatches together, or NULL; times: as time_dispatches, or n
+    // NULL for none. NULL: the API times `net_run` by the host's clock.
+    enum vkmoe_status (*net_time)(struct moe_device_net *net, uint32_t programs,
+                                  const struct moe_net_args *args, double *seconds,
+                                  vkmoe_dispatch_time *times, uint32_t *n);
+    // NULL: refused.
+    enum vkmoe_status (*tune)(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,
+                              uint32_t *n);
 
     // Vulkan only, NULL elsewhere. import and record_upload get checked arguments.
     enum vkmoe_status (*vk_requirements)(void *get_instance_proc_addr, VkInstance instance,
