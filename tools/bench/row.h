@@ -7,7 +7,7 @@
 #ifndef BENCH_ROW_H
 #define BENCH_ROW_H
 
-#include "../cli.h"
+#include "cli.h"
 
 #include <vkmoe/bench.h>
 

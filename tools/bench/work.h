@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// A case of the benchmark, and what it takes on a device: weights, rows, plan, binds or a network.
+#ifndef BENCH_WORK_H
+#define BENCH_WORK_H
+
+#include "row.h"
+
+enum bench_mode {
+    BENCH_FORWARD,  // vkmoe_run of a layer
+    BENCH_BACKWARD, // vkmoe_net_backward of a network of that layer
+    BENCH_TRAIN,    // vkmoe_net_train of it: forward, backward, an AdamW step
+};
+
+// What is to be measured, before there is a device.
+struct bench_case {
+    struct bench_key key;
+    vkmoe_layer_desc layer;
+    enum vkmoe_dtype type, x_type;
+    enum vkmoe_precision precision;
+    enum bench_mode mode;
+    const char *variant; // forced kernel, or NULL
+    float budget_ms;     // 0: the library's
+};
+
+// A case on a device. Made by work.c, read by measure.c.
+struct bench_work {
+    const struct bench_case *what;
+    vkmoe_context *context; // borrowed
+    vkmoe_device_info device;
+    // Forward: a bind of each copy of the weights.
+    vkmoe_plan *plan;
+    vkmoe_weights **weights; // (n_copies)
+    vkmoe_bind **binds;      // (n_copies)
+    vkmoe_io *ios;           // (n_copies) rows and outputs in host memory, routing as the case says
+    uint32_t n_copies;
+    // Backward, train.
+    vkmoe_net *net;
+    vkmoe_net_batch batch;
+    // Of one run, for the floor: mean over the copies.
+    double n_experts_hit;
+    double device_bytes;
+    struct bench_material *material; // work.c's own
+};
+
+#endif
