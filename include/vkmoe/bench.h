@@ -54,8 +54,8 @@ typedef struct vkmoe_probe vkmoe_probe;
 
 typedef struct vkmoe_probe_desc {
     size_t struct_size;
-    uint64_t read_size; // bytes to read, beyond the last cache; 0: 256 MiB, or an eighth of the
-                        // device's memory if that is less
+    uint64_t read_size; // bytes to read, at least 1 MiB and beyond the last cache; 0: 256 MiB, or
+                        // an eighth of the device's memory if that is less
 } vkmoe_probe_desc;
 
 static inline vkmoe_probe_desc vkmoe_probe_desc_init(void)
@@ -143,7 +143,8 @@ typedef struct vkmoe_counters {
     uint32_t dispatches;     // CPU: phases
 } vkmoe_counters;
 
-// Counters of the bind's last vkmoe_run. VKMOE_E_ARGUMENT: the plan was made without `counters`.
+// Counters of the bind's last vkmoe_run. VKMOE_E_ARGUMENT: the plan was made without `counters`, or
+// the bind has run for vkmoe_time_runs or vkmoe_time_dispatches since.
 VKMOE_API enum vkmoe_status vkmoe_bind_get_counters(const vkmoe_bind *bind, vkmoe_counters *out);
 
 // ---- networks ----------------------------------------------------------------------------------
@@ -203,6 +204,7 @@ static inline vkmoe_tune_desc vkmoe_tune_desc_init(void)
 // Self-test and timed probe of every candidate kernel of the context's device; plans made after it,
 // here or by other processes that share the cache, go by its verdicts. Software Vulkan devices are
 // probed too: this was asked for. A second or so.
+//   desc may be NULL
 //   out  room for *n verdicts, best kernel first, or NULL to ask for the count
 //   n    in: room; out: number of candidates
 // VKMOE_E_UNSUPPORTED: the reference, and contexts without a queue.

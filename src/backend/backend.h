@@ -142,7 +142,8 @@ struct moe_backend {
     // Measuring: the rules of vkmoe/bench.h, arguments checked.
     void (*program_kernels)(const struct moe_program *program, vkmoe_plan_kernels *out);
     uint64_t (*cache_size)(const struct moe_device *device); // NULL: not known
-    // NULL: no probes. A probe's first member is struct moe_device_probe.
+    // NULL: no probes. A probe's first member is struct moe_device_probe. read_size: whole MiB, not
+    // 0.
     enum vkmoe_status (*probe_create)(struct moe_device *device, uint64_t read_size,
                                       struct moe_device_probe **out);
     void (*probe_destroy)(struct moe_device_probe *probe);
