@@ -24,6 +24,7 @@ struct vkmoe_weights {
 struct vkmoe_plan {
     vkmoe_context *context;
     struct moe_program *program;
+    bool counters; // its kernels count
 };
 
 struct vkmoe_bind {
@@ -31,7 +32,11 @@ struct vkmoe_bind {
     struct moe_bound *bound;
     bool own_io; // the bind owns x and y, as vkmoe_run needs it
     struct moe_layer_net *layer_net; // for vkmoe_backward, from its first call on; or NULL
+    vkmoe_counters counters;         // of the last vkmoe_run, if it
+    bool counted;
 };
+
+enum { MOE_API_MAX_BINDS = 65536 }; // of one call
 
 // VKMOE_E_ARGUMENT and "<function>: <name> is NULL" when it is.
 enum vkmoe_status moe_api_not_null(const char *function, const char *name, const void *argument);

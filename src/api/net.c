@@ -2,6 +2,8 @@
 // Networks: create, run, step.
 #include "api/net.h"
 
+#include "base/clock.h"
+
 #include <math.h>
 
 static const struct moe_backend *backend_of(const vkmoe_net *net)
@@ -75,8 +77,30 @@ void vkmoe_net_destroy(vkmoe_net *net)
 
 #define PROGRAM(kind) (1u << MOE_NET_##kind)
 
+static uint32_t after_round(const vkmoe_net *net, uint32_t programs)
+{
+    return net->rounded ? programs : programs | PROGRAM(ROUND_PROGRAM);
+}
+
+// clock NULL: nobody wants to know how long it takes.
+static enum vkmoe_status run_by_clock(vkmoe_net *net, uint32_t programs,
+                                      const struct moe_net_args *args,
+                                      const struct moe_api_net_clock *clock)
+{
+    const struct moe_backend *backend = backend_of(net);
+    if (clock && backend->net_time)
+        return backend->net_time(net->on_device, programs, args, clock->seconds, clock->times,
+                                 clock->n);
+    double begin = moe_seconds();
+    enum vkmoe_status status = backend->net_run(net->on_device, programs, args);
+    if (clock)
+        *clock->seconds = moe_seconds() - begin;
+    return status;
+}
+
 // Runs programs for the batch that is on the device, after ROUND where parameters have changed.
-static enum vkmoe_status run(vkmoe_net *net, uint32_t programs, uint32_t n_micro, float rate)
+static enum vkmoe_status run(vkmoe_net *net, uint32_t programs, uint32_t n_micro, float rate,
+                             const struct moe_api_net_clock *clock)
 {
     const struct moe_net_args args = {
         .n_tokens = net->n_tokens,
@@ -90,10 +114,8 @@ static enum vkmoe_status run(vkmoe_net *net, uint32_t programs, uint32_t n_micro
         .step = net->state.steps + 1,
     };
     const vkmoe_host *host = &net->context->host;
-    if (!net->rounded)
-        programs |= PROGRAM(ROUND_PROGRAM);
     moe_trace(host, "vkmoe network", true);
-    enum vkmoe_status status = backend_of(net)->net_run(net->on_device, programs, &args);
+    enum vkmoe_status status = run_by_clock(net, after_round(net, programs), &args, clock);
     moe_trace(host, "vkmoe network", false);
     net->rounded = status == VKMOE_OK && !(programs & PROGRAM(STEP_PROGRAM));
     return status;
@@ -124,16 +146,25 @@ static void begin_pass(vkmoe_net *net)
     net->pass = net->state.pass++;
 }
 
+enum vkmoe_status moe_api_net_forward(vkmoe_net *net, const vkmoe_net_batch *batch,
+                                      const struct moe_api_net_clock *clock)
+{
+    enum vkmoe_status status;
+    TRY(check_trains(net));
+    TRY(moe_api_net_batch(net, batch));
+    begin_pass(net);
+    TRY(run(net, PROGRAM(FORWARD), 1, 0, clock));
+    net->ran = MOE_API_RAN_FORWARD;
+fail:
+    return status;
+}
+
 enum vkmoe_status vkmoe_net_forward(vkmoe_net *net, const vkmoe_net_batch *batch)
 {
     enum vkmoe_status status;
     TRY(NOT_NULL(net));
     TRY(NOT_NULL(batch));
-    TRY(check_trains(net));
-    TRY(moe_api_net_batch(net, batch));
-    begin_pass(net);
-    TRY(run(net, PROGRAM(FORWARD), 1, 0));
-    net->ran = MOE_API_RAN_FORWARD;
+    TRY(moe_api_net_forward(net, batch, NULL));
 fail:
     return status;
 }
@@ -146,10 +177,10 @@ static enum vkmoe_status check_targets(const vkmoe_net *net)
     return VKMOE_OK;
 }
 
-enum vkmoe_status vkmoe_net_backward(vkmoe_net *net, uint32_t n_micro, double *loss)
+enum vkmoe_status moe_api_net_backward(vkmoe_net *net, uint32_t n_micro, double *loss,
+                                       const struct moe_api_net_clock *clock)
 {
     enum vkmoe_status status;
-    TRY(NOT_NULL(net));
     TRY(check_trains(net));
     if (n_micro == 0)
         return moe_fail(VKMOE_E_ARGUMENT, "n_micro = 0: must be at least 1");
@@ -158,9 +189,18 @@ enum vkmoe_status vkmoe_net_backward(vkmoe_net *net, uint32_t n_micro, double *l
                         "vkmoe_net_forward");
     TRY(check_targets(net));
     net->ran = MOE_API_RAN_NOTHING;
-    TRY(run(net, PROGRAM(BACKWARD), n_micro, 0));
+    TRY(run(net, PROGRAM(BACKWARD), n_micro, 0, clock));
     net->n_backward++;
     TRY(read_number(net, net->train->batch_loss, loss));
+fail:
+    return status;
+}
+
+enum vkmoe_status vkmoe_net_backward(vkmoe_net *net, uint32_t n_micro, double *loss)
+{
+    enum vkmoe_status status;
+    TRY(NOT_NULL(net));
+    TRY(moe_api_net_backward(net, n_micro, loss, NULL));
 fail:
     return status;
 }
@@ -200,7 +240,37 @@ enum vkmoe_status vkmoe_net_step(vkmoe_net *net, float rate)
     if (net->n_backward == 0)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_net_step: no vkmoe_net_backward since the last "
                         "step");
-    TRY(run(net, PROGRAM(STEP_PROGRAM), 1, rate));
+    TRY(run(net, PROGRAM(STEP_PROGRAM), 1, rate, NULL));
+    TRY(finish_step(net));
+fail:
+    return status;
+}
+
+// Checks what a training step needs and takes the batch to the device.
+static enum vkmoe_status prepare_train(vkmoe_net *net, const vkmoe_net_batch *batch, float rate)
+{
+    enum vkmoe_status status;
+    TRY(check_trains(net));
+    TRY(check_step(net, rate));
+    if (net->n_backward > 0)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_net_train: gradients of %u batches wait for "
+                        "vkmoe_net_step", net->n_backward);
+    TRY(moe_api_net_batch(net, batch));
+    TRY(check_targets(net));
+fail:
+    return status;
+}
+
+#define TRAIN_PROGRAMS (PROGRAM(FORWARD) | PROGRAM(BACKWARD) | PROGRAM(STEP_PROGRAM))
+
+enum vkmoe_status moe_api_net_train(vkmoe_net *net, const vkmoe_net_batch *batch, float rate,
+                                    double *loss, const struct moe_api_net_clock *clock)
+{
+    enum vkmoe_status status;
+    TRY(prepare_train(net, batch, rate));
+    begin_pass(net);
+    TRY(run(net, TRAIN_PROGRAMS, 1, rate, clock));
+    TRY(read_number(net, net->train->batch_loss, loss));
     TRY(finish_step(net));
 fail:
     return status;
@@ -212,17 +282,28 @@ enum vkmoe_status vkmoe_net_train(vkmoe_net *net, const vkmoe_net_batch *batch, 
     enum vkmoe_status status;
     TRY(NOT_NULL(net));
     TRY(NOT_NULL(batch));
-    TRY(check_trains(net));
-    TRY(check_step(net, rate));
-    if (net->n_backward > 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_net_train: gradients of %u batches wait for "
-                        "vkmoe_net_step", net->n_backward);
-    TRY(moe_api_net_batch(net, batch));
-    TRY(check_targets(net));
-    begin_pass(net);
-    TRY(run(net, PROGRAM(FORWARD) | PROGRAM(BACKWARD) | PROGRAM(STEP_PROGRAM), 1, rate));
-    TRY(read_number(net, net->train->batch_loss, loss));
-    TRY(finish_step(net));
+    TRY(moe_api_net_train(net, batch, rate, loss, NULL));
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_api_net_count(vkmoe_net *net, const vkmoe_net_batch *batch,
+                                    enum vkmoe_net_pass pass, float rate, uint32_t *n)
+{
+    enum vkmoe_status status;
+    uint32_t programs = pass == VKMOE_NET_PASS_TRAIN      ? after_round(net, TRAIN_PROGRAMS)
+                        : pass == VKMOE_NET_PASS_BACKWARD ? PROGRAM(BACKWARD)
+                                                          : after_round(net, PROGRAM(FORWARD));
+    if (pass == VKMOE_NET_PASS_TRAIN) {
+        TRY(prepare_train(net, batch, rate));
+    } else {
+        TRY(check_trains(net));
+        TRY(moe_api_net_batch(net, batch));
+        if (pass == VKMOE_NET_PASS_BACKWARD)
+            TRY(check_targets(net));
+    }
+    const struct moe_net_args args = {.n_tokens = net->n_tokens, .n_examples = net->n_examples};
+    TRY(backend_of(net)->net_time(net->on_device, programs, &args, NULL, NULL, n));
 fail:
     return status;
 }
@@ -237,7 +318,7 @@ enum vkmoe_status vkmoe_net_eval(vkmoe_net *net, const vkmoe_net_batch *batch, f
     TRY(moe_api_net_batch(net, batch));
     if (loss)
         TRY(check_targets(net));
-    TRY(run(net, PROGRAM(EVAL), 1, 0));
+    TRY(run(net, PROGRAM(EVAL), 1, 0, NULL));
     net->ran = MOE_API_RAN_EVAL;
     if (y)
         TRY(backend_of(net)->net_read(net->on_device, net->train->eval_y,

@@ -46,6 +46,26 @@ enum vkmoe_status moe_api_net_batch(vkmoe_net *net, const vkmoe_net_batch *batch
 // that was never filled.
 enum vkmoe_status moe_api_net_fill(vkmoe_net *net, uint64_t seed, bool all);
 
+// Where the times of a run go, as for net_time in backend.h; without it in the back end, seconds
+// alone is wanted.
+struct moe_api_net_clock {
+    double *seconds;
+    vkmoe_dispatch_time *times;
+    uint32_t *n;
+};
+
+// The passes, with a clock or NULL; arguments are checked but for NULL.
+enum vkmoe_status moe_api_net_forward(vkmoe_net *net, const vkmoe_net_batch *batch,
+                                      const struct moe_api_net_clock *clock);
+enum vkmoe_status moe_api_net_backward(vkmoe_net *net, uint32_t n_micro, double *loss,
+                                       const struct moe_api_net_clock *clock);
+enum vkmoe_status moe_api_net_train(vkmoe_net *net, const vkmoe_net_batch *batch, float rate,
+                                    double *loss, const struct moe_api_net_clock *clock);
+
+// Dispatches of a pass, which is checked but not made. The back end has net_time.
+enum vkmoe_status moe_api_net_count(vkmoe_net *net, const vkmoe_net_batch *batch,
+                                    enum vkmoe_net_pass pass, float rate, uint32_t *n);
+
 // VKMOE_E_DATA with the name of the first tensor that is not finite.
 enum vkmoe_status moe_api_net_not_finite(vkmoe_net *net);
 

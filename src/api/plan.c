@@ -73,13 +73,23 @@ enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_des
     TRY(moe_api_not_null(__func__, "desc->layer", full.layer));
     TRY(moe_layer_init(&layer, full.layer));
     TRY(check_plan(&full, &layer));
+    if (full.counters && !context->device->backend->counters)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.counters: %s has no kernels that count",
+                        context->device->info.name);
     TRY(moe_api_device_ok(context));
 
     TRY(moe_try_alloc(&context->host, sizeof *plan, "plan object", &plan));
     plan->context = context;
+    plan->counters = full.counters;
     moe_graph_forward(&graph, &layer, full.scores);
-    struct moe_program_params params = {full.max_tokens, full.precision, full.x_type, full.variant,
-                                        full.budget_ms > 0 ? full.budget_ms : DEFAULT_BUDGET_MS};
+    struct moe_program_params params = {
+        .max_tokens = full.max_tokens,
+        .precision = full.precision,
+        .x_type = full.x_type,
+        .variant = full.variant,
+        .budget_ms = full.budget_ms > 0 ? full.budget_ms : DEFAULT_BUDGET_MS,
+        .counters = full.counters,
+    };
     moe_trace(&context->host, "vkmoe compile", true);
     status = context->device->backend->program_create(context->device, &graph, &params,
                                                       &plan->program);

@@ -56,6 +56,8 @@ enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io 
     TRY(NOT_NULL(bind));
     TRY(NOT_NULL(io));
     TRY(moe_api_io(&full, io, bind, n_tokens));
+    bind->counters = (vkmoe_counters){0};
+    bind->counted = n_tokens == 0;
     if (n_tokens == 0)
         return VKMOE_OK;
     TRY(moe_api_not_null(__func__, "io->x", full.x));
@@ -64,9 +66,14 @@ enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io 
     TRY(moe_ranges_check(ranges, MOE_COUNT(ranges)));
 
     const vkmoe_context *context = bind->plan->context;
+    const struct moe_backend *backend = context->device->backend;
     moe_trace(&context->host, "vkmoe run", true);
-    status = context->device->backend->run(bind->bound, n_tokens, &full);
+    status = backend->run(bind->bound, n_tokens, &full);
     moe_trace(&context->host, "vkmoe run", false);
+    TRY(status);
+    if (bind->plan->counters)
+        backend->counters(bind->bound, &bind->counters);
+    bind->counted = true;
 fail:
     return status;
 }

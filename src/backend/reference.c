@@ -326,6 +326,12 @@ static void run_forward(struct moe_bound *base, uint32_t n_tokens, const vkmoe_i
     to_f32(run->values[MOE_VALUE_SCORES], (uint64_t) n_tokens * desc->n_experts, io->scores);
 }
 
+static void reference_kernels(const struct moe_program *program, vkmoe_plan_kernels *out)
+{
+    const vkmoe_layer_desc *desc = &program->graph.layer.desc;
+    *out = (vkmoe_plan_kernels){"f64", VKMOE_ARITHMETIC_F32, expert_size(desc, desc->d_ff)};
+}
+
 static enum vkmoe_status reference_run(struct moe_bound *base, uint32_t n_tokens,
                                        const vkmoe_io *io)
 {
@@ -419,4 +425,5 @@ const struct moe_backend moe_backend_reference = {
     .net_write = moe_reference_net_write,
     .net_read = moe_reference_net_read,
     .net_run = moe_reference_net_run,
+    .program_kernels = reference_kernels,
 };

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// The host's clock.
+#ifndef MOE_BASE_CLOCK_H
+#define MOE_BASE_CLOCK_H
+
+#include <time.h>
+
+// Seconds since some moment; never goes back.
+static inline double moe_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+}
+
+#endif
