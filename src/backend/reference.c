@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The oracle as a back end, so that everything above can be tested against it. Packed experts are
-// decoded f32: gate, up, down, then their biases, each where the layer has it.
+// decoded f32: gate, up, down, then their biases, each where the layer has it. Experts that are
+// made of the very same memory share one block: a layer of large experts whose values do not matter
+// then takes the memory of one.
 #include "backend/reference_net.h"
 
 #include "base/bits.h"
@@ -183,6 +185,43 @@ static void reference_weights_destroy(struct moe_packed_weights *base)
     moe_free(host, weights);
 }
 
+static bool same_tensor(const vkmoe_tensor *a, const vkmoe_tensor *b)
+{
+    return a->data == b->data && a->type == b->type;
+}
+
+static bool same_expert(const vkmoe_expert_tensors *a, const vkmoe_expert_tensors *b)
+{
+    return same_tensor(&a->gate, &b->gate) && same_tensor(&a->up, &b->up) &&
+           same_tensor(&a->down, &b->down) && a->gate_bias == b->gate_bias &&
+           a->up_bias == b->up_bias && a->down_bias == b->down_bias;
+}
+
+// The first expert that has the memory of expert `e`: itself, if no other before it does.
+static uint32_t first_like(const struct moe_layer *layer, const struct moe_weights_source *source,
+                           uint32_t e)
+{
+    uint32_t first = 0;
+    for (; first < e; first++) {
+        bool same = source->packed_experts
+                        ? source->packed_experts[first] == source->packed_experts[e]
+                        : same_expert(&source->experts[first], &source->experts[e]);
+        if (same && moe_layer_d_ff(layer, first) == moe_layer_d_ff(layer, e))
+            break;
+    }
+    return first;
+}
+
+static uint64_t memory_size(const struct moe_layer *layer, const struct moe_weights_source *source,
+                            const vkmoe_weights_layout *layout)
+{
+    uint64_t size = layout->total_size;
+    for (uint32_t e = 0; e < layer->desc.n_experts; e++)
+        if (first_like(layer, source, e) < e)
+            size -= layout->expert_size;
+    return size;
+}
+
 static enum vkmoe_status fill_weights(struct reference_weights *weights,
                                       const struct moe_weights_source *source,
                                       const vkmoe_weights_layout *layout)
@@ -191,6 +230,11 @@ static enum vkmoe_status fill_weights(struct reference_weights *weights,
     struct moe_ref_weights *ref = &weights->ref;
     float *block = weights->memory;
     for (uint32_t e = 0; e < ref->layer.desc.n_experts; e++) {
+        uint32_t first = first_like(&ref->layer, source, e);
+        if (first < e) {
+            ref->experts[e] = ref->experts[first];
+            continue;
+        }
         TRY(fill_expert(weights, e, source->experts ? &source->experts[e] : NULL,
                         source->packed_experts ? source->packed_experts[e] : NULL, block,
                         &ref->experts[e]));
@@ -220,7 +264,8 @@ static enum vkmoe_status reference_weights_create(struct moe_device *device,
     weights->base.layer = weights->ref.layer = *layer;
     TRY(moe_try_alloc(device->host, layer->desc.n_experts * sizeof *weights->ref.experts,
                       "the oracle's expert table", &weights->ref.experts));
-    TRY(moe_try_alloc(device->host, layout.total_size, "the oracle's weights", &weights->memory));
+    TRY(moe_try_alloc(device->host, memory_size(layer, source, &layout), "the oracle's weights",
+                      &weights->memory));
     TRY(fill_weights(weights, source, &layout));
     *out = &weights->base;
     return VKMOE_OK;
