@@ -91,6 +91,18 @@ fail:
     return status;
 }
 
+void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out)
+{
+    struct cpu_expert_layout l;
+    moe_cpu_expert_layout(&l, &program->graph.layer, 0);
+    *out = (vkmoe_plan_kernels){
+        .name = moe_cpu_isa_name(((const struct cpu_device *) program->device)->isa),
+        .arithmetic = VKMOE_ARITHMETIC_F32,
+        .weights_size = (l.gated ? 2 : 1) * l.n_in_panels * l.in_panel_size +
+                        l.n_out_panels * l.out_panel_size,
+    };
+}
+
 void moe_cpu_program_destroy(struct moe_program *program)
 {
     if (program)

@@ -75,9 +75,11 @@ static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context
     dev->base.backend = &moe_backend_cpu;
     dev->base.host = host;
     fill_info(&dev->base.info, features, isa);
+    dev->isa = isa;
     moe_cpu_kernels_init(&dev->kernels, isa);
     uint32_t n_threads = desc->n_threads > 0 ? desc->n_threads : moe_cpu_core_count();
-    TRY(moe_pool_create(host, n_threads < MAX_THREADS ? n_threads : MAX_THREADS, &dev->pool));
+    dev->n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+    TRY(moe_pool_create(host, dev->n_threads, &dev->pool));
     *out = &dev->base;
     return VKMOE_OK;
 
@@ -85,6 +87,12 @@ fail:
     if (dev)
         close_device(&dev->base);
     return status;
+}
+
+static uint64_t cache_size(const struct moe_device *device)
+{
+    (void) device;
+    return moe_cpu_cache_size();
 }
 
 const struct moe_backend moe_backend_cpu = {
@@ -108,4 +116,6 @@ const struct moe_backend moe_backend_cpu = {
     .net_write = moe_cpu_net_write,
     .net_read = moe_cpu_net_read,
     .net_run = moe_cpu_net_run,
+    .program_kernels = moe_cpu_program_kernels,
+    .cache_size = cache_size,
 };

@@ -11,7 +11,9 @@ extern const struct moe_backend moe_backend_cpu;
 
 struct cpu_device {
     struct moe_device base;
+    enum cpu_isa isa;
     struct cpu_kernels kernels;
+    uint32_t n_threads;
     struct moe_pool *pool;
 };
 
@@ -89,6 +91,7 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
                                          const struct moe_program_params *params,
                                          struct moe_program **out);
 void moe_cpu_program_destroy(struct moe_program *program);
+void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out);
 
 // The phases, in phases_route.c and phases_expert.c.
 uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind);

@@ -55,7 +55,50 @@ static uint32_t count_cores(cpu_set_t set)
     }
     return n;
 }
+
+// The cache of the highest level that processor `cpu` has: its bytes, and who shares it.
+static uint64_t last_cache(int cpu, char *shared, int shared_size)
+{
+    uint64_t bytes = 0;
+    unsigned long highest = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        char path[96], text[32], *unit;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%u/level", cpu, i);
+        if (!read_line(path, text, sizeof text))
+            break;
+        unsigned long level = strtoul(text, NULL, 10);
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%u/size", cpu, i);
+        if (level <= highest || !read_line(path, text, sizeof text))
+            continue;
+        highest = level;
+        bytes = strtoul(text, &unit, 10);
+        bytes <<= *unit == 'K' ? 10 : *unit == 'M' ? 20 : 0;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%u/shared_cpu_list",
+                 cpu, i);
+        if (!read_line(path, shared, shared_size))
+            shared[0] = '\0';
+    }
+    return bytes;
+}
 #endif
+
+uint64_t moe_cpu_cache_size(void)
+{
+    uint64_t sum = 0;
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 0;
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        char shared[256] = "";
+        if (!CPU_ISSET(i, &set))
+            continue;
+        sum += last_cache(i, shared, sizeof shared);
+        remove_listed(&set, shared);
+    }
+#endif
+    return sum;
+}
 
 uint32_t moe_cpu_core_count(void)
 {

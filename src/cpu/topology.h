@@ -14,4 +14,7 @@ void moe_cpu_name(char *out, size_t size);
 
 uint64_t moe_cpu_memory_bytes(void); // physical memory; 0: not known
 
+// Bytes of the last-level caches of the processors that this process may run on; 0: not known.
+uint64_t moe_cpu_cache_size(void);
+
 #endif
