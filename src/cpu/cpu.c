@@ -118,4 +118,6 @@ const struct moe_backend moe_backend_cpu = {
     .net_run = moe_cpu_net_run,
     .program_kernels = moe_cpu_program_kernels,
     .cache_size = cache_size,
+    .time_dispatches = moe_cpu_time_phases,
+    .net_time = moe_cpu_net_time,
 };

@@ -220,5 +220,7 @@ void moe_cpu_bind_destroy(struct moe_bound *bound);
 void moe_cpu_parallel(const struct cpu_device *device, uint32_t n, moe_task_fn *task, void *arg);
 
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens,
+                                      const vkmoe_io *io, vkmoe_dispatch_time *times, uint32_t *n);
 
 #endif

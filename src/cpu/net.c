@@ -3,6 +3,7 @@
 #include "cpu/net.h"
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/host.h"
 #include "base/status.h"
 
@@ -115,20 +116,69 @@ static void run_phase(struct cpu_net *net, const struct cpu_net_phase *phase)
         phase->task(net, i);
 }
 
+// Runs the phases of one op, the first of which is phase i; returns the next op's first.
+static uint32_t run_op(struct cpu_net *net, const struct cpu_net_phases *program, uint32_t i,
+                       const struct moe_net_args *args)
+{
+    const struct moe_net_op *op = program->phases[i].op;
+    moe_net_call_init(&net->call, net->base.net, op, args, net->arena, sizeof(float));
+    for (; i < program->n && program->phases[i].op == op; i++)
+        run_phase(net, &program->phases[i]);
+    return i;
+}
+
 enum vkmoe_status moe_cpu_net_run(struct moe_device_net *net, uint32_t programs,
                                   const struct moe_net_args *args)
 {
     struct cpu_net *self = (struct cpu_net *) net;
+    for (uint32_t p = 0; p < MOE_NET_N_PROGRAMS; p++)
+        for (uint32_t i = 0; programs & 1u << p && i < self->programs[p].n;)
+            i = run_op(self, &self->programs[p], i, args);
+    return VKMOE_OK;
+}
+
+static uint32_t count_ops(const struct cpu_net *net, uint32_t programs)
+{
+    uint32_t n = 0;
     for (uint32_t p = 0; p < MOE_NET_N_PROGRAMS; p++) {
-        const struct cpu_net_phases *program = &self->programs[p];
-        if (!(programs & 1u << p))
-            continue;
-        for (uint32_t i = 0; i < program->n; i++) {
-            const struct moe_net_op *op = program->phases[i].op;
-            if (i == 0 || op != program->phases[i - 1].op)
-                moe_net_call_init(&self->call, net->net, op, args, self->arena, sizeof(float));
-            run_phase(self, &program->phases[i]);
+        const struct cpu_net_phase *phases = net->programs[p].phases;
+        for (uint32_t i = 0; programs & 1u << p && i < net->programs[p].n; i++)
+            n += i == 0 || phases[i].op != phases[i - 1].op;
+    }
+    return n;
+}
+
+// Each op with its time.
+static void time_ops(struct cpu_net *net, uint32_t programs, const struct moe_net_args *args,
+                     vkmoe_dispatch_time *times, uint32_t room)
+{
+    uint32_t n = 0;
+    for (uint32_t p = 0; p < MOE_NET_N_PROGRAMS; p++) {
+        const struct cpu_net_phases *program = &net->programs[p];
+        for (uint32_t i = 0; programs & 1u << p && i < program->n; n++) {
+            const char *name = moe_net_op_name(program->phases[i].op->kind);
+            double begin = moe_seconds();
+            i = run_op(net, program, i, args);
+            if (n < room)
+                times[n] = (vkmoe_dispatch_time){name, moe_seconds() - begin};
         }
     }
-    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_cpu_net_time(struct moe_device_net *net, uint32_t programs,
+                                   const struct moe_net_args *args, double *seconds,
+                                   vkmoe_dispatch_time *times, uint32_t *n)
+{
+    struct cpu_net *self = (struct cpu_net *) net;
+    enum vkmoe_status status = VKMOE_OK;
+    const double begin = moe_seconds();
+    if (times)
+        time_ops(self, programs, args, times, *n);
+    else if (!n)
+        status = moe_cpu_net_run(net, programs, args);
+    if (seconds)
+        *seconds = moe_seconds() - begin;
+    if (n)
+        *n = count_ops(self, programs);
+    return status;
 }

@@ -176,5 +176,8 @@ enum vkmoe_status moe_cpu_net_read(struct moe_device_net *net, uint32_t tensor, 
                                    void *data);
 enum vkmoe_status moe_cpu_net_run(struct moe_device_net *net, uint32_t programs,
                                   const struct moe_net_args *args);
+enum vkmoe_status moe_cpu_net_time(struct moe_device_net *net, uint32_t programs,
+                                   const struct moe_net_args *args, double *seconds,
+                                   vkmoe_dispatch_time *times, uint32_t *n);
 
 #endif

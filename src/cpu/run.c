@@ -3,6 +3,7 @@
 #include "cpu/cpu.h"
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/host.h"
 #include "base/status.h"
 
@@ -137,16 +138,41 @@ static void run_task(void *arg, uint32_t i)
     bind->phase->task(bind, i);
 }
 
+static void run_phase(struct cpu_bind *bind, const struct cpu_phase *phase)
+{
+    bind->phase = phase;
+    moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, phase->prepare(bind),
+                     run_task, bind);
+}
+
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io)
 {
     struct cpu_bind *bind = (struct cpu_bind *) bound;
     const struct cpu_program *program = moe_cpu_bind_program(bind);
-    const struct cpu_device *device = (const struct cpu_device *) program->base.device;
+    bind->n_tokens = n_tokens;
+    set_rows(bind, io);
+    for (uint32_t p = 0; p < program->n_phases; p++)
+        run_phase(bind, &program->phases[p]);
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens,
+                                      const vkmoe_io *io, vkmoe_dispatch_time *times, uint32_t *n)
+{
+    struct cpu_bind *bind = (struct cpu_bind *) bound;
+    const struct cpu_program *program = moe_cpu_bind_program(bind);
+    const uint32_t room = *n;
+    *n = program->n_phases;
+    if (!times)
+        return VKMOE_OK;
     bind->n_tokens = n_tokens;
     set_rows(bind, io);
     for (uint32_t p = 0; p < program->n_phases; p++) {
-        bind->phase = &program->phases[p];
-        moe_cpu_parallel(device, bind->phase->prepare(bind), run_task, bind);
+        const struct cpu_phase *phase = &program->phases[p];
+        double begin = moe_seconds();
+        run_phase(bind, phase);
+        if (p < room)
+            times[p] = (vkmoe_dispatch_time){phase->name, moe_seconds() - begin};
     }
     return VKMOE_OK;
 }
