@@ -80,6 +80,7 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     program->base.max_tokens = params->max_tokens;
     program->base.precision = params->precision;
     program->base.x_type = params->x_type;
+    program->counters = params->counters;
     if (params->x_type != VKMOE_F32)
         add_phase(program, &widen_phase);
     for (uint32_t i = 0; i < graph->n_ops; i++)

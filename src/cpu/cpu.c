@@ -119,5 +119,6 @@ const struct moe_backend moe_backend_cpu = {
     .program_kernels = moe_cpu_program_kernels,
     .cache_size = cache_size,
     .time_dispatches = moe_cpu_time_phases,
+    .counters = moe_cpu_counters,
     .net_time = moe_cpu_net_time,
 };

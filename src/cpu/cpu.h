@@ -7,6 +7,8 @@
 #include "base/pool.h"
 #include "cpu/kernels.h"
 
+#include <stdatomic.h>
+
 extern const struct moe_backend moe_backend_cpu;
 
 struct cpu_device {
@@ -85,6 +87,7 @@ struct cpu_program {
     struct moe_program base;
     struct cpu_phase phases[CPU_MAX_PHASES];
     uint32_t n_phases;
+    bool counters;
 };
 
 enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
@@ -162,9 +165,18 @@ struct cpu_group {
     uint32_t first_task;        // its first EXPERT_IN task
 };
 
+// What the tasks of a run have done. Kernels compute no rows but those that they are given.
+struct cpu_counts {
+    _Atomic uint64_t weight_loads, router_loads; // bytes of panels
+    _Atomic uint64_t columns;                    // rows times panels of experts
+    _Atomic uint64_t tasks;
+    uint32_t phases;
+};
+
 struct cpu_bind {
     struct moe_bound base;
     const struct cpu_kernels *kernels;
+    struct cpu_counts *counts; // NULL: nobody counts
     void *memory; // all of the workspace below, made for max_tokens
 
     float *logits;      // (n_tokens, n_router_panels * 16)
@@ -211,6 +223,11 @@ static inline const float *moe_cpu_x_row(const struct cpu_bind *bind, uint32_t t
     return (const float *) (bind->x + (size_t) token * bind->x_stride);
 }
 
+static inline void moe_cpu_count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
 enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,
                                       struct moe_packed_weights *weights,
                                       const vkmoe_vk_io *vk_io, struct moe_bound **out);
@@ -220,6 +237,7 @@ void moe_cpu_bind_destroy(struct moe_bound *bound);
 void moe_cpu_parallel(const struct cpu_device *device, uint32_t n, moe_task_fn *task, void *arg);
 
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+void moe_cpu_counters(const struct moe_bound *bound, vkmoe_counters *out);
 enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens,
                                       const vkmoe_io *io, vkmoe_dispatch_time *times, uint32_t *n);
 

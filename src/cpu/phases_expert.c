@@ -29,6 +29,17 @@ static const struct cpu_group *group_of_task(const struct cpu_bind *bind, uint32
     return &bind->groups[low];
 }
 
+// out (n, 16) = n rows times a panel of k steps, of an expert's weights.
+static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, const float *const *x,
+                        uint32_t n, const char *panel, uint32_t k, float *out)
+{
+    if (bind->counts) {
+        moe_cpu_count(&bind->counts->weight_loads, moe_dtype_size(type, (uint64_t) k * CPU_PANEL));
+        moe_cpu_count(&bind->counts->columns, n);
+    }
+    bind->kernels->panel[type](x, n, panel, k, out);
+}
+
 // v (n, 16): adds the bias of each output.
 static void add_bias(float *v, uint32_t n, const float *bias)
 {
@@ -43,19 +54,18 @@ static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *gr
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const struct cpu_expert_layout *l = group->layout;
-    cpu_panel_fn *kernel = bind->kernels->panel[l->in_type];
     const float *gate_bias = (const float *) (group->expert + l->gate_bias);
     const float *up_bias = (const float *) (group->expert + l->up_bias);
     const size_t n_values = (size_t) n * CPU_PANEL;
     const char *w = group->expert + (l->gated ? 2 : 1) * panel * l->in_panel_size;
     if (!l->gated) {
-        kernel(x, n, w, l->d_model, h);
+        times_panel(bind, l->in_type, x, n, w, l->d_model, h);
         add_bias(h, n, up_bias + (size_t) panel * CPU_PANEL);
         moe_cpu_act(layer->act, layer->act_alpha, h, n_values);
         return;
     }
-    kernel(x, n, w, l->d_model, gate);
-    kernel(x, n, w + l->in_panel_size, l->d_model, h);
+    times_panel(bind, l->in_type, x, n, w, l->d_model, gate);
+    times_panel(bind, l->in_type, x, n, w + l->in_panel_size, l->d_model, h);
     add_bias(gate, n, gate_bias + (size_t) panel * CPU_PANEL);
     add_bias(h, n, up_bias + (size_t) panel * CPU_PANEL);
     moe_cpu_act(layer->act, layer->act_alpha, gate, n_values);
@@ -153,8 +163,8 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
     const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, l->d_out - column);
     _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
 
-    bind->kernels->panel[l->out_type](h, n, group->expert + l->out_panels +
-                                      panel * l->out_panel_size, l->d_ff, f);
+    times_panel(bind, l->out_type, h, n, group->expert + l->out_panels + panel * l->out_panel_size,
+                l->d_ff, f);
     add_bias(f, n, (const float *) (group->expert + l->out_bias) + column);
     moe_cpu_act(layer->act_out, layer->act_alpha, f, (size_t) n * CPU_PANEL);
     for (uint32_t r = 0; r < n; r++) {

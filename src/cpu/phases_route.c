@@ -57,6 +57,8 @@ void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i)
         x[r] = moe_cpu_x_row(bind, tokens.begin + r);
     for (uint32_t p = panels.begin; p < panels.end; p++) {
         const float *bias = w->router_bias + (size_t) p * CPU_PANEL;
+        if (bind->counts)
+            moe_cpu_count(&bind->counts->router_loads, d_model * CPU_PANEL * sizeof *w->router);
         bind->kernels->panel[VKMOE_F32](x, n, w->router + (size_t) p * d_model * CPU_PANEL,
                                         d_model, out);
         for (uint32_t r = 0; r < n; r++) {

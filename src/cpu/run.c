@@ -7,6 +7,8 @@
 #include "base/host.h"
 #include "base/status.h"
 
+#include <string.h>
+
 struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t n_panels, uint64_t macs)
 {
     struct cpu_grid grid = {.n_rows = n_rows, .n_panels = n_panels};
@@ -90,6 +92,8 @@ enum vkmoe_status moe_cpu_bind_create(struct moe_program *program,
     bind->base.program = program;
     bind->base.weights = weights;
     bind->kernels = &((const struct cpu_device *) program->device)->kernels;
+    if (moe_cpu_bind_program(bind)->counters)
+        TRY(moe_try_alloc(program->device->host, sizeof *bind->counts, "counters", &bind->counts));
     TRY(alloc_workspace(bind));
     *out = &bind->base;
     return VKMOE_OK;
@@ -107,6 +111,7 @@ void moe_cpu_bind_destroy(struct moe_bound *bound)
         return;
     const vkmoe_host *host = bind->base.program->device->host;
     moe_free(host, bind->memory);
+    moe_free(host, bind->counts);
     moe_free(host, bind);
 }
 
@@ -138,22 +143,50 @@ static void run_task(void *arg, uint32_t i)
     bind->phase->task(bind, i);
 }
 
+static void run_counted_task(void *arg, uint32_t i)
+{
+    struct cpu_bind *bind = arg;
+    moe_cpu_count(&bind->counts->tasks, 1);
+    bind->phase->task(bind, i);
+}
+
+static void begin_run(struct cpu_bind *bind, uint32_t n_tokens, const vkmoe_io *io)
+{
+    bind->n_tokens = n_tokens;
+    set_rows(bind, io);
+    if (bind->counts)
+        memset(bind->counts, 0, sizeof *bind->counts);
+}
+
 static void run_phase(struct cpu_bind *bind, const struct cpu_phase *phase)
 {
     bind->phase = phase;
+    if (bind->counts)
+        bind->counts->phases++;
     moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, phase->prepare(bind),
-                     run_task, bind);
+                     bind->counts ? run_counted_task : run_task, bind);
 }
 
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io)
 {
     struct cpu_bind *bind = (struct cpu_bind *) bound;
     const struct cpu_program *program = moe_cpu_bind_program(bind);
-    bind->n_tokens = n_tokens;
-    set_rows(bind, io);
+    begin_run(bind, n_tokens, io);
     for (uint32_t p = 0; p < program->n_phases; p++)
         run_phase(bind, &program->phases[p]);
     return VKMOE_OK;
+}
+
+void moe_cpu_counters(const struct moe_bound *bound, vkmoe_counters *out)
+{
+    const struct cpu_counts *counts = ((const struct cpu_bind *) bound)->counts;
+    *out = (vkmoe_counters){
+        .weight_loads = atomic_load_explicit(&counts->weight_loads, memory_order_relaxed),
+        .router_loads = atomic_load_explicit(&counts->router_loads, memory_order_relaxed),
+        .live_columns = atomic_load_explicit(&counts->columns, memory_order_relaxed),
+        .workgroups = atomic_load_explicit(&counts->tasks, memory_order_relaxed),
+        .dispatches = counts->phases,
+    };
 }
 
 enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens,
@@ -165,8 +198,7 @@ enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens
     *n = program->n_phases;
     if (!times)
         return VKMOE_OK;
-    bind->n_tokens = n_tokens;
-    set_rows(bind, io);
+    begin_run(bind, n_tokens, io);
     for (uint32_t p = 0; p < program->n_phases; p++) {
         const struct cpu_phase *phase = &program->phases[p];
         double begin = moe_seconds();
