@@ -241,4 +241,12 @@ void moe_cpu_counters(const struct moe_bound *bound, vkmoe_counters *out);
 enum vkmoe_status moe_cpu_time_phases(struct moe_bound *bound, uint32_t n_tokens,
                                       const vkmoe_io *io, vkmoe_dispatch_time *times, uint32_t *n);
 
+// ---- limits (probe.c) ------------------------------------------------------------------------
+
+enum vkmoe_status moe_cpu_probe_create(struct moe_device *device, uint64_t read_size,
+                                       struct moe_device_probe **out);
+void moe_cpu_probe_destroy(struct moe_device_probe *probe);
+enum vkmoe_status moe_cpu_probe_run(struct moe_device_probe *probe, uint32_t what,
+                                    vkmoe_limits *out);
+
 #endif

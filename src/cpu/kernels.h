@@ -43,12 +43,25 @@ typedef void cpu_transpose_fn(const float *const *rows, uint32_t n_rows, uint32_
 typedef void cpu_decode_fn(const uint16_t *stored, float *out, size_t n);
 typedef void cpu_encode_fn(const float *values, uint16_t *out, size_t n);
 
+// Probes: what a level can do at best, for time to be held against.
+//
+// The sum of n 32-bit words, modulo 2^32, by one sequential read. memory 64-byte aligned, n a
+// multiple of CPU_READ_WORDS.
+typedef uint32_t cpu_read_fn(const uint32_t *memory, size_t n);
+// n_rounds times CPU_ROUND_MACS multiply-adds of f32 in registers, in chains that do not wait for
+// each other: v = v * factor + term in each of them, from multiples of `start`. The mean of all v.
+typedef float cpu_peak_fn(uint64_t n_rounds, float start, float factor, float term);
+
+enum { CPU_READ_WORDS = 64, CPU_ROUND_MACS = 96 };
+
 struct cpu_kernels {
     cpu_panel_fn *panel[CPU_N_WEIGHTS];
     cpu_decode_fn *decode[CPU_N_WEIGHTS]; // NULL for f32
     cpu_encode_fn *encode[CPU_N_WEIGHTS]; // likewise
     cpu_chain_fn *chain;
     cpu_transpose_fn *transpose;
+    cpu_read_fn *read;
+    cpu_peak_fn *peak;
     struct cpu_arrays arrays;
 };
 

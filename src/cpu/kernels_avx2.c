@@ -261,6 +261,56 @@ static void encode_bf16(const float *values, uint16_t *out, size_t n)
     encode_any(W_BF16, values, out, n);
 }
 
+// ---- probes ----------------------------------------------------------------------------------
+
+// The hardware's own prefetch stops at every page.
+enum { READ_AHEAD = 2048 };
+
+static uint32_t read_words(const uint32_t *memory, size_t n)
+{
+    __m256i sum[8];
+    uint32_t lanes[8], total = 0;
+    for (int j = 0; j < 8; j++)
+        sum[j] = _mm256_setzero_si256();
+    for (size_t i = 0; i < n; i += 64) {
+        const char *here = (const char *) (memory + i);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+            _mm_prefetch(here + READ_AHEAD + 64 * j, _MM_HINT_T0);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++)
+            sum[j] = _mm256_add_epi32(sum[j], _mm256_load_si256((const __m256i *) here + j));
+    }
+    for (int j = 1; j < 8; j++)
+        sum[0] = _mm256_add_epi32(sum[0], sum[j]);
+    _mm256_storeu_si256((__m256i *) lanes, sum[0]);
+    for (int j = 0; j < 8; j++)
+        total += lanes[j];
+    return total;
+}
+
+// 12 chains of 8, as in a block of rows. They begin differently: equal ones would be made one.
+static float peak(uint64_t n_rounds, float start, float factor, float term)
+{
+    const __m256 f = _mm256_set1_ps(factor), t = _mm256_set1_ps(term);
+    __m256 v[12];
+    float lanes[8], total = 0;
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; j++)
+        v[j] = _mm256_set1_ps((float) j * start);
+    for (uint64_t i = 0; i < n_rounds; i++)
+#pragma GCC unroll 12
+        for (int j = 0; j < 12; j++)
+            v[j] = _mm256_fmadd_ps(v[j], f, t);
+#pragma GCC unroll 12
+    for (int j = 1; j < 12; j++)
+        v[0] = _mm256_add_ps(v[0], v[j]);
+    _mm256_storeu_ps(lanes, v[0]);
+    for (int j = 0; j < 8; j++)
+        total += lanes[j];
+    return total / 96;
+}
+
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
 {
     kernels->panel[W_F32] = panel_f32;
@@ -272,4 +322,6 @@ void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
     kernels->encode[W_BF16] = encode_bf16;
     kernels->chain = chain;
     kernels->transpose = transpose;
+    kernels->read = read_words;
+    kernels->peak = peak;
 }

@@ -106,6 +106,38 @@ static void encode_bf16(const float *values, uint16_t *out, size_t n)
     moe_dtype_encode(VKMOE_BF16, values, n, out);
 }
 
+// Eight sums, so that none waits for another.
+static uint32_t read_words(const uint32_t *memory, size_t n)
+{
+    uint32_t sum[8] = {0}, total = 0;
+    for (size_t i = 0; i < n; i += 8)
+        for (uint32_t j = 0; j < 8; j++)
+            sum[j] += memory[i + j];
+    for (uint32_t j = 0; j < 8; j++)
+        total += sum[j];
+    return total;
+}
+
+// 12 chains of four, for which every 64-bit processor has registers. They begin differently:
+// equal ones would be made one.
+static float peak(uint64_t n_rounds, float start, float factor, float term)
+{
+    typedef float vector __attribute__((vector_size(4 * sizeof(float))));
+    vector v[12];
+    float total = 0;
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; j++)
+        v[j] = (vector){0} + (float) j * start;
+    for (uint64_t i = 0; i < n_rounds * (CPU_ROUND_MACS / 48); i++)
+#pragma GCC unroll 12
+        for (int j = 0; j < 12; j++)
+            v[j] = v[j] * factor + term;
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; j++)
+        total += v[j][0] + v[j][1] + v[j][2] + v[j][3];
+    return total / 48;
+}
+
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
 {
     kernels->panel[VKMOE_F32] = panel_f32;
@@ -117,4 +149,6 @@ void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
     kernels->encode[VKMOE_BF16] = encode_bf16;
     kernels->chain = chain;
     kernels->transpose = transpose;
+    kernels->read = read_words;
+    kernels->peak = peak;
 }

@@ -42,6 +42,7 @@ int run_panel_tests(const struct kernels_options *options); // number of failed 
 int run_chain_tests(const struct kernels_options *options);
 int run_array_tests(const struct kernels_options *options);
 int run_half_tests(const struct kernels_options *options);
+int run_probe_tests(const struct kernels_options *options);
 int run_bench(const struct kernels_options *options);       // exit code
 int bench_layer(const struct kernels_options *options);     // exit code
 // peak: GFLOP/s of one core's probe, 0 where there is none. Exit code.

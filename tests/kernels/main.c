@@ -100,5 +100,6 @@ int main(int argc, char **argv)
     n_failed += run_chain_tests(&options);
     n_failed += run_array_tests(&options);
     n_failed += run_half_tests(&options);
+    n_failed += run_probe_tests(&options);
     return n_failed != 0;
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// Probes do the work that their rates are of: every word is read once, and a round is as many
+// multiply-adds as it says.
+#include "kernels_test.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct kernels_options *options;
+static const uint32_t lanes[CPU_N_ISAS] = {[CPU_ISA_SCALAR] = 4, [CPU_ISA_AVX2] = 8};
+
+static void check_read(const struct level *level, uint32_t *memory, uint32_t n)
+{
+    memset(memory, 0, 2 * n * sizeof *memory);
+    assert_int_equal(level->kernels.read(memory, n), 0);
+    for (uint32_t i = 0; i < 2 * n; i++) {
+        uint32_t value = i * 2654435761u | 1;
+        memory[i] = value;
+        assert_int_equal(level->kernels.read(memory, n), i < n ? value : 0);
+        memory[i] = 0;
+    }
+}
+
+static void every_word_is_read_once(void **state)
+{
+    (void) state;
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n = list_levels(options, levels);
+    uint32_t *memory = aligned_memory(8 * CPU_READ_WORDS * sizeof *memory);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t blocks = 0; blocks <= 4; blocks++)
+            check_read(&levels[i], memory, blocks * CPU_READ_WORDS);
+    free(memory);
+}
+
+// v + 1 counts the steps of each chain; chain j of 12 begins with j.
+static void a_round_is_what_it_says(void **state)
+{
+    (void) state;
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n = list_levels(options, levels);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t steps = CPU_ROUND_MACS / (12 * lanes[levels[i].isa]);
+        for (uint32_t rounds = 0; rounds < 1000; rounds += 111)
+            assert_true(levels[i].kernels.peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
+        assert_true(levels[i].kernels.peak(1, 1, 0, 3) == 3);
+    }
+}
+
+int run_probe_tests(const struct kernels_options *given)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_word_is_read_once),
+        cmocka_unit_test(a_round_is_what_it_says),
+    };
+    options = given;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
