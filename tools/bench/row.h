@@ -137,8 +137,13 @@ void bench_key_text(const struct bench_key *key, char *out, size_t size);
 // The first member that differs, as in a file ("n_tokens"); NULL: equal.
 const char *bench_key_difference(const struct bench_key *a, const struct bench_key *b);
 
-// One number from samples: the p-quantile, 0 <= p <= 1, by linear interpolation. Sorts nothing of
-// the caller's. Fills in all but n and samples_us. n = 0: NAN.
+// Whether its numbers stand for something: ok and unverified rows.
+bool bench_row_is_timed(const struct bench_row *row);
+// The device's clock where it was read, else the wall's.
+const struct bench_times *bench_row_times(const struct bench_row *row);
+
+// Quantiles by linear interpolation. Sorts nothing of the caller's. Fills in all but n and
+// samples_us. n = 0: NAN.
 void bench_times_sum_up(struct bench_times *times);
 
 // Reads a file. VKMOE_E_IO, VKMOE_E_DATA: the text names the file and the place in it; *out is then
