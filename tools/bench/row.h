@@ -113,6 +113,8 @@ struct bench_device {
 };
 
 struct bench_file {
+    char name[128];  // for people: the file it was read from, without folders; "" if from none.
+                     // Not in a file
     char schema[32]; // "vkmoe-bench/1"
     char version[16], build[128]; // of vkmoe; compiler and options
     char time_utc[32];
