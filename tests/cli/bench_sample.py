@@ -60,7 +60,7 @@ def key(model, weights, n_tokens, place, **more):
     n_experts, top_k, d_model, d_ff, d_shared_ff = MODELS[model]
     return {'model': model, 'n_experts': n_experts, 'top_k': top_k, 'd_model': d_model,
             'd_ff': d_ff, 'd_shared_ff': d_shared_ff, 'rule': 'softmax norm',
-            'expert': 'gated silu', 'type': weights, 'x_type': 'f32', 'precision': 'half',
+            'expert': 'gated silu', 'type': weights, 'x_type': weights, 'precision': 'half',
             'mode': 'forward', 'routing': 'uniform', 'n_tokens': n_tokens, 'seed': 1,
             'n_threads': DEVICES[place]['n_threads'], **more}
 

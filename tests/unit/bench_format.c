@@ -93,6 +93,7 @@ static void unknown_numbers(void **state)
     bench_file_finish(&file);
     check_ok(bench_file_read(path, &back));
     row = &back.rows[1];
+    assert_string_equal(back.name, "unknown.json");
     assert_true(isnan(row->floor_us) && isnan(row->floor_fraction));
     assert_true(isnan(row->device_times.median_us) && row->device_times.n == 0);
     assert_true(!row->expert_rows && row->key.n_experts == 3);

@@ -390,6 +390,9 @@ enum vkmoe_status bench_file_read(const char *path, struct bench_file *out)
     fclose(file);
     if (status == VKMOE_OK)
         status = bench_file_parse(path, text, size, out);
+    const char *slash = strrchr(path, '/');
+    if (status == VKMOE_OK)
+        snprintf(out->name, sizeof out->name, "%s", slash ? slash + 1 : path);
     free(text);
     return status;
 }

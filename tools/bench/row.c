@@ -82,7 +82,7 @@ void bench_key_text(const struct bench_key *key, char *out, size_t size)
         add_shape(&text, key);
     add(&text, "/%s/%s/t%u/%s", key->type, key->precision, (unsigned) key->n_tokens, key->routing);
     add_unless(&text, key->mode, "forward");
-    add_unless(&text, key->x_type, "f32");
+    add_unless(&text, key->x_type, strcmp(key->precision, "half") == 0 ? key->type : "f32");
     if (!*key->model) { // a model says these by its name
         add_unless(&text, key->rule, "softmax norm");
         add_unless(&text, key->expert, "gated silu");
