@@ -88,8 +88,7 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
     fn->vkGetPhysicalDeviceProperties2(physical, &properties);
     const VkPhysicalDeviceLimits *limits = &properties.properties.limits;
     *out = (struct moe_vk_caps){
-        .api_version =
-            (uint32_t) moe_min(properties.properties.apiVersion, instance->api_version),
+        .api_version = (uint32_t) moe_min(properties.properties.apiVersion, instance->api_version),
         .driver_version = properties.properties.driverVersion,
         .max_storage_range = limits->maxStorageBufferRange,
         .max_allocation = maintenance3.maxMemoryAllocationSize,
@@ -100,6 +99,7 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
         .max_push = limits->maxPushConstantsSize,
         .max_storage_buffers = limits->maxPerStageDescriptorStorageBuffers,
         .storage_align = (uint32_t) limits->minStorageBufferOffsetAlignment,
+        .timestamp_period = limits->timestampPeriod,
         .unified = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
                    properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
     };
@@ -113,6 +113,14 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             out->memory_bytes += memory.memoryHeaps[i].size;
     return VKMOE_OK;
+}
+
+uint32_t moe_vk_timestamp_bits(const struct moe_vk *vk)
+{
+    VkQueueFamilyProperties families[MOE_VK_MAX_FAMILIES];
+    uint32_t n = MOE_COUNT(families);
+    vk->fn.vkGetPhysicalDeviceQueueFamilyProperties(vk->physical, &n, families);
+    return vk->queue_family < n ? families[vk->queue_family].timestampValidBits : 0;
 }
 
 void moe_vk_caps_floor(struct moe_vk_caps *caps)

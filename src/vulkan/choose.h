@@ -18,12 +18,13 @@ _Static_assert((int) MOE_VK_N_VARIANTS <= (int) MOE_VK_MAX_VARIANTS, "room for t
 struct moe_vk_variant {
     enum moe_vk_variant_id id;
     const char *name;
-    const char *tier;               // of devices whose best variant it is
-    uint32_t needs;                 // features, as bits
-    uint32_t precisions;            // that allow it: bits 1 << enum vkmoe_precision
-    uint32_t types, inputs;         // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
-    bool rounds_x;                  // to its own type, whatever x is
-    enum moe_spv_id gemm, gemm_bda; // kernel of one matmul; gemm MOE_N_SPV: by address only
+    const char *tier;       // of devices whose best variant it is
+    uint32_t needs;         // features, as bits
+    uint32_t precisions;    // that allow it: bits 1 << enum vkmoe_precision
+    uint32_t types, inputs; // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
+    bool rounds_x;          // to its own type, whatever x is
+    enum vkmoe_arithmetic arithmetic; // of the products
+    enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
 };
 extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 

@@ -74,7 +74,12 @@
     X(vkDestroyPipelineCache)         \
     X(vkGetPipelineCacheData)         \
     X(vkCreateComputePipelines)       \
-    X(vkDestroyPipeline)
+    X(vkDestroyPipeline)              \
+    X(vkCreateQueryPool)              \
+    X(vkDestroyQueryPool)             \
+    X(vkCmdResetQueryPool)            \
+    X(vkCmdWriteTimestamp)            \
+    X(vkGetQueryPoolResults)
 
 // Core in 1.2 and in VK_KHR_buffer_device_address; NULL where the feature is not enabled.
 #define MOE_VK_ADDRESS_FUNCTIONS(X) X(vkGetBufferDeviceAddress)

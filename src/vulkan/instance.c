@@ -225,7 +225,7 @@ void moe_vk_instance_destroy(struct moe_vk_instance *instance)
 
 uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice physical)
 {
-    VkQueueFamilyProperties families[32];
+    VkQueueFamilyProperties families[MOE_VK_MAX_FAMILIES];
     uint32_t n = MOE_COUNT(families);
     fn->vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, families);
     for (uint32_t i = 0; i < n; i++)

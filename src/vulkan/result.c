@@ -3,6 +3,7 @@
 #include "vulkan/vk.h"
 
 #define RESULTS(X)                             \
+    X(VK_NOT_READY)                            \
     X(VK_TIMEOUT)                              \
     X(VK_ERROR_OUT_OF_HOST_MEMORY)             \
     X(VK_ERROR_OUT_OF_DEVICE_MEMORY)           \

@@ -45,6 +45,7 @@ struct moe_vk_caps {
     uint64_t max_storage_range, max_allocation, memory_bytes;
     uint32_t max_groups[3];
     uint32_t max_invocations, max_shared, max_push, max_storage_buffers, storage_align;
+    float timestamp_period;  // ns of a tick
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in
     bool unified;            // device memory is the host's, so no copies where both are fast
@@ -75,7 +76,7 @@ struct moe_vk_pipeline {
 
 // What a context knows of a kernel variant: see choose.h.
 struct moe_vk_verdict {
-    uint64_t since; // when its self-test began, seconds of the system's clock
+    uint64_t since;        // when its self-test began, seconds of the system's clock
     uint32_t state, cause; // enum moe_vk_state, enum moe_vk_cause
 };
 enum { MOE_VK_MAX_VARIANTS = 8 };
@@ -160,12 +161,15 @@ void moe_vk_instance_destroy(struct moe_vk_instance *instance);
 // their number. physical may be NULL.
 enum vkmoe_status moe_vk_physical_device(struct moe_vk_instance *instance, uint32_t i,
                                          VkPhysicalDevice *physical, uint32_t *n);
+enum { MOE_VK_MAX_FAMILIES = 32 }; // that we look at
 // The first compute-capable queue family; UINT32_MAX if there is none.
 uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice physical);
 
 // caps.c
 enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
                                     VkPhysicalDevice physical, struct moe_vk_caps *out);
+// Bits of a timestamp of the context's queue; 0: it has none.
+uint32_t moe_vk_timestamp_bits(const struct moe_vk *vk);
 // Clamps to what every Vulkan 1.1 device has.
 void moe_vk_caps_floor(struct moe_vk_caps *caps);
 void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The Vulkan back end's table, and enumeration.
 #include "vulkan/bind.h"
+#include "vulkan/measure.h"
 #include "vulkan/net.h"
 
 // Finding no loader, no driver or no device is not a failure: there is just nothing to list.
@@ -77,6 +78,9 @@ const struct moe_backend moe_backend_vulkan = {
     .net_write = moe_vk_net_upload,
     .net_read = moe_vk_net_download,
     .net_run = moe_vk_net_run,
+    .program_kernels = moe_vk_program_kernels,
+    .time_runs = moe_vk_time_runs,
+    .time_dispatches = moe_vk_time_dispatches,
     .vk_requirements = moe_vk_requirements,
     .vk_import = moe_vk_import,
     .vk_record_upload = moe_vk_record_upload,

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// The measuring entries of the back end's table: see backend.h.
+#ifndef MOE_VULKAN_MEASURE_H
+#define MOE_VULKAN_MEASURE_H
+
+#include "vulkan/vk.h"
+
+// measure.c
+void moe_vk_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out);
+enum vkmoe_status moe_vk_time_runs(struct moe_bound *const *bounds, const vkmoe_io *ios,
+                                   uint32_t n_bounds, uint32_t n_tokens, uint32_t n_runs,
+                                   double *seconds);
+enum vkmoe_status moe_vk_time_dispatches(struct moe_bound *bound, uint32_t n_tokens,
+                                         const vkmoe_io *io, vkmoe_dispatch_time *times,
+                                         uint32_t *n);
+
+#endif
