@@ -14,4 +14,9 @@ enum vkmoe_status moe_vk_time_dispatches(struct moe_bound *bound, uint32_t n_tok
                                          const vkmoe_io *io, vkmoe_dispatch_time *times,
                                          uint32_t *n);
 
+// measure_net.c
+enum vkmoe_status moe_vk_net_time(struct moe_device_net *net, uint32_t programs,
+                                  const struct moe_net_args *args, double *seconds,
+                                  vkmoe_dispatch_time *times, uint32_t *n);
+
 #endif

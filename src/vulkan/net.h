@@ -9,6 +9,7 @@
 
 #include "net_params.h"
 #include "vulkan/plan.h"
+#include "vulkan/timer.h"
 
 enum { MOE_VK_NET_RANGES = MOE_NET_OPERANDS + MOE_NET_RESULTS };
 
@@ -122,11 +123,11 @@ struct moe_vk_net {
 };
 
 // Who may use the arena after a copy or a fill.
-#define MOE_VK_NET_USERS                                                                           \
-    (VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT |                       \
+#define MOE_VK_NET_USERS                                                     \
+    (VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT | \
      VK_PIPELINE_STAGE_HOST_BIT)
-#define MOE_VK_NET_ACCESS                                                                          \
-    (VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |        \
+#define MOE_VK_NET_ACCESS                                                                   \
+    (VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT | \
      VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT)
 
 // net.c
@@ -136,6 +137,15 @@ enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_
                                     struct moe_device_net **out);
 void moe_vk_net_destroy(struct moe_device_net *net);
 
+// What is timed of a run.
+struct moe_vk_net_timing {
+    struct moe_vk_timer timer;
+    double seconds;             // of all dispatches
+    bool each;                  // dispatch by itself too, with a wait between them
+    vkmoe_dispatch_time *times; // (room)
+    uint32_t room, n;           // n: timed or on their way, may pass room
+};
+
 // net_run.c
 enum vkmoe_status moe_vk_net_upload(struct moe_device_net *net, uint32_t tensor, uint64_t n,
                                     const void *data);
@@ -143,5 +153,12 @@ enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tenso
                                       void *data);
 enum vkmoe_status moe_vk_net_run(struct moe_device_net *net, uint32_t programs,
                                  const struct moe_net_args *args);
+// timing NULL: nothing is timed.
+enum vkmoe_status moe_vk_net_run_timed(struct moe_vk_net *n, uint32_t programs,
+                                       const struct moe_net_args *args,
+                                       struct moe_vk_net_timing *timing);
+// Compiles a program for args: its dispatches, with barriers.
+void moe_vk_net_prepare(struct moe_vk_net *n, enum moe_net_program which,
+                        const struct moe_net_args *args);
 
 #endif

@@ -160,14 +160,52 @@ struct slice {
     double work;
     bool recording;
     bool barrier; // before the next dispatch: the one that had to wait for something was left out
+    struct moe_vk_net_timing *timing; // or NULL
+    uint32_t first;                   // dispatch of it, as timing counts
 };
+
+static enum vkmoe_status begin(struct moe_vk_net *n, struct slice *slice)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_vk(n->base.device);
+    if (slice->recording)
+        return VKMOE_OK;
+    TRY(moe_vk_command_begin(vk, &n->command));
+    record_pending(n);
+    if (slice->timing) {
+        moe_vk_timer_begin(vk, &slice->timing->timer, n->command.buffer);
+        slice->first = slice->timing->n;
+    }
+    slice->recording = slice->barrier = true;
+
+fail:
+    return status;
+}
+
+// Reads the stamps of a submission.
+static enum vkmoe_status add_times(struct moe_vk *vk, const struct slice *slice)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_net_timing *timing = slice->timing;
+    TRY(moe_vk_timer_read(vk, &timing->timer));
+    timing->seconds += moe_vk_timer_seconds(&timing->timer, 0, timing->timer.n - 1);
+    for (uint32_t i = slice->first; timing->each && i < timing->n && i < timing->room; i++)
+        timing->times[i].seconds =
+            moe_vk_timer_seconds(&timing->timer, i - slice->first, i - slice->first + 1);
+
+fail:
+    return status;
+}
 
 static enum vkmoe_status submit(struct moe_vk_net *n, struct slice *slice)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(n->base.device);
+    struct moe_vk_net_timing *timing = slice->timing;
     if (!slice->recording)
         return VKMOE_OK;
+    if (timing && !timing->each)
+        moe_vk_timer_stamp(vk, &timing->timer, n->command.buffer);
     if (n->arena.mapped)
         moe_vk_barrier(vk, n->command.buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                        VK_ACCESS_SHADER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT,
@@ -175,38 +213,63 @@ static enum vkmoe_status submit(struct moe_vk_net *n, struct slice *slice)
     double start = moe_vk_now_ns();
     TRY(run_commands(n));
     moe_vk_learn(&n->ns_per_work, budget_ns, slice->work, moe_vk_now_ns() - start);
-    *slice = (struct slice){0};
+    if (timing)
+        TRY(add_times(vk, slice));
+    *slice = (struct slice){.timing = timing};
 
 fail:
     return status;
+}
+
+// Is the next dispatch to be in another submission?
+static bool is_full(const struct moe_vk_net *n, const struct slice *slice,
+                    const struct moe_vk_net_dispatch *next)
+{
+    return (slice->work > 0 && (slice->work + next->work) * n->ns_per_work > budget_ns) ||
+           (slice->timing && moe_vk_timer_full(&slice->timing->timer));
+}
+
+// After a dispatch of which the time is wanted.
+static void stamp(const struct moe_vk_net *n, const struct slice *slice, const char *label)
+{
+    struct moe_vk_net_timing *timing = slice->timing;
+    moe_vk_timer_stamp(moe_vk(n->base.device), &timing->timer, n->command.buffer);
+    if (timing->n < timing->room)
+        timing->times[timing->n].label = label;
+    timing->n++;
+}
+
+void moe_vk_net_prepare(struct moe_vk_net *n, enum moe_net_program which,
+                        const struct moe_net_args *args)
+{
+    struct moe_vk_net_program *program = &n->programs[which];
+    struct moe_vk_net_compiler c = moe_vk_net_compiler_of(n, args);
+    if (program->n == 0)
+        return;
+    c.dispatches = program->dispatches;
+    moe_vk_net_compile(&c, which);
+    assert(c.n == program->n);
+    moe_vk_net_barriers(program->dispatches, program->n, !c.bda);
 }
 
 static enum vkmoe_status run_program(struct moe_vk_net *n, enum moe_net_program which,
                                      const struct moe_net_args *args, struct slice *slice)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk *vk = moe_vk(n->base.device);
     struct moe_vk_net_program *program = &n->programs[which];
-    if (program->n == 0)
-        return VKMOE_OK;
-    struct moe_vk_net_compiler c = moe_vk_net_compiler_of(n, args);
-    c.dispatches = program->dispatches;
-    moe_vk_net_compile(&c, which);
-    assert(c.n == program->n);
-    moe_vk_net_barriers(program->dispatches, program->n, !vk->bda);
+    bool each = slice->timing && slice->timing->each;
+    moe_vk_net_prepare(n, which, args);
     for (uint32_t i = 0; i < program->n; i++) {
         struct moe_vk_net_dispatch *d = &program->dispatches[i];
-        if (slice->work > 0 && (slice->work + d->work) * n->ns_per_work > budget_ns)
+        if (is_full(n, slice, d))
             TRY(submit(n, slice));
-        if (!slice->recording) {
-            TRY(moe_vk_command_begin(vk, &n->command));
-            record_pending(n);
-            slice->recording = slice->barrier = true;
-        }
-        slice->barrier = slice->barrier || d->barrier;
+        TRY(begin(n, slice));
+        slice->barrier = slice->barrier || d->barrier || each;
         if (d->x == 0 || d->y == 0)
             continue;
         record_one(n, d, program->pipelines[i], slice->barrier);
+        if (each)
+            stamp(n, slice, d->label);
         slice->barrier = false;
         slice->work += d->work;
     }
@@ -215,12 +278,12 @@ fail:
     return status;
 }
 
-enum vkmoe_status moe_vk_net_run(struct moe_device_net *net, uint32_t programs,
-                                 const struct moe_net_args *args)
+enum vkmoe_status moe_vk_net_run_timed(struct moe_vk_net *n, uint32_t programs,
+                                       const struct moe_net_args *args,
+                                       struct moe_vk_net_timing *timing)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk_net *n = (struct moe_vk_net *) net;
-    struct slice slice = {0};
+    struct slice slice = {.timing = timing};
     for (int p = 0; p < MOE_NET_N_PROGRAMS; p++)
         if (programs & (1u << p))
             TRY(run_program(n, (enum moe_net_program) p, args, &slice));
@@ -228,4 +291,10 @@ enum vkmoe_status moe_vk_net_run(struct moe_device_net *net, uint32_t programs,
 
 fail:
     return status;
+}
+
+enum vkmoe_status moe_vk_net_run(struct moe_device_net *net, uint32_t programs,
+                                 const struct moe_net_args *args)
+{
+    return moe_vk_net_run_timed((struct moe_vk_net *) net, programs, args, NULL);
 }

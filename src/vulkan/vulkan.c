@@ -81,6 +81,7 @@ const struct moe_backend moe_backend_vulkan = {
     .program_kernels = moe_vk_program_kernels,
     .time_runs = moe_vk_time_runs,
     .time_dispatches = moe_vk_time_dispatches,
+    .net_time = moe_vk_net_time,
     .vk_requirements = moe_vk_requirements,
     .vk_import = moe_vk_import,
     .vk_record_upload = moe_vk_record_upload,
