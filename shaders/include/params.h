@@ -34,6 +34,8 @@
 #define MOE_PANEL_ROWS 16 // packed rows of a panel; gate and up panels alternate
 #define MOE_ROUTE_VALUES 1040 // f32 of shared memory for one workgroup of route.comp
 #define MOE_ROUTE_TOKENS 2 // tokens of a workgroup of route.comp when they fit
+#define MOE_PROBE_CHUNK 2048 // uvec4 that a workgroup of probe_read.comp reads
+#define MOE_PROBE_STEPS 8 // of probe_math.comp in a round
 
 // Where the routing range of every kernel begins: the number of tokens, if the host does not know
 // it, then with descriptors the table of experts: where in the weights each begins, in uvec4.
@@ -122,6 +124,12 @@ struct combine_params {
                                             // positions MOE_NONE: rows are in slot order
     MOE_UINT shared_input; // in the input range; MOE_NONE: no shared expert
     MOE_FLOAT routed_scale, shared_scale;
+};
+
+struct probe_params {
+    MOE_UINT n; // rounds
+    MOE_UINT never; // what no result is
+    MOE_FLOAT a, b;
 };
 
 #endif

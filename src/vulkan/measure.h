@@ -19,4 +19,11 @@ enum vkmoe_status moe_vk_net_time(struct moe_device_net *net, uint32_t programs,
                                   const struct moe_net_args *args, double *seconds,
                                   vkmoe_dispatch_time *times, uint32_t *n);
 
+// probe.c
+enum vkmoe_status moe_vk_probe_create(struct moe_device *device, uint64_t read_size,
+                                      struct moe_device_probe **out);
+void moe_vk_probe_destroy(struct moe_device_probe *probe);
+enum vkmoe_status moe_vk_probe_run(struct moe_device_probe *probe, uint32_t what,
+                                   vkmoe_limits *out);
+
 #endif
