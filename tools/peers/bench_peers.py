@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""Times vkmoe and other programs on the same layers, in turn: A B C A B C ...
+
+A shared machine changes its speed from minute to minute, so a ratio is made of two runs of one
+round; what is printed is the median over the rounds and their range. Above 1 vkmoe is faster. The
+floor is what a run could take at best by probes of memory and arithmetic made beside it; the ratio
+of the two floors' percentages leaves out what the machine changed between two runs. A run of which
+every block of time lost a core does not count.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+import programs
+
+MINUTE = 60
+
+
+def shape(text):
+    if text in programs.SHAPES:
+        return programs.SHAPES[text]
+    sizes = text.split(',')
+    if len(sizes) != 4 or not all(s.isdecimal() and int(s) > 0 for s in sizes):
+        raise argparse.ArgumentTypeError(
+            f'{text}: a shape is E,K,D,F or one of {", ".join(programs.SHAPES)}')
+    found = programs.Shape(text, *map(int, sizes))
+    if found.top_k > found.n_experts:
+        raise argparse.ArgumentTypeError(f'{text}: {found.top_k} of {found.n_experts} experts')
+    return found
+
+
+def types(text):
+    for word in text.split(','):
+        if word not in programs.TYPES:
+            raise argparse.ArgumentTypeError(f'{word}: a type is {", ".join(programs.TYPES)}')
+    return text.split(',')
+
+
+def number(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'{text}: a whole number from 1')
+    return int(text)
+
+
+def numbers(text):
+    return [number(word) for word in text.split(',')]
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog='bench-peers.sh', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('chroot', metavar='CHROOT', help='where /peers lies, or a folder with moepeer')
+    add('--shapes', nargs='+', type=shape, default=[programs.SHAPES['granite']], metavar='SHAPE',
+        help=f'E,K,D,F or {"|".join(programs.SHAPES)} (granite)')
+    add('--types', type=types, default=['f32', 'bf16'], help='of the weights (f32,bf16)')
+    add('-n', '--tokens', type=numbers, default=[1, 16, 64], help='(1,16,64)')
+    add('--threads', type=number, default=min(2, os.cpu_count() or 1), help='(2)')
+    add('--rounds', type=number, default=3, help='(3)')
+    add('-d', '--device', default='cpu', help="vkmoe's (cpu)")
+    add('--precision', help="vkmoe's; its own choice if not given")
+    add('--backend', choices=['cpu', 'vulkan'], default='cpu', help="the peers' (cpu)")
+    add('--min-time', type=float, default=0.5, help='seconds that a peer measures, at least (0.5)')
+    add('--json', metavar='FILE', help='writes every run to FILE')
+    add('--vkmoe', default='vkmoe', help='the program (vkmoe in PATH)')
+    return parser.parse_args()
+
+
+def run_round(cell, ours, peers):
+    """One run of each program; a peer without probes of its own gets the limits that ours saw."""
+    began = time.monotonic()
+    first = ours.run(cell)
+    runs = {ours.name: first}
+    for peer in peers:
+        runs[peer.name] = run = peer.run(cell)
+        if run.status == 'ok' and not run.limits:
+            run.limits = first.limits
+    return {'seconds': time.monotonic() - began, 'runs': runs}
+
+
+def percent(cell, run):
+    if not run.limits:
+        return None
+    return 100 * programs.floor_ms(cell, run.experts_hit, run.limits) / run.ms
+
+
+def spread(values):
+    if not values:
+        return None
+    return {'median': statistics.median(values), 'min': min(values), 'max': max(values),
+            'n': len(values)}
+
+
+def sum_up(cell, rounds, name):
+    """One program over the rounds, and against ours where both runs of a round count."""
+    runs = [r['runs'][name] for r in rounds]
+    good = [r for r in runs if r.status == 'ok']
+    pairs = [(r['runs'][programs.Ours.name], r['runs'][name]) for r in rounds]
+    pairs = [(a, b) for a, b in pairs if a.status == b.status == 'ok']
+    percents = [(percent(cell, a), percent(cell, b)) for a, b in pairs]
+    # What went wrong weighs more than a lost core.
+    bad = min((r for r in runs if r.status != 'ok'), default=None,
+              key=lambda r: ('error', 'unsupported', 'noisy').index(r.status))
+    return {
+        'status': 'ok' if good and (not bad or bad.status == 'noisy') else bad.status,
+        'reason': bad.reason if bad else '',
+        'ms': spread([r.ms for r in good]),
+        'floor_percent': spread([p for r in good if (p := percent(cell, r)) is not None]),
+        'time_ratio': spread([b.ms / a.ms for a, b in pairs]),
+        'floor_ratio': spread([a / b for a, b in percents if a and b]),
+    }
+
+
+# ---- what is printed -------------------------------------------------------------------------
+
+def time_text(part):
+    if part['status'] != 'ok':
+        return part['reason'].replace('|', '/')
+    text = f"{part['ms']['median']:.3f} ms"
+    if part['floor_percent']:
+        text += f" / {part['floor_percent']['median']:.0f} %"
+    return text
+
+
+def ratio_text(ratio):
+    if not ratio:
+        return '-'
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f})"
+
+
+def columns(names):
+    yield from ('shape', 'type', 'tokens', 'vkmoe')
+    for name in names:
+        yield from (name, f'{name} / vkmoe, time', 'and by floor')
+
+
+def table(results, names):
+    rows = [list(columns(names))]
+    rows.append(['---'] * len(rows[0]))
+    for result in results:
+        cell, parts = result['cell'], result['parts']
+        row = [cell.shape.name, cell.type, str(cell.n_tokens), time_text(parts['vkmoe'])]
+        for name in names:
+            part = parts[name]
+            row += [time_text(part), ratio_text(part['time_ratio']),
+                    ratio_text(part['floor_ratio'])]
+        rows.append(row)
+    return ''.join('| ' + ' | '.join(row) + ' |\n' for row in rows)
+
+
+def notes(results, options):
+    rounds = [r for result in results for r in result['rounds']]
+    runs = [run for r in rounds for run in r['runs'].values()]
+    n_noisy = sum(run.status == 'noisy' for run in runs)
+    n_slow = sum(r['seconds'] > MINUTE for r in rounds)
+    yield (f'\nMilliseconds of a layer and percent of its floor, medians of {options.rounds} '
+           'rounds; ratios are medians (and range) within a round, above 1 vkmoe is faster.\n')
+    if n_noisy:
+        yield f'{n_noisy} of {len(runs)} runs do not count: every block lost a core.\n'
+    if n_slow:
+        yield f'{n_slow} of {len(rounds)} rounds took over a minute: trust their ratios less.\n'
+
+
+def run_json(cell, run):
+    limits = run.limits
+    return {'status': run.status, 'reason': run.reason, 'ms': run.ms,
+            'experts_hit': run.experts_hit, 'read_rate': limits.read_rate if limits else None,
+            'peak': limits.peak if limits else None, 'floor_percent': percent(cell, run)}
+
+
+def as_json(results, options, complete):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        'schema': 'vkmoe-peers/1', 'time_utc': now.strftime('%Y-%m-%dT%H:%M:%SZ'),
+        'complete': complete, 'machine': platform.machine(), 'kernel': platform.release(),
+        'device': options.device, 'backend': options.backend, 'n_threads': options.threads,
+        'cells': [{
+            'shape': r['cell'].shape.text(), 'name': r['cell'].shape.name,
+            'type': r['cell'].type, 'n_tokens': r['cell'].n_tokens, 'programs': r['parts'],
+            'rounds': [{'seconds': round(x['seconds'], 3),
+                        'runs': {name: run_json(r['cell'], run)
+                                 for name, run in x['runs'].items()}} for x in r['rounds']],
+        } for r in results],
+    }
+
+
+def write_json(path, value):
+    """All of the file or none of it."""
+    part = f'{path}.part'
+    with open(part, 'w', encoding='utf-8') as file:
+        json.dump(value, file, indent=1)
+        file.write('\n')
+    os.replace(part, path)
+
+
+# ---- main ------------------------------------------------------------------------------------
+
+def measure(options, ours, peers, results):
+    """Adds to `results` as it goes, so that an interrupt leaves what is done."""
+    for cell in [programs.Cell(s, t, n) for s in options.shapes for t in options.types
+                 for n in options.tokens]:
+        rounds = []
+        for i in range(options.rounds):
+            print(f'{cell.shape.name} {cell.type} t{cell.n_tokens}: round {i + 1} of '
+                  f'{options.rounds}', file=sys.stderr, flush=True)
+            rounds.append(run_round(cell, ours, peers))
+            for name, run in rounds[-1]['runs'].items():
+                if run.status == 'error':
+                    print(f'  {name}: {run.reason}', file=sys.stderr)
+        parts = {p.name: sum_up(cell, rounds, p.name) for p in (ours, *peers)}
+        results.append({'cell': cell, 'rounds': rounds, 'parts': parts})
+
+
+def main():
+    options = parse()
+    peers = programs.peers(options)
+    if not peers:
+        print(f'bench-peers.sh: {options.chroot}: no /peers there and no moepeer', file=sys.stderr)
+        return 1
+    results, complete = [], True
+    try:
+        measure(options, programs.Ours(options), peers, results)
+    except KeyboardInterrupt:
+        complete = False
+    sys.stdout.write(table(results, [p.name for p in peers]))
+    sys.stdout.writelines(notes(results, options))
+    if options.json:
+        try:
+            write_json(options.json, as_json(results, options, complete))
+        except OSError as error:
+            print(f'bench-peers.sh: {options.json}: {error.strerror}', file=sys.stderr)
+            return 1
+    if not complete:
+        return 130
+    errors = any(p['status'] == 'error' for r in results for p in r['parts'].values())
+    return 1 if errors else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
