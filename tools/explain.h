@@ -4,6 +4,7 @@
 #define EXPLAIN_H
 
 #include "cli.h"
+#include "html.h"
 #include "rows.h"
 
 #include <stdio.h>
@@ -118,8 +119,6 @@ enum vkmoe_status explain_html(const struct explain_report *report, char **text,
 
 // Parts of it, in files of their own.
 void explain_html_style(FILE *page);
-void explain_html_text(FILE *page, const char *text); // escaped
-void explain_html_short(FILE *page, const char *name, uint32_t most); // that many characters
 void explain_html_experts(FILE *page, const struct explain_report *report);
 void explain_html_rows(FILE *page, const struct explain_report *report);
 

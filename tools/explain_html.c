@@ -61,16 +61,16 @@ static void put_head(FILE *page, const struct explain_report *report)
     fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>",
           page);
-    explain_html_text(page, file_name(report->model_path));
+    html_text(page, file_name(report->model_path));
     fputs(": which expert serves what</title>\n<style>\n", page);
     explain_html_style(page);
     fputs("</style>\n</head>\n<body>\n<main>\n<h1>Which expert serves what</h1>\n"
           "<p class=\"note\">", page);
-    explain_html_text(page, file_name(report->model_path));
+    html_text(page, file_name(report->model_path));
     fprintf(page, ", layer %u, on ", (unsigned) report->layer);
-    explain_html_text(page, file_name(report->data_path));
+    html_text(page, file_name(report->data_path));
     fputs(", computed on ", page);
-    explain_html_text(page, report->device.name);
+    html_text(page, report->device.name);
     fputs("</p>\n", page);
     put_tiles(page, report);
 }
@@ -173,9 +173,9 @@ static void put_heat(FILE *page, const struct explain_report *report)
         fputs("<text class=\"dim\" text-anchor=\"middle\" ", page);
         fprintf(page, "x=\"%.3f%%\" y=\"%d\">", left + step * (g + 0.5), TOP / 2 - 2);
         if (is_classify(report))
-            explain_html_short(page, name, (uint32_t) (0.45 * step));
+            html_short(page, name, (uint32_t) (0.45 * step));
         else
-            explain_html_text(page, name);
+            html_text(page, name);
         fputs("</text>\n", page);
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -207,7 +207,7 @@ static void put_table(FILE *page, const struct explain_report *report)
         char name[EXPLAIN_NAME];
         explain_group_name(report, g, name);
         fputs("<th scope=\"col\">", page);
-        explain_html_text(page, name);
+        html_text(page, name);
         fputs("</th>", page);
     }
     fputs("</tr></thead>\n<tbody>\n", page);

@@ -30,7 +30,7 @@ static void put_served(FILE *page, const struct explain_report *report,
         char name[EXPLAIN_NAME];
         explain_group_name(report, group, name);
         fprintf(page, "<text x=\"0\" y=\"%u\">", y);
-        explain_html_short(page, name, NAME);
+        html_short(page, name, NAME);
         fprintf(page,
                 "</text><rect class=\"track\" x=\"30%%\" y=\"%u\" width=\"50%%\" height=\"10\" "
                 "rx=\"2\"/><rect class=\"bar\" x=\"30%%\" y=\"%u\" width=\"%.2f%%\" height=\"10\" "
@@ -126,7 +126,7 @@ static void put_input(FILE *page, const struct explain_report *report, const flo
         put_picture(page, report, picture);
     fprintf(page, "row %llu<br/>", (unsigned long long) c->row);
     if (is_classify(report))
-        explain_html_text(page, vkmoe_model_class(report->model, (uint32_t) c->label));
+        html_text(page, vkmoe_model_class(report->model, (uint32_t) c->label));
     else
         fprintf(page, "%.4g", (double) c->value);
     fprintf(page, ": %.3f</li>", (double) c->gate);
@@ -166,7 +166,7 @@ static void put_effect(FILE *page, const struct explain_report *report,
 {
     char name[EXPLAIN_NAME];
     explain_feature_name(report, f->feature, name);
-    explain_html_text(page, name);
+    html_text(page, name);
     fprintf(page, " %+.3f", isnan(f->effect) ? (double) NAN : f->effect);
 }
 
@@ -219,7 +219,7 @@ static void put_features(FILE *page, const struct explain_report *report, uint32
         explain_feature_name(report, f.feature, name);
         const double width = largest > 0 && isfinite(f.effect) ? 20 * fabs(f.effect) / largest : 0;
         fprintf(page, "<text x=\"0\" y=\"%u\">", y);
-        explain_html_short(page, name, LONG_NAME);
+        html_short(page, name, LONG_NAME);
         fprintf(page,
                 "</text><rect class=\"%s\" x=\"%.2f%%\" y=\"%u\" width=\"%.2f%%\" height=\"10\" "
                 "rx=\"2\"/><text x=\"100%%\" y=\"%u\" text-anchor=\"end\">%+.3f</text>\n",

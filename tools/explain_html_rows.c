@@ -13,7 +13,7 @@ static bool is_classify(const struct explain_report *report)
 
 static void put_class(FILE *page, const struct explain_report *report, int32_t class)
 {
-    explain_html_text(page, vkmoe_model_class(report->model, (uint32_t) class));
+    html_text(page, vkmoe_model_class(report->model, (uint32_t) class));
 }
 
 static void put_verdict(FILE *page, const struct explain_report *report,

@@ -61,33 +61,3 @@ void explain_html_style(FILE *page)
 {
     fputs(style, page);
 }
-
-// Characters are counted, not bytes.
-void explain_html_short(FILE *page, const char *name, uint32_t most)
-{
-    char text[EXPLAIN_NAME];
-    uint32_t n = 0;
-    size_t end = 0;
-    for (; name[end] && end < sizeof text - 4; end++) {
-        if (((unsigned char) name[end] & 0xc0) != 0x80 && ++n > most)
-            break;
-    }
-    snprintf(text, sizeof text, "%.*s%s", (int) end, name, name[end] ? "\u2026" : "");
-    explain_html_text(page, text);
-}
-
-void explain_html_text(FILE *page, const char *text)
-{
-    for (const char *c = text; *c; c++) {
-        if (*c == '&')
-            fputs("&amp;", page);
-        else if (*c == '<')
-            fputs("&lt;", page);
-        else if (*c == '>')
-            fputs("&gt;", page);
-        else if (*c == '"')
-            fputs("&quot;", page);
-        else
-            fputc((unsigned char) *c < ' ' ? ' ' : *c, page);
-    }
-}
