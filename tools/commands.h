@@ -12,7 +12,8 @@
     X(eval, "measure a model on a data set")                                                       \
     X(predict, "write a model's answers for the rows of a file")                                   \
     X(explain, "tell which expert serves what, and why")                                           \
-    X(verify, "compare a device with the f64 reference")
+    X(verify, "compare a device with the f64 reference")                                           \
+    X(report, "make a page of what bench measured")
 
 #define COMMAND_DECLARE(name, summary) int cmd_##name(int argc, char **argv);
 COMMAND_LIST(COMMAND_DECLARE)
