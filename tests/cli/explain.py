@@ -2,7 +2,6 @@
 """vkmoe explain: its table, its JSON against numbers worked out here, its page, and every bad
 input. Usage: explain.py PROGRAM"""
 import array
-import html.parser
 import json
 import math
 import struct
@@ -11,47 +10,13 @@ import xml.etree.ElementTree
 
 import helper
 from helper import DIGITS, MODEL, run
+from page import Page
 
 
 def explain(*args):
     done = run('explain', *args, '-d', 'cpu')
     assert done.returncode == 0, done.stderr
     return done
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that every element is closed, and collects texts, tables and labels of pictures."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tables, self.texts, self.pictures, self.scripts = [], [], [], 0, 0
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.scripts += tag == 'script' or any(name.startswith('on') for name in attrs)
-        if tag == 'svg':
-            assert attrs.get('aria-label') or attrs.get('aria-hidden') == 'true', attrs
-            self.pictures += 1
-        if tag == 'table':
-            self.tables.append([])
-        if tag == 'tr':
-            self.tables[-1].append([])
-        self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data):
-        if self.open[-1:] in (['td'], ['th']):
-            self.tables[-1][-1].append(data)
-        if data.strip() and 'style' not in self.open:
-            self.texts.append(data)
 
 
 def information(table):
