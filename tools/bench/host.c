@@ -91,7 +91,7 @@ static bool is_wanted(const char *variable)
 }
 
 // The first one wanted behind `after` in the alphabet; NULL: none.
-static const char *next_wanted(char *const *environment, const char *after)
+static const char *next_wanted(const char *const *environment, const char *after)
 {
     const char *next = NULL;
     for (; *environment; environment++)
@@ -101,7 +101,7 @@ static const char *next_wanted(char *const *environment, const char *after)
     return next;
 }
 
-void bench_environment(char *const *environment, char *out, size_t size)
+void bench_environment(const char *const *environment, char *out, size_t size)
 {
     size_t used = 0;
     *out = '\0';
@@ -164,5 +164,5 @@ void bench_host_fill(const char *root, struct bench_file *file)
         strftime(file->time_utc, sizeof file->time_utc, "%Y-%m-%dT%H:%M:%SZ", &utc);
     fill_names(root, file);
     file->n_cores = bench_core_count();
-    bench_environment(environ, file->environment, sizeof file->environment);
+    bench_environment((const char *const *) environ, file->environment, sizeof file->environment);
 }

@@ -15,6 +15,6 @@ void bench_host_fill(const char *root, struct bench_file *file);
 // The variables of `environment` ("NAME=value" each, ended by NULL) that choose or configure Vulkan
 // drivers and vkmoe, in alphabetical order with spaces between. Not those that name folders of a
 // person's own, such as caches. What does not fit is left out whole.
-void bench_environment(char *const *environment, char *out, size_t size);
+void bench_environment(const char *const *environment, char *out, size_t size);
 
 #endif

@@ -2,13 +2,13 @@
 // Clock and power of a device while it works, from where the system tells them. What the system
 // does not tell is NAN with the source "": nothing here is estimated.
 //
-//     source     clock                                   power
-//     "hwmon"    freq1_input of the PCI device (amdgpu)  power1_average, power1_input, energy1_input
+//     source     clock                                  power
+//     "hwmon"    freq1_input of the PCI device (amdgpu) power1_average or _input, energy1_input
 //     "gt"       act_freq of the first gt (i915, xe)
-//     "nvml"     the driver's library: SM clock          of the board
+//     "nvml"     the driver's library: SM clock         of the board
 //     "cpufreq"  scaling_cur_freq of the processors
 //     "cpuinfo"  /proc/cpuinfo; a virtual machine's may never change
-//     "rapl"                                             powercap's packages, the whole processor
+//     "rapl"                                            powercap's packages, the whole processor
 #ifndef BENCH_SENSOR_H
 #define BENCH_SENSOR_H
 

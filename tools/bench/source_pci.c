@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What kernel drivers tell of a GPU in /sys.
 //   amdgpu: hwmon freq1_input (Hz, of the shader clock), power1_average or power1_input (uW)
-//   i915:   drm/cardN/gt/gt0/rps_act_freq_mhz or drm/cardN/gt_act_freq_mhz; hwmon energy1_input (uJ)
+//   i915:   gt/gt0/rps_act_freq_mhz or gt_act_freq_mhz of drm/cardN; hwmon energy1_input (uJ)
 //   xe:     tile0/gt0/freq0/act_freq (MHz); hwmon energy1_input (uJ)
 // Documentation/gpu/amdgpu/thermal.rst, Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon and
 // sysfs-driver-intel-xe-hwmon of the Linux kernel.
