@@ -35,6 +35,7 @@ struct state {
     struct bench_loop_result *result;
     bool device_clock;
     double run_seconds; // of a run, lately
+    vkmoe_limits last;  // of the last probe
     struct measurement cold[BENCH_MAX_COLD];
     uint32_t n_cold;
 };
@@ -90,10 +91,11 @@ static enum vkmoe_status check_interrupted(const struct state *state)
     return VKMOE_E_CANCELLED;
 }
 
-static enum vkmoe_status probe(const struct state *state, vkmoe_limits *out)
+static enum vkmoe_status probe(struct state *state)
 {
-    *out = (vkmoe_limits){0};
-    return state->target->probe ? state->target->probe(state->target->user, out) : VKMOE_OK;
+    state->last = (vkmoe_limits){0};
+    return state->target->probe ? state->target->probe(state->target->user, &state->last)
+                                : VKMOE_OK;
 }
 
 // ---- warming up --------------------------------------------------------------------------------
@@ -228,14 +230,14 @@ static struct block *add_block(struct measurement *m)
 }
 
 static enum vkmoe_status run_block(struct state *state, struct measurement *m,
-                                   const vkmoe_limits *before, struct progress progress)
+                                   struct progress progress)
 {
     enum vkmoe_status status;
     struct block *block = add_block(m);
     if (!block)
         return no_memory();
     uint32_t runs = block_runs(state, progress);
-    block->before = *before;
+    block->before = state->last;
     state->target->watch(state->target->user, true);
     status = time_runs(state, runs, state->device_clock ? &m->device : &m->wall);
     state->target->watch(state->target->user, false);
@@ -247,7 +249,8 @@ static enum vkmoe_status run_block(struct state *state, struct measurement *m,
     } else {
         block->n_wall = runs;
     }
-    status = probe(state, &block->after);
+    CLI_TRY(probe(state));
+    block->after = state->last;
 fail:
     return status;
 }
@@ -255,16 +258,13 @@ fail:
 // Blocks until enough of them count, or patience ends.
 static enum vkmoe_status run_blocks(struct state *state, struct measurement *m)
 {
-    enum vkmoe_status status;
-    vkmoe_limits before;
+    enum vkmoe_status status = VKMOE_OK;
     struct progress progress = {0};
     double most = PATIENCE * fmax(state->loop->options->min_seconds / 2, BLOCK_SECONDS);
     double spent = 0;
-    CLI_TRY(probe(state, &before));
     while (!is_enough(state, progress)) {
         CLI_TRY(check_interrupted(state));
-        CLI_TRY(run_block(state, m, &before, progress));
-        before = m->blocks[m->n_blocks - 1].after;
+        CLI_TRY(run_block(state, m, progress));
         progress = progress_of(state, m);
         spent = bench_series_sum(state->device_clock ? &m->device : &m->wall);
         if (progress.n_whole < m->n_blocks && spent >= most)
@@ -274,14 +274,16 @@ fail:
     return status;
 }
 
+// The last thing before it was a probe, which leaves nothing of ours in caches. Blocks of a CPU
+// want one of their own right before them.
 static enum vkmoe_status measure_cold(struct state *state)
 {
     enum vkmoe_status status;
-    vkmoe_limits clobber;
     struct measurement *m = &state->cold[state->n_cold++];
     state->target->pause(state->target->user, PAUSE_SECONDS);
-    CLI_TRY(probe(state, &clobber));
     CLI_TRY(warm_up(state));
+    if (state->loop->blocks)
+        CLI_TRY(probe(state));
     CLI_TRY(run_blocks(state, m));
 fail:
     return status;
@@ -419,6 +421,7 @@ enum vkmoe_status bench_loop_run(const struct bench_target *target, const struct
     bool agreed = false;
     *out = (struct bench_loop_result){0};
     CLI_TRY(first_runs(&state, row));
+    CLI_TRY(probe(&state));
     while (!agreed && state.n_cold < BENCH_MAX_COLD) {
         CLI_TRY(measure_cold(&state));
         // What counts may have changed with the best peak: all of them anew.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The measuring loop over anything that can be timed and probed; measure.c has layers and networks.
 //
-// A measurement begins cold: a pause, and a probe that reads more memory than caches hold. Runs
-// warm up until the medians of two windows agree. Then blocks of runs follow, each between two
+// A measurement begins cold: after a probe, which reads more memory than caches hold, and a pause.
+// Runs warm up until the medians of two windows agree. Then blocks of runs follow, each between two
 // probes; one whose probes say that a core was taken away does not count. Whole measurements are
 // made until two agree, and those two are kept.
 #ifndef BENCH_LOOP_H

@@ -190,11 +190,16 @@ static vkmoe_plan_kernels kernels_of(const struct bench_work *work)
     return kernels; // a network multiplies in f32
 }
 
+// Copies of a layer's weights rotate beyond the caches. A network has one set of parameters, of
+// which a cache keeps what it can hold from one run to the next; of GPUs' nothing is known.
 void bench_work_cost(const struct bench_work *work, double *bytes, double *flops)
 {
     struct bench_cost cost = bench_case_cost(work->what, work->n_experts_hit,
                                              (double) kernels_of(work).weights_size);
-    *bytes = cost.bytes;
+    double kept = work->what->mode == BENCH_FORWARD
+                      ? 0
+                      : (double) vkmoe_context_cache_size(work->context);
+    *bytes = fmax(cost.bytes - kept, 0);
     *flops = cost.flops;
 }
 
@@ -227,10 +232,12 @@ static void fill_clocks(const struct bench_sensor *sensor, struct bench_row *row
 // What readers of the row should know, if it has no reason yet.
 static void fill_reason(const struct bench_loop_result *result, struct bench_row *row)
 {
-    const char *lost = result->every_block_lost ? "every block lost a core" : "";
+    const char *times = result->every_block_lost ? "every block lost a core"
+                        : row->plateau           ? ""
+                                                 : "no two measurements agree within 5 %";
     const char *clock = result->no_device_clock;
     if (!*row->reason)
-        snprintf(row->reason, sizeof row->reason, "%s%s%s%s", lost, *lost && *clock ? "; " : "",
+        snprintf(row->reason, sizeof row->reason, "%s%s%s%s", times, *times && *clock ? "; " : "",
                  *clock ? "wall time only: " : "", clock);
 }
 

@@ -58,7 +58,10 @@ static enum vkmoe_status probe_limits(struct bench_meter *meter, const struct cl
 {
     struct bench_device *device = meter->device;
     vkmoe_limits limits;
-    enum vkmoe_status status = vkmoe_probe_create(meter->context, NULL, &meter->probe);
+    vkmoe_probe_desc desc = vkmoe_probe_desc_init();
+    if (device->info.type == VKMOE_DEVICE_SOFTWARE)
+        desc.read_size = 64 << 20; // it reads a hundredth of what the CPU does: seconds otherwise
+    enum vkmoe_status status = vkmoe_probe_create(meter->context, &desc, &meter->probe);
     if (status == VKMOE_E_UNSUPPORTED)
         return VKMOE_OK; // the reference: its rows have no floor
     CLI_TRY(status);

@@ -9,10 +9,10 @@
 //                  last one alone: a network of one layer needs no gradient of its input
 //     train      = forward + backward
 //
-// Bytes are those that cannot stay in a cache from one run to the next: W = weights of the experts
-// that are hit and of the shared one, as stored, V = those of their down matrices among them; P =
-// number of those weights; R = 4 E D, the router; N = number of all parameters, experts that are
-// not hit included:
+// Bytes, if nothing stays in a cache from one run to the next: W = weights of the experts that are
+// hit and of the shared one, as stored, V = those of their down matrices among them; P = number of
+// those weights; R = 4 E D, the router; N = number of all parameters, experts that are not hit
+// included:
 //
 //     forward    = W + R + x + y
 //     backward   = V + x + dy + 8 (P + E D)       gradients are read and added to
