@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "cpu/net.h"
 #include "cpu/topology.h"
+#include "cpu/tune.h"
 
 #include <stdio.h>
 
@@ -124,4 +125,5 @@ const struct moe_backend moe_backend_cpu = {
     .time_dispatches = moe_cpu_time_phases,
     .counters = moe_cpu_counters,
     .net_time = moe_cpu_net_time,
+    .tune = moe_cpu_tune,
 };

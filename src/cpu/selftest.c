@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+// A level's table against the scalar one, on random numbers. Products may differ by rounding: both
+// are within gamma_k sum |x w| of the exact sum, gamma_k = k u / (1 - k u) and u = 2^-24, hence
+// within twice that of each other. All else has the same bits.
+#include "cpu/tune.h"
+
+#include "base/bits.h"
+#include "base/host.h"
+#include "base/status.h"
+#include "core/dtype.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_ROWS = 49, MAX_K = 515, N_HALVES = 1003 };
+
+struct selftest {
+    _Alignas(64) float panel[MAX_K * CPU_PANEL];
+    _Alignas(64) float out[MAX_ROWS * CPU_PANEL], want[MAX_ROWS * CPU_PANEL];
+    _Alignas(64) float turned[MAX_K * CPU_PANEL], want_turned[MAX_K * CPU_PANEL];
+    float x[MAX_ROWS][MAX_K], decoded[MAX_K * CPU_PANEL];
+    const float *rows[MAX_ROWS];
+    float *out_rows[MAX_ROWS], *want_rows[MAX_ROWS];
+    uint16_t encoded[N_HALVES], want_encoded[N_HALVES];
+    float values[N_HALVES], want_values[N_HALVES];
+    struct cpu_kernels scalar;
+    const struct cpu_kernels *kernels;
+};
+
+// splitmix64, to (-1, 1)
+static float random_value(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (float) (int32_t) ((z ^ z >> 31) >> 32) * 0x1p-31f;
+}
+
+static void fill(struct selftest *t)
+{
+    uint64_t state = 1;
+    for (uint32_t r = 0; r < MAX_ROWS; r++) {
+        t->rows[r] = t->x[r];
+        t->out_rows[r] = t->out + r * CPU_PANEL;
+        t->want_rows[r] = t->want + r * CPU_PANEL;
+        for (uint32_t i = 0; i < MAX_K; i++)
+            t->x[r][i] = random_value(&state);
+    }
+    for (uint32_t i = 0; i < MAX_K * CPU_PANEL; i++)
+        t->decoded[i] = random_value(&state);
+    for (uint32_t i = 0; i < N_HALVES; i++)
+        t->values[i] = random_value(&state);
+}
+
+// Are n rows of `out` as near to `want` as k steps of x times `decoded` allow?
+static bool products_agree(const struct selftest *t, uint32_t n_rows, uint32_t k)
+{
+    const double gamma = k * 0x1p-24 / (1 - k * 0x1p-24);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        for (uint32_t c = 0; c < CPU_PANEL; c++) {
+            const uint32_t at = r * CPU_PANEL + c;
+            double sum = 0;
+            for (uint32_t i = 0; i < k; i++)
+                sum += fabs((double) t->x[r][i] * (double) t->decoded[i * CPU_PANEL + c]);
+            if (!(fabs((double) t->out[at] - (double) t->want[at]) <= 2 * gamma * sum))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
+{
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {1, 64, MAX_K};
+    moe_dtype_encode(type, t->decoded, MAX_K * CPU_PANEL, t->panel);
+    moe_dtype_decode(type, t->panel, MAX_K * CPU_PANEL, t->decoded);
+    for (uint32_t i = 0; i < MOE_COUNT(rows); i++) {
+        for (uint32_t j = 0; j < MOE_COUNT(ks); j++) {
+            memset(t->out, 0xff, sizeof t->out);
+            t->kernels->panel[type](t->rows, rows[i], t->panel, ks[j], t->out);
+            t->scalar.panel[type](t->rows, rows[i], t->panel, ks[j], t->want);
+            if (!products_agree(t, rows[i], ks[j]))
+                return false;
+        }
+    }
+    return true;
+}
+
+// A chain in two parts.
+static bool chain_ok(struct selftest *t)
+{
+    const uint32_t half = MAX_K / 2;
+    memcpy(t->panel, t->decoded, sizeof t->panel);
+    memset(t->out, 0xff, sizeof t->out);
+    for (uint32_t part = 0; part < 2; part++) {
+        const float *panel = t->panel + (size_t) part * half * CPU_PANEL;
+        const uint32_t k = part ? MAX_K - half : half;
+        t->kernels->chain(t->rows, MAX_ROWS, part * half, panel, k, part > 0, t->out_rows);
+        t->scalar.chain(t->rows, MAX_ROWS, part * half, panel, k, part > 0, t->want_rows);
+    }
+    return products_agree(t, MAX_ROWS, MAX_K);
+}
+
+static bool transpose_ok(struct selftest *t)
+{
+    for (uint32_t n_rows = 1; n_rows <= CPU_PANEL; n_rows++) {
+        memset(t->turned, 0xff, sizeof t->turned);
+        memset(t->want_turned, 0xff, sizeof t->want_turned);
+        t->kernels->transpose(t->rows, n_rows, 1, MAX_K - 1, t->turned, CPU_PANEL);
+        t->scalar.transpose(t->rows, n_rows, 1, MAX_K - 1, t->want_turned, CPU_PANEL);
+        if (memcmp(t->turned, t->want_turned, sizeof t->turned) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool halves_ok(struct selftest *t, enum vkmoe_dtype type)
+{
+    float decoded[N_HALVES];
+    t->kernels->encode[type](t->values, t->encoded, N_HALVES);
+    t->scalar.encode[type](t->values, t->want_encoded, N_HALVES);
+    t->kernels->decode[type](t->want_encoded, decoded, N_HALVES);
+    t->scalar.decode[type](t->want_encoded, t->want_values, N_HALVES);
+    return memcmp(t->encoded, t->want_encoded, sizeof t->encoded) == 0 &&
+           memcmp(decoded, t->want_values, sizeof decoded) == 0;
+}
+
+// The first kernel that is wrong, "" if all are right.
+static void find_wrong(struct selftest *t, char *name, size_t size)
+{
+    for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++) {
+        const char *of = vkmoe_dtype_name((enum vkmoe_dtype) type);
+        bool ok = panel_ok(t, (enum vkmoe_dtype) type);
+        if (ok && type != VKMOE_F32)
+            ok = halves_ok(t, (enum vkmoe_dtype) type);
+        if (!ok) {
+            snprintf(name, size, "products or numbers of %s", of);
+            return;
+        }
+    }
+    if (!chain_ok(t))
+        snprintf(name, size, "products of networks");
+    else if (!transpose_ok(t))
+        snprintf(name, size, "transposed matrices");
+}
+
+enum vkmoe_status moe_cpu_selftest(const vkmoe_host *host, const struct cpu_kernels *kernels,
+                                   bool *ok, char *reason, size_t size)
+{
+    enum vkmoe_status status;
+    struct selftest *t = NULL;
+    char name[64] = "";
+    TRY(moe_try_alloc(host, sizeof *t, "self-test of kernels", &t));
+    t->kernels = kernels;
+    moe_cpu_kernels_init(&t->scalar, CPU_ISA_SCALAR);
+    fill(t);
+    find_wrong(t, name, sizeof name);
+    *ok = name[0] == '\0';
+    if (!*ok)
+        snprintf(reason, size, "%s differ from what scalar code computes", name);
+fail:
+    moe_free(host, t);
+    return status;
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// The self-test of a level finds any kernel that is wrong in one number, and none that is right.
+#include "check.h"
+
+#include "base/host.h"
+#include "cpu/tune.h"
+
+static struct cpu_kernels right; // the table that wrong kernels call
+
+// Each spoils the last number by what rounding cannot.
+static void spoil(float *value)
+{
+    *value += 1e-3f;
+}
+
+static void wrong_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                      float *out)
+{
+    right.panel[VKMOE_F32](x, n_rows, panel, k, out);
+    spoil(&out[n_rows * CPU_PANEL - 1]);
+}
+
+static void wrong_f16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                      float *out)
+{
+    right.panel[VKMOE_F16](x, n_rows, panel, k, out);
+    if (n_rows == 5)
+        spoil(&out[n_rows * CPU_PANEL - 1]);
+}
+
+// A lost step, at the end of a long row alone.
+static void wrong_bf16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                       float *out)
+{
+    right.panel[VKMOE_BF16](x, n_rows, panel, k > 256 ? k - 1 : k, out);
+}
+
+static void wrong_chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
+                        uint32_t k, bool more, float *const *out)
+{
+    (void) more;
+    right.chain(x, n_rows, first, panel, k, false, out);
+}
+
+static void wrong_transpose(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
+                            float *out, uint32_t stride)
+{
+    right.transpose(rows, n_rows, first, n, out, stride);
+    if (n_rows == CPU_PANEL - 1)
+        out[CPU_PANEL - 1] = 1;
+}
+
+static void wrong_decode(const uint16_t *stored, float *out, size_t n)
+{
+    right.decode[VKMOE_F16](stored, out, n);
+    spoil(&out[n - 1]);
+}
+
+static void wrong_encode(const float *values, uint16_t *out, size_t n)
+{
+    right.encode[VKMOE_BF16](values, out, n);
+    out[n - 1] ^= 1;
+}
+
+static void expect(const struct cpu_kernels *kernels, bool want, const char *part)
+{
+    char reason[192] = "";
+    bool ok = !want;
+    check_ok(moe_cpu_selftest(moe_host_default(), kernels, &ok, reason, sizeof reason));
+    if (ok != want || !strstr(reason, part))
+        fail_msg("%d, \"%s\": not %d, \"%s\"", ok, reason, want, part);
+}
+
+static void test_wrong_kernels_are_found(void **state)
+{
+    (void) state;
+    const struct cpu_id id = moe_cpu_id();
+    const uint32_t levels = moe_cpu_levels(moe_cpu_features(&id));
+    for (uint32_t isa = 0; isa < CPU_N_ISAS; isa++) {
+        struct cpu_kernels k;
+        if (!(levels & 1u << isa))
+            continue;
+        moe_cpu_kernels_init(&right, (enum cpu_isa) isa);
+        expect(&right, true, "");
+        k = right, k.panel[VKMOE_F32] = wrong_f32, expect(&k, false, "f32");
+        k = right, k.panel[VKMOE_F16] = wrong_f16, expect(&k, false, " f16");
+        k = right, k.panel[VKMOE_BF16] = wrong_bf16, expect(&k, false, "bf16");
+        k = right, k.decode[VKMOE_F16] = wrong_decode, expect(&k, false, " f16");
+        k = right, k.encode[VKMOE_BF16] = wrong_encode, expect(&k, false, "bf16");
+        k = right, k.chain = wrong_chain, expect(&k, false, "networks");
+        k = right, k.transpose = wrong_transpose, expect(&k, false, "transposed");
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_wrong_kernels_are_found)};
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
