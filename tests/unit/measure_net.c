@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Measuring networks: a pass that is timed does what the call does that it is the time of, and wrong
-// arguments are refused. Argument: the device.
+// Measuring networks: a pass that is timed does what the call does that it is the time of, and
+// wrong arguments are refused. Argument: the device.
 #include "check.h"
 #include "fixture.h"
 #include "net_cases.h"
