@@ -87,7 +87,15 @@ void moe_vk_loader_release(void);
     X(vkCreateComputePipelines, 1,                                                               \
       (VkDevice a, VkPipelineCache b, uint32_t c, const VkComputePipelineCreateInfo *d,          \
        const VkAllocationCallbacks *e, VkPipeline *f),                                           \
-      (a, b, c, d, e, f))
+      (a, b, c, d, e, f))                                                                        \
+    X(vkCreateQueryPool, 1,                                                                      \
+      (VkDevice a, const VkQueryPoolCreateInfo *b, const VkAllocationCallbacks *c,               \
+       VkQueryPool *d),                                                                          \
+      (a, b, c, d))                                                                              \
+    X(vkGetQueryPoolResults, 0,                                                                  \
+      (VkDevice a, VkQueryPool b, uint32_t c, uint32_t d, size_t e, void *f, VkDeviceSize g,     \
+       VkQueryResultFlags h),                                                                    \
+      (a, b, c, d, e, f, g, h))
 
 // X(name, type of the object) of what undoes them: (device, object, allocator).
 #define DESTROYERS(X)                                      \
@@ -100,7 +108,8 @@ void moe_vk_loader_release(void);
     X(vkDestroyDescriptorPool, VkDescriptorPool)           \
     X(vkDestroyPipelineLayout, VkPipelineLayout)           \
     X(vkDestroyPipelineCache, VkPipelineCache)             \
-    X(vkDestroyPipeline, VkPipeline)
+    X(vkDestroyPipeline, VkPipeline)                       \
+    X(vkDestroyQueryPool, VkQueryPool)
 
 static bool fails_now(const char *name)
 {
@@ -352,6 +361,29 @@ static VKAPI_ATTR void VKAPI_CALL our_vkCmdPushConstants(VkCommandBuffer cmd,
     real_vkCmdPushConstants(cmd, layout, stages, offset, size, words);
 }
 
+static PFN_vkGetPhysicalDeviceQueueFamilyProperties real_vkGetPhysicalDeviceQueueFamilyProperties;
+static VKAPI_ATTR void VKAPI_CALL our_vkGetPhysicalDeviceQueueFamilyProperties(
+    VkPhysicalDevice physical, uint32_t *n, VkQueueFamilyProperties *out)
+{
+    real_vkGetPhysicalDeviceQueueFamilyProperties(physical, n, out);
+    for (uint32_t i = 0; out && interpose.stamp_bits && i < *n; i++)
+        out[i].timestampValidBits = interpose.stamp_bits == UINT32_MAX ? 0 : interpose.stamp_bits;
+}
+
+static VKAPI_ATTR VkResult VKAPI_CALL get_stamps(VkDevice device, VkQueryPool pool, uint32_t first,
+                                                 uint32_t n, size_t size, void *data,
+                                                 VkDeviceSize stride, VkQueryResultFlags flags)
+{
+    VkResult result =
+        our_vkGetQueryPoolResults(device, pool, first, n, size, data, stride, flags);
+    uint64_t ones = interpose.stamp_bits ? (UINT64_C(1) << interpose.stamp_bits) - 1 : UINT64_MAX;
+    for (uint32_t i = 0; result == VK_SUCCESS && interpose.tick && i < n; i++) {
+        uint64_t stamp = (ones + (first + i) * interpose.tick) & ones;
+        memcpy((unsigned char *) data + i * stride, &stamp, sizeof stamp);
+    }
+    return result;
+}
+
 static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
@@ -371,6 +403,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP_OVER(vkAllocateMemory, allocate_memory)
     LOOK_UP_OVER(vkMapMemory, map_memory)
     LOOK_UP_OVER(vkFreeMemory, free_memory)
+    LOOK_UP_OVER(vkGetQueryPoolResults, get_stamps)
     LOOK_UP(vkCmdBindPipeline)
     LOOK_UP(vkCmdDispatchIndirect)
     LOOK_UP(vkCmdPushConstants)
@@ -380,6 +413,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP(vkDestroyDevice)
     LOOK_UP(vkGetPhysicalDeviceMemoryProperties)
     LOOK_UP(vkGetPhysicalDeviceProperties2)
+    LOOK_UP(vkGetPhysicalDeviceQueueFamilyProperties)
     LOOK_UP(vkUpdateDescriptorSets)
 #undef LOOK_UP_OVER
 #undef LOOK_UP

@@ -30,6 +30,11 @@ struct interpose {
     uint64_t max_allocation;
     long submit_ms; // a submission takes this much longer
 
+    // The queue's timestamps have these bits, UINT32_MAX: none, 0: its own. If tick is above 0 each
+    // stamp is that many ticks later than the one before, and the first one all ones.
+    uint32_t stamp_bits;
+    uint64_t tick;
+
     bool recycle; // new memory holds what was in the last freed one of its size
 
     const uint32_t *kernel; // SPIR-V of the kernel with the bug, by its address
