@@ -240,7 +240,7 @@ void bench_file_finish(struct bench_file *file)
     memset(file, 0, sizeof *file);
 }
 
-static bool differs(const struct bench_field *field, const void *a, const void *b)
+bool bench_field_differs(const struct bench_field *field, const void *a, const void *b)
 {
     const void *x = bench_field_at(field, a), *y = bench_field_at(field, b);
     if (field->kind == BENCH_FIELD_TEXT)
@@ -252,7 +252,7 @@ const struct bench_field *bench_key_first_difference(const struct bench_key *a,
                                                      const struct bench_key *b)
 {
     for (const struct bench_field *field = bench_key_fields; field->name; field++) {
-        if (differs(field, a, b))
+        if (bench_field_differs(field, a, b))
             return field;
     }
     return NULL;
@@ -268,7 +268,7 @@ uint32_t bench_key_distance(const struct bench_key *a, const struct bench_key *b
 {
     uint32_t n = 0;
     for (const struct bench_field *field = bench_key_fields; field->name; field++)
-        n += differs(field, a, b);
+        n += bench_field_differs(field, a, b);
     return n;
 }
 

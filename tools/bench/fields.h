@@ -45,6 +45,9 @@ enum { BENCH_MAX_EXACT_BITS = 53 }; // of an integer that is a number in files
 const void *bench_field_at(const struct bench_field *field, const void *object);
 uint32_t bench_field_count(const struct bench_field *field, const void *object);
 
+// Of texts, whole numbers and bools.
+bool bench_field_differs(const struct bench_field *field, const void *a, const void *b);
+
 // Number of members in which two keys differ.
 uint32_t bench_key_distance(const struct bench_key *a, const struct bench_key *b);
 // The first of them; NULL: none.
