@@ -276,6 +276,8 @@ static enum vkmoe_status read_object(struct reader *r, const struct bench_field 
         return refuse_type(r, value, "an object");
     for (const struct bench_field *field = fields; field->name; field++) {
         const json_t *member = json_object_get(value, field->name);
+        if (field->kind == BENCH_FIELD_CASE)
+            continue; // the key says it
         size_t before = enter_member(r, field->name);
         CLI_TRY(member ? read_value(r, field, member, object) : refuse(r, "is missing"));
         r->path[before] = '\0';
