@@ -21,6 +21,7 @@ test_needs='
 g++                      run:c++                              checks the headers as C++17
 binutils                 run:nm                               lists exported symbols
 python3                  run:python3                          linters and tests of the program
+python3-jsonschema       python:jsonschema                    checks files of results
 mesa-vulkan-drivers      file:/usr/share/vulkan/icd.d/lvp_*   lavapipe, Vulkan on the CPU
 vulkan-validationlayers  file:/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_v*  validation
 '
@@ -30,7 +31,8 @@ say() { printf '== %s\n' "$*" >&2; }
 
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-# Is the thing that a probe (run:PROGRAM, include:HEADER, file:PATTERN) asks for there?
+# Is the thing there that a probe (run:PROGRAM, include:HEADER, file:PATTERN, python:MODULE) asks
+# for?
 is_there() {
     case $1 in
     run:*) command -v "${1#run:}" >/dev/null 2>&1 ;;
@@ -39,6 +41,7 @@ is_there() {
             printf '#include <stddef.h>\n#include <stdarg.h>\n#include <setjmp.h>\n'
             printf '#include <stdint.h>\n#include <%s>\n' "${1#include:}"
         } | cc -E - >/dev/null 2>&1 ;;
+    python:*) python3 -c "import ${1#python:}" >/dev/null 2>&1 ;;
     file:*) set -- ${1#file:} && [ -e "$1" ] ;;
     esac
 }

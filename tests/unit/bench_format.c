@@ -57,7 +57,7 @@ static void round_trip(void **state)
     struct bench_file file;
     check_ok(bench_file_parse("sample", text, size, &file));
     assert_int_equal(file.n_rows, BENCH_SAMPLE_ITEMS);
-    assert_string_equal(file.devices[1].info.name + 3, "name");
+    assert_string_equal(file.devices[1].info.name, "41,\"|name");
     assert_int_equal(file.rows[1].status, BENCH_UNVERIFIED);
     assert_true(file.rows[0].key.seed > 1ull << 53);
     assert_int_equal(file.rows[1].expert_rows[2], file.rows[1].expert_rows[0] + 2);

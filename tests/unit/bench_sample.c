@@ -61,8 +61,8 @@ static void fill_one(const struct bench_field *field, char *object, uint32_t *ne
     char *at = object + field->offset;
     const uint32_t number = ++*next;
     switch (field->kind) {
-    case BENCH_FIELD_TEXT:
-        snprintf(at, field->size, "%u %s", (unsigned) number, field->name);
+    case BENCH_FIELD_TEXT: // with what each format must quote
+        snprintf(at, field->size, "%u,\"|%s", (unsigned) number, field->name);
         break;
     case BENCH_FIELD_U32:
         *(uint32_t *) (void *) at = number;
