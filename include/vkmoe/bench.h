@@ -101,7 +101,7 @@ typedef struct vkmoe_dispatch_time {
 
 typedef struct vkmoe_time_desc {
     size_t struct_size;
-    vkmoe_bind *const *binds; // (n_binds) of one context, with buffers of their own
+    vkmoe_bind *const *binds; // (n_binds) of one context, with buffers of their own; each once
     const vkmoe_io *ios;      // (n_binds) as for vkmoe_run; x may be shared, outputs may not
     uint32_t n_binds;
     uint32_t n_tokens; // 1..max_tokens of each plan
