@@ -112,11 +112,7 @@ enum vkmoe_status vkmoe_plan_get_kernels(const vkmoe_plan *plan, vkmoe_plan_kern
     enum vkmoe_status status;
     TRY(NOT_NULL(plan));
     TRY(NOT_NULL(out));
-    const struct moe_device *device = plan->context->device;
-    *out = (vkmoe_plan_kernels){0};
-    if (!device->backend->program_kernels)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "%s does not name its kernels", device->info.name);
-    device->backend->program_kernels(plan->program, out);
+    plan->context->device->backend->program_kernels(plan->program, out);
 fail:
     return status;
 }
