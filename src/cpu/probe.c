@@ -17,14 +17,17 @@ enum {
     PAGE = 4096,
     READ_TASK = 2 << 20,  // bytes: a large page, and long beside the cost of handing it out
     PEAK_TASKS = 8,       // of each thread, so that none waits long for the last
-    PEAK_ROUNDS = 100000, // of a task: a seventh of a millisecond of 8 fused lanes
+    FEW_ROUNDS = 4096,    // enough to know how long many take
     EMPTY_PHASES = 200,   // of one try
 };
+
+static const double peak_seconds = 200e-6; // of a task
 
 struct cpu_probe {
     struct moe_device_probe base;
     uint32_t *memory; // (read_size) ones
     uint64_t read_size;
+    uint64_t n_rounds; // of a peak's task
     // What tasks have computed, so that they have to: the sum of what was read, and how many chains
     // of multiply-adds ended where they must.
     _Atomic uint64_t sum;
@@ -93,7 +96,7 @@ static void peak_task(void *arg, uint32_t i)
 {
     (void) i;
     struct cpu_probe *probe = arg;
-    float mean = device_of(probe)->kernels.peak(PEAK_ROUNDS, 1, 0.5f, 0.5f);
+    float mean = device_of(probe)->kernels.peak(probe->n_rounds, 1, 0.5f, 0.5f);
     moe_cpu_count(&probe->n_right, mean == 1);
 }
 
@@ -103,6 +106,16 @@ static void empty_task(void *arg, uint32_t i)
 }
 
 // ---- tries -------------------------------------------------------------------------------------
+
+static void size_peak(struct cpu_probe *probe)
+{
+    double begin = moe_seconds();
+    probe->n_rounds = FEW_ROUNDS;
+    peak_task(probe, 0);
+    double few = (moe_seconds() - begin) / peak_seconds;
+    probe->n_right = 0;
+    probe->n_rounds = few < 1 ? (uint64_t) (FEW_ROUNDS / (few > 1e-4 ? few : 1e-4)) : FEW_ROUNDS;
+}
 
 static double try_read(struct cpu_probe *probe)
 {
@@ -117,7 +130,7 @@ static double try_peak(struct cpu_probe *probe)
     const uint32_t n = PEAK_TASKS * device_of(probe)->n_threads;
     double begin = moe_seconds();
     moe_cpu_parallel(device_of(probe), n, peak_task, probe);
-    return 2.0 * CPU_ROUND_MACS * PEAK_ROUNDS * n / (moe_seconds() - begin);
+    return 2.0 * CPU_ROUND_MACS * (double) probe->n_rounds * n / (moe_seconds() - begin);
 }
 
 static double try_empty(struct cpu_probe *probe)
@@ -162,8 +175,10 @@ enum vkmoe_status moe_cpu_probe_run(struct moe_device_probe *base, uint32_t what
     *out = (vkmoe_limits){0};
     if (what & VKMOE_PROBE_READ)
         out->read_rate = best_rate(probe, try_read);
-    if (what & VKMOE_PROBE_ARITHMETIC)
+    if (what & VKMOE_PROBE_ARITHMETIC) {
+        size_peak(probe);
         out->peak[VKMOE_ARITHMETIC_F32] = best_rate(probe, try_peak);
+    }
     if (what & VKMOE_PROBE_DISPATCH)
         out->dispatch_seconds = 1 / best_rate(probe, try_empty);
     return check(probe, what);
