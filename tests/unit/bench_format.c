@@ -88,6 +88,7 @@ static void unknown_numbers(void **state)
     row->floor_us = (double) NAN;
     row->floor_fraction = (double) INFINITY;
     file.devices[0].peak[3] = 0;
+    file.schema[0] = '\0'; // the writer knows what it writes
     const char *path = scratch_path("unknown.json");
     check_ok(bench_file_write(&file, BENCH_JSON, path));
     bench_file_finish(&file);

@@ -15,8 +15,10 @@ static enum vkmoe_status make_text(const struct bench_file *file, enum bench_for
         [BENCH_JSON] = bench_write_json,
     };
     struct bench_out out = {open_memstream(text, size), false};
+    struct bench_file named = *file; // whatever was read, this is what is written
+    snprintf(named.schema, sizeof named.schema, "%s", BENCH_SCHEMA);
     if (out.stream)
-        writers[format](file, &out);
+        writers[format](&named, &out);
     if (out.stream && fclose(out.stream) == 0 && !out.failed)
         return VKMOE_OK;
     return bench_refuse(VKMOE_E_MEMORY, "no memory for the text of %u rows",
