@@ -18,8 +18,10 @@ struct bench_case {
     enum vkmoe_dtype type, x_type;
     enum vkmoe_precision precision;
     enum bench_mode mode;
+    const char *trace;   // path of a recorded routing; NULL: key.routing says it all
     const char *variant; // forced kernel, or NULL
     float budget_ms;     // 0: the library's
+    char refusal[192];   // why nothing computes it; "": something may
 };
 
 // A case on a device. Made by work.c, read by measure.c.

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// Making what a case takes on a device.
+#ifndef BENCH_MAKE_H
+#define BENCH_MAKE_H
+
+#include "work.h"
+
+// Memory that may be used just now, in bytes.
+struct bench_room {
+    double device; // 0: not known
+    double host;
+    bool shared; // the device's memory is the host's
+};
+
+struct bench_room bench_room_now(const vkmoe_device_info *device);
+
+// What a case takes, in bytes.
+struct bench_need {
+    uint32_t n_tensors; // distinct experts' weights, a prime number where there are so many
+    uint32_t n_copies;
+    double device, host;
+};
+
+// Of a forward pass. `layout` is the device's for the layer. More copies and more tensors are
+// chosen where there is room for them; one copy is the least, whatever room there is.
+//   n_hit       experts that a run works with
+//   cache_size  of the device's last cache, in bytes; 0: not known
+struct bench_need bench_need_forward(const struct bench_case *what, vkmoe_weights_layout layout,
+                                     const struct bench_room *room, double n_hit,
+                                     double cache_size);
+// Of a backward pass or a step.
+struct bench_need bench_need_net(const struct bench_case *what);
+
+// VKMOE_E_MEMORY, VKMOE_E_DEVICE_MEMORY: there is no such room; the text tells how much is missing.
+enum vkmoe_status bench_need_check(const struct bench_need *need, const struct bench_room *room);
+
+// work.c's own: everything in host memory.
+struct bench_material {
+    float *noise;
+    uint32_t n_tensors;
+    void *in_noise, *out_noise, *shared_noise; // scaled, in the stored type
+    void *tensors;                  // all experts' weights
+    vkmoe_expert_tensors *experts;  // (n_experts) of which n_tensors are distinct
+    vkmoe_expert_tensors shared;
+    vkmoe_router_tensors router;
+    float *biases;                  // router's and experts'
+    int32_t *wanted;                // (n_copies, n_tokens, top_k) the experts that were chosen
+    void *x, *y;                    // (n_copies, n_tokens, d) of x_type
+    int32_t *ids;                   // (n_copies, n_tokens, top_k)
+    float *net_x, *net_targets;     // (n_tokens, d) of a network
+};
+
+// Makes all of it and runs it once, whose time is *first_call_ms. The context is borrowed until
+// the work is destroyed, which it always has to be.
+// VKMOE_E_MEMORY, VKMOE_E_DEVICE_MEMORY: no room for it.  VKMOE_E_UNSUPPORTED: not computed there.
+enum vkmoe_status bench_work_create(const struct bench_case *what, vkmoe_context *context,
+                                    const vkmoe_device_info *device, struct bench_work *out,
+                                    double *first_call_ms);
+void bench_work_destroy(struct bench_work *work);
+
+// ---- parts of it -------------------------------------------------------------------------------
+
+size_t bench_type_size(enum vkmoe_dtype type);
+// Weights of one expert, without biases.
+double bench_expert_elements(const vkmoe_layer_desc *layer, uint32_t d_ff);
+
+// Fills in the noise, experts and router of a material whose n_tensors is set.
+enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out);
+void bench_weights_finish(struct bench_material *material);
+
+// The draw of a copy, and its rows: ids (n_tokens, top_k), x (n_tokens, d_model) f32.
+struct bench_draw;
+struct bench_draw bench_case_draw(const struct bench_case *what, uint32_t copy);
+enum vkmoe_status bench_case_ids(const struct bench_case *what, uint32_t copy, int32_t *ids);
+
+// work_net.c: the network of a case, with parameters of 0, on any context.
+enum vkmoe_status bench_net_create(const struct bench_case *what, vkmoe_context *context,
+                                   vkmoe_net **out);
+// The work's, with parameters and batch; the noise is made. material->ids is then its routing.
+enum vkmoe_status bench_net_make(struct bench_work *work, double *first_call_ms);
+
+#endif
