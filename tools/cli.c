@@ -188,6 +188,12 @@ static bool store(const struct cli_option *row, const char *text)
 
 static const char *set_device(struct cli_device *device, const char *text)
 {
+    if (device->list) {
+        if (device->list->n == CLI_MAX_LIST)
+            return "too many of them";
+        device->list->texts[device->list->n++] = text;
+        return NULL;
+    }
     if (device->spec)
         return "takes one device";
     if (strcmp(text, "all") == 0)

@@ -68,6 +68,7 @@ struct cli_option {
 // The options every command with a device has.
 struct cli_device {
     const char *spec; // as given with -d; NULL: the library's choice
+    struct cli_list *list; // where each -d goes in a command that takes several; NULL: into spec
     uint32_t n_threads;
     const char *isa;
     int log; // enum vkmoe_log_level - 1
