@@ -13,6 +13,7 @@
     X(predict, "write a model's answers for the rows of a file")                                   \
     X(explain, "tell which expert serves what, and why")                                           \
     X(verify, "compare a device with the f64 reference")                                           \
+    X(bench, "measure layers on devices, with numbers to trust")                                   \
     X(compare, "tell which cases of a benchmark became slower")                                    \
     X(report, "make a page of what bench measured")
 
