@@ -10,6 +10,9 @@ import shutil
 import struct
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'cli'))
+import bench_sample  # noqa: E402
+
 CONFIG = {
     'format': 'vkmoe-model/1', 'task': 'classify', 'classes': ['no', 'yes'],
     'input': {'kind': 'standardize', 'n_features': 3},
@@ -39,6 +42,12 @@ CONFIG_TENSORS = {
 SMALL_TENSORS = {
     'layers.0.router.weight': [3, 2], 'layers.0.experts.up.weight': [3, 1, 2],
     'layers.0.experts.down.weight': [3, 2, 1]}
+
+
+def at(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
 def changed(tree, path, value):
@@ -466,7 +475,39 @@ def tsv_seeds():
         yield 'bad-utf8-' + name, labels + b'a\tok\nb\tx' + text + b'\n'
 
 
-TARGETS = {'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
+def bench_seeds():
+    whole = bench_sample.sample()
+    small = dict(whole, devices=whole['devices'][:1], rows=[whole['rows'][0], whole['rows'][7]])
+    bench_sample.set_samples(small['rows'][0], [80.0, 90.5, 100.25])
+    text = json.dumps(small).encode()
+    first = ['rows', 0]
+    yield 'good-two-rows', text
+    yield 'good-lines', json.dumps(small, indent=1).encode()
+    yield 'good-no-rows', json.dumps(dict(small, rows=[])).encode()
+    yield 'good-nothing', json.dumps(dict(small, rows=[], devices=[])).encode()
+    yield 'good-more', json.dumps(dict(small, later=[1])).encode()
+    for name, path, value in (
+            ('seed', first + ['key', 'seed'], str(2**64 - 1)), ('unknown', first + ['bytes'], None),
+            ('no-experts', first + ['expert_rows'], []), ('quotes', ['cpu'], 'a"|,\n\u00e9')):
+        copy = json.loads(text)
+        at(copy, path[:-1])[path[-1]] = value
+        yield 'good-' + name, json.dumps(copy).encode()
+    yield 'bad-empty', b''
+    yield 'bad-truncated', text[:-2]
+    yield 'bad-twice', text[:-1] + b',"suite":""}'
+    for name, path, value in (
+            ('schema', ['schema'], 'vkmoe-bench/2'), ('missing', first + ['key', 'seed'], None),
+            ('device', first + ['device'], 1), ('negative', first + ['bytes'], -1),
+            ('status', first + ['status'], 'fine'), ('no-times', ['rows', 1, 'status'], 'ok'),
+            ('experts', first + ['key', 'n_experts'], 2**32 - 1), ('long', ['version'], 'v' * 16),
+            ('median', first + ['device_times', 'median_us'], 1), ('rows', ['rows'], {}),
+            ('seed', first + ['key', 'seed'], str(2**64)), ('peak', ['devices', 0, 'peak'], 1)):
+        yield 'bad-' + name, json.dumps(changed(small, path, value)).encode()
+    yield 'bad-huge', text.replace(b'"n_cores": 8', b'"n_cores": 1e999')
+    yield 'bad-nested', b'[' * 3000
+
+
+TARGETS = {'bench': bench_seeds, 'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
            'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds,
            'shards': shards_seeds, 'train': train_seeds, 'tsv': tsv_seeds}
 
