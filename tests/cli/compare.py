@@ -108,6 +108,15 @@ class Compare(helper.Case):
         self.assertGreater(row['noise'], row['ratio'] - 1)
         self.assertEqual(row['verdict'], 'same')
 
+    def test_unsettled(self):
+        """Where a measurement did not agree with itself within 5 %, less is no verdict."""
+        self.scale(self.b['rows'][0], 1.04)
+        for plateau, verdict, noise in [(True, 'slower', 0.03), (False, 'same', 0.0501)]:
+            self.b['rows'][0]['plateau'] = plateau
+            row = self.compare_json()['rows'][0]
+            self.assertEqual(row['verdict'], verdict)
+            self.assertLess(row['noise'], noise)
+
     def test_limit(self):
         self.scale(self.b['rows'][3], 1.05)
         for limit, code in [('4.99%', 4), ('5.01%', 0), ('4.99', 4), ('5.01', 0), ('0.5%', 4),

@@ -8,6 +8,9 @@
 
 enum { MIN_SAMPLES = 2 }; // one has no interval
 
+#define LEAST_NOISE 0.01     // no machine is steadier
+#define UNSETTLED_NOISE 0.05 // what measurements of a row without a plateau differ by, at least
+
 const char *compare_verdict_name(enum compare_verdict verdict)
 {
     switch (verdict) {
@@ -199,7 +202,9 @@ static enum vkmoe_status compare_pair(struct compare *c, struct compare_row *row
     row->fate = COMPARE_DONE;
     row->a_us = x->median_us;
     row->b_us = y->median_us;
-    CLI_TRY(compare_times(x, y, c->by_floor ? row->a->floor_us / row->b->floor_us : 1, row));
+    const double scale = c->by_floor ? row->a->floor_us / row->b->floor_us : 1;
+    const bool settled = row->a->plateau && row->b->plateau;
+    CLI_TRY(compare_times(x, y, scale, settled ? LEAST_NOISE : UNSETTLED_NOISE, row));
     row->failed = row->ratio > 1 + c->limit && row->low > 1;
 
 fail:

@@ -68,9 +68,10 @@ const char *compare_verdict_name(enum compare_verdict verdict);
 // Whether the keys name the same case. The number of threads is compared between CPUs only.
 bool compare_same_case(const struct bench_key *a, const struct bench_key *b);
 
-// Fills in ratio, low, high, noise and verdict from samples; `scale` multiplies the ratio.
+// Fills in ratio, low, high, noise and verdict from samples; `scale` multiplies the ratio, `noise`
+// is the least there is.
 enum vkmoe_status compare_times(const struct bench_times *a, const struct bench_times *b,
-                                double scale, struct compare_row *row);
+                                double scale, double noise, struct compare_row *row);
 
 // compare_print.c
 void compare_print(const struct compare *compare);

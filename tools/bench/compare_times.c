@@ -13,8 +13,6 @@
 
 enum { N_DRAWS = 1000 };
 
-static const double least_noise = 0.01; // no clock is steadier
-
 struct samples {
     double *sorted;   // (n)
     uint32_t *drawn;  // (n) how often
@@ -79,7 +77,7 @@ static enum compare_verdict judge(const struct compare_row *row)
 }
 
 enum vkmoe_status compare_times(const struct bench_times *a, const struct bench_times *b,
-                                double scale, struct compare_row *row)
+                                double scale, double noise, struct compare_row *row)
 {
     enum vkmoe_status status;
     struct samples x = {0}, y = {0};
@@ -92,7 +90,7 @@ enum vkmoe_status compare_times(const struct bench_times *a, const struct bench_
     row->ratio = scale * b->median_us / a->median_us;
     row->low = bench_quantile(ratios, N_DRAWS, 0.025);
     row->high = bench_quantile(ratios, N_DRAWS, 0.975);
-    row->noise = fmax(least_noise, fmax(relative_mad(a), relative_mad(b)));
+    row->noise = fmax(noise, fmax(relative_mad(a), relative_mad(b)));
     row->verdict = judge(row);
 
 fail:
