@@ -159,6 +159,40 @@ class Schema(helper.Case):
         self.assertTrue(self.read(data)[0])
 
 
+class Bench(helper.Case):
+    """What vkmoe bench writes itself."""
+
+    def bench(self, *args):
+        path = self.folder / 'bench.json'
+        done = run('bench', '--shape', '4,2,32,16', '-n', '2', '--min-time', '0.02', '--format',
+                   'json', '-o', path, *args)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        data = json.loads(path.read_text())
+        VALIDATOR.validate(data)
+        self.assertEqual(run('report', path, '-o', self.folder / 'page.html').returncode, 0)
+        return path, data
+
+    def test_every_kind(self):
+        path, data = self.bench('-d', 'cpu', '--count', '--dispatches', '--mode', 'forward,train',
+                                '--precision', 'exact,int8', '--seed', 1 << 60)
+        rows = {(r['key']['mode'], r['key']['precision']): r for r in data['rows']}
+        self.assertEqual({k: r['status'] for k, r in rows.items()},
+                         {('forward', 'exact'): 'ok', ('forward', 'int8'): 'unsupported',
+                          ('train', 'exact'): 'ok'})
+        for row in rows.values():
+            self.assertEqual(row['key']['seed'], str(1 << 60))
+            self.assertEqual(len(row['dispatches']) > 0, row['status'] == 'ok')
+        self.assertTrue(rows['forward', 'exact']['counted'])
+        done = run('compare', path, path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('2 compared: 0 slower, 0 faster, 2 the same', done.stdout)
+
+    def test_reference(self):
+        _, data = self.bench('-d', 'reference', '--no-verify')
+        row = data['rows'][0]
+        self.assertEqual((row['status'], row['verify']['state']), ('unverified', 'none'))
+
+
 class Formats(unittest.TestCase):
     def setUp(self):
         self.data = json.loads(sample_text('json'))
