@@ -16,6 +16,7 @@ struct fake {
     double (*of_run)(const struct fake *fake);    // factor on the time
     double (*of_core)(const struct fake *fake);   // share of the cores that is there
     enum vkmoe_status device_status;              // of time_device
+    bool disturbed;                               // every other probe
     uint32_t fail_at, interrupt_at; // number of a run, 0: never
     bool blind;  // probes do not see that cores are missing
     double best; // f32 peak
@@ -65,6 +66,10 @@ static enum vkmoe_status fake_probe(void *user, vkmoe_limits *out)
     fake->n_probes++;
     *out = (vkmoe_limits){.read_rate = 10e9, .dispatch_seconds = 1e-6};
     out->peak[VKMOE_ARITHMETIC_F32] = 2 * ONE_THREAD * (fake->blind ? 1 : fake->of_core(fake));
+    if (fake->disturbed && fake->n_probes % 2) {
+        out->read_rate /= 3;
+        out->dispatch_seconds *= 3;
+    }
     if (out->peak[VKMOE_ARITHMETIC_F32] > fake->best)
         fake->best = out->peak[VKMOE_ARITHMETIC_F32];
     return VKMOE_OK;
@@ -180,6 +185,19 @@ static void slowed_kernel(void **state)
     }
     check_near(fractions[0], 0.8, 1e-9);
     check_near(fractions[1], 0.8 / 2.5, 1e-9);
+}
+
+// A limit is what the device can do, not what it did while something else read memory.
+static void disturbed_probes(void **state)
+{
+    (void) state;
+    struct fake fake = steady();
+    fake.disturbed = true;
+    struct outcome out = measure(&fake, &usual, true);
+    check_ok(out.status);
+    check_near(out.result.limits.read_rate, 10e9, 0);
+    check_near(out.result.limits.dispatch_seconds, 1e-6, 0);
+    finish(&out);
 }
 
 static double slow_at_first(const struct fake *fake)
@@ -379,7 +397,7 @@ int main(void)
         cmocka_unit_test(lost_blocks),      cmocka_unit_test(warm_up_is_not_kept),
         cmocka_unit_test(every_block_lost), cmocka_unit_test(no_device_clock),
         cmocka_unit_test(no_probes),        cmocka_unit_test(limits_of_samples),
-        cmocka_unit_test(failures),
+        cmocka_unit_test(failures),         cmocka_unit_test(disturbed_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

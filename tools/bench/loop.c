@@ -320,10 +320,11 @@ static enum vkmoe_status median_of(const struct state *state, const struct measu
     return ok ? VKMOE_OK : no_memory();
 }
 
-// One limit of the blocks that count: `offset` bytes into vkmoe_limits. A block's is the mean of
-// its probes.
+// One limit of the blocks that count, `offset` bytes into vkmoe_limits. A block's is the better of
+// its two probes, the lower one or the higher: either may have been disturbed, and a limit is what
+// the device can do.
 static double median_limit(const struct state *state, const bool kept[BENCH_MAX_COLD], bool all,
-                           size_t offset)
+                           size_t offset, bool lower)
 {
     struct bench_series values = {0};
     for (uint32_t i = 0; i < state->n_cold; i++)
@@ -332,9 +333,9 @@ static double median_limit(const struct state *state, const bool kept[BENCH_MAX_
             double before, after;
             memcpy(&before, (const char *) &block->before + offset, sizeof before);
             memcpy(&after, (const char *) &block->after + offset, sizeof after);
-            double mean = (before + after) / 2;
+            double better = lower ? fmin(before, after) : fmax(before, after);
             if (all || is_whole(state, block))
-                bench_series_append(&values, &mean, 1);
+                bench_series_append(&values, &better, 1);
         }
     double median = bench_median(values.values, values.n);
     bench_series_finish(&values);
@@ -347,12 +348,12 @@ static void sum_up_limits(const struct state *state, const bool kept[BENCH_MAX_C
     *out = (vkmoe_limits){0};
     if (!state->target->probe)
         return;
-    out->read_rate = median_limit(state, kept, all, offsetof(vkmoe_limits, read_rate));
+    out->read_rate = median_limit(state, kept, all, offsetof(vkmoe_limits, read_rate), false);
     out->dispatch_seconds =
-        median_limit(state, kept, all, offsetof(vkmoe_limits, dispatch_seconds));
+        median_limit(state, kept, all, offsetof(vkmoe_limits, dispatch_seconds), true);
     for (size_t i = 0; i < VKMOE_N_ARITHMETICS; i++)
-        out->peak[i] =
-            median_limit(state, kept, all, offsetof(vkmoe_limits, peak) + i * sizeof *out->peak);
+        out->peak[i] = median_limit(state, kept, all,
+                                    offsetof(vkmoe_limits, peak) + i * sizeof *out->peak, false);
 }
 
 // Seconds become the row's microseconds; the row owns the samples.
