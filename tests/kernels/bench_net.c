@@ -113,10 +113,8 @@ static void print_rates(const struct moe_backend *backend, struct moe_device_net
     const double flops = 2.0 * N_TOKENS * TOP_K * D_MODEL * D_FF;
     for (int p = 0; p < 3; p++) {
         double rate = flops / time_program(backend, net, (enum moe_net_program) p) * 1e-9;
-        printf("  %-10s %6.1f GFLOP/s", names[p], rate);
-        if (peak > 0)
-            printf(" (%.2f times the probe of one core)", rate / peak);
-        printf("\n");
+        printf("  %-10s %6.1f GFLOP/s (%.2f times the probe of one core)\n", names[p], rate,
+               rate / peak);
     }
     double bytes = 28.0 * N_EXPERTS * D_FF * D_MODEL; // p, m, v read and written, g read
     printf("  %-10s %6.1f GB/s\n", "adamw",

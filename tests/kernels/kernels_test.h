@@ -45,7 +45,7 @@ int run_half_tests(const struct kernels_options *options);
 int run_probe_tests(const struct kernels_options *options);
 int run_bench(const struct kernels_options *options);       // exit code
 int bench_layer(const struct kernels_options *options);     // exit code
-// peak: GFLOP/s of one core's probe, 0 where there is none. Exit code.
+// peak: GFLOP/s of one core's probe. Exit code.
 int bench_net(const struct kernels_options *options, double peak);
 double seconds(void); // monotonic
 
