@@ -109,11 +109,16 @@ static double time_program(const struct moe_backend *backend, struct moe_device_
 
 static void print_rates(const struct moe_backend *backend, struct moe_device_net *net, double peak)
 {
-    static const char *const names[] = {"matmul", "matmul_dx", "matmul_dw"};
+    static const struct {
+        const char *name;
+        enum moe_net_program program;
+    } rows[] = {{"matmul", MOE_NET_FORWARD},
+                {"matmul_dx", MOE_NET_BACKWARD},
+                {"matmul_dw", MOE_NET_STEP_PROGRAM}};
     const double flops = 2.0 * N_TOKENS * TOP_K * D_MODEL * D_FF;
     for (int p = 0; p < 3; p++) {
-        double rate = flops / time_program(backend, net, (enum moe_net_program) p) * 1e-9;
-        printf("  %-10s %6.1f GFLOP/s (%.2f times the probe of one core)\n", names[p], rate,
+        double rate = flops / time_program(backend, net, rows[p].program) * 1e-9;
+        printf("  %-10s %6.1f GFLOP/s (%.2f times the probe of one core)\n", rows[p].name, rate,
                rate / peak);
     }
     double bytes = 28.0 * N_EXPERTS * D_FF * D_MODEL; // p, m, v read and written, g read
