@@ -230,28 +230,30 @@ static void room_for_some_dispatches_gets_the_first(void **state)
 }
 
 // What dispatches take one by one is about what they take together: the waits are the difference,
-// and the machine's other work. A unit that is wrong is off by more.
+// and the machine's other work, which the best of some tries leaves out. A unit that is wrong is
+// off by more.
 static void dispatches_add_up_to_a_run(void **state)
 {
-    enum { MOST = 64, TRIES = 5 };
+    enum { MOST = 64, TRIES = 40 };
     (void) state;
     vkmoe_dispatch_time times[MOST];
-    double seconds[TRIES], best_run = INFINITY, best_sum = INFINITY;
+    double seconds, best_run = INFINITY, best_sum = INFINITY;
     struct job job;
     job_init(&job, MAX_TOKENS);
     job.desc.n_binds = 1;
-    check_ok(vkmoe_time_runs(&job.desc, TRIES, seconds));
     for (int i = 0; i < TRIES; i++) {
         uint32_t n = MOST;
         double sum = 0;
+        check_ok(vkmoe_time_runs(&job.desc, 1, &seconds));
         check_ok(vkmoe_time_dispatches(&job.desc, times, &n));
         for (uint32_t k = 0; k < n; k++)
             sum += times[k].seconds;
         best_sum = fmin(best_sum, sum);
-        best_run = fmin(best_run, seconds[i]);
+        best_run = fmin(best_run, seconds);
+        if (i >= 4 && best_sum > 0.5 * best_run && best_sum < 2 * best_run)
+            return;
     }
-    if (best_sum < 0.3 * best_run || best_sum > 10 * best_run)
-        fail_msg("a run takes %g s, its dispatches %g s", best_run, best_sum);
+    fail_msg("a run takes %g s, its dispatches %g s", best_run, best_sum);
 }
 
 static void kernels_are_named(void **state)

@@ -442,6 +442,46 @@ static void a_long_run_is_sliced(void **state)
     assert_true(seconds[0] + seconds[1] >= 0.99e-6 * (double) (n - 2));
 }
 
+// ---- a small device ----------------------------------------------------------------------------
+
+// Where tokens take several blocks, runs are refused, and dispatches are those of all blocks.
+static void blocks_are_not_timed_back_to_back(void **state)
+{
+    enum { MANY = 200 };
+    (void) state;
+    static float many_x[MANY * WIDTH], plain[MANY * WIDTH], y[MANY * WIDTH];
+    struct stack stack;
+    vkmoe_host host;
+    vkmoe_context_desc context = context_desc(&host);
+    vkmoe_time_desc desc = vkmoe_time_desc_init();
+    vkmoe_io io = vkmoe_io_init();
+    uint32_t n = MAX_DISPATCHES, count, few;
+    fill_random(many_x, MANY * WIDTH, 6);
+    interpose = (struct interpose){.max_range = 3 << 10};
+    check_ok(stack_create(&stack, &context, &data, MANY, false));
+    io.x = many_x;
+    io.y = plain;
+    check_ok(vkmoe_run(stack.bind, MANY, &io));
+    io.y = y;
+    desc.binds = &stack.bind;
+    desc.ios = &io;
+    desc.n_binds = 1;
+    desc.n_tokens = MANY;
+    check_fails(vkmoe_time_runs(&desc, N_RUNS, got.runs), VKMOE_E_UNSUPPORTED,
+                "200 tokens take more than one block of bind 0");
+    check_ok(vkmoe_time_dispatches(&desc, got.times, &n));
+    check_ok(vkmoe_vk_dispatch_count(stack.bind, MANY, &count));
+    check_ok(vkmoe_vk_dispatch_count(stack.bind, 5, &few));
+    assert_int_equal(n, count);
+    assert_true(n > few && n <= MAX_DISPATCHES);
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(got.times[i].label && got.times[i].seconds >= 0);
+    assert_memory_equal(y, plain, MANY * data.layer.d_out * sizeof *y);
+    stack_destroy(&stack);
+    assert_int_equal(interpose.n_live, 0);
+    interpose = (struct interpose){0};
+}
+
 static int set_up(void **state)
 {
     (void) state;
@@ -479,6 +519,7 @@ int main(void)
         cmocka_unit_test(limits_follow_from_the_stamps),
         cmocka_unit_test(runs_share_submissions),
         cmocka_unit_test(a_long_run_is_sliced),
+        cmocka_unit_test(blocks_are_not_timed_back_to_back),
         cmocka_unit_test(every_call_of_timing_fails_once),
         cmocka_unit_test(every_call_of_a_probe_fails_once),
         cmocka_unit_test(memory_runs_out),
