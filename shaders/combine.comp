@@ -16,6 +16,7 @@ layout(push_constant) uniform Push {
 #define ROUTING_ACCESS readonly
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
+#include "counters.glsl"
 #include "element.glsl"
 #include "combine.glsl"
 layout(constant_id = 0) const uint OUTPUT_TYPE = 0; // of y, enum vkmoe_dtype
@@ -44,10 +45,13 @@ void main()
 {
     uint word = gl_GlobalInvocationID.x, token = gl_WorkGroupID.y;
     uint per_word = elements_per_word(OUTPUT_TYPE), n = word * per_word;
-    if (token >= token_count() || n >= p.d_out)
+    if (token >= token_count() || n >= p.d_out) {
+        COUNT_END(false);
         return;
+    }
     float y = combined(token, n);
     float next = per_word == 2 && n + 1 < p.d_out ? combined(token, n + 1) : 0.0;
     output_at((head.first_token + token) * head.y_stride + word) =
         element_pack(OUTPUT_TYPE, y, next);
+    COUNT_END(true);
 }

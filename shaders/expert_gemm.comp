@@ -30,6 +30,7 @@ layout(push_constant) uniform Push {
 #define ROUTING_ACCESS readonly
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
+#include "counters.glsl"
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
@@ -171,6 +172,8 @@ void main()
         barrier();
     }
 
+    COUNT_TILE(!absent && n_rows > 0, n_rows, TILE);
+
     uint packed = row_block * MOE_TILE_ROWS + a;
     vec4 bias = vec4(0);
     for (uint j = 0; j < 4 && !absent; j++) {
@@ -197,4 +200,5 @@ void main()
                         floatBitsToUint(absent ? 0.0 : activate(p.act, p.act_alpha, v[j]));
         }
     }
+    COUNT_END(n_rows > 0);
 }

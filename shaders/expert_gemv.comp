@@ -16,6 +16,7 @@ layout(push_constant) uniform Push {
 #define ROUTING_ACCESS readonly
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
+#include "counters.glsl"
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
@@ -29,8 +30,10 @@ void main()
     uint expert = p.expert != MOE_NONE ? p.expert : routing(p.ids + slot);
     bool mine = slot < token_count() * p.slots && expert - p.first_expert < p.n_experts;
     uvec2 base = expert_base(mine ? expert : p.first_expert);
-    if (!mine) // the whole workgroup
+    if (!mine) { // the whole workgroup
+        COUNT_END(false);
         return;
+    }
     uint n = panel * MOE_PANEL_ROWS + gemv_row();
     bool live = n < p.n_out && !expert_absent(base);
 
@@ -45,8 +48,11 @@ void main()
         up = gemv_dot(base, p.window, live,
                       row_at(p.weight, p.weight_stride, packed + MOE_PANEL_ROWS), p.d_in,
                       INPUT_TYPE, from);
-    if (gemv_lane() != 0 || n >= p.n_out)
+    COUNT_TILE(!expert_absent(base), 1, 1);
+    if (gemv_lane() != 0 || n >= p.n_out) {
+        COUNT_END(true);
         return;
+    }
     float o = 0.0;
     if (live) {
         o = activate(p.act, p.act_alpha,
@@ -56,4 +62,5 @@ void main()
                  row_bias(base, p.window, p.weight, p.weight_stride, packed + MOE_PANEL_ROWS);
     }
     output_at(slot * p.n_out + n) = floatBitsToUint(o);
+    COUNT_END(true);
 }

@@ -19,6 +19,7 @@ layout(push_constant) uniform Push {
 #define ROUTING_ACCESS readonly
 #define OUTPUT_ACCESS writeonly
 #include "buffers.glsl"
+#include "counters.glsl"
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
@@ -54,8 +55,11 @@ void main()
         uint slot = token * p.top_k + k;
         uint expert = routing(p.ids + slot);
         uvec2 block = expert_base(there ? expert : 0);
-        if (!there) // the whole workgroup
+        if (!there) { // the whole workgroup
+            COUNT_END(false);
             return;
+        }
+        COUNT_TILE(!expert_absent(block), 1, 1);
         bool live = inside && !expert_absent(block);
         float v = gemv_dot(block, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
                            slot * p.d_ff);
@@ -69,6 +73,7 @@ void main()
     bool has_shared = p.shared_expert != MOE_NONE;
     uvec2 base = expert_base(has_shared ? p.shared_expert : 0); // inside, see buffers.glsl
     if (has_shared) {
+        COUNT_TILE(true, 1, 1);
         float v = gemv_dot(base, 0, inside, row_at(p.shared_weight, p.shared_weight_stride, n),
                            p.shared_d_ff, TYPE_F32, p.shared_input + token * p.shared_d_ff);
         bool gated = p.shared_gate != MOE_NONE;
@@ -80,4 +85,5 @@ void main()
         y = combine_shared(y, p.shared_scale, gated ? gate : 1.0, f);
     }
     store(token, y);
+    COUNT_END(true);
 }

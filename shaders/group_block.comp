@@ -16,6 +16,7 @@ layout(push_constant) uniform Push {
 };
 #define ROUTING_ACCESS
 #include "buffers.glsl"
+#include "counters.glsl"
 layout(constant_id = 0) const uint SCATTER = 0;
 
 shared uint block_ids[MOE_GROUP_BLOCK];
@@ -28,6 +29,7 @@ void main()
     for (uint i = lid; i < n; i += MOE_LOCAL_SIZE)
         block_ids[i] = routing(p.ids + first + i);
     barrier();
+    COUNT_END(n > 0);
     if (n == 0) // the whole workgroup
         return;
 

@@ -19,6 +19,7 @@ layout(push_constant) uniform Push {
 };
 #define ROUTING_ACCESS
 #include "buffers.glsl"
+#include "counters.glsl"
 
 shared uvec3 sums[MOE_LOCAL_SIZE]; // rows, full tiles, small tiles
 shared uvec2 starts[MOE_SCAN_EXPERTS + 1]; // full and small tiles before each expert
@@ -119,4 +120,5 @@ void main()
     uint n_chunks = (p.n_experts + p.chunk_experts - 1) / p.chunk_experts;
     for (uint chunk = lid; chunk < n_chunks; chunk += MOE_LOCAL_SIZE)
         write_chunk(chunk);
+    COUNT_END(true);
 }

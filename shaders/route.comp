@@ -20,6 +20,7 @@ layout(push_constant) uniform Push {
 #define INPUT_ACCESS readonly
 #define ROUTING_ACCESS
 #include "buffers.glsl"
+#include "counters.glsl"
 #include "element.glsl"
 #include "act.glsl"
 layout(constant_id = 0) const uint INPUT_TYPE = 0; // of x, enum vkmoe_dtype
@@ -47,6 +48,7 @@ uint order_key(float v)
 
 float weight_float(uint at, uint i)
 {
+    COUNT_ROUTER(1);
     return uintBitsToFloat(weights(at + (i >> 2))[i & 3]);
 }
 
@@ -71,6 +73,7 @@ void logits(uint first_token, uint n)
                 sum[t] = vec4(0);
             for (uint i = begin; i < end; i++) {
                 vec4 w = uintBitsToFloat(weights(p.weight + i * p.quads + quad));
+                COUNT_ROUTER(4);
                 for (uint t = 0; t < n; t++)
                     sum[t] = fma(vec4(x_at(first_token + t, i)), w, sum[t]);
             }
@@ -237,4 +240,5 @@ void main()
             routing(p.shared_gate + first_token + token) =
                 floatBitsToUint(act_sigmoid(values[base + p.n_experts]));
     }
+    COUNT_END(n > 0);
 }

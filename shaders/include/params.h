@@ -40,7 +40,19 @@
 // Where the routing range of every kernel begins: the number of tokens, if the host does not know
 // it, then with descriptors the table of experts: where in the weights each begins, in uvec4.
 #define MOE_COUNT_WORD 0
+#define MOE_COUNTER_WORD 8 // of a plan with `counters`: two words each, the low one first
 #define MOE_TABLE_WORD 64
+
+// The specialisation constant that makes a kernel count, in the same place in all of them, and its
+// counters: see counters.glsl.
+#define MOE_SPEC_COUNT 7
+#define MOE_COUNT_WEIGHTS 0
+#define MOE_COUNT_ROUTER 1
+#define MOE_COUNT_LIVE 2
+#define MOE_COUNT_PADDED 3
+#define MOE_COUNT_BUSY 4
+#define MOE_COUNT_IDLE 5
+#define MOE_N_COUNTERS 6
 
 #define MOE_NONE 0xffffffffu
 

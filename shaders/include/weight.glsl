@@ -2,7 +2,7 @@
 // An expert's packed weights. The weights buffer begins with a table of 8-byte entries, one an
 // expert: a device address, or with descriptors an offset in uvec4, which route.comp copies to
 // where every kernel has it bound; 0 means absent.
-// A weight type is a case in weight_unpack. Included after buffers.glsl.
+// A weight type is a case in weight_unpack. Included after counters.glsl.
 layout(constant_id = 0) const uint WEIGHT_TYPE = 0; // enum vkmoe_dtype
 
 const uint WEIGHT_F32 = 0, WEIGHT_F16 = 1, WEIGHT_BF16 = 2;
@@ -29,6 +29,7 @@ bool expert_absent(uvec2 base)
 // `window` is subtracted from what may be beyond 32 bits; the difference never is.
 uvec4 expert_load(uvec2 base, uint window, uint i)
 {
+    COUNT_WEIGHTS();
 #ifdef MOE_BDA
     return WeightsRef(base).v[i];
 #else

@@ -42,7 +42,7 @@ static uint32_t most_block_tokens(const struct moe_vk_program *program)
     return most;
 }
 
-// Bytes of ids, gates and scores that run may ask for.
+// Bytes of ids, gates, scores and counters that run may ask for.
 static uint64_t routing_results_size(const struct moe_vk_program *program)
 {
     uint64_t most = 0;
@@ -50,7 +50,7 @@ static uint64_t routing_results_size(const struct moe_vk_program *program)
         const struct moe_vk_sequence *s = &program->sequences[regime];
         most = moe_max(most, s->ids.size + s->gates.size + s->scores.size);
     }
-    return most;
+    return most + (program->counters ? MOE_VK_COUNTERS_SIZE : 0);
 }
 
 // Buffers for x and y of a block, and staging where the host cannot reach them or the results

@@ -34,6 +34,7 @@ struct moe_vk_bound {
     struct moe_vk_buffer x, y, upload, readback;
     struct moe_vk_command command;
     double ns_per_work; // as measured by runs
+    vkmoe_counters counters; // of the last run
 };
 
 // A block of tokens, to be recorded.
@@ -87,5 +88,6 @@ void moe_vk_record_block(const struct moe_vk_bound *b, VkCommandBuffer cmd,
 
 // run.c
 enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io);
+void moe_vk_counters(const struct moe_bound *bound, vkmoe_counters *out);
 
 #endif

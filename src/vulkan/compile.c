@@ -36,6 +36,7 @@ struct moe_vk_dispatch *moe_vk_add(struct moe_vk_compiler *c, const char *label,
                                   .spv = spv + (c->limits->bda ? 1 : 0),
                                   .x = {.fixed = 1},
                                   .y = {.fixed = 1},
+                                  .spec[MOE_SPEC_COUNT] = c->counters,
                                   .params_size = (uint32_t) params_size};
     if (params_size > 0)
         memcpy(d->params, params, params_size);
@@ -301,7 +302,8 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, const struct mo
                                 .desc = &program->base.graph.layer.desc,
                                 .limits = limits,
                                 .variant = program->variant,
-                                .x_type = program->base.x_type};
+                                .x_type = program->base.x_type,
+                                .counters = program->counters};
     TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
         c.sequence = &program->sequences[c.regime];

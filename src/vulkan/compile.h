@@ -35,6 +35,7 @@ struct moe_vk_compiler {
     const struct moe_vk_limits *limits;
     const struct moe_vk_variant *variant;
     enum vkmoe_dtype x_type;
+    bool counters;
     enum moe_vk_regime regime;
     uint32_t tokens; // of a block
     struct moe_vk_weights_map map;

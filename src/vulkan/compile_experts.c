@@ -242,7 +242,7 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
     d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
     uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, listed && !m->is_out, input,
-                                      variant->rounds_x && !m->is_out};
+                                      variant->rounds_x && !m->is_out, c->counters};
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_INPUT, input_range(c, m), MOE_VK_READ);

@@ -60,6 +60,8 @@ struct moe_vk_dispatch {
     uint8_t params[128 - sizeof(struct head_params)];
 };
 
+enum { MOE_VK_COUNTERS_SIZE = MOE_N_COUNTERS * 8 }; // bytes, from MOE_COUNTER_WORD on
+
 // What a program keeps to.
 struct moe_vk_limits {
     bool bda;
@@ -86,6 +88,7 @@ struct moe_vk_program {
     struct moe_vk_sequence sequences[MOE_VK_N_REGIMES]; // n = 0: not needed for max_tokens
     uint64_t work_size; // of the largest
     double budget_ms;   // of one submission by run
+    bool counters;      // its kernels count, at MOE_COUNTER_WORD of the workspace
 };
 
 // Where things are in an expert's packed block, in uvec4; pure, from the layer alone. A matrix is

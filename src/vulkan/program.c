@@ -62,6 +62,7 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
                                          params->x_type};
     program->variant = variant;
     program->budget_ms = params->budget_ms;
+    program->counters = params->counters;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
     TRY(moe_vk_compile(program, &limits));
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
@@ -93,6 +94,10 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(device);
+    if (params->counters && !vk->bda)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "plan.counters: kernels count by buffer device address only, and this "
+                        "context addresses %s by descriptors", vk->base.info.name);
     for (;;) {
         const struct moe_vk_variant *variant;
         bool own;

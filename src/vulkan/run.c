@@ -7,6 +7,14 @@
 #include "base/bits.h"
 #include "core/dtype.h"
 
+_Static_assert(MOE_SPEC_COUNT < MOE_VK_MAX_SPEC, "kernels are told to count");
+_Static_assert(MOE_COUNTER_WORD + 2 * MOE_N_COUNTERS <= MOE_TABLE_WORD, "room for the counters");
+
+static bool counts(const struct moe_vk_bound *b)
+{
+    return ((const struct moe_vk_program *) b->base.program)->counters;
+}
+
 void moe_vk_write_x(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
                     const vkmoe_io *io)
 {
@@ -32,9 +40,11 @@ void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block 
         (struct moe_vk_result){&b->work, sequence->gates.offset, io->gates ? slots : 0, NULL};
     results[3] = (struct moe_vk_result){&b->work, sequence->scores.offset,
                                         io->scores ? n_tokens * desc->n_experts * 4 : 0, NULL};
+    results[4] = (struct moe_vk_result){&b->work, MOE_COUNTER_WORD * 4,
+                                        counts(b) ? MOE_VK_COUNTERS_SIZE : 0, NULL};
     block->n_staged = 0;
     uint64_t at = 0;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < MOE_VK_N_RESULTS; i++) {
         struct moe_vk_result *r = &results[i];
         if (r->device->mapped) {
             r->host = (const unsigned char *) r->device->mapped + r->offset;
@@ -65,7 +75,7 @@ void moe_vk_record_readback(const struct moe_vk *vk, const struct moe_vk_bound *
     if (block->n_staged > 0) {
         moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
                        VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_READ_BIT);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < MOE_VK_N_RESULTS; i++) {
             const struct moe_vk_result *r = &block->results[i];
             if (!r->size || r->device->mapped)
                 continue;
@@ -105,6 +115,39 @@ fail:
     return status;
 }
 
+// ---- counters ----------------------------------------------------------------------------------
+
+// Before the first dispatch of a run.
+static void record_zero(const struct moe_vk *vk, const struct moe_vk_bound *b)
+{
+    VkCommandBuffer cmd = b->command.buffer;
+    vk->fn.vkCmdFillBuffer(cmd, b->work.handle, MOE_COUNTER_WORD * 4, MOE_VK_COUNTERS_SIZE, 0);
+    moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+                   VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                   VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+}
+
+// What the kernels have counted since the run began.
+static void read_counters(struct moe_vk_bound *b, const struct moe_vk_host_block *block)
+{
+    uint64_t counted[MOE_N_COUNTERS];
+    uint32_t words[2 * MOE_N_COUNTERS];
+    memcpy(words, block->results[4].host, sizeof words);
+    for (int i = 0; i < MOE_N_COUNTERS; i++)
+        counted[i] = (uint64_t) words[2 * i + 1] << 32 | words[2 * i];
+    b->counters.weight_loads = counted[MOE_COUNT_WEIGHTS] * 16;
+    b->counters.router_loads = counted[MOE_COUNT_ROUTER] * 4;
+    b->counters.live_columns = counted[MOE_COUNT_LIVE];
+    b->counters.padded_columns = counted[MOE_COUNT_PADDED];
+    b->counters.workgroups = counted[MOE_COUNT_BUSY];
+    b->counters.idle_workgroups = counted[MOE_COUNT_IDLE];
+}
+
+void moe_vk_counters(const struct moe_bound *bound, vkmoe_counters *out)
+{
+    *out = ((const struct moe_vk_bound *) bound)->counters;
+}
+
 // ---- slices ------------------------------------------------------------------------------------
 
 uint32_t moe_vk_next_slice(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
@@ -134,6 +177,8 @@ static enum vkmoe_status run_block(struct moe_vk *vk, struct moe_vk_bound *b,
         double work;
         n = moe_vk_next_slice(b, block, first, b->ns_per_work, &work);
         TRY(moe_vk_command_begin(vk, &b->command));
+        if (first == begin && block->first == 0 && counts(b))
+            record_zero(vk, b);
         if (first == begin)
             moe_vk_record_x(vk, b, block);
         moe_vk_record_block(b, b->command.buffer, &block->run, first, n);
@@ -142,6 +187,7 @@ static enum vkmoe_status run_block(struct moe_vk *vk, struct moe_vk_bound *b,
         double start = moe_vk_now_ns();
         TRY(moe_vk_command_run(vk, &b->command));
         moe_vk_learn(&b->ns_per_work, budget, work, moe_vk_now_ns() - start);
+        b->counters.dispatches += n;
     }
     return VKMOE_OK;
 
@@ -157,12 +203,15 @@ enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const v
     struct moe_vk_host_block block = {
         .run = {.regime = moe_vk_choose_regime(n_tokens), .block_first = MOE_NONE}};
     uint32_t block_tokens = b->blocks[block.run.regime].block_tokens;
+    b->counters = (vkmoe_counters){0};
     for (; block.first < n_tokens; block.first += block.run.n_tokens) {
         block.run.n_tokens = (uint32_t) moe_min(block_tokens, n_tokens - block.first);
         moe_vk_plan_results(b, &block, io);
         moe_vk_write_x(b, &block, io);
         TRY(run_block(vk, b, &block));
         TRY(moe_vk_read_results(b, &block, io));
+        if (counts(b))
+            read_counters(b, &block);
     }
     return VKMOE_OK;
 

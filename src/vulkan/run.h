@@ -5,6 +5,8 @@
 
 #include "vulkan/bind.h"
 
+enum { MOE_VK_N_RESULTS = 5 };
+
 // A result on its way to the host: bytes at `offset` of a device buffer, and where the host reads.
 struct moe_vk_result {
     const struct moe_vk_buffer *device;
@@ -16,7 +18,7 @@ struct moe_vk_result {
 struct moe_vk_host_block {
     uint32_t first;
     struct moe_vk_block_run run;
-    struct moe_vk_result results[4]; // y, ids, gates, scores
+    struct moe_vk_result results[MOE_VK_N_RESULTS]; // y, ids, gates, scores, counters
     uint32_t n_staged;
 };
 

@@ -348,6 +348,14 @@ static VKAPI_ATTR void VKAPI_CALL our_vkCmdDispatchIndirect(VkCommandBuffer cmd,
         real_vkCmdDispatchIndirect(cmd, buffer, offset);
 }
 
+static PFN_vkCmdFillBuffer real_vkCmdFillBuffer;
+static VKAPI_ATTR void VKAPI_CALL our_vkCmdFillBuffer(VkCommandBuffer cmd, VkBuffer buffer,
+                                                      VkDeviceSize offset, VkDeviceSize size,
+                                                      uint32_t data)
+{
+    real_vkCmdFillBuffer(cmd, buffer, offset, size, interpose.fill_ones ? UINT32_MAX : data);
+}
+
 static PFN_vkCmdPushConstants real_vkCmdPushConstants;
 static VKAPI_ATTR void VKAPI_CALL our_vkCmdPushConstants(VkCommandBuffer cmd,
                                                          VkPipelineLayout layout,
@@ -406,6 +414,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP_OVER(vkGetQueryPoolResults, get_stamps)
     LOOK_UP(vkCmdBindPipeline)
     LOOK_UP(vkCmdDispatchIndirect)
+    LOOK_UP(vkCmdFillBuffer)
     LOOK_UP(vkCmdPushConstants)
     FALLIBLE(LOOK_UP)
     DESTROYERS(LOOK_UP)

@@ -29,6 +29,7 @@ struct interpose {
     uint32_t max_range, max_groups;
     uint64_t max_allocation;
     long submit_ms; // a submission takes this much longer
+    bool fill_ones; // what is to be filled with zeros is filled with ones
 
     // The queue's timestamps have these bits, UINT32_MAX: none, 0: its own. If tick is above 0 each
     // stamp is that many ticks later than the one before, and the first one all ones.
