@@ -168,20 +168,17 @@ fail:
     return status;
 }
 
-enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer,
-                                const struct moe_program_params *params,
-                                const struct moe_vk_variant **out)
+// The first that is good and worth its place.
+static enum vkmoe_status choose_best(struct moe_vk *vk, const struct moe_program_params *params,
+                                     const struct moe_vk_variant *const *candidates, uint32_t n,
+                                     const struct moe_vk_variant **out)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk_variant *candidates[MOE_VK_N_VARIANTS];
-    if (params->variant)
-        return choose_named(vk, layer, params, out);
-    uint32_t n = moe_vk_candidates(&vk->caps, layer, params, candidates);
     for (uint32_t i = 0; i < n; i++) {
         bool good;
         TRY(moe_vk_judge(vk, candidates[i], &good));
         *out = candidates[i];
-        if (good)
+        if (good && moe_vk_known(vk, candidates[i]->id).state != MOE_VK_NOT_FASTER)
             return VKMOE_OK;
     }
     return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %s: %s has no kernel for it",
@@ -189,4 +186,27 @@ enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer
 
 fail:
     return status;
+}
+
+enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer,
+                                const struct moe_program_params *params,
+                                const struct moe_vk_variant **out)
+{
+    const struct moe_vk_variant *candidates[MOE_VK_N_VARIANTS];
+    if (params->variant)
+        return choose_named(vk, layer, params, out);
+    uint32_t n = moe_vk_candidates(&vk->caps, layer, params, candidates);
+    return choose_best(vk, params, candidates, n, out);
+}
+
+enum vkmoe_status moe_vk_choose_without(struct moe_vk *vk, const vkmoe_layer_desc *layer,
+                                        const struct moe_program_params *params,
+                                        const struct moe_vk_variant *variant,
+                                        const struct moe_vk_variant **out)
+{
+    const struct moe_vk_variant *candidates[MOE_VK_N_VARIANTS];
+    uint32_t n = moe_vk_candidates(&vk->caps, layer, params, candidates), first = 0;
+    while (first < n && candidates[first]->id <= variant->id)
+        first++;
+    return choose_best(vk, params, candidates + first, n - first, out);
 }

@@ -2,7 +2,7 @@
 // Which kernels compute a layer: the variants there are, what each needs, and what is known about
 // them on a device. In this order: precision and features, the table of bad drivers, what the cache
 // says of an earlier self-test, a self-test. A context without a queue makes no self-test, and the
-// cache comes before the table there.
+// cache comes before the table there. What is not faster is left out where vkmoe_tune has timed it.
 #ifndef MOE_VULKAN_CHOOSE_H
 #define MOE_VULKAN_CHOOSE_H
 
@@ -52,11 +52,17 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
 // that we know of. Pure.
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant);
 
-// The variant of a plan: the one it names, or the best that is not found bad. May run the
+// The variant of a plan: the one it names, or the best that is not found bad or slow. May run the
 // self-test. VKMOE_E_UNSUPPORTED: what it names cannot be had; the text says why.
 enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer,
                                 const struct moe_program_params *params,
                                 const struct moe_vk_variant **out);
+
+// The same for a plan that names none, among the candidates after `variant`.
+enum vkmoe_status moe_vk_choose_without(struct moe_vk *vk, const vkmoe_layer_desc *layer,
+                                        const struct moe_program_params *params,
+                                        const struct moe_vk_variant *variant,
+                                        const struct moe_vk_variant **out);
 
 // program.c: compiles and makes pipelines, whatever is known of the variant.
 // *own says of a failure that it is of a pipeline of the variant's own kernel, not one that it
@@ -74,6 +80,7 @@ enum moe_vk_state {
     MOE_VK_GOOD,
     MOE_VK_BAD,
     MOE_VK_TRYING_AGAIN, // after one that never ended
+    MOE_VK_NOT_FASTER,   // good, but only for plans that name it
     MOE_VK_N_STATES,
 };
 
@@ -86,6 +93,7 @@ enum moe_vk_cause { // of a variant not being used
     MOE_VK_BUSY,        // a self-test began lately and has not ended: not decided
     MOE_VK_LISTED,      // the table of bad drivers
     MOE_VK_UNTESTABLE,  // no self-test could be made, for want of memory for instance
+    MOE_VK_SLOWER,      // a tune found it not faster than what is used without it
     MOE_VK_N_CAUSES,
 };
 
@@ -102,6 +110,19 @@ struct moe_vk_record {
 // VKMOE_E_DEVICE_LOST: it was lost in the self-test; no other failure.
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good);
 
+// What this context knows of a variant; `recall` asks the cache first if that is nothing yet.
+struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id);
+struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id);
+
+// From now on, here and for those who read the cache, a good variant is used where it is faster
+// than what is used without it by MOE_VK_GAIN, and else only by plans that name it.
+#define MOE_VK_GAIN 0.03
+void moe_vk_set_times(struct moe_vk *vk, const struct moe_vk_variant *variant, double seconds,
+                      double base_seconds);
+
+// Nothing is known of any variant, here and in the cache.
+void moe_vk_forget(struct moe_vk *vk);
+
 // From now on a variant is bad, here and for those who read the cache.
 void moe_vk_condemn(struct moe_vk *vk, const struct moe_vk_variant *variant,
                     enum moe_vk_cause cause);
@@ -115,5 +136,11 @@ const char *moe_vk_verdict_text(struct moe_vk *vk, enum moe_vk_variant_id varian
 // MOE_VK_NO_CAUSE that it did not. A failure: there was no test.
 enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
                                    enum moe_vk_cause *cause);
+
+// ---- tune.c ------------------------------------------------------------------------------------
+
+// The rules of vkmoe_tune.
+enum vkmoe_status moe_vk_tune(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,
+                              uint32_t *n);
 
 #endif

@@ -18,11 +18,17 @@
 
 enum { YOUNG = 600 }; // seconds; compilers of small devices are slow
 
-static const char magic[8] = "verdict";
+// Of this struct moe_vk_record: "verdict" had no times.
+static const char magic[8] = "verdic2";
 
 static bool is_mark(uint32_t state)
 {
     return state == MOE_VK_TRYING || state == MOE_VK_TRYING_AGAIN;
+}
+
+static bool is_right(uint32_t state)
+{
+    return state == MOE_VK_GOOD || state == MOE_VK_NOT_FASTER;
 }
 
 static uint64_t now(void)
@@ -67,10 +73,12 @@ static bool record_fits(const struct moe_vk_record *want, const struct moe_vk_re
 {
     if (memcmp(want, read, offsetof(struct moe_vk_record, variants)) != 0)
         return false;
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (read->variants[i].state >= MOE_VK_N_STATES ||
-            read->variants[i].cause >= MOE_VK_N_CAUSES)
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
+        const struct moe_vk_verdict *v = &read->variants[i];
+        if (v->state >= MOE_VK_N_STATES || v->cause >= MOE_VK_N_CAUSES || !(v->seconds >= 0) ||
+            !(v->base_seconds >= 0)) // NaN neither
             return false;
+    }
     return true;
 }
 
@@ -108,7 +116,7 @@ static void save(struct moe_vk *vk, enum moe_vk_variant_id id)
 static void set(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_state state,
                 enum moe_vk_cause cause)
 {
-    vk->verdicts[id] = (struct moe_vk_verdict){now(), state, cause};
+    vk->verdicts[id] = (struct moe_vk_verdict){.since = now(), .state = state, .cause = cause};
 }
 
 static const char *const cause_texts[MOE_VK_N_CAUSES] = {
@@ -120,6 +128,7 @@ static const char *const cause_texts[MOE_VK_N_CAUSES] = {
     [MOE_VK_BUSY] = "a self-test has begun elsewhere and not ended yet",
     [MOE_VK_LISTED] = "this driver is known not to compute it",
     [MOE_VK_UNTESTABLE] = "its self-test could not be made",
+    [MOE_VK_SLOWER] = "it is not faster",
 };
 
 static void log_bad(struct moe_vk *vk, enum moe_vk_variant_id id, const char *detail)
@@ -196,8 +205,8 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
     pthread_mutex_lock(&vk->verdicts_lock);
     read_verdict(vk, variant->id);
     // Who cannot test trusts a test of another time more than the table.
-    bool decided = verdict->state == MOE_VK_GOOD || verdict->state == MOE_VK_BAD;
-    if (link && (!decided || (vk->queue && verdict->state == MOE_VK_GOOD)))
+    bool right = is_right(verdict->state), decided = right || verdict->state == MOE_VK_BAD;
+    if (link && (!decided || (vk->queue && right)))
         bad(vk, variant->id, MOE_VK_LISTED, link);
     else if (!decided && vk->queue)
         status = test(vk, variant);
@@ -206,6 +215,50 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
         verdict->state = MOE_VK_UNTESTED;
     pthread_mutex_unlock(&vk->verdicts_lock);
     return status;
+}
+
+struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id)
+{
+    pthread_mutex_lock(&vk->verdicts_lock);
+    struct moe_vk_verdict verdict = vk->verdicts[id];
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return verdict;
+}
+
+struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id)
+{
+    pthread_mutex_lock(&vk->verdicts_lock);
+    read_verdict(vk, id);
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return moe_vk_known(vk, id);
+}
+
+void moe_vk_set_times(struct moe_vk *vk, const struct moe_vk_variant *variant, double seconds,
+                      double base_seconds)
+{
+    struct moe_vk_verdict *verdict = &vk->verdicts[variant->id];
+    bool faster = seconds <= base_seconds * (1 - MOE_VK_GAIN);
+    pthread_mutex_lock(&vk->verdicts_lock);
+    if (is_right(verdict->state)) { // still: a plan may have condemned it meanwhile
+        verdict->state = faster ? MOE_VK_GOOD : MOE_VK_NOT_FASTER;
+        verdict->cause = faster ? MOE_VK_NO_CAUSE : MOE_VK_SLOWER;
+        verdict->seconds = seconds;
+        verdict->base_seconds = base_seconds;
+        save(vk, variant->id);
+    }
+    pthread_mutex_unlock(&vk->verdicts_lock);
+}
+
+void moe_vk_forget(struct moe_vk *vk)
+{
+    char key[96];
+    struct moe_vk_record record;
+    pthread_mutex_lock(&vk->verdicts_lock);
+    memset(vk->verdicts, 0, sizeof vk->verdicts);
+    empty_record(vk, &record, key);
+    if (moe_vk_store_exists(vk) && !moe_vk_entry_write(vk, key, &record, sizeof record))
+        moe_vk_entry_remove(vk, key);
+    pthread_mutex_unlock(&vk->verdicts_lock);
 }
 
 void moe_vk_condemn(struct moe_vk *vk, const struct moe_vk_variant *variant,

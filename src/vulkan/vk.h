@@ -78,6 +78,7 @@ struct moe_vk_pipeline {
 struct moe_vk_verdict {
     uint64_t since;        // when its self-test began, seconds of the system's clock
     uint32_t state, cause; // enum moe_vk_state, enum moe_vk_cause
+    double seconds, base_seconds; // of a tune, and of what is used without it; 0: not timed
 };
 enum { MOE_VK_MAX_VARIANTS = 8 };
 

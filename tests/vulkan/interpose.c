@@ -305,8 +305,13 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device,
                                                     const VkAllocationCallbacks *allocator,
                                                     VkShaderModule *out)
 {
+    VkShaderModuleCreateInfo made = *info;
     module_has_bug = interpose.kernel && info->pCode == interpose.kernel;
-    return our_vkCreateShaderModule(device, info, allocator, out);
+    if (module_has_bug && interpose.bug == INTERPOSE_OTHER) {
+        made.pCode = interpose.other;
+        made.codeSize = interpose.other_size;
+    }
+    return our_vkCreateShaderModule(device, &made, allocator, out);
 }
 
 static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipelineCache cache,
@@ -344,7 +349,12 @@ static PFN_vkCmdDispatchIndirect real_vkCmdDispatchIndirect;
 static VKAPI_ATTR void VKAPI_CALL our_vkCmdDispatchIndirect(VkCommandBuffer cmd, VkBuffer buffer,
                                                             VkDeviceSize offset)
 {
-    if (!bound_has_bug || interpose.bug != INTERPOSE_SKIP)
+    int n = 1;
+    if (bound_has_bug && interpose.bug == INTERPOSE_SKIP)
+        n = 0;
+    if (bound_has_bug && interpose.bug == INTERPOSE_SLOW)
+        n = 4;
+    for (int i = 0; i < n; i++)
         real_vkCmdDispatchIndirect(cmd, buffer, offset);
 }
 

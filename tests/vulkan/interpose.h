@@ -18,6 +18,8 @@ enum interpose_bug {
     INTERPOSE_CRASH,       // the process ends, with exit code 9
     INTERPOSE_SHORT,       // the push constant at `word` arrives smaller by 1
     INTERPOSE_SKIP,        // indirect dispatches do nothing
+    INTERPOSE_SLOW,        // indirect dispatches are made 4 times
+    INTERPOSE_OTHER,       // they are those of `other`
 };
 
 struct interpose {
@@ -41,6 +43,8 @@ struct interpose {
     const uint32_t *kernel; // SPIR-V of the kernel with the bug, by its address
     enum interpose_bug bug;
     uint32_t word;
+    const uint32_t *other; // SPIR-V
+    size_t other_size;     // bytes
     bool by_spec; // only of pipelines whose specialisation constant `spec` is `value`
     uint32_t spec, value;
     long n_pipelines; // that were asked for with this kernel

@@ -81,6 +81,7 @@ static void a_recording_context_reads_the_verdict(void **state)
     } cases[] = {
         {MOE_VK_UNTESTED, MOE_VK_NO_CAUSE, 0, "a1", NULL}, // the table does not name this driver
         {MOE_VK_GOOD, MOE_VK_NO_CAUSE, 0, "a1", NULL},
+        {MOE_VK_NOT_FASTER, MOE_VK_SLOWER, 0, "a0", NULL},
         {MOE_VK_BAD, MOE_VK_WRONG, 0, "a0", "wrong results"},
         {MOE_VK_TRYING, MOE_VK_NO_CAUSE, 0, "a0", "has begun elsewhere"},
         {MOE_VK_TRYING, MOE_VK_NO_CAUSE, 3600, "a0", "an earlier process ended"},
@@ -262,7 +263,8 @@ static void a_verdict_changes_its_own_entry(void **state)
     vkmoe_context *context = open_context(&host, "");
     check_plan(context, "a1");
     (void) stored(&record);
-    record.variants[MOE_VK_A0] = (struct moe_vk_verdict){5, MOE_VK_BAD, MOE_VK_WRONG};
+    record.variants[MOE_VK_A0] =
+        (struct moe_vk_verdict){.since = 5, .state = MOE_VK_BAD, .cause = MOE_VK_WRONG};
     moe_vk_entry_write(moe_vk(context->device), store.key, &record, sizeof record);
     moe_vk_condemn(moe_vk(context->device), &moe_vk_variants[MOE_VK_A1], MOE_VK_NO_PIPELINE);
     check_stored(MOE_VK_BAD, MOE_VK_NO_PIPELINE);

@@ -57,6 +57,11 @@ struct moe_vk_verdict *stored(struct moe_vk_record *record)
     return &record->variants[MOE_VK_A1];
 }
 
+void store_record(vkmoe_context *context, const struct moe_vk_record *record)
+{
+    assert_true(moe_vk_entry_write(moe_vk(context->device), store.key, record, sizeof *record));
+}
+
 void check_stored(enum moe_vk_state state, enum moe_vk_cause cause)
 {
     struct moe_vk_record record;

@@ -21,6 +21,8 @@ extern struct store {
 vkmoe_host services(void);
 // The stored verdict of a1, in a copy of the record.
 struct moe_vk_verdict *stored(struct moe_vk_record *record);
+// Writes a record into the store as a context would.
+void store_record(vkmoe_context *context, const struct moe_vk_record *record);
 void check_stored(enum moe_vk_state state, enum moe_vk_cause cause);
 
 vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir);

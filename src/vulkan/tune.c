@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT
+// Which kernel variants are worth their place on this device: each one's self-test, then a small
+// layer timed with it and with what would be used without it, in turn: A B A B ...
+//
+// The layer is of the precision and the types that the variant is for. It is timed with the tokens
+// of a decode step, of a small batch and of a large one, where the two have other kernels; the
+// geometric means of the medians are what is compared. A submission repeats the layer until it
+// takes some milliseconds, so that what it costs to submit does not matter.
+#include "vulkan/bind.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "core/dtype.h"
+
+enum {
+    N_EXPERTS = 8,
+    TOP_K = 2,
+    WIDTH = 512,          // d_model and d_ff
+    SOFTWARE_WIDTH = 64,  // where a processor computes it
+    N_ROUNDS = 9,
+    MAX_REPEATS = 64,
+};
+#define SUBMISSION_NS 2e6
+
+static const uint32_t token_counts[] = {1, 16, 256};
+enum { N_COUNTS = sizeof token_counts / sizeof *token_counts, MAX_TOKENS = 256 };
+
+struct side { // of a comparison
+    struct moe_program *program;
+    struct moe_bound *bound;
+};
+
+struct probe {
+    struct moe_vk *vk;
+    struct moe_layer layer;
+    struct moe_graph graph;
+    struct moe_program_params params;
+    struct moe_packed_weights *weights;
+    struct side sides[2]; // the variant, and what is used without it
+    float *values;        // of every matrix, and x
+    void *x, *y;          // of the input's type
+};
+
+// The lowest of some bits.
+static int lowest(uint32_t bits)
+{
+    int i = 0;
+    while (!(bits & MOE_VK_BIT(i)))
+        i++;
+    return i;
+}
+
+// ---- the layer ---------------------------------------------------------------------------------
+
+static enum vkmoe_status describe(struct probe *p, const struct moe_vk_variant *variant)
+{
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    enum vkmoe_device_type type = p->vk->base.info.type;
+    uint32_t half = MOE_VK_BIT(VKMOE_PRECISION_HALF);
+    desc.n_experts = N_EXPERTS;
+    desc.top_k = TOP_K;
+    desc.d_model = desc.d_ff = desc.d_out =
+        type == VKMOE_DEVICE_SOFTWARE || type == VKMOE_DEVICE_CPU ? SOFTWARE_WIDTH : WIDTH;
+    desc.in_type = desc.out_type = (enum vkmoe_dtype) lowest(variant->types);
+    desc.gated = true;
+    desc.act = VKMOE_ACT_SILU;
+    p->params = (struct moe_program_params){
+        .max_tokens = MAX_TOKENS,
+        .precision = (enum vkmoe_precision) lowest(
+            variant->precisions & half ? half : variant->precisions),
+        .x_type = (enum vkmoe_dtype) lowest(variant->inputs),
+        .budget_ms = 50,
+    };
+    enum vkmoe_status status = moe_layer_init(&p->layer, &desc);
+    moe_graph_forward(&p->graph, &p->layer, false);
+    return status;
+}
+
+// Between -1/16 and 1/16, so that every tile of the routing is as good as random.
+static void fill(float *values, size_t n)
+{
+    uint32_t random = 1;
+    for (size_t i = 0; i < n; i++) {
+        random = random * 1664525u + 1013904223u;
+        values[i] = (float) (int32_t) random * 0x1p-35f;
+    }
+}
+
+static enum vkmoe_status create_weights(struct probe *p)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const vkmoe_host *host = p->vk->base.host;
+    size_t width = p->layer.desc.d_model;
+    size_t n = moe_max(width * width, MAX_TOKENS * width);
+    size_t x_size = (size_t) moe_dtype_size(p->params.x_type, MAX_TOKENS * (uint32_t) width);
+    TRY(moe_try_alloc(host, n * sizeof *p->values, "tune: weights", &p->values));
+    TRY(moe_try_alloc(host, x_size, "tune: rows", &p->x));
+    TRY(moe_try_alloc(host, x_size, "tune: results", &p->y));
+    fill(p->values, n);
+    moe_dtype_encode(p->params.x_type, p->values, MAX_TOKENS * width, p->x);
+
+    vkmoe_router_tensors router = {.weight = {p->values, VKMOE_F32}};
+    vkmoe_expert_tensors experts[N_EXPERTS];
+    for (int e = 0; e < N_EXPERTS; e++) // memory of their own on the device
+        experts[e] = (vkmoe_expert_tensors){.gate = {p->values, VKMOE_F32},
+                                            .up = {p->values, VKMOE_F32},
+                                            .down = {p->values, VKMOE_F32}};
+    struct moe_weights_source source = {.router = &router, .experts = experts};
+    TRY(moe_vk_weights_create(&p->vk->base, &p->layer, &source, &p->weights));
+
+fail:
+    return status;
+}
+
+// A variant whose pipeline cannot be made is bad, as it is for plans; *made then is false.
+static enum vkmoe_status create_side(struct probe *p, const struct moe_vk_variant *variant,
+                                     struct side *side, bool *made)
+{
+    enum vkmoe_status status;
+    bool own;
+    *made = false;
+    status = moe_vk_program_make(p->vk, &p->graph, &p->params, variant, &side->program, &own);
+    if (status == VKMOE_E_DEVICE && own && variant->id != MOE_VK_A0) {
+        moe_vk_condemn(p->vk, variant, MOE_VK_NO_PIPELINE);
+        return VKMOE_OK;
+    }
+    TRY(status);
+    TRY(moe_vk_bind_create(side->program, p->weights, NULL, &side->bound));
+    *made = true;
+
+fail:
+    return status;
+}
+
+static void finish(struct probe *p)
+{
+    const vkmoe_host *host = p->vk->base.host;
+    for (int i = 0; i < 2; i++) {
+        if (p->sides[i].bound)
+            moe_vk_bind_destroy(p->sides[i].bound);
+        if (p->sides[i].program)
+            moe_vk_program_destroy(p->sides[i].program);
+    }
+    if (p->weights)
+        moe_vk_weights_destroy(p->weights);
+    moe_free(host, p->y);
+    moe_free(host, p->x);
+    moe_free(host, p->values);
+}
+
+// ---- times -------------------------------------------------------------------------------------
+
+// Brings x to the device, and does for the first time what is slower then.
+static enum vkmoe_status warm_up(const struct probe *p, const struct side *side, uint32_t n_tokens)
+{
+    vkmoe_io io = vkmoe_io_init();
+    io.x = p->x;
+    io.y = p->y;
+    io.x_stride = io.y_stride =
+        (size_t) moe_dtype_size(p->params.x_type, p->layer.desc.d_model);
+    return moe_vk_run(side->bound, n_tokens, &io);
+}
+
+// One submission of `repeats` runs.
+static enum vkmoe_status submit(struct moe_vk *vk, const struct side *side, uint32_t n_tokens,
+                                uint32_t repeats, double *ns)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_bound *b = (struct moe_vk_bound *) side->bound;
+    const struct moe_vk_block_run run = {.regime = moe_vk_choose_regime(n_tokens),
+                                         .n_tokens = n_tokens,
+                                         .block_first = MOE_NONE};
+    uint32_t first = moe_vk_first_dispatch(b), n = moe_vk_sequence_of(b, run.regime)->n - first;
+    TRY(moe_vk_command_begin(vk, &b->command));
+    for (uint32_t i = 0; i < repeats; i++)
+        moe_vk_record_block(b, b->command.buffer, &run, first, n);
+    double start = moe_vk_now_ns();
+    TRY(moe_vk_command_run(vk, &b->command));
+    *ns = moe_vk_now_ns() - start;
+
+fail:
+    return status;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *) a, y = *(const double *) b;
+    return (x > y) - (x < y);
+}
+
+// Median seconds of a run of each side.
+static enum vkmoe_status time_both(const struct probe *p, uint32_t n_tokens, double medians[2])
+{
+    enum vkmoe_status status = VKMOE_OK;
+    double once, samples[2][N_ROUNDS];
+    for (int i = 0; i < 2; i++)
+        TRY(warm_up(p, &p->sides[i], n_tokens));
+    TRY(submit(p->vk, &p->sides[1], n_tokens, 1, &once));
+    uint32_t repeats = (uint32_t) moe_max(1, (uint64_t) fmin(SUBMISSION_NS / once, MAX_REPEATS));
+    for (int round = 0; round < N_ROUNDS; round++)
+        for (int i = 0; i < 2; i++)
+            TRY(submit(p->vk, &p->sides[i], n_tokens, repeats, &samples[i][round]));
+    for (int i = 0; i < 2; i++) {
+        qsort(samples[i], N_ROUNDS, sizeof samples[i][0], by_value);
+        medians[i] = samples[i][N_ROUNDS / 2] / repeats * 1e-9;
+    }
+
+fail:
+    return status;
+}
+
+// Do the sides have other kernels for so many tokens?
+static bool differ(const struct probe *p, uint32_t n_tokens)
+{
+    enum moe_vk_regime regime = moe_vk_choose_regime(n_tokens);
+    const struct moe_vk_sequence *a, *b;
+    a = moe_vk_sequence_of((struct moe_vk_bound *) p->sides[0].bound, regime);
+    b = moe_vk_sequence_of((struct moe_vk_bound *) p->sides[1].bound, regime);
+    if (a->n != b->n)
+        return true;
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->dispatches[i].pipeline != b->dispatches[i].pipeline)
+            return true;
+    return false;
+}
+
+// Geometric means over the numbers of tokens where they differ.
+static enum vkmoe_status time_all(const struct probe *p, double means[2])
+{
+    enum vkmoe_status status = VKMOE_OK;
+    double logs[2] = {0, 0};
+    int n = 0;
+    for (int i = 0; i < N_COUNTS; i++) {
+        double medians[2];
+        if (!differ(p, token_counts[i]))
+            continue;
+        TRY(time_both(p, token_counts[i], medians));
+        logs[0] += log(medians[0]);
+        logs[1] += log(medians[1]);
+        n++;
+    }
+    for (int i = 0; i < 2; i++)
+        means[i] = n > 0 ? exp(logs[i] / n) : 0;
+
+fail:
+    return status;
+}
+
+// Times a good variant, and lets the verdict know.
+static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_variant *variant)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const struct moe_vk_variant *base;
+    struct probe p = {.vk = vk};
+    double means[2];
+    bool made;
+    TRY(describe(&p, variant));
+    TRY(moe_vk_choose_without(vk, &p.layer.desc, &p.params, variant, &base));
+    TRY(create_weights(&p));
+    TRY(create_side(&p, base, &p.sides[1], &made));
+    if (made)
+        TRY(create_side(&p, variant, &p.sides[0], &made));
+    if (made) {
+        TRY(time_all(&p, means));
+        moe_vk_set_times(vk, variant, means[0], means[1]);
+    }
+
+fail:
+    finish(&p);
+    return status;
+}
+
+// ---- verdicts ----------------------------------------------------------------------------------
+
+static void report(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                   vkmoe_tune_verdict *out)
+{
+    struct moe_vk_verdict verdict = moe_vk_known(vk, variant->id);
+    bool undecided = verdict.cause == MOE_VK_UNTESTABLE || verdict.cause == MOE_VK_BUSY;
+    out->seconds = verdict.seconds;
+    out->base_seconds = verdict.base_seconds;
+    if (verdict.state == MOE_VK_NOT_FASTER)
+        out->state = VKMOE_TUNE_NOT_FASTER;
+    else if (verdict.cause != MOE_VK_NO_CAUSE)
+        out->state = undecided ? VKMOE_TUNE_UNAVAILABLE : VKMOE_TUNE_BAD;
+    if (out->state != VKMOE_TUNE_USED)
+        snprintf(out->reason, sizeof out->reason, "%s", moe_vk_verdict_text(vk, variant->id));
+}
+
+static enum vkmoe_status tune(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                              vkmoe_tune_verdict *out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct probe p = {.vk = vk};
+    char why[160];
+    bool good;
+    *out = (vkmoe_tune_verdict){.state = VKMOE_TUNE_USED};
+    snprintf(out->kernel, sizeof out->kernel, "%s", variant->name);
+    if (variant->id == MOE_VK_A0) // what is always there
+        return VKMOE_OK;
+    TRY(describe(&p, variant));
+    if (moe_vk_why_not(variant, &vk->caps, &p.layer.desc, &p.params, why)) {
+        out->state = VKMOE_TUNE_UNAVAILABLE;
+        snprintf(out->reason, sizeof out->reason, "%s", why);
+        return VKMOE_OK;
+    }
+    struct moe_vk_verdict before = moe_vk_recall(vk, variant->id);
+    out->cached = before.state == MOE_VK_BAD || before.seconds > 0;
+    TRY(moe_vk_judge(vk, variant, &good));
+    if (good && !out->cached)
+        TRY(time_variant(vk, variant));
+    report(vk, variant, out);
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_vk_tune(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,
+                              uint32_t *n)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_vk(device);
+    vkmoe_tune_verdict verdicts[MOE_VK_N_VARIANTS];
+    uint32_t room = *n;
+    if (!vk->queue)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "vkmoe_tune: this context only records");
+    *n = MOE_VK_N_VARIANTS;
+    if (!out)
+        return VKMOE_OK;
+    if (fresh)
+        moe_vk_forget(vk);
+    for (int i = MOE_VK_N_VARIANTS; i-- > 0;) // the better ones have to beat the others
+        TRY(tune(vk, &moe_vk_variants[i], &verdicts[i]));
+    for (uint32_t i = 0; i < room && i < MOE_VK_N_VARIANTS; i++)
+        out[i] = verdicts[i];
+
+fail:
+    return status;
+}
