@@ -255,6 +255,17 @@ class Report(helper.Case):
         self.assertIn('no forward pass was timed', page.texts)
         self.assertEqual(self.marks(page, 'roofline'), [])
 
+    def test_strange_numbers(self):
+        """Numbers that cannot be true are drawn at the edge, or not at all."""
+        for i, number in enumerate((5e-324, 1e-300, 1e300, 1.7e308, None)):
+            file = bench_sample.sample()
+            for row, member in zip(file['rows'], ('flops', 'bytes', 'flops_per_s', 'tokens_per_s',
+                                                  'floor_us', 'floor_fraction')):
+                row[member] = number
+            file['devices'][i % 2].update(read_rate=number, peak={
+                **file['devices'][0]['peak'], 'f16-matrix': number, 'f32': number})
+            self.read(self.write(file))
+
     # ---- the block to post -------------------------------------------------------------------
 
     def test_issue(self):

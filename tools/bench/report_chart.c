@@ -6,9 +6,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+// What can be measured at all; a file may say anything.
+static const double least = 1e-30, most = 1e30;
+
 void chart_add(struct chart_axis *axis, double value)
 {
-    if (!isfinite(value) || value <= 0)
+    if (!(value >= least && value <= most))
         return;
     axis->low = axis->low > 0 ? fmin(axis->low, value) : value;
     axis->high = fmax(axis->high, value);
@@ -25,7 +28,8 @@ void chart_widen(struct chart_axis *axis)
 
 static double place(const struct chart_axis *axis, double value)
 {
-    return 100 * log(value / axis->low) / log(axis->high / axis->low);
+    const double inside = fmax(axis->low, fmin(axis->high, value));
+    return 100 * log(inside / axis->low) / log(axis->high / axis->low);
 }
 
 double chart_x(const struct chart *chart, double value)
