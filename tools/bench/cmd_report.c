@@ -5,12 +5,6 @@
 
 #include <stdlib.h>
 
-static const char *file_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
 static enum vkmoe_status no_rows(const char *path)
 {
     char text[512];
@@ -27,7 +21,6 @@ static enum vkmoe_status read_all(struct bench_file *files, char **paths, int n)
             return status;
         if (files[i].n_rows == 0)
             return no_rows(paths[i]);
-        snprintf(files[i].name, sizeof files[i].name, "%s", file_name(paths[i]));
     }
     return VKMOE_OK;
 }

@@ -44,8 +44,10 @@ void report_device_name(FILE *page, const struct report_device *device)
 
 void report_legend(FILE *page, const struct report *report, bool types)
 {
+    if (report->n_devices < 2 && !types)
+        return;
     fputs("<ul class=\"legend\" aria-label=\"Legend\">\n", page);
-    for (uint32_t i = 0; i < report->n_devices; i++) {
+    for (uint32_t i = 0; report->n_devices > 1 && i < report->n_devices; i++) {
         fprintf(page, "<li data-d=\"d%u\">", (unsigned) (i % REPORT_N_COLOURS));
         report_device_name(page, &report->devices[i]);
         fputs("</li>\n", page);
@@ -65,7 +67,10 @@ static void put_contents(FILE *page, const struct report *report)
           "<a href=\"#tokens\">Tokens</a> ", page);
     if (report->n_devices > 1)
         fputs("<a href=\"#beside\">Side by side</a> ", page);
-    fputs("<a href=\"#all\">All rows</a> <a href=\"#method\">Method</a></nav>\n", page);
+    fputs("<a href=\"#all\">All rows</a> ", page);
+    if (report_has_detail(report))
+        fputs("<a href=\"#inside\">Inside a layer</a> ", page);
+    fputs("<a href=\"#method\">Method</a></nav>\n", page);
 }
 
 static void put_page(FILE *page, const struct report *report)

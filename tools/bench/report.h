@@ -45,10 +45,12 @@ void report_close(struct report *report);
 
 // Timed, and nothing is known to be wrong with it.
 bool report_is_timed(const struct report_row *row);
+// Timed, but no two measurements of it from cold agreed.
+bool report_is_unsteady(const struct report_row *row);
 uint32_t report_type(const struct report *report, const struct report_row *row); // index of types
 
 // The timed row of that device with the most tokens/s, of forward passes at n_tokens; verified ones
-// go first. NULL: there is none.
+// go first, then steady ones. NULL: there is none.
 const struct report_row *report_best(const struct report *report, uint32_t device,
                                      uint32_t n_tokens);
 
@@ -92,9 +94,9 @@ struct chart {
     struct chart_axis x, y;
 };
 
-void chart_add(struct chart_axis *axis, double value); // widens it; zeroed: empty. <= 0: ignored
+void chart_add(struct chart_axis *axis, double value); // widens it; zeroed: empty
 void chart_widen(struct chart_axis *axis);             // some room around what was added
-double chart_x(const struct chart *chart, double value);
+double chart_x(const struct chart *chart, double value); // of one outside: the edge
 double chart_y(const struct chart *chart, double value);
 
 // The <svg> with grid and labels of ticks; `label` is read aloud.
@@ -114,6 +116,7 @@ enum { REPORT_N_COLOURS = 8 };
 
 void report_style(FILE *page);
 void report_script(FILE *page);
+bool report_has_detail(const struct report *report);
 void report_section(FILE *page, const char *id, const char *title); // <section><h2>
 void report_legend(FILE *page, const struct report *report, bool types);
 void report_model_name(FILE *page, const struct bench_key *key); // or its shape

@@ -5,13 +5,15 @@
 
 #include <math.h>
 
-enum { MOST_BARS = 64, SPARK = 36 };
+enum { MOST_BARS = 64, SPARK = 36, MOST_PANELS = 6 };
 
-static void put_title(FILE *page, const struct report_row *row)
+static void put_title(FILE *page, const struct report *report, const struct report_row *row)
 {
     report_case_name(page, row);
-    fputs(" on ", page);
-    report_device_name(page, row->on);
+    if (report->n_devices > 1) {
+        fputs(" on ", page);
+        report_device_name(page, row->on);
+    }
 }
 
 // ---- dispatches --------------------------------------------------------------------------------
@@ -24,13 +26,14 @@ static double sum_dispatches(const struct bench_row *row)
     return sum;
 }
 
-static void put_dispatches(FILE *page, const struct report_row *row)
+static void put_dispatches(FILE *page, const struct report *report,
+                           const struct report_row *row)
 {
     char time[REPORT_TEXT], percent[REPORT_TEXT];
     const struct bench_row *r = row->row;
     const double sum = sum_dispatches(r);
     fputs("<figure class=\"panel\"><figcaption>", page);
-    put_title(page, row);
+    put_title(page, report, row);
     fputs("</figcaption>\n<table class=\"bars\"><thead class=\"aside\"><tr><th scope=\"col\">"
           "Dispatch</th><th scope=\"col\" class=\"num\">Median</th><th scope=\"col\" "
           "class=\"num\">Part</th><td></td></tr></thead>"
@@ -55,27 +58,31 @@ static void put_dispatches(FILE *page, const struct report_row *row)
 
 static void put_all_dispatches(FILE *page, const struct report *report)
 {
-    bool any = false;
+    uint32_t n = 0;
     for (uint32_t i = 0; i < report->n_rows; i++) {
         if (report->rows[i].row->n_timed_dispatches == 0)
             continue;
-        if (!any)
+        if (n == 0)
             fputs("<h3>Where the time goes</h3>\n<div class=\"panels\">\n", page);
-        any = true;
-        put_dispatches(page, &report->rows[i]);
+        if (n == MOST_PANELS)
+            fputs("</div>\n<details><summary>The other rows</summary>\n<div class=\"panels\">\n",
+                  page);
+        n++;
+        put_dispatches(page, report, &report->rows[i]);
     }
-    fputs(any ? "</div>\n" : "", page);
+    fputs(n > MOST_PANELS ? "</div></details>\n" : n > 0 ? "</div>\n" : "", page);
 }
 
 // ---- counters ----------------------------------------------------------------------------------
 
-static void put_counted(FILE *page, const struct report_row *row)
+static void put_counted(FILE *page, const struct report *report,
+                        const struct report_row *row)
 {
     char text[REPORT_TEXT];
     const struct bench_row *r = row->row;
     const vkmoe_counters *c = &r->counters;
     fputs("<tr><th scope=\"row\">", page);
-    put_title(page, row);
+    put_title(page, report, row);
     fprintf(page, "</th><td class=\"num\">%s</td>", report_ratio(r->rereads, text));
     fprintf(page, "<td class=\"num\">%s</td>", report_si((double) c->weight_loads, "B", text));
     fprintf(page, "<td class=\"num\">%s</td>", report_percent(r->useful_fraction, text));
@@ -92,15 +99,16 @@ static void put_counters(FILE *page, const struct report *report)
         if (!report->rows[i].row->counted)
             continue;
         if (!any)
-            fputs("<h3>What the kernels counted</h3>\n<div class=\"scroll\" tabindex=\"0\" "
-                  "role=\"region\" aria-label=\"Counters\"><table id=\"counters\"><thead><tr>"
+            fputs("<h3>What the kernels counted</h3>\n<div class=\"scroll tall\" "
+                  "tabindex=\"0\" role=\"region\" aria-label=\"Counters\"><table id=\"counters\">"
+                  "<thead><tr>"
                   "<th scope=\"col\">Case</th><th scope=\"col\" title=\"bytes of weights that "
                   "were loaded, by those of the experts that were hit\">Each weight read</th>"
                   "<th scope=\"col\">Weights loaded</th><th scope=\"col\">Useful in tiles</th>"
                   "<th scope=\"col\">Dispatches</th><th scope=\"col\">Workgroups</th>"
                   "<th scope=\"col\">Idle ones</th></tr></thead>\n<tbody>\n", page);
         any = true;
-        put_counted(page, &report->rows[i]);
+        put_counted(page, report, &report->rows[i]);
     }
     fputs(any ? "</tbody></table></div>\n" : "", page);
 }
@@ -189,7 +197,7 @@ static void put_routings(FILE *page, const struct report *report)
     fputs(any ? "</tbody></table></div>\n" : "", page);
 }
 
-static bool has_detail(const struct report *report)
+bool report_has_detail(const struct report *report)
 {
     for (uint32_t i = 0; i < report->n_rows; i++) {
         const struct bench_row *row = report->rows[i].row;
@@ -201,7 +209,7 @@ static bool has_detail(const struct report *report)
 
 void report_detail(FILE *page, const struct report *report)
 {
-    if (!has_detail(report))
+    if (!report_has_detail(report))
         return;
     report_section(page, "inside", "Inside a layer");
     put_all_dispatches(page, report);

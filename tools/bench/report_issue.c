@@ -31,6 +31,8 @@ static void put_file(const struct bench_file *file)
     put_code(file->time_utc);
     fputs(", ", stdout);
     put_code(file->os);
+    fputs(", ", stdout);
+    put_code(file->build);
     printf("%s\n", file->complete ? "" : " (not complete)");
 }
 

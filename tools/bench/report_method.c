@@ -48,7 +48,7 @@ static struct blocks sum_blocks(const struct report *report, uint32_t device)
         sum.n += row->row->n_blocks;
         sum.dropped += row->row->n_dropped_blocks;
         sum.n_rows += report_is_timed(row);
-        sum.n_unsteady += report_is_timed(row) && !row->row->plateau;
+        sum.n_unsteady += report_is_unsteady(row);
         sum.clock_source = either(sum.clock_source, row->row->clock_source);
         sum.power_source = either(sum.power_source, row->row->power_source);
         sum.reference = either(sum.reference, row->row->verify.reference);

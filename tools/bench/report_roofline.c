@@ -147,7 +147,7 @@ static void put_point(const struct chart *chart, const struct report *report,
     fprintf(page, "\n%s", report_time(row->time_us, text));
     fprintf(page, ", %s of floor, bound by %s", report_percent(r->floor_fraction, text),
             bench_bound_name(r->bound));
-    fputs("</title>", page);
+    fprintf(page, "%s</title>", report_is_unsteady(row) ? "\nnot steady" : "");
     chart_mark(chart, report_type(report, row), r->flops / r->bytes, r->flops_per_s);
     fputs("</g>\n", page);
 }

@@ -146,6 +146,11 @@ bool report_is_timed(const struct report_row *row)
     return bench_row_is_timed(row->row) && isfinite(row->time_us) && row->time_us > 0;
 }
 
+bool report_is_unsteady(const struct report_row *row)
+{
+    return report_is_timed(row) && !row->row->plateau;
+}
+
 uint32_t report_type(const struct report *report, const struct report_row *row)
 {
     uint32_t i = 0;
@@ -164,6 +169,8 @@ static bool is_better(const struct report_row *a, const struct report_row *b)
 {
     if (a->row->status != b->row->status)
         return a->row->status == BENCH_OK;
+    if (a->row->plateau != b->row->plateau)
+        return a->row->plateau;
     return isfinite(a->row->tokens_per_s) && !(b->row->tokens_per_s >= a->row->tokens_per_s);
 }
 

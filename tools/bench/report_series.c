@@ -108,8 +108,9 @@ static void put_marks(const struct chart *chart, const struct report *report, ui
             fprintf(chart->page, ", %u threads", (unsigned) row->row->key.n_threads);
         fprintf(chart->page, "\n%s", report_time(row->time_us, text));
         fprintf(chart->page, ", %s tokens/s", report_count(row->row->tokens_per_s, text));
-        fprintf(chart->page, "\n%s of floor</title>",
-                report_percent(row->row->floor_fraction, text));
+        fprintf(chart->page, "\n%s of floor%s</title>",
+                report_percent(row->row->floor_fraction, text),
+                report_is_unsteady(row) ? "\nnot steady" : "");
         chart_mark(chart, CHART_DOT, row->row->key.n_tokens, value_of(row, what));
         fputs("</g>\n", chart->page);
     }
@@ -144,7 +145,7 @@ static void put_caption(FILE *page, const struct bench_key *key)
     put_part(page, key->mode, "forward");
     put_part(page, key->precision, "");
     put_part(page, key->routing, "uniform");
-    put_part(page, key->x_type, "f32");
+    put_part(page, key->x_type, strcmp(key->precision, "half") == 0 ? key->type : "f32");
     if (key->seed > 1)
         fprintf(page, " \u00b7 seed %llu", (unsigned long long) key->seed);
     fputs("</figcaption>\n", page);

@@ -86,7 +86,8 @@ static void put_headline(FILE *page, const struct report *report, uint32_t devic
         fprintf(page, "%u at once, ", (unsigned) n_tokens);
     put_short(page, best);
     fprintf(page, "; <b>%s of floor</b>", report_percent(best->row->floor_fraction, text));
-    fprintf(page, "%s</dd></div>\n", best->row->status == BENCH_OK ? "" : "; not verified");
+    fprintf(page, "%s%s</dd></div>\n", best->row->status == BENCH_OK ? "" : "; not verified",
+            report_is_unsteady(best) ? "; not steady" : "");
 }
 
 static void put_typical(FILE *page, const struct report *report, uint32_t device)
@@ -188,11 +189,26 @@ static void put_lede(FILE *page, const struct report *report)
         fprintf(page, ", %u skipped", (unsigned) n[BENCH_SKIPPED]);
     if (n[BENCH_ERROR])
         fprintf(page, ", <b>%u failed</b>", (unsigned) n[BENCH_ERROR]);
-    fputs(". The <i>floor</i> is the least time that a device\u2019s own limits, measured in the "
-          "same run, allow; 100\u202f% of floor is as fast as it can be.</p>\n", page);
+    fputs(". Rates are of one layer; a model has many. The <i>floor</i> is the least time that a "
+          "device\u2019s own limits, measured in the same run, allow; 100\u202f% of floor is as "
+          "fast as it can be.</p>\n", page);
 }
 
-// Files that should not be read as one.
+static void put_unsteady(FILE *page, const struct report *report)
+{
+    uint32_t n = 0, n_timed = 0;
+    for (uint32_t i = 0; i < report->n_rows; i++) {
+        n += report_is_unsteady(&report->rows[i]);
+        n_timed += report_is_timed(&report->rows[i]);
+    }
+    if (n)
+        fprintf(page,
+                "<p class=\"warn\">%u of %u timed rows %s not steady: no two measurements from "
+                "cold agreed within 5\u202f%%. The machine was busy, or its clocks changed.</p>\n",
+                (unsigned) n, (unsigned) n_timed, n == 1 ? "is" : "are");
+}
+
+// Files that should not be read as one, and rows that should not be trusted.
 static void put_warnings(FILE *page, const struct report *report)
 {
     const struct bench_file *first = &report->files[0];
@@ -214,6 +230,7 @@ static void put_warnings(FILE *page, const struct report *report)
     if (partly)
         fputs("<p class=\"warn\">Not every file is complete: a run was interrupted or lost its "
               "device. The rows until then are here.</p>\n", page);
+    put_unsteady(page, report);
 }
 
 static void put_title(FILE *page, const struct report *report)

@@ -92,14 +92,14 @@ static void put_kernel(FILE *page, const struct report_row *row)
 static void put_status(FILE *page, const struct report_row *row)
 {
     const char *name = bench_status_name(row->row->status);
-    const bool unsteady = report_is_timed(row) && !row->row->plateau;
+    const bool unsteady = report_is_unsteady(row);
     fprintf(page, "<td class=\"status\"><span class=\"key\"><i class=\"s-%s\"></i>%s</span>", name,
             name);
     if (row->row->reason[0] || unsteady) {
         fputs("<p>", page);
         html_text(page, row->row->reason);
         fputs(row->row->reason[0] && unsteady ? "; " : "", page);
-        fputs(unsteady ? "no two measurements agreed within 5\u202f%</p>" : "</p>", page);
+        fputs(unsteady ? "no two measurements agreed</p>" : "</p>", page);
     }
     fputs("</td>", page);
 }
