@@ -40,7 +40,7 @@ class Page(html.parser.HTMLParser):
 
     def count(self, tag, attrs):
         self.tags[tag] += 1
-        self.section = attrs['id'] if tag == 'section' else self.section
+        self.section = attrs.get('id') if tag == 'section' else self.section
         self.elements.append((tag, attrs, self.section))
 
     def handle_endtag(self, tag):
