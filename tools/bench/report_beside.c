@@ -71,7 +71,7 @@ static void put_head(FILE *page, const struct report *report)
     html_text(page, report->devices[0].label);
     fputs(".</p>\n<div class=\"scroll tall\" tabindex=\"0\" role=\"region\" aria-label=\"Devices "
           "side by side\"><table id=\"beside\" ", page);
-    fprintf(page, "style=\"min-width:%upx\">", 180 + 130 * (unsigned) report->n_devices);
+    fprintf(page, "style=\"--n:%u\">", (unsigned) report->n_devices);
     fputs("<thead><tr><th scope=\"col\">Case</th>", page);
     for (uint32_t d = 0; d < report->n_devices; d++) {
         fputs("<th scope=\"col\">", page);

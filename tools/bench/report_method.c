@@ -16,13 +16,13 @@ static const char words[] =
     "the error is relative L2. A wrong output is a failure, not a time.</li>\n"
     "<li><b>Limits</b>: read rate is one sequential read of memory beyond the last cache; peak is "
     "arithmetic alone, for each kind of it; dispatch is an empty one that waits for the one "
-    "before. All are measured around the cases, in the same run.</li>\n"
+    "before. All are measured around each block of runs.</li>\n"
     "<li><b>Floor</b> = max(bytes / read rate, operations / peak) + dispatches \u00d7 empty "
     "dispatch. Bytes and operations are the least that the case needs: each expert that is hit is "
     "read once. Percent of floor is floor divided by time; above "
     "100\u202f% a limit was taken too low, or a cache helped.</li>\n"
-    "<li><b>CPU</b>: the limits are probed before and after each block of runs; a block in which "
-    "another program took a core is dropped, and measured again.</li>\n"
+    "<li><b>CPU</b>: the limits are probed before and after each block of runs; a block whose "
+    "probes show that a core was taken away is dropped and counted.</li>\n"
     "</ul>\n";
 
 // ---- devices -----------------------------------------------------------------------------------

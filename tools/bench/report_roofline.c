@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { HEIGHT = 460, MOST_LABELS = 64, MOST_NAME = 28 };
+enum { HEIGHT = 460, MOST_LABELS = 5, MOST_NAME = 28 };
 
 // What is written on a roof, at a height in percent; moved up where it would lie on another.
 struct label {
@@ -15,7 +15,7 @@ struct label {
     double peak;
 };
 
-struct labels {
+struct labels { // none is written where there would be more than MOST_LABELS
     struct label items[MOST_LABELS];
     int n;
 };
@@ -69,13 +69,14 @@ static void fit(struct chart *chart, const struct report *report)
     chart_widen(&chart->x);
     chart_widen(&chart->y);
     // Room for what is written on the roofs.
-    chart->y.high *= pow(chart->y.high / chart->y.low, 0.03 * fmin(n_roofs, 10));
+    if (n_roofs <= MOST_LABELS)
+        chart->y.high *= pow(chart->y.high / chart->y.low, 0.03 * n_roofs);
 }
 
 static void put_roof(const struct chart *chart, const struct report *report, uint32_t device,
                      int arithmetic, bool highest, struct labels *labels)
 {
-    char style[64];
+    char style[64], rate[REPORT_TEXT];
     const struct bench_device *d = report->devices[device].device;
     const double peak = d->peak[arithmetic], ridge = peak / d->read_rate;
     const double left = fmax(chart->x.low, chart->y.low / d->read_rate);
@@ -83,14 +84,18 @@ static void put_roof(const struct chart *chart, const struct report *report, uin
     const double end[] = {chart->x.high, peak};
     snprintf(style, sizeof style, "roof d%u%s%s", (unsigned) (device % REPORT_N_COLOURS),
              highest ? "" : " lower", device >= REPORT_N_COLOURS ? " dashed" : "");
+    const struct label label = {chart_y(chart, peak), report->devices[device].label,
+                                vkmoe_arithmetic_name((enum vkmoe_arithmetic) arithmetic), peak};
+    fputs("<g><title>", chart->page);
+    html_text(chart->page, label.device);
+    fprintf(chart->page, "\nreads %s", report_si(d->read_rate, "B/s", rate));
+    fprintf(chart->page, ", %s %s</title>\n", label.arithmetic, report_si(peak, "op/s", rate));
     if (highest && left < ridge)
         chart_line(chart, style, foot, top);
     chart_line(chart, style, top, end);
-    if (labels->n == MOST_LABELS)
-        return;
-    labels->items[labels->n++] = (struct label){
-        chart_y(chart, peak), report->devices[device].label,
-        vkmoe_arithmetic_name((enum vkmoe_arithmetic) arithmetic), peak};
+    fputs("</g>\n", chart->page);
+    if (labels->n++ < MOST_LABELS)
+        labels->items[labels->n - 1] = label;
 }
 
 static void put_roofs(const struct chart *chart, const struct report *report, uint32_t device,
@@ -119,6 +124,8 @@ static void put_labels(FILE *page, struct labels *labels)
     const double line = 100.0 * 15 / HEIGHT;
     char rate[REPORT_TEXT];
     double next = 100;
+    if (labels->n > MOST_LABELS)
+        return;
     qsort(labels->items, (size_t) labels->n, sizeof *labels->items, compare_labels);
     for (int i = 0; i < labels->n; i++) {
         const struct label *label = &labels->items[i];
