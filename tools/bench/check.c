@@ -16,10 +16,16 @@ enum { MAX_ROWS = 8, STREAM_CHECK = 0x63686b };
 
 // ---- verdicts ----------------------------------------------------------------------------------
 
+// In front of what measuring had to say of the times.
 __attribute__((format(printf, 2, 0)))
 static void conclude(struct bench_row *row, const char *format, va_list args)
 {
+    char note[sizeof row->reason];
+    snprintf(note, sizeof note, "%s", row->reason);
     vsnprintf(row->reason, sizeof row->reason, format, args);
+    size_t used = strlen(row->reason);
+    if (*note)
+        snprintf(row->reason + used, sizeof row->reason - used, "; %s", note);
 }
 
 void bench_check_failed(struct bench_row *row, const char *format, ...)
