@@ -334,6 +334,17 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipeli
     return result;
 }
 
+static PFN_vkCmdPipelineBarrier real_vkCmdPipelineBarrier;
+static VKAPI_ATTR void VKAPI_CALL our_vkCmdPipelineBarrier(
+    VkCommandBuffer cmd, VkPipelineStageFlags from, VkPipelineStageFlags to,
+    VkDependencyFlags flags, uint32_t n, const VkMemoryBarrier *barriers, uint32_t n_buffers,
+    const VkBufferMemoryBarrier *buffers, uint32_t n_images, const VkImageMemoryBarrier *images)
+{
+    interpose.n_barriers++;
+    real_vkCmdPipelineBarrier(cmd, from, to, flags, n, barriers, n_buffers, buffers, n_images,
+                              images);
+}
+
 static PFN_vkCmdBindPipeline real_vkCmdBindPipeline;
 static VKAPI_ATTR void VKAPI_CALL our_vkCmdBindPipeline(VkCommandBuffer cmd,
                                                         VkPipelineBindPoint point,
@@ -422,6 +433,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     LOOK_UP_OVER(vkMapMemory, map_memory)
     LOOK_UP_OVER(vkFreeMemory, free_memory)
     LOOK_UP_OVER(vkGetQueryPoolResults, get_stamps)
+    LOOK_UP(vkCmdPipelineBarrier)
     LOOK_UP(vkCmdBindPipeline)
     LOOK_UP(vkCmdDispatchIndirect)
     LOOK_UP(vkCmdFillBuffer)

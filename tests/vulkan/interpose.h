@@ -52,6 +52,7 @@ struct interpose {
     bool failed; // it happened
     long n_calls;
     long n_submits;
+    long n_barriers;
     long n_live; // objects created and not destroyed
 };
 extern struct interpose interpose;

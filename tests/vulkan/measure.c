@@ -19,7 +19,7 @@ static vkmoe_context *context;
 static struct subject {
     struct layer_data data;
     struct stack stack; // without the context
-    float x[MAX_TOKENS * WIDTH];
+    float x[MAX_TOKENS * WIDTH + 1];
     struct outputs {
         float y[MAX_TOKENS * WIDTH];
         int32_t ids[MAX_TOKENS * TOP_K];
@@ -55,16 +55,19 @@ static void subject_init(struct subject *s, uint32_t seed)
     plan.layer = &s->data.layer;
     plan.max_tokens = MAX_TOKENS;
     plan.scores = true;
-    fill_random(s->x, MAX_TOKENS * WIDTH, seed + 100);
+    fill_random(s->x, MAX_TOKENS * WIDTH + 1, seed + 100);
     check_ok(vkmoe_weights_create(context, &s->data.desc, &s->stack.weights));
     check_ok(vkmoe_plan_create(context, &plan, &s->stack.plan));
     check_ok(vkmoe_bind_create(s->stack.plan, s->stack.weights, NULL, &s->stack.bind));
 }
 
-// What vkmoe_run gives for n_tokens.
+// What vkmoe_run gives for n_tokens. The device is left with results of another x.
 static void run_plainly(struct subject *s, uint32_t n_tokens)
 {
-    vkmoe_io io = io_of(s, &s->want);
+    vkmoe_io io = io_of(s, &s->got);
+    io.x = s->x + 1;
+    vkmoe_io plain = io_of(s, &s->want);
+    check_ok(vkmoe_run(s->stack.bind, n_tokens, &plain));
     check_ok(vkmoe_run(s->stack.bind, n_tokens, &io));
 }
 

@@ -16,11 +16,11 @@ static struct layer_data data;
 static struct net_case net_case;
 static struct net_data net_data;
 static struct budget budget;
-static float x[N_TOKENS * WIDTH];
+static float x[N_TOKENS * WIDTH + 1]; // x + 1: another one
 
 // What one goes through, of which each call can fail.
 struct measured {
-    float y[N_TOKENS * WIDTH], y_dispatches[N_TOKENS * WIDTH];
+    float y[N_TOKENS * WIDTH], y_of_next[N_TOKENS * WIDTH]; // of x and of x + 1
     double runs[N_RUNS], pass[2];
     vkmoe_dispatch_time times[MAX_DISPATCHES];
     uint32_t n_times;
@@ -59,6 +59,7 @@ static enum vkmoe_status time_dispatches(vkmoe_bind *bind, float *y, vkmoe_dispa
 {
     vkmoe_io io = io_of(y);
     vkmoe_time_desc desc = vkmoe_time_desc_init();
+    io.x = x + 1; // so that a result of time_runs is not taken for one of this
     desc.binds = &bind;
     desc.ios = &io;
     desc.n_binds = 1;
@@ -97,7 +98,7 @@ static enum vkmoe_status measure_layer(vkmoe_bind *bind, struct measured *out)
 {
     out->n_times = MAX_DISPATCHES;
     enum vkmoe_status status = time_runs(bind, out->y, N_RUNS, out->runs);
-    return status == VKMOE_OK ? time_dispatches(bind, out->y_dispatches, out->times, &out->n_times)
+    return status == VKMOE_OK ? time_dispatches(bind, out->y_of_next, out->times, &out->n_times)
                               : status;
 }
 
@@ -174,7 +175,7 @@ static enum vkmoe_status attempt(int what, struct measured *out)
 static void check_layer(const struct measured *m)
 {
     assert_memory_equal(m->y, want.y, y_size());
-    assert_memory_equal(m->y_dispatches, want.y, y_size());
+    assert_memory_equal(m->y_of_next, want.y_of_next, y_size());
     assert_int_equal(m->n_times, want.n_times);
     for (int i = 0; i < N_RUNS; i++)
         assert_true(m->runs[i] > 0);
@@ -442,6 +443,81 @@ static void a_long_run_is_sliced(void **state)
     assert_true(seconds[0] + seconds[1] >= 0.99e-6 * (double) (n - 2));
 }
 
+// ---- dispatches --------------------------------------------------------------------------------
+
+// By address, where a plan leaves out the barriers that it does not need.
+static void each_dispatch_waits_for_the_one_before(void **state)
+{
+    (void) state;
+    struct stack stack;
+    vkmoe_host host;
+    vkmoe_context_desc desc = context_desc(&host);
+    uint32_t n = MAX_DISPATCHES;
+    desc.addressing = VKMOE_ADDRESSING_BDA;
+    interpose = (struct interpose){0};
+    check_ok(stack_create(&stack, &desc, &data, N_TOKENS, false));
+    interpose.n_barriers = 0;
+    check_ok(time_runs(stack.bind, got.y, 1, got.runs));
+    long of_run = interpose.n_barriers;
+    interpose.n_barriers = 0;
+    check_ok(time_dispatches(stack.bind, got.y, got.times, &n));
+    // And one for the host, each time.
+    if (interpose.n_barriers <= (long) n || of_run > (long) n)
+        fail_msg("%u dispatches: %ld barriers, of a run %ld", n, interpose.n_barriers, of_run);
+    stack_destroy(&stack);
+}
+
+enum { MANY_LAYERS = 64 };
+
+// A network with more dispatches in a pass than a submission has stamps for.
+static enum vkmoe_status make_deep_net(vkmoe_context *context, vkmoe_net **out)
+{
+    vkmoe_net_desc desc = net_case.desc;
+    const vkmoe_net_layer *layers[MANY_LAYERS];
+    for (int i = 0; i < MANY_LAYERS; i++)
+        layers[i] = i + 1 < MANY_LAYERS ? net_case.list[0] : net_case.list[NET_LAYERS - 1];
+    desc.layers = layers;
+    desc.n_layers = MANY_LAYERS;
+    enum vkmoe_status status = vkmoe_net_create(context, &desc, out);
+    return status == VKMOE_OK ? vkmoe_net_init(*out, 3) : status;
+}
+
+static void a_pass_of_many_dispatches(void **state)
+{
+    (void) state;
+    vkmoe_host host;
+    vkmoe_context_desc desc = context_desc(&host);
+    vkmoe_context *context;
+    vkmoe_net *plain, *timed;
+    static vkmoe_dispatch_time times[4 * MAX_DISPATCHES];
+    float y[2][NET_TOKENS * NET_MAX_WIDTH] = {{0}};
+    uint32_t n = 4 * MAX_DISPATCHES, count;
+    desc.addressing = VKMOE_ADDRESSING_BDA;
+    interpose = (struct interpose){.tick = 1000};
+    check_ok(vkmoe_context_create(&desc, &context));
+    check_ok(make_deep_net(context, &plain));
+    check_ok(make_deep_net(context, &timed));
+    check_ok(vkmoe_net_train(plain, &net_data.batch, 0.01f, NULL));
+    check_ok(vkmoe_net_time_dispatches(timed, &net_data.batch, VKMOE_NET_PASS_TRAIN, 0.01f, NULL,
+                                       &count));
+    interpose.n_barriers = 0;
+    check_ok(
+        vkmoe_net_time_dispatches(timed, &net_data.batch, VKMOE_NET_PASS_TRAIN, 0.01f, times, &n));
+    assert_true(interpose.n_barriers >= (long) n);
+    assert_int_equal(n, count);
+    assert_true(n > 256 && n <= 4 * MAX_DISPATCHES);
+    for (uint32_t i = 0; i < n; i++)
+        check_near(times[i].seconds, 1e-6, 1e-12);
+    check_ok(vkmoe_net_eval(plain, &net_data.batch, y[0], NULL));
+    check_ok(vkmoe_net_eval(timed, &net_data.batch, y[1], NULL));
+    assert_memory_equal(y[0], y[1], sizeof y[0]);
+    assert_true(y[0][0] != 0);
+    vkmoe_net_destroy(plain);
+    vkmoe_net_destroy(timed);
+    vkmoe_context_destroy(context);
+    assert_int_equal(interpose.n_live, 0);
+}
+
 // ---- a small device ----------------------------------------------------------------------------
 
 // Where tokens take several blocks, runs are refused, and dispatches are those of all blocks.
@@ -492,12 +568,16 @@ static int set_up(void **state)
     budget = (struct budget){.fail_at = -1};
     layer_data_init(&data, &layer, 9);
     assert_true(layer.d_model <= WIDTH && data.layer.d_out <= WIDTH);
-    fill_random(x, N_TOKENS * WIDTH, 5);
+    fill_random(x, N_TOKENS * WIDTH + 1, 5);
     net_case_init(&net_case, net_case_find("gated"));
     net_data_init(&net_data, &net_case, 4);
     check_ok(stack_create(&stack, &desc, &data, N_TOKENS, false));
     vkmoe_io io = io_of(want.y);
     check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
+    io.x = x + 1;
+    io.y = want.y_of_next;
+    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
+    assert_memory_not_equal(want.y, want.y_of_next, y_size());
     check_ok(vkmoe_vk_dispatch_count(stack.bind, N_TOKENS, &want.n_times));
     stack_destroy(&stack);
     return 0;
@@ -519,6 +599,8 @@ int main(void)
         cmocka_unit_test(limits_follow_from_the_stamps),
         cmocka_unit_test(runs_share_submissions),
         cmocka_unit_test(a_long_run_is_sliced),
+        cmocka_unit_test(each_dispatch_waits_for_the_one_before),
+        cmocka_unit_test(a_pass_of_many_dispatches),
         cmocka_unit_test(blocks_are_not_timed_back_to_back),
         cmocka_unit_test(every_call_of_timing_fails_once),
         cmocka_unit_test(every_call_of_a_probe_fails_once),
