@@ -17,7 +17,8 @@ enum {
     TRIES = 5,
     CHUNK_SIZE = MOE_PROBE_CHUNK * 16, // bytes of a workgroup
     READ_UNIT = 1 << 20,               // a probe reads a multiple of it
-    FIRST_READ = 256 << 20,            // bytes of a submission before the speed is known
+    WINDOW = 256 << 20,                // bytes of a dispatch at most: not too long on any device
+    RESULT_SIZE = 256,                 // bytes of a window's result: what any offset may be
     MOST_PASSES = 4096,
     FIRST_GROUPS = 16, // workgroups of multiply-adds: a core each
     MOST_GROUPS = 16384,
@@ -103,7 +104,7 @@ static enum vkmoe_status create_windows(struct probe *p, uint64_t size)
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = vk_of(p);
     struct moe_vk_limits limits = moe_vk_limits(vk, 0);
-    uint64_t most = moe_min(limits.range, limits.groups[0] * CHUNK_SIZE);
+    uint64_t most = moe_min(moe_min(limits.range, WINDOW), limits.groups[0] * CHUNK_SIZE);
     most = moe_max(most / READ_UNIT, 1) * READ_UNIT;
     p->n_windows = (uint32_t) moe_div_up(size, most);
     TRY(moe_try_alloc(vk->base.host, p->n_windows * sizeof *p->windows, "a probe's windows",
@@ -117,19 +118,20 @@ fail:
     return status;
 }
 
-static void write_set(struct moe_vk *vk, const struct probe *p, const struct window *window)
+static void write_set(struct moe_vk *vk, const struct probe *p, uint32_t i)
 {
+    const struct window *window = &p->windows[i];
     VkDescriptorBufferInfo infos[] = {{p->memory.handle, window->offset, window->size},
-                                      {p->result.handle, 0, p->result.size}};
+                                      {p->result.handle, (uint64_t) i * RESULT_SIZE, RESULT_SIZE}};
     static const uint32_t slots[] = {MOE_SLOT_WEIGHTS, MOE_SLOT_OUTPUT};
     VkWriteDescriptorSet writes[2];
-    for (int i = 0; i < 2; i++)
-        writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+    for (int k = 0; k < 2; k++)
+        writes[k] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = window->set,
-                                           .dstBinding = slots[i],
+                                           .dstBinding = slots[k],
                                            .descriptorCount = 1,
                                            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                           .pBufferInfo = &infos[i]};
+                                           .pBufferInfo = &infos[k]};
     vk->fn.vkUpdateDescriptorSets(vk->device, 2, writes, 0, NULL);
 }
 
@@ -150,7 +152,7 @@ static enum vkmoe_status create_sets(struct probe *p)
                                         .pSetLayouts = &vk->set_layout};
     for (uint32_t i = 0; i < p->n_windows; i++) {
         VK_TRY(vk, vk->fn.vkAllocateDescriptorSets(vk->device, &info, &p->windows[i].set));
-        write_set(vk, p, &p->windows[i]);
+        write_set(vk, p, i);
     }
 
 fail:
@@ -184,8 +186,9 @@ enum vkmoe_status moe_vk_probe_create(struct moe_device *device, uint64_t read_s
     p->base.device = device;
     TRY(moe_vk_timer_create(vk, &p->timer));
     TRY(moe_vk_buffer_create(vk, read_size, MOE_VK_DEVICE, "vkmoe probe", &p->memory));
-    TRY(moe_vk_buffer_create(vk, 256, MOE_VK_DEVICE, "vkmoe probe result", &p->result));
     TRY(create_windows(p, read_size));
+    TRY(moe_vk_buffer_create(vk, (uint64_t) p->n_windows * RESULT_SIZE, MOE_VK_DEVICE,
+                             "vkmoe probe results", &p->result));
     TRY(moe_vk_command_create(vk, &p->command));
     if (!vk->bda)
         TRY(create_sets(p));
@@ -217,17 +220,17 @@ void moe_vk_probe_destroy(struct moe_device_probe *probe)
 // ---- loads -------------------------------------------------------------------------------------
 
 // Binds a kernel for dispatches that read a window.
-static void bind_kernel(const struct probe *p, VkPipeline pipeline, const struct window *window,
-                        uint32_t rounds)
+static void bind_kernel(const struct probe *p, VkPipeline pipeline, uint32_t i, uint32_t rounds)
 {
     const struct moe_vk *vk = vk_of(p);
+    const struct window *window = &p->windows[i];
     VkCommandBuffer cmd = p->command.buffer;
     struct {
         struct head_params head;
         struct probe_params params;
     } push = {.params = {.n = rounds, .never = NEVER, .a = 0.75f, .b = 1.0f}};
     push.head.address[MOE_SLOT_WEIGHTS] = p->memory.address + window->offset;
-    push.head.address[MOE_SLOT_OUTPUT] = p->result.address;
+    push.head.address[MOE_SLOT_OUTPUT] = p->result.address + i * RESULT_SIZE;
     vk->fn.vkCmdBindPipeline(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     if (window->set)
         vk->fn.vkCmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, vk->pipeline_layout, 0,
@@ -259,8 +262,7 @@ fail:
     return status;
 }
 
-// The result's one word is written, if ever, by all in the same way.
-static void wait_for_result(const struct probe *p)
+static void wait_for_dispatch(const struct probe *p)
 {
     moe_vk_barrier(vk_of(p), p->command.buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                    VK_ACCESS_SHADER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
@@ -271,29 +273,49 @@ static void wait_for_result(const struct probe *p)
 typedef enum vkmoe_status load_fn(struct probe *p, VkPipeline pipeline, uint64_t n,
                                   double *seconds);
 
-// n passes over the memory, in submissions that are long but do not look like a hang.
+// Bytes of a submission: long ones, that do not look like a hang.
+static double bytes_at_once(const struct probe *p)
+{
+    double bytes = p->read_rate * 10 * ENOUGH_SECONDS;
+    return bytes > WINDOW ? bytes : WINDOW;
+}
+
+// n_passes over the memory, one window after the other. Windows have results of their own, so that
+// none waits for another.
+static enum vkmoe_status read_windows(struct probe *p, VkPipeline pipeline, uint32_t n_passes,
+                                      double *seconds)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const struct moe_vk *vk = vk_of(p);
+    double most = bytes_at_once(p), bytes = 0;
+    for (uint32_t i = 0; i < p->n_windows; i++) {
+        uint64_t size = p->windows[i].size;
+        if (bytes == 0)
+            TRY(begin_load(p));
+        bind_kernel(p, pipeline, i, 0);
+        vk->fn.vkCmdDispatch(p->command.buffer, (uint32_t) (size / CHUNK_SIZE), n_passes, 1);
+        bytes += (double) size * n_passes;
+        if (bytes < most && i + 1 < p->n_windows)
+            continue;
+        TRY(end_load(p, seconds));
+        bytes = 0;
+    }
+
+fail:
+    return status;
+}
+
+// n passes over the memory: in one dispatch, if it is all of it.
 static enum vkmoe_status load_read(struct probe *p, VkPipeline pipeline, uint64_t n,
                                    double *seconds)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk *vk = vk_of(p);
-    double most = p->read_rate * 10 * ENOUGH_SECONDS, done = 0;
-    most = most > FIRST_READ ? most : FIRST_READ;
+    uint64_t most = p->n_windows == 1 ? (uint64_t) (bytes_at_once(p) / (double) p->memory.size) : 1;
     *seconds = 0;
-    for (uint64_t i = 0; i < n * p->n_windows; i++) {
-        const struct window *window = &p->windows[i % p->n_windows];
-        if (done > 0 && done + (double) window->size > most) {
-            TRY(end_load(p, seconds));
-            done = 0;
-        }
-        if (done == 0)
-            TRY(begin_load(p));
-        wait_for_result(p);
-        bind_kernel(p, pipeline, window, 0);
-        vk->fn.vkCmdDispatch(p->command.buffer, (uint32_t) (window->size / CHUNK_SIZE), 1, 1);
-        done += (double) window->size;
+    for (uint64_t left = n, passes; left > 0; left -= passes) {
+        passes = moe_min(moe_max(most, 1), left);
+        TRY(read_windows(p, pipeline, (uint32_t) passes, seconds));
     }
-    TRY(end_load(p, seconds));
     p->read_rate = *seconds > 0 ? (double) n * (double) p->memory.size / *seconds : 0;
 
 fail:
@@ -308,8 +330,7 @@ static enum vkmoe_status load_math(struct probe *p, VkPipeline pipeline, uint64_
     uint32_t groups = (uint32_t) moe_min(n, MOST_GROUPS);
     *seconds = 0;
     TRY(begin_load(p));
-    wait_for_result(p);
-    bind_kernel(p, pipeline, &p->windows[0], (uint32_t) (n / groups * ROUNDS));
+    bind_kernel(p, pipeline, 0, (uint32_t) (n / groups * ROUNDS));
     vk_of(p)->fn.vkCmdDispatch(p->command.buffer, groups, 1, 1);
     TRY(end_load(p, seconds));
 
@@ -326,7 +347,7 @@ static enum vkmoe_status load_empty(struct probe *p, VkPipeline pipeline, uint64
     TRY(begin_load(p));
     vk->fn.vkCmdBindPipeline(p->command.buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     for (uint64_t i = 0; i < n; i++) {
-        wait_for_result(p);
+        wait_for_dispatch(p);
         vk->fn.vkCmdDispatch(p->command.buffer, 1, 1, 1);
     }
     TRY(end_load(p, seconds));

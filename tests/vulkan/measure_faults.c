@@ -397,6 +397,34 @@ static void limits_follow_from_the_stamps(void **state)
     interpose = (struct interpose){0};
 }
 
+// Windows within the limit of a binding: interpose.c ends the program at a larger one.
+static void memory_is_read_in_windows(void **state)
+{
+    static const struct {
+        uint32_t mib, max_range, submissions;
+    } cases[] = {{3, 1 << 20, 1}, {3, (1 << 21) + 4096, 1}, {257, 0, 2}};
+    (void) state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        vkmoe_host host;
+        vkmoe_context_desc desc = context_desc(&host);
+        vkmoe_probe_desc probe_desc = vkmoe_probe_desc_init();
+        vkmoe_context *context;
+        vkmoe_probe *probe;
+        double size = cases[i].mib * 1048576.0;
+        interpose = (struct interpose){.tick = 100000000, .max_range = cases[i].max_range};
+        probe_desc.read_size = (uint64_t) cases[i].mib << 20;
+        check_ok(vkmoe_context_create(&desc, &context));
+        check_ok(vkmoe_probe_create(context, &probe_desc, &probe));
+        interpose.n_submits = 0;
+        check_ok(vkmoe_probe_run(probe, VKMOE_PROBE_READ, &got.limits));
+        check_near(got.limits.read_rate, size / (0.1 * cases[i].submissions), size * 1e-6);
+        assert_int_equal(interpose.n_submits, 5 * cases[i].submissions); // the best of five
+        vkmoe_probe_destroy(probe);
+        vkmoe_context_destroy(context);
+        assert_int_equal(interpose.n_live, 0);
+    }
+}
+
 // ---- submissions -------------------------------------------------------------------------------
 
 static long submissions(float budget_ms, uint32_t n_runs, double *seconds)
@@ -597,6 +625,7 @@ int main(void)
         cmocka_unit_test(without_timestamps_nothing_is_timed),
         cmocka_unit_test(stamps_wrap_around),
         cmocka_unit_test(limits_follow_from_the_stamps),
+        cmocka_unit_test(memory_is_read_in_windows),
         cmocka_unit_test(runs_share_submissions),
         cmocka_unit_test(a_long_run_is_sliced),
         cmocka_unit_test(each_dispatch_waits_for_the_one_before),
