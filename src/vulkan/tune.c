@@ -4,9 +4,8 @@
 //
 // The layer is of the precision and the types that the variant is for. It is timed with the tokens
 // of a decode step, of a small batch and of a large one, where the two have other kernels; the
-// geometric means of the medians are what is compared. A submission repeats the layer until it
-// takes some milliseconds, so that what it costs to submit does not matter.
-#include "vulkan/bind.h"
+// geometric means of the medians are what is compared. Times are the device's own: where its queue
+// has no timestamps nothing is timed, and what the self-test says stands.
 
 #include <math.h>
 #include <stdio.h>
@@ -15,16 +14,16 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "vulkan/bind.h"
+#include "vulkan/measure.h"
 
 enum {
     N_EXPERTS = 8,
     TOP_K = 2,
     WIDTH = 512,          // d_model and d_ff
     SOFTWARE_WIDTH = 64,  // where a processor computes it
-    N_ROUNDS = 9,
-    MAX_REPEATS = 64,
+    N_ROUNDS = 15,
 };
-#define SUBMISSION_NS 2e6
 
 static const uint32_t token_counts[] = {1, 16, 256};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts, MAX_TOKENS = 256 };
@@ -154,59 +153,34 @@ static void finish(struct probe *p)
 
 // ---- times -------------------------------------------------------------------------------------
 
-// Brings x to the device, and does for the first time what is slower then.
-static enum vkmoe_status warm_up(const struct probe *p, const struct side *side, uint32_t n_tokens)
-{
-    vkmoe_io io = vkmoe_io_init();
-    io.x = p->x;
-    io.y = p->y;
-    io.x_stride = io.y_stride =
-        (size_t) moe_dtype_size(p->params.x_type, p->layer.desc.d_model);
-    return moe_vk_run(side->bound, n_tokens, &io);
-}
-
-// One submission of `repeats` runs.
-static enum vkmoe_status submit(struct moe_vk *vk, const struct side *side, uint32_t n_tokens,
-                                uint32_t repeats, double *ns)
-{
-    enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk_bound *b = (struct moe_vk_bound *) side->bound;
-    const struct moe_vk_block_run run = {.regime = moe_vk_choose_regime(n_tokens),
-                                         .n_tokens = n_tokens,
-                                         .block_first = MOE_NONE};
-    uint32_t first = moe_vk_first_dispatch(b), n = moe_vk_sequence_of(b, run.regime)->n - first;
-    TRY(moe_vk_command_begin(vk, &b->command));
-    for (uint32_t i = 0; i < repeats; i++)
-        moe_vk_record_block(b, b->command.buffer, &run, first, n);
-    double start = moe_vk_now_ns();
-    TRY(moe_vk_command_run(vk, &b->command));
-    *ns = moe_vk_now_ns() - start;
-
-fail:
-    return status;
-}
-
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *) a, y = *(const double *) b;
     return (x > y) - (x < y);
 }
 
-// Median seconds of a run of each side.
+// Runs in turn, and the median seconds of each side's.
 static enum vkmoe_status time_both(const struct probe *p, uint32_t n_tokens, double medians[2])
 {
     enum vkmoe_status status = VKMOE_OK;
-    double once, samples[2][N_ROUNDS];
-    for (int i = 0; i < 2; i++)
-        TRY(warm_up(p, &p->sides[i], n_tokens));
-    TRY(submit(p->vk, &p->sides[1], n_tokens, 1, &once));
-    uint32_t repeats = (uint32_t) moe_max(1, (uint64_t) fmin(SUBMISSION_NS / once, MAX_REPEATS));
-    for (int round = 0; round < N_ROUNDS; round++)
-        for (int i = 0; i < 2; i++)
-            TRY(submit(p->vk, &p->sides[i], n_tokens, repeats, &samples[i][round]));
+    struct moe_bound *const bounds[2] = {p->sides[0].bound, p->sides[1].bound};
+    double seconds[2 * N_ROUNDS];
+    size_t row = (size_t) moe_dtype_size(p->params.x_type, p->layer.desc.d_model);
+    vkmoe_io ios[2];
     for (int i = 0; i < 2; i++) {
-        qsort(samples[i], N_ROUNDS, sizeof samples[i][0], by_value);
-        medians[i] = samples[i][N_ROUNDS / 2] / repeats * 1e-9;
+        ios[i] = vkmoe_io_init();
+        ios[i].x = p->x;
+        ios[i].y = p->y;
+        ios[i].x_stride = ios[i].y_stride = row;
+    }
+    TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2, seconds)); // what is slower at first
+    TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2 * N_ROUNDS, seconds));
+    for (int i = 0; i < 2; i++) {
+        double own[N_ROUNDS];
+        for (int round = 0; round < N_ROUNDS; round++)
+            own[round] = seconds[2 * round + i];
+        qsort(own, N_ROUNDS, sizeof own[0], by_value);
+        medians[i] = own[N_ROUNDS / 2];
     }
 
 fail:
@@ -239,6 +213,8 @@ static enum vkmoe_status time_all(const struct probe *p, double means[2])
         if (!differ(p, token_counts[i]))
             continue;
         TRY(time_both(p, token_counts[i], medians));
+        if (!(medians[0] > 0 && medians[1] > 0)) // less than a tick
+            continue;
         logs[0] += log(medians[0]);
         logs[1] += log(medians[1]);
         n++;
@@ -250,7 +226,7 @@ fail:
     return status;
 }
 
-// Times a good variant, and lets the verdict know.
+// Times a good variant, where there are timestamps, and lets the verdict know.
 static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_variant *variant)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -264,10 +240,13 @@ static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_var
     TRY(create_side(&p, base, &p.sides[1], &made));
     if (made)
         TRY(create_side(&p, variant, &p.sides[0], &made));
-    if (made) {
-        TRY(time_all(&p, means));
+    if (!made)
+        goto fail;
+    status = time_all(&p, means);
+    if (status == VKMOE_OK && means[0] > 0)
         moe_vk_set_times(vk, variant, means[0], means[1]);
-    }
+    if (status == VKMOE_E_UNSUPPORTED) // there are no timestamps
+        status = VKMOE_OK;
 
 fail:
     finish(&p);

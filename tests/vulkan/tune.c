@@ -287,6 +287,26 @@ static void what_the_device_lacks_is_unavailable(void **state)
     vkmoe_context_destroy(context);
 }
 
+static void without_timestamps_nothing_is_timed(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    vkmoe_tune_verdict v[N_VERDICTS];
+    for (int coarse = 0; coarse < 2; coarse++) { // or none ticks in a run
+        start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+        interpose.stamp_bits = coarse ? 1 : UINT32_MAX;
+        interpose.tick = coarse ? 2 : 0;
+        vkmoe_context *context = open_context(&host, "");
+        tune(context, false, v);
+        assert_int_equal(v[A1].state, VKMOE_TUNE_USED);
+        assert_true(v[A1].seconds == 0 && v[A1].base_seconds == 0);
+        check_stored(MOE_VK_GOOD, MOE_VK_NO_CAUSE);
+        check_plan(context, "a1");
+        vkmoe_context_destroy(context);
+        assert_int_equal(interpose.n_live, 0);
+    }
+}
+
 // A listed driver is bad without a test; that is no result to keep.
 static void a_listed_driver_is_bad(void **state)
 {
@@ -360,6 +380,7 @@ static void failures_are_clean(void **state)
     inject("vkCreateComputePipelines", VK_ERROR_OUT_OF_HOST_MEMORY);
     inject("vkCreateBuffer", VK_ERROR_UNKNOWN);
     inject("vkQueueSubmit", VK_ERROR_DEVICE_LOST);
+    inject("vkCreateQueryPool", VK_ERROR_OUT_OF_HOST_MEMORY);
 }
 
 // ---- memory ------------------------------------------------------------------------------------
@@ -416,6 +437,7 @@ int main(void)
         cmocka_unit_test(another_driver_begins_anew),
         cmocka_unit_test(the_count_and_the_room),
         cmocka_unit_test(what_the_device_lacks_is_unavailable),
+        cmocka_unit_test(without_timestamps_nothing_is_timed),
         cmocka_unit_test(a_listed_driver_is_bad),
         cmocka_unit_test(failures_are_clean),
         cmocka_unit_test(every_allocation_may_fail),
