@@ -128,7 +128,7 @@ static const char *const cause_texts[MOE_VK_N_CAUSES] = {
     [MOE_VK_BUSY] = "a self-test has begun elsewhere and not ended yet",
     [MOE_VK_LISTED] = "this driver is known not to compute it",
     [MOE_VK_UNTESTABLE] = "its self-test could not be made",
-    [MOE_VK_SLOWER] = "it is not faster",
+    [MOE_VK_SLOWER] = "it is not 3 % faster than what is used without it",
 };
 
 static void log_bad(struct moe_vk *vk, enum moe_vk_variant_id id, const char *detail)
