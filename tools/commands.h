@@ -15,7 +15,8 @@
     X(verify, "compare a device with the f64 reference")                                           \
     X(bench, "measure layers on devices, with numbers to trust")                                   \
     X(compare, "tell which cases of a benchmark became slower")                                    \
-    X(report, "make a page of what bench measured")
+    X(report, "make a page of what bench measured")                                                \
+    X(tune, "test and time the kernels of a device")
 
 #define COMMAND_DECLARE(name, summary) int cmd_##name(int argc, char **argv);
 COMMAND_LIST(COMMAND_DECLARE)
