@@ -96,7 +96,7 @@ class BenchPeers(helper.Case):
         floor = 1e3 * BYTES / 20e9
         self.assertGreater(floor, 1e3 * OPERATIONS / 200e9)
         self.assertEqual(rows, [['granite', 'f32', '16', f'20.000 ms / {floor / .2:.0f} %',
-                                 f'40.000 ms / {floor / .3:.0f} %', '2.00 (1.00..3.00)',
+                                 'ggml', f'40.000 ms / {floor / .3:.0f} %', '2.00 (1.00..3.00)',
                                  '1.00 (1.00..3.00)']])
         self.assertNotIn('do not count', out)
         self.assertEqual([call[0] for call in self.calls()], ['vkmoe', 'chroot'] * 3)
@@ -115,13 +115,13 @@ class BenchPeers(helper.Case):
         """With few operations a second the floor is theirs; bf16 is held against twice f32's."""
         rows, *_ = self.compare(0, [row(10, peak=1e9)], [line(10, fma=2)], '--rounds', '1')
         percent = 100 * 1e3 * OPERATIONS / 1e9 / 10
-        self.assertEqual(rows[0][3:], [f'10.000 ms / {percent:.0f} %',
+        self.assertEqual(rows[0][3:], [f'10.000 ms / {percent:.0f} %', 'ggml',
                                        f'10.000 ms / {percent / 2:.0f} %', '1.00 (1.00..1.00)',
                                        '2.00 (2.00..2.00)'])
         rows, *_ = self.compare(0, [row(10, peak=9e9, arithmetic='bf16')], [line(10, fma=1)],
                                 '--rounds', '1', '--types', 'bf16')
         ours = 100 * 1e3 * BYTES / 2 / 20e9 / 10
-        self.assertEqual(rows[0][4], f'10.000 ms / {percent / 2:.0f} %')
+        self.assertEqual(rows[0][5], f'10.000 ms / {percent / 2:.0f} %')
         self.assertEqual(rows[0][3], f'10.000 ms / {ours:.0f} %')
 
     def test_lost_core(self):
@@ -130,20 +130,21 @@ class BenchPeers(helper.Case):
             0, [row(10), row(999, n_dropped_blocks=4), row(10)],
             [line(20), line(30), line(999, clean=0)])
         self.assertEqual(rows[0][3][:9], '10.000 ms')
-        self.assertEqual(rows[0][4][:9], '25.000 ms')
-        self.assertEqual(rows[0][5], '2.00 (2.00..2.00)')
+        self.assertEqual(rows[0][5][:9], '25.000 ms')
+        self.assertEqual(rows[0][6], '2.00 (2.00..2.00)')
         self.assertIn('2 of 6 runs do not count', out)
         noisy = json.dumps({'error': 'no clean block of 3'})
         rows, out, _ = self.compare(0, [row(10)], [noisy], '--rounds', '1')
-        self.assertEqual(rows[0][4:], ['no clean block of 3', '-', '-'])
+        self.assertEqual(rows[0][5:], ['no clean block of 3', '-', '-'])
 
     def test_other_types(self):
         """A type that only the peer has; one that only some peers have."""
         (self.root / 'peers' / 'moedense-onednn').touch()
         rows, *_ = self.compare(0, [], [line(10)], '--types', 'q4_K', '--rounds', '1')
         self.assertEqual(rows[0][3], 'unsupported by us yet')
-        self.assertEqual(rows[0][4][:9], '10.000 ms')
-        self.assertEqual(rows[0][5:], ['-', '-', 'not offered by it', '-', '-'])
+        self.assertEqual(rows[0][5][:9], '10.000 ms')
+        self.assertEqual(rows[0][6:], ['-', '-'])
+        self.assertEqual(rows[1][4:], ['onednn', 'not offered by it', '-', '-'])
         self.assertEqual([call[0] for call in self.calls()], ['chroot'])
 
     def test_commands(self):
@@ -172,7 +173,7 @@ class BenchPeers(helper.Case):
                                 [line(20, bandwidth=0, fma=0, clean=0)], '--rounds', '1',
                                 '--backend', 'vulkan', '-d', 'vulkan')
         floor = 1e3 * BYTES / 200e9
-        self.assertEqual(rows[0][3:], [f'10.000 ms / {floor / .1:.0f} %',
+        self.assertEqual(rows[0][3:], [f'10.000 ms / {floor / .1:.0f} %', 'ggml',
                                        f'20.000 ms / {floor / .2:.0f} %', '2.00 (2.00..2.00)',
                                        '2.00 (2.00..2.00)'])
         ours, peer = self.calls()
@@ -184,7 +185,7 @@ class BenchPeers(helper.Case):
         """A folder with moepeer in it is no chroot."""
         self.stand_in(self.root / 'moepeer', [line(20)])
         rows, *_ = self.compare(0, [row(10)], None, '--rounds', '1')
-        self.assertEqual(rows[0][5], '2.00 (2.00..2.00)')
+        self.assertEqual(rows[0][6], '2.00 (2.00..2.00)')
 
     def test_failures(self):
         """The reason in the table and on stderr, exit 1, and no ratio."""
@@ -193,18 +194,18 @@ class BenchPeers(helper.Case):
                 (wrong, line(1), 3, 'error: y is off by 0.3'),
                 (['', False], line(1), 3, 'exit 1: the reason'),
                 ('{"rows": []}', line(1), 3, 'exit 0: no row of vkmoe-bench/1 in its output'),
-                (row(10), ['', False], 4, 'exit 1: the reason'),
-                (row(10), [line(1), False], 4, 'exit 1: the reason'),
-                (row(10), 'no JSON', 4, 'exit 0: no line of JSON in its output'),
-                (row(10), line(1).replace('"finite": 1', '"finite": 0'), 4,
+                (row(10), ['', False], 5, 'exit 1: the reason'),
+                (row(10), [line(1), False], 5, 'exit 1: the reason'),
+                (row(10), 'no JSON', 5, 'exit 0: no line of JSON in its output'),
+                (row(10), line(1).replace('"finite": 1', '"finite": 0'), 5,
                  'its outputs are not finite')]:
             rows, _, errors = self.compare(1, [ours], [peer], '--rounds', '1')
             self.assertEqual(rows[0][column], reason)
-            self.assertEqual(rows[0][5:], ['-', '-'])
+            self.assertEqual(rows[0][6:], ['-', '-'])
             self.assertIn(reason, errors)
         refused = json.dumps({'error': 'op X unsupported'})
         rows, *_ = self.compare(0, [row(10)], [refused], '--rounds', '1')
-        self.assertEqual(rows[0][4], 'op X unsupported')
+        self.assertEqual(rows[0][5], 'op X unsupported')
         # One bad run of three is not hidden by the two others.
         rows, *_ = self.compare(1, [row(10), wrong, row(10)], [line(1)] * 3)
         self.assertEqual(rows[0][3], 'error: y is off by 0.3')
@@ -227,7 +228,7 @@ class BenchPeers(helper.Case):
         _, out, errors = self.compare(1, [row(10)], [line(10)], '--rounds', '1', '--json',
                                       self.folder / 'none' / 'r.json')
         self.assertIn('r.json: No such file or directory', errors)
-        self.assertIn('| granite | f32 |', out)
+        self.assertIn('| granite | f32  |', out)
 
     def test_interrupt(self):
         """What is done is printed and written."""

@@ -133,24 +133,20 @@ def ratio_text(ratio):
     return f"{ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f})"
 
 
-def columns(names):
-    yield from ('shape', 'type', 'tokens', 'vkmoe')
-    for name in names:
-        yield from (name, f'{name} / vkmoe, time', 'and by floor')
-
-
 def table(results, names):
-    rows = [list(columns(names))]
+    """A row for each peer: wide tables are hard to read in a terminal."""
+    rows = [['shape', 'type', 'tokens', 'vkmoe', 'peer', 'its time', 'its time / ours', 'by floor']]
     rows.append(['---'] * len(rows[0]))
     for result in results:
         cell, parts = result['cell'], result['parts']
-        row = [cell.shape.name, cell.type, str(cell.n_tokens), time_text(parts['vkmoe'])]
         for name in names:
             part = parts[name]
-            row += [time_text(part), ratio_text(part['time_ratio']),
-                    ratio_text(part['floor_ratio'])]
-        rows.append(row)
-    return ''.join('| ' + ' | '.join(row) + ' |\n' for row in rows)
+            rows.append([cell.shape.name, cell.type, str(cell.n_tokens),
+                         time_text(parts[programs.Ours.name]), name, time_text(part),
+                         ratio_text(part['time_ratio']), ratio_text(part['floor_ratio'])])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ''.join('| ' + ' | '.join(text.ljust(width) for text, width in zip(row, widths)) + ' |\n'
+                   for row in rows)
 
 
 def notes(results, options):
