@@ -167,6 +167,16 @@ class BenchPeers(helper.Case):
         for c in calls:
             self.assertEqual(c[c.index('--threads') + 1], '1')
 
+    def test_peers(self):
+        """Only those that were asked for."""
+        (self.root / 'peers' / 'moetorch.py').touch()
+        rows, *_ = self.compare(0, [row(1)], [line(1)] * 2, '--rounds', '1', '--types', 'f32',
+                                '--shapes', 'granite', '--peers', 'torch-grouped,ggml')
+        self.assertEqual([r[4] for r in rows], ['ggml', 'torch-grouped'])
+        _, out, errors = self.compare(1, [], [], '--peers', 'ggml,onednn')
+        self.assertIn('--peers onednn: there are ggml, torch-loop, torch-grouped', errors)
+        self.assertEqual(out, '')
+
     def test_vulkan(self):
         """The peer's probes are of the CPU: on a GPU the limits are those that we measured."""
         rows, *_ = self.compare(0, [row(10, 200e9, 3e12, device='discrete', n_blocks=0)],

@@ -65,6 +65,7 @@ def parse():
     add('-d', '--device', default='cpu', help="vkmoe's (cpu)")
     add('--precision', help="vkmoe's; its own choice if not given")
     add('--backend', choices=['cpu', 'vulkan'], default='cpu', help="the peers' (cpu)")
+    add('--peers', metavar='LIST', help='with commas: only these (all that are there)')
     add('--min-time', type=float, default=0.5, help='seconds that a peer measures, at least (0.5)')
     add('--json', metavar='FILE', help='writes every run to FILE')
     add('--vkmoe', default='vkmoe', help='the program (vkmoe in PATH)')
@@ -196,6 +197,21 @@ def write_json(path, value):
 
 # ---- main ------------------------------------------------------------------------------------
 
+def choose_peers(options):
+    """Empty after a message."""
+    found = programs.peers(options)
+    if not found:
+        print(f'bench-peers.sh: {options.chroot}: no /peers there and no moepeer', file=sys.stderr)
+    if not options.peers:
+        return found
+    names = [p.name for p in found]
+    for name in options.peers.split(','):
+        if found and name not in names:
+            print(f'bench-peers.sh: --peers {name}: there are {", ".join(names)}', file=sys.stderr)
+            return []
+    return [p for p in found if p.name in options.peers.split(',')]
+
+
 def measure(options, ours, peers, results):
     """Adds to `results` as it goes, so that an interrupt leaves what is done."""
     for cell in [programs.Cell(s, t, n) for s in options.shapes for t in options.types
@@ -214,9 +230,8 @@ def measure(options, ours, peers, results):
 
 def main():
     options = parse()
-    peers = programs.peers(options)
+    peers = choose_peers(options)
     if not peers:
-        print(f'bench-peers.sh: {options.chroot}: no /peers there and no moepeer', file=sys.stderr)
         return 1
     results, complete = [], True
     try:
