@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define MAX_SECONDS 5.0
-#define PRODUCTS_PER_SECOND 2e8 // of the reference, about
+#define PRODUCTS_PER_SECOND 5e8 // of the reference, about
 #define LIMIT 1e-4
 
 struct twin {

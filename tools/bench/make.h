@@ -25,7 +25,8 @@ struct bench_need {
 // chosen where there is room for them; one copy is the least, whatever room there is.
 //   n_hit       experts that a run works with
 //   cache_size  of the device's last cache, in bytes; 0: not known
-struct bench_need bench_need_forward(const struct bench_case *what, vkmoe_weights_layout layout,
+struct bench_need bench_need_forward(const struct bench_case *what,
+                                     const vkmoe_weights_layout *layout,
                                      const struct bench_room *room, double n_hit,
                                      double cache_size);
 // Of a backward pass or a step.
@@ -68,10 +69,9 @@ double bench_expert_elements(const vkmoe_layer_desc *layer, uint32_t d_ff);
 enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out);
 void bench_weights_finish(struct bench_material *material);
 
-// The draw of a copy, and its rows: ids (n_tokens, top_k), x (n_tokens, d_model) f32.
+// The draw of a copy: routing.h.
 struct bench_draw;
 struct bench_draw bench_case_draw(const struct bench_case *what, uint32_t copy);
-enum vkmoe_status bench_case_ids(const struct bench_case *what, uint32_t copy, int32_t *ids);
 
 // work_net.c: the network of a case, with parameters of 0, on any context.
 enum vkmoe_status bench_net_create(const struct bench_case *what, vkmoe_context *context,

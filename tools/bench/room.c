@@ -59,19 +59,29 @@ static double bind_size(const struct bench_case *what)
     return io + hidden + n * layer->n_experts * 4;
 }
 
-static double host_size(const struct bench_case *what, vkmoe_weights_layout layout,
-                        uint32_t n_tensors)
+// Rows of x and y, experts that are wanted and that are selected, of one copy; x once more in f32.
+static double rows_size(const struct bench_case *what)
+{
+    const vkmoe_layer_desc *layer = &what->layer;
+    double row = ((double) layer->d_model + layer->d_out) * (double) bench_type_size(what->x_type) +
+                 8.0 * layer->top_k + 4.0 * layer->d_model;
+    return what->key.n_tokens * row;
+}
+
+static double tensors_size(const struct bench_case *what, const vkmoe_weights_layout *layout,
+                           uint32_t n_tensors)
 {
     const vkmoe_layer_desc *layer = &what->layer;
     double expert = bench_expert_elements(layer, layer->d_ff);
     double shared = bench_expert_elements(layer, layer->d_shared_ff);
     double stored = (n_tensors * expert + shared) * (double) bench_type_size(what->type);
-    double packed = n_tensors * (double) layout.expert_size + (double) layout.shared_size;
+    double packed = n_tensors * (double) layout->expert_size + (double) layout->shared_size;
     double oracle = (n_tensors * expert + shared) * 4; // after the packed ones are gone
     return stored + fmax(packed, oracle) + (double) layer->n_experts * layer->d_model * 8;
 }
 
-struct bench_need bench_need_forward(const struct bench_case *what, vkmoe_weights_layout layout,
+struct bench_need bench_need_forward(const struct bench_case *what,
+                                     const vkmoe_weights_layout *layout,
                                      const struct bench_room *room, double n_hit,
                                      double cache_size)
 {
@@ -80,19 +90,19 @@ struct bench_need bench_need_forward(const struct bench_case *what, vkmoe_weight
     struct bench_need need = {.n_tensors = 2};
     for (size_t i = 0; i < 4; i++) {
         need.n_tensors = primes[i];
-        if (host_size(what, layout, primes[i]) <= SHARE * room->host)
+        if (tensors_size(what, layout, primes[i]) <= SHARE * room->host)
             break;
     }
     if (need.n_tensors > layer->n_experts)
         need.n_tensors = layer->n_experts;
-    need.host = host_size(what, layout, need.n_tensors);
 
-    double touched = n_hit * (double) layout.expert_size + (double) layout.shared_size;
-    double copy = (double) layout.total_size + bind_size(what);
+    double touched = n_hit * (double) layout->expert_size + (double) layout->shared_size;
+    double copy = (double) layout->total_size + bind_size(what);
     double wanted = ceil(fmax(LEAST_ROTATED, 4 * cache_size) / touched);
     double most = floor(SHARE * (room->device > 0 ? room->device : room->host) / copy);
     need.n_copies = (uint32_t) fmax(1, fmin(MAX_COPIES, fmin(wanted, most)));
     need.device = need.n_copies * copy;
+    need.host = tensors_size(what, layout, need.n_tensors) + need.n_copies * rows_size(what);
     return need;
 }
 
@@ -106,7 +116,7 @@ struct bench_need bench_need_net(const struct bench_case *what)
         .n_copies = 1,
         // Values, gradients, two moments, and the rounded copy.
         .device = n_weights * (4 * 4 + (what->type == VKMOE_F32 ? 0 : 2)) + 3 * bind_size(what),
-        .host = (double) what->key.n_tokens * (layer->d_model + layer->d_out) * 4,
+        .host = rows_size(what),
     };
 }
 

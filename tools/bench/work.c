@@ -12,24 +12,6 @@ struct bench_draw bench_case_draw(const struct bench_case *what, uint32_t copy)
     return (struct bench_draw){key->seed, copy, key->n_tokens, key->n_experts, key->top_k};
 }
 
-enum vkmoe_status bench_case_ids(const struct bench_case *what, uint32_t copy, int32_t *ids)
-{
-    enum vkmoe_status status = VKMOE_OK;
-    const struct bench_key *key = &what->key;
-    const struct bench_draw draw = bench_case_draw(what, copy);
-    struct bench_routing routing = {.kind = BENCH_TRACE, .path = what->trace};
-    struct bench_trace trace = {0};
-    if (what->trace)
-        CLI_TRY(bench_trace_read(what->trace, key->n_experts, key->top_k, key->n_tokens, &trace));
-    else
-        bench_routing_parse(key->routing, &routing);
-    status = bench_routing_choose(&routing, &trace, &draw, ids);
-
-fail:
-    free(trace.ids);
-    return status;
-}
-
 // ---- packed weights ----------------------------------------------------------------------------
 
 // The distinct experts as the device wants them; the other experts point to the same blocks.
@@ -141,19 +123,29 @@ static enum vkmoe_status choose(struct bench_work *work, uint32_t n_copies)
 {
     enum vkmoe_status status;
     const struct bench_case *what = work->what;
+    const struct bench_key *key = &what->key;
     struct bench_material *material = work->material;
-    const size_t n = (size_t) what->key.n_tokens * what->layer.top_k;
+    const size_t n = (size_t) key->n_tokens * key->top_k;
+    struct bench_routing routing = {.kind = BENCH_TRACE, .path = what->trace};
+    struct bench_trace trace = {0};
     bool *seen = NULL;
     free(material->wanted);
-    CLI_TRY(cli_alloc(what->layer.n_experts, 1, sizeof *seen, &seen));
+    material->wanted = NULL;
+    CLI_TRY(cli_alloc(key->n_experts, 1, sizeof *seen, &seen));
     CLI_TRY(cli_alloc(n_copies, n, sizeof *material->wanted, &material->wanted));
+    if (what->trace)
+        CLI_TRY(bench_trace_read(what->trace, key->n_experts, key->top_k, key->n_tokens, &trace));
+    else
+        bench_routing_parse(key->routing, &routing);
     work->n_experts_hit = 0;
     for (uint32_t i = 0; i < n_copies; i++) {
-        CLI_TRY(bench_case_ids(what, i, material->wanted + i * n));
+        const struct bench_draw draw = bench_case_draw(what, i);
+        CLI_TRY(bench_routing_choose(&routing, &trace, &draw, material->wanted + i * n));
         work->n_experts_hit += count_hit(what, material->wanted + i * n, seen) / n_copies;
     }
 
 fail:
+    free(trace.ids);
     free(seen);
     return status;
 }
@@ -185,22 +177,36 @@ static enum vkmoe_status make_plan(struct bench_work *work)
     return vkmoe_plan_create(work->context, &desc, &work->plan);
 }
 
-static enum vkmoe_status make_forward(struct bench_work *work, double *first_call_ms)
+// Nothing large is allocated before it is known to fit. How many copies there are to be depends on
+// the experts that one works with.
+static enum vkmoe_status choose_copies(struct bench_work *work, const vkmoe_weights_layout *layout)
 {
     enum vkmoe_status status;
     const struct bench_case *what = work->what;
     const struct bench_room room = bench_room_now(&work->device);
-    vkmoe_weights_layout layout;
-    CLI_TRY(make_plan(work));
-    CLI_TRY(vkmoe_weights_get_layout(work->context, &what->layer, &layout));
+    const double cache = (double) vkmoe_context_cache_size(work->context);
+    struct bench_need need = bench_need_forward(what, layout, &room, what->layer.n_experts, cache);
+    CLI_TRY(bench_need_check(&need, &room));
     CLI_TRY(choose(work, 1));
-    struct bench_need need = bench_need_forward(what, layout, &room, work->n_experts_hit,
-                                                (double) vkmoe_context_cache_size(work->context));
+    need = bench_need_forward(what, layout, &room, work->n_experts_hit, cache);
     CLI_TRY(bench_need_check(&need, &room));
     work->device_bytes = need.device;
     work->material->n_tensors = need.n_tensors;
     CLI_TRY(make_lists(work, need.n_copies));
     CLI_TRY(choose(work, need.n_copies));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status make_forward(struct bench_work *work, double *first_call_ms)
+{
+    enum vkmoe_status status;
+    const struct bench_case *what = work->what;
+    vkmoe_weights_layout layout;
+    CLI_TRY(vkmoe_weights_get_layout(work->context, &what->layer, &layout));
+    CLI_TRY(choose_copies(work, &layout));
+    CLI_TRY(make_plan(work));
     CLI_TRY(bench_weights_make(what, work->material));
     CLI_TRY(upload(work, &layout));
     for (uint32_t i = 0; i < work->n_copies; i++)
