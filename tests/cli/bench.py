@@ -220,6 +220,9 @@ class Bench(helper.Case):
         self.assertGreater(row['useful_fraction'], 0)
         self.assertLessEqual(row['useful_fraction'], 1)
         self.assertEqual(len(row['dispatches']), row['n_dispatches'])
+        row, = self.rows('-d', 'reference', *FAST, '-n', '9', '--count')
+        self.check_row(row)
+        self.assertEqual((row['counted'], row['reason'].split(':')[0]), (False, 'not counted'))
 
     def test_unsupported_and_skipped(self):
         """A status and a reason instead of numbers; neither is a failure."""

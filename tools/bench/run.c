@@ -84,7 +84,7 @@ static struct bench_row *new_row(struct run *run)
 
 // ---- one case ----------------------------------------------------------------------------------
 
-static enum vkmoe_status count(const struct bench_work *work, struct bench_row *row)
+static enum vkmoe_status count_runs(const struct bench_work *work, struct bench_row *row)
 {
     enum vkmoe_status status;
     const struct bench_case *what = work->what;
@@ -116,6 +116,16 @@ fail:
     vkmoe_bind_destroy(bind);
     vkmoe_plan_destroy(plan);
     return status;
+}
+
+// A device that cannot count keeps its times.
+static enum vkmoe_status count(const struct bench_work *work, struct bench_row *row)
+{
+    enum vkmoe_status status = count_runs(work, row);
+    if (status != VKMOE_E_UNSUPPORTED)
+        return status;
+    snprintf(row->reason, sizeof row->reason, "not counted: %.200s", vkmoe_error_text());
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status open_oracle(struct run *run)
