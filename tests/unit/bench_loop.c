@@ -19,6 +19,8 @@ struct fake {
     bool disturbed;                               // every other probe
     uint32_t fail_at, interrupt_at; // number of a run, 0: never
     bool blind;  // probes do not see that cores are missing
+    bool shares; // the thread's time tells it
+    bool in_share; // between the calls about it
     double best; // f32 peak
 };
 
@@ -92,6 +94,14 @@ static bool fake_interrupted(void *user)
     return fake->interrupt_at && fake->n_runs >= fake->interrupt_at;
 }
 
+static double fake_share(void *user, bool begin)
+{
+    struct fake *fake = user;
+    assert_int_equal(fake->in_share, !begin);
+    fake->in_share = begin;
+    return fake->shares ? fake->of_core(fake) : 1;
+}
+
 static struct fake steady(void)
 {
     return (struct fake){.seconds = 1e-3, .wall_extra = 2e-4, .of_run = all_well,
@@ -110,7 +120,7 @@ static const struct bench_measure_options usual = {
 static struct bench_target target_of(struct fake *fake)
 {
     return (struct bench_target){fake, fake_device, fake_wall, fake_probe, fake_watch, fake_pause,
-                                 fake_interrupted};
+                                 fake_interrupted, fake_share};
 }
 
 static struct outcome measure(struct fake *fake, const struct bench_measure_options *options,
@@ -288,6 +298,15 @@ static void lost_blocks(void **state)
     out = measure(&fake, &usual, true);
     check_ok(out.status);
     assert_true(out.row.device_times.p95_us > 1900);
+    finish(&out);
+    // Unless the time that the thread had says it, as with a program that runs beside this one.
+    fake = steady();
+    fake.of_core = core_comes_and_goes;
+    fake.blind = fake.shares = true;
+    out = measure(&fake, &usual, true);
+    check_ok(out.status);
+    assert_true(out.row.plateau && out.row.n_dropped_blocks > 0);
+    check_near(out.row.device_times.p95_us, 1000, 1e-6);
     finish(&out);
 }
 

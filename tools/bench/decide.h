@@ -10,7 +10,8 @@ enum { BENCH_MAX_COLD = 4 };
 
 #define BENCH_AGREEMENT 0.05 // two cold measurements that differ by less agree
 #define BENCH_PLATEAU 0.02   // so do windows of the warm-up
-#define BENCH_CORE_SHARE 0.88 // of the peak of all cores: below it one was taken away
+// Of the peak of all cores, or of a thread's time: below it a core was taken away.
+#define BENCH_CORE_SHARE 0.88
 
 // Two times are within `share` of the lesser. NAN agrees with nothing.
 bool bench_agree(double a, double b, double share);

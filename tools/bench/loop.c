@@ -20,6 +20,7 @@ enum { MAX_WINDOWS = 12, MAX_BLOCK_RUNS = 100000 };
 struct block {
     uint32_t n_device, n_wall; // samples
     vkmoe_limits before, after;
+    double share; // of its time that the thread had a processor
 };
 
 // One measurement from cold.
@@ -154,6 +155,8 @@ static bool is_whole(const struct state *state, const struct block *block)
     const struct bench_loop *loop = state->loop;
     if (!loop->blocks)
         return true;
+    if (block->share < BENCH_CORE_SHARE)
+        return false;
     double full = bench_full_peak(loop->one_thread, loop->n_threads, *loop->best);
     return bench_block_whole(block->before.peak[VKMOE_ARITHMETIC_F32],
                              block->after.peak[VKMOE_ARITHMETIC_F32], full);
@@ -229,6 +232,12 @@ static struct block *add_block(struct measurement *m)
     return block;
 }
 
+static double processor_share(const struct state *state, bool begin)
+{
+    const struct bench_target *target = state->target;
+    return target->processor_share ? target->processor_share(target->user, begin) : 1;
+}
+
 static enum vkmoe_status run_block(struct state *state, struct measurement *m,
                                    struct progress progress)
 {
@@ -238,6 +247,7 @@ static enum vkmoe_status run_block(struct state *state, struct measurement *m,
         return no_memory();
     uint32_t runs = block_runs(state, progress);
     block->before = state->last;
+    processor_share(state, true);
     state->target->watch(state->target->user, true);
     status = time_runs(state, runs, state->device_clock ? &m->device : &m->wall);
     state->target->watch(state->target->user, false);
@@ -249,6 +259,7 @@ static enum vkmoe_status run_block(struct state *state, struct measurement *m,
     } else {
         block->n_wall = runs;
     }
+    block->share = processor_share(state, false);
     CLI_TRY(probe(state));
     block->after = state->last;
 fail:

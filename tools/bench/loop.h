@@ -3,8 +3,9 @@
 //
 // A measurement begins cold: after a probe, which reads more memory than caches hold, and a pause.
 // Runs warm up until the medians of two windows agree. Then blocks of runs follow, each between two
-// probes; one whose probes say that a core was taken away does not count. Whole measurements are
-// made until two agree, and those two are kept.
+// probes. One whose probes say that a core was taken away does not count, nor one in which another
+// program had the processor for a part of the time: probes are short, and fit in between. Whole
+// measurements are made until two agree, and those two are kept.
 #ifndef BENCH_LOOP_H
 #define BENCH_LOOP_H
 
@@ -21,6 +22,9 @@ struct bench_target {
     void (*watch)(void *user, bool begin); // around runs that are timed
     void (*pause)(void *user, double seconds);
     bool (*interrupted)(void *user);
+    // The share of the time since a call with `begin` that this thread had a processor, 0..1; the
+    // call with `begin` returns anything. NULL: not known.
+    double (*processor_share)(void *user, bool begin);
 };
 
 struct bench_loop {

@@ -22,6 +22,7 @@ struct run {
     vkmoe_bind **binds; // (2 n_copies)
     vkmoe_io *ios;      // (2 n_copies)
     uint32_t next;
+    double wall_since, processor_since; // seconds, when a block began
 };
 
 static uint32_t n_tokens(const struct run *run)
@@ -121,6 +122,27 @@ static void pause_for(void *user, double seconds)
     struct timespec time = {.tv_sec = (time_t) seconds,
                             .tv_nsec = (long) (1e9 * (seconds - floor(seconds)))};
     nanosleep(&time, NULL);
+}
+
+static double thread_seconds(void)
+{
+    struct timespec time;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0)
+        return NAN;
+    return (double) time.tv_sec + 1e-9 * (double) time.tv_nsec;
+}
+
+// This thread computes or spins in every run, so it wants a processor all the time.
+static double processor_share(void *user, bool begin)
+{
+    struct run *run = user;
+    double wall = cli_clock(), processor = thread_seconds();
+    double share = (processor - run->processor_since) / (wall - run->wall_since);
+    if (begin) {
+        run->wall_since = wall;
+        run->processor_since = processor;
+    }
+    return isnan(share) ? 1 : share;
 }
 
 static bool interrupted(void *user)
@@ -275,6 +297,7 @@ enum vkmoe_status bench_measure(struct bench_meter *meter, const struct bench_wo
         .watch = watch,
         .pause = pause_for,
         .interrupted = interrupted,
+        .processor_share = processor_share,
     };
     const struct bench_loop loop = {
         .options = options,
