@@ -281,23 +281,43 @@ struct specs {
     uint32_t n;
 };
 
+static bool is_all(const char *text)
+{
+    return text && strcmp(text, "all") == 0;
+}
+
+// The indices of all devices, if "all" is asked for: to list them every driver is loaded.
+static enum vkmoe_status number_devices(const struct cli_list *given, struct specs *out,
+                                        uint32_t *n_all)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    bool wanted = false;
+    *n_all = 0;
+    for (int i = 0; i < given->n; i++)
+        wanted |= is_all(given->texts[i]);
+    if (!wanted)
+        return VKMOE_OK;
+    CLI_TRY(vkmoe_device_list(NULL, n_all));
+    CLI_TRY(cli_alloc(*n_all, 1, sizeof *out->numbers, &out->numbers));
+    for (uint32_t i = 0; i < *n_all; i++)
+        snprintf(out->numbers[i], sizeof out->numbers[i], "%u", (unsigned) i % 1000);
+
+fail:
+    return status;
+}
+
 // "all" stands for the index of each device there is.
 static enum vkmoe_status list_specs(const struct cli_list *given, struct specs *out)
 {
     enum vkmoe_status status;
-    uint32_t n_all = 0, n_given = given->n > 0 ? (uint32_t) given->n : 1;
-    CLI_TRY(vkmoe_device_list(NULL, &n_all));
-    CLI_TRY(cli_alloc(n_all, 1, sizeof *out->numbers, &out->numbers));
+    uint32_t n_all, n_given = given->n > 0 ? (uint32_t) given->n : 1;
+    CLI_TRY(number_devices(given, out, &n_all));
     CLI_TRY(cli_alloc(n_given, n_all + 1, sizeof *out->texts, &out->texts));
-    for (uint32_t i = 0; i < n_all; i++)
-        snprintf(out->numbers[i], sizeof out->numbers[i], "%u", (unsigned) i % 1000);
     for (uint32_t i = 0; i < n_given; i++) {
         const char *text = given->n > 0 ? given->texts[i] : NULL;
-        if (!text || strcmp(text, "all") != 0) {
+        if (!is_all(text))
             out->texts[out->n++] = text;
-            continue;
-        }
-        for (uint32_t j = 0; j < n_all; j++)
+        for (uint32_t j = 0; is_all(text) && j < n_all; j++)
             out->texts[out->n++] = out->numbers[j];
     }
 
