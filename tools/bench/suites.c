@@ -21,6 +21,7 @@ static const struct suite {
         .lines = {
             {.models = "granite-1b-a400m", .types = "f32,bf16", .tokens = "1,8,64"},
             {.models = "granite-1b-a400m", .types = "bf16", .routings = "zipf:1.2", .tokens = "64"},
+            {.models = "olmoe-1b-7b", .types = "bf16", .tokens = "1,64"},
             {.models = "granite-1b-a400m", .types = "f32", .modes = "train", .tokens = "16"},
         },
     },
