@@ -36,11 +36,17 @@ static void copies(void **state)
     // Four times a cache of 256 MiB is twice as much.
     assert_int_equal(bench_need_forward(&what, &layout, &room, 8, 256 * MIB).n_copies, 43);
     assert_int_equal(bench_need_forward(&what, &layout, &room, 64, 0).n_copies, 3);
-    // A quarter of the device's memory, but one copy always.
+    assert_int_equal(need.n_weights, 22);
+    // A quarter of the device's memory, but one copy always. The others share weights.
     room.device = 4000 * MIB;
-    assert_int_equal(bench_need_forward(&what, &layout, &room, 8, 0).n_copies, 5);
-    room.device = 10 * MIB;
-    assert_int_equal(bench_need_forward(&what, &layout, &room, 8, 0).n_copies, 1);
+    need = bench_need_forward(&what, &layout, &room, 8, 0);
+    assert_int_equal(need.n_weights, 5);
+    assert_int_equal(need.n_copies, 22);
+    assert_in_range(need.device, 5 * 193 * MIB, 5 * 194 * MIB);
+    room.device = 0.1 * MIB;
+    need = bench_need_forward(&what, &layout, &room, 8, 0);
+    assert_int_equal(need.n_weights, 1);
+    assert_int_equal(need.n_copies, 1);
 }
 
 // Stored, and packed or in the oracle, an expert takes 3 + 6 MiB of the host: a quarter holds 5.

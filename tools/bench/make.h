@@ -17,12 +17,14 @@ struct bench_room bench_room_now(const vkmoe_device_info *device);
 // What a case takes, in bytes.
 struct bench_need {
     uint32_t n_tensors; // distinct experts' weights, a prime number where there are so many
-    uint32_t n_copies;
+    uint32_t n_copies;  // binds
+    uint32_t n_weights; // of their own; the other binds share them
     double device, host;
 };
 
 // Of a forward pass. `layout` is the device's for the layer. More copies and more tensors are
-// chosen where there is room for them; one copy is the least, whatever room there is.
+// chosen where there is room for them; one copy is the least, whatever room there is. Where there
+// is none for weights of its own, a copy has other rows, which go to other experts.
 //   n_hit       experts that a run works with
 //   cache_size  of the device's last cache, in bytes; 0: not known
 struct bench_need bench_need_forward(const struct bench_case *what,

@@ -10,7 +10,8 @@ enum { MAX_COPIES = 64 };
 
 #define MIB 1048576.0
 #define LEAST_ROTATED (512 * MIB) // bytes of weights that are touched before the first is again
-#define SHARE 0.25 // of the room that copies, or distinct tensors, may take
+#define SHARE 0.25      // of the room that copies, or distinct tensors, may take
+#define BIND_SHARE 0.05 // that binds without weights of their own may take besides
 
 static double mem_available(void)
 {
@@ -97,11 +98,13 @@ struct bench_need bench_need_forward(const struct bench_case *what,
         need.n_tensors = layer->n_experts;
 
     double touched = n_hit * (double) layout->expert_size + (double) layout->shared_size;
-    double copy = (double) layout->total_size + bind_size(what);
-    double wanted = ceil(fmax(LEAST_ROTATED, 4 * cache_size) / touched);
-    double most = floor(SHARE * (room->device > 0 ? room->device : room->host) / copy);
-    need.n_copies = (uint32_t) fmax(1, fmin(MAX_COPIES, fmin(wanted, most)));
-    need.device = need.n_copies * copy;
+    double bind = bind_size(what), available = room->device > 0 ? room->device : room->host;
+    double wanted = fmin(MAX_COPIES, ceil(fmax(LEAST_ROTATED, 4 * cache_size) / touched));
+    double most = floor(SHARE * available / ((double) layout->total_size + bind));
+    need.n_weights = (uint32_t) fmax(1, fmin(wanted, most));
+    double extra = floor(BIND_SHARE * available / bind);
+    need.n_copies = (uint32_t) fmin(fmax(1, wanted), need.n_weights + extra);
+    need.device = need.n_weights * (double) layout->total_size + need.n_copies * bind;
     need.host = tensors_size(what, layout, need.n_tensors) + need.n_copies * rows_size(what);
     return need;
 }
@@ -114,6 +117,7 @@ struct bench_need bench_need_net(const struct bench_case *what)
                        (double) layer->n_experts * layer->d_model;
     return (struct bench_need){
         .n_copies = 1,
+        .n_weights = 1,
         // Values, gradients, two moments, and the rounded copy.
         .device = n_weights * (4 * 4 + (what->type == VKMOE_F32 ? 0 : 2)) + 3 * bind_size(what),
         .host = rows_size(what),

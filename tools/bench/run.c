@@ -158,7 +158,7 @@ static enum vkmoe_status measure(struct run *run, const struct place *place,
     vkmoe_plan_kernels kernels;
     CLI_TRY(bench_work_create(what, place->context, &place->device->info, &work,
                               &row->first_call_ms));
-    row->n_copies = work.n_copies;
+    row->n_copies = work.n_weights;
     row->device_bytes = work.device_bytes;
     if (work.plan && vkmoe_plan_get_kernels(work.plan, &kernels) == VKMOE_OK)
         snprintf(row->kernel, sizeof row->kernel, "%s", kernels.name);

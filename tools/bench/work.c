@@ -56,8 +56,10 @@ static enum vkmoe_status upload(struct bench_work *work, const vkmoe_weights_lay
     desc.router = &work->material->router;
     desc.packed_experts = packed.experts;
     desc.packed_shared = packed.shared;
-    for (uint32_t i = 0; i < work->n_copies; i++)
+    for (uint32_t i = 0; i < work->n_weights; i++)
         CLI_TRY(vkmoe_weights_create(work->context, &desc, &work->weights[i]));
+    for (uint32_t i = work->n_weights; i < work->n_copies; i++)
+        work->weights[i] = work->weights[i % work->n_weights];
 
 fail:
     free(packed.memory);
@@ -152,10 +154,12 @@ fail:
 
 // ---- a forward pass ----------------------------------------------------------------------------
 
-static enum vkmoe_status make_lists(struct bench_work *work, uint32_t n_copies)
+static enum vkmoe_status make_lists(struct bench_work *work, const struct bench_need *need)
 {
     enum vkmoe_status status;
+    const uint32_t n_copies = need->n_copies;
     work->n_copies = n_copies;
+    work->n_weights = need->n_weights;
     CLI_TRY(cli_alloc(n_copies, 1, sizeof *work->weights, &work->weights));
     CLI_TRY(cli_alloc(n_copies, 1, sizeof *work->binds, &work->binds));
     CLI_TRY(cli_alloc(n_copies, 1, sizeof *work->ios, &work->ios));
@@ -192,7 +196,7 @@ static enum vkmoe_status choose_copies(struct bench_work *work, const vkmoe_weig
     CLI_TRY(bench_need_check(&need, &room));
     work->device_bytes = need.device;
     work->material->n_tensors = need.n_tensors;
-    CLI_TRY(make_lists(work, need.n_copies));
+    CLI_TRY(make_lists(work, &need));
     CLI_TRY(choose(work, need.n_copies));
 
 fail:
@@ -229,7 +233,7 @@ static enum vkmoe_status make_net(struct bench_work *work, double *first_call_ms
     const struct bench_room room = bench_room_now(&work->device);
     const struct bench_need need = bench_need_net(work->what);
     CLI_TRY(bench_need_check(&need, &room));
-    work->n_copies = 1;
+    work->n_copies = work->n_weights = 1;
     CLI_TRY(choose(work, 1));
     CLI_TRY(bench_net_make(work, first_call_ms));
 
@@ -261,7 +265,7 @@ void bench_work_destroy(struct bench_work *work)
     struct bench_material *material = work->material;
     for (uint32_t i = 0; work->binds && i < work->n_copies; i++)
         vkmoe_bind_destroy(work->binds[i]);
-    for (uint32_t i = 0; work->weights && i < work->n_copies; i++)
+    for (uint32_t i = 0; work->weights && i < work->n_weights; i++)
         vkmoe_weights_destroy(work->weights[i]);
     vkmoe_plan_destroy(work->plan);
     vkmoe_net_destroy(work->net);

@@ -31,10 +31,10 @@ struct bench_work {
     vkmoe_device_info device;
     // Forward: a bind of each copy of the weights.
     vkmoe_plan *plan;
-    vkmoe_weights **weights; // (n_copies)
-    vkmoe_bind **binds;      // (n_copies)
+    vkmoe_weights **weights; // (n_copies), of which the first n_weights are distinct
+    vkmoe_bind **binds;      // (n_copies), each with weights i % n_weights and rows of its own
     vkmoe_io *ios;           // (n_copies) rows and outputs in host memory, routing as the case says
-    uint32_t n_copies;
+    uint32_t n_copies, n_weights;
     // Backward, train.
     vkmoe_net *net;
     vkmoe_net_batch batch;
