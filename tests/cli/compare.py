@@ -271,6 +271,21 @@ class Compare(helper.Case):
         bench_sample.set_samples(self.a['rows'][1], [5.0])
         self.assertEqual(self.compare_json()['rows'][1]['reason'], 'A one sample only')
 
+    def test_unknown_samples(self):
+        """A sample that is null is not counted: rows of the clock both have are none here."""
+        self.b['rows'][0]['device_times'] = bench_sample.times([])
+        unknown = bench_sample.times([])
+        unknown['samples_us'] = [None] * 2
+        self.a['rows'][0]['wall_times'] = unknown
+        got = self.compare_json()['rows'][0]
+        self.assertEqual(got['reason'], 'A and B have no clock in common')
+        self.a, self.b = self.b, self.a
+        got = self.compare_json()['rows'][0]
+        self.assertEqual(got['reason'], 'A and B have no clock in common')
+        bench_sample.set_samples(self.a['rows'][1], [5.0])
+        self.a['rows'][1]['device_times']['samples_us'] += [None] * 9
+        self.assertEqual(self.compare_json()['rows'][1]['reason'], 'A one sample only')
+
     def test_bad_files(self):
         good = self.write('good.json', self.a)
         self.b['rows'][2]['key']['n_tokens'] = 'many'

@@ -160,12 +160,20 @@ fail:
 
 // ---- pairs -----------------------------------------------------------------------------------
 
+static bool has_interval(const struct bench_times *times)
+{
+    uint32_t n_known = 0;
+    for (uint32_t i = 0; i < times->n; i++)
+        n_known += !isnan(times->samples_us[i]);
+    return n_known >= MIN_SAMPLES;
+}
+
 // Why a row has no number to compare; NULL: it has.
 static const char *lacks(const struct compare *c, const struct bench_row *row)
 {
     if (row->status != BENCH_OK)
         return bench_status_name(row->status);
-    if (bench_row_times(row)->n < MIN_SAMPLES)
+    if (!has_interval(bench_row_times(row)))
         return "one sample only";
     if (c->by_floor && !(row->floor_us > 0))
         return "no floor";
@@ -190,7 +198,7 @@ static enum vkmoe_status compare_pair(struct compare *c, struct compare_row *row
         x = &row->a->wall_times; // one clock for both
         y = &row->b->wall_times;
     }
-    if (!a && !b && (x->n < MIN_SAMPLES || y->n < MIN_SAMPLES))
+    if (!a && !b && (!has_interval(x) || !has_interval(y)))
         a = "and B have no clock in common";
     if (a || b) {
         row->fate = COMPARE_NOT_OK;
