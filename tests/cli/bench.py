@@ -95,6 +95,8 @@ class Bench(helper.Case):
                 ('needs E,K,D,F', '--shape', '8,2,32'),
                 ('needs E,K,D,F', '--shape', '8,2,32,48,'),
                 ('needs E,K,D,F', '--shape', '8,2,32,-48'),
+                ('needs E,K,D,F', '--shape', '4294967304,2,32,48'),
+                ('needs E,K,D,F', '--shape', '8,2,32,99999999999999999999'),
                 ('there are n_experts = 8', '--shape', '8,9,32,48'),
                 ('n_experts = 4096: must be 1 to 1024', '--shape', '4096,9,32,48'),
                 ('no layer: give -m or --shape', '--type', 'f16'),

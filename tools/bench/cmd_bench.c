@@ -6,6 +6,7 @@
 #include "run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <vkmoe/model.h>
 
 #define NOT_GIVEN UINT32_MAX
@@ -79,13 +80,26 @@ fail:
     return status;
 }
 
+// Four numbers below 2^32 with commas between them.
+static bool read_sizes(const char *text, uint32_t sizes[4])
+{
+    for (int i = 0; i < 4; i++) {
+        char *end;
+        unsigned long long size = strtoull(text, &end, 10);
+        if (*text < '0' || *text > '9' || size > UINT32_MAX || *end != (i < 3 ? ',' : '\0'))
+            return false;
+        sizes[i] = (uint32_t) size;
+        text = end + 1;
+    }
+    return true;
+}
+
 // "E,K,D,F"
 static enum vkmoe_status add_shape(struct bench *bench, const char *text)
 {
-    unsigned sizes[4];
-    char more, message[128];
-    if (strspn(text, "0123456789,") == strlen(text) && strlen(text) < 48 &&
-        sscanf(text, "%u,%u,%u,%u%c", &sizes[0], &sizes[1], &sizes[2], &sizes[3], &more) == 4) {
+    uint32_t sizes[4];
+    char message[128];
+    if (read_sizes(text, sizes)) {
         vkmoe_layer_desc layer = bench_plain_layer(sizes[0], sizes[1], sizes[2], sizes[3], 0);
         return add_layer(bench, "", &layer);
     }
