@@ -293,6 +293,16 @@ class Bench(helper.Case):
         self.check_fails(1, 'row 0 has expert 1.5', 'bench', *FAST, '-n', '1', '--routing',
                          f'trace:{fractions}')
 
+    def test_traces_of_one_name(self):
+        """A row tells its trace by the file's name alone: two of one name are not two cases."""
+        path = self.trace([0, 1], (1, 2))
+        folder = self.folder / 'other'
+        folder.mkdir()
+        other = helper.write_npy(folder / path.name, array.array('i', [2, 3]), (1, 2))
+        args = [*SHAPE, '-n', '1', '--routing', f'trace:{path}', '--routing']
+        self.check_refused(f'{other}: another trace has this name', *args, f'trace:{other}')
+        self.assertEqual(len(names(*args, f'trace:{path}')), 1)
+
     # ---- what goes wrong on the way
 
     def test_faults(self):

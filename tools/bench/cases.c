@@ -105,8 +105,13 @@ enum vkmoe_status bench_find_preset(const char *name, bool plain, vkmoe_layer_de
 static enum vkmoe_status append(struct bench_cases *cases, const struct bench_case *what)
 {
     for (uint32_t i = 0; i < cases->n; i++) {
-        if (!bench_key_difference(&cases->cases[i].key, &what->key))
-            return VKMOE_OK;
+        const char *trace = cases->cases[i].trace;
+        if (bench_key_difference(&cases->cases[i].key, &what->key))
+            continue;
+        if (trace && strcmp(trace, what->trace) != 0)
+            return refuse("--routing trace:%.200s: another trace has this name, and rows tell them "
+                          "by it", what->trace);
+        return VKMOE_OK;
     }
     if (cases->n == cases->room) {
         uint32_t room = 2 * cases->room + 16;
