@@ -303,6 +303,17 @@ class Bench(helper.Case):
         self.check_refused(f'{other}: another trace has this name', *args, f'trace:{other}')
         self.assertEqual(len(names(*args, f'trace:{path}')), 1)
 
+    def test_inputs_stay(self):
+        path = self.trace([0, 1], (1, 2))
+        model = self.folder / 'model.safetensors'
+        model.write_bytes(MODEL.read_bytes())
+        for read, *args in [(path, *SHAPE, '-n', '1', '--routing', f'trace:{path}'),
+                            (model, '-m', model)]:
+            before = read.read_bytes()
+            for option in '-o', '--report':
+                self.check_refused(f'{read} is read', *args, option, read)
+            self.assertEqual(read.read_bytes(), before)
+
     # ---- what goes wrong on the way
 
     def test_faults(self):

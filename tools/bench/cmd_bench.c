@@ -219,6 +219,21 @@ fail:
 
 // ---- the command -------------------------------------------------------------------------------
 
+static int check_outputs(const struct cli_spec *spec, const struct bench *bench)
+{
+    int code = CLI_OK;
+    for (int i = 0; i < bench->models.n + bench->routings.n && code == CLI_OK; i++) {
+        bool model = i < bench->models.n;
+        const char *text = model ? bench->models.texts[i]
+                                 : bench->routings.texts[i - bench->models.n];
+        const char *path = model ? text : strncmp(text, "trace:", 6) == 0 ? text + 6 : NULL;
+        code = cli_check_output(spec, bench->out_path, &path, 1);
+        if (code == CLI_OK)
+            code = cli_check_output(spec, bench->report_path, &path, 1);
+    }
+    return code;
+}
+
 static int check_options(const struct cli_spec *spec, struct bench *bench)
 {
     const struct bench_axes *axes = &bench->axes;
@@ -239,7 +254,7 @@ static int check_options(const struct cli_spec *spec, struct bench *bench)
     if (bench->layer == NOT_GIVEN)
         bench->layer = 0;
     bench->common.budget_ms = (float) bench->budget_ms;
-    return CLI_OK;
+    return check_outputs(spec, bench);
 }
 
 int cmd_bench(int argc, char **argv)
