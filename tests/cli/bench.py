@@ -166,7 +166,7 @@ class Bench(helper.Case):
         self.assertEqual((row['n_experts_hit'], row['min_rows'], row['max_rows']),
                          (len(hit), min(hit), max(hit)))
         self.assertGreater(row['first_call_ms'], 0)
-        self.assertGreaterEqual(len(row['wall_times']['samples_us']), row['n_copies'])
+        self.assertGreaterEqual(len(row['wall_times']['samples_us']), 1)
 
     def test_cpu(self):
         rows = self.rows('-d', 'cpu', *FAST, '-n', '3', '--type', 'f32,bf16', '--seed', '7')
