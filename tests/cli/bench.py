@@ -121,6 +121,14 @@ class Bench(helper.Case):
         self.check_fails(1, str(wrong), 'bench', '-m', wrong)
         self.check_fails(2, 'layer 7 of a model with 1', 'bench', '-m', MODEL, '--layer', '7')
 
+    def test_inputs_are_kept(self):
+        path = self.folder / 'm.safetensors'
+        path.write_bytes(MODEL.read_bytes())
+        self.check_refused('is read, so it is not written to', '-m', path, '-o', path)
+        trace = self.trace([0, 1], (1, 2))
+        self.check_refused('is read, so it is not written to', *SHAPE, '-n', '1', '--routing',
+                           f'trace:{trace}', '--report', trace)
+
     def test_list(self):
         lines = bench('--list').stdout.splitlines()
         self.assertGreaterEqual(len(lines), 15)
