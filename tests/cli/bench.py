@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -338,6 +339,20 @@ class Bench(helper.Case):
             self.assertIn(part, row['reason'])
         row, = self.rows('-d', 'cpu', *FAST, '-n', '1', env={'LD_PRELOAD': FAULT})
         self.check_row(row)
+
+    def test_full_disk(self):
+        """Rows that a file has no room for are printed, and the page is tried all the same."""
+        path, page = self.folder / 'x.json', self.folder / 'x.html'
+        done = subprocess.run(
+            [helper.PROGRAM, 'bench', '-d', 'reference', *FAST, '-n', '1', '-o', path, '--report',
+             page], capture_output=True, text=True, timeout=120, check=False,
+            preexec_fn=lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+                                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual([r['status'] for r in json.loads(done.stdout)['rows']], ['ok'])
+        self.assertIn(f'{path}: cannot write', done.stderr)
+        self.assertIn(f'{page}: cannot write', done.stderr)
+        self.check_files()
 
     def test_lost(self):
         if not FAULT:

@@ -184,21 +184,25 @@ static enum vkmoe_status try_path(const char *path)
     return status;
 }
 
-static enum vkmoe_status write_results(const struct bench *bench)
+// One file that cannot be written does not cost the other. The rows may have taken an hour: those
+// that a file has no room for are printed.
+static int write_results(const struct bench *bench)
 {
-    enum vkmoe_status status;
-    CLI_TRY(bench_file_write(&bench->file, format_of(bench), bench->out_path));
-    if (bench->report_path)
-        CLI_TRY(bench_report_html(&bench->file, 1, bench->report_path));
-
-fail:
-    return status;
+    int code = CLI_OK;
+    enum vkmoe_status status = bench_file_write(&bench->file, format_of(bench), bench->out_path);
+    if (status != VKMOE_OK) {
+        code = cli_fail(status);
+        if (bench->out_path)
+            bench_file_write(&bench->file, format_of(bench), NULL);
+    }
+    status = bench->report_path ? bench_report_html(&bench->file, 1, bench->report_path) : VKMOE_OK;
+    return status != VKMOE_OK ? cli_fail(status) : code;
 }
 
 static int measure(struct bench *bench)
 {
     enum vkmoe_status status;
-    int code = CLI_OK;
+    int code;
     CLI_TRY(bench_cases_check_traces(&bench->cases));
     CLI_TRY(try_path(bench->out_path));
     CLI_TRY(try_path(bench->report_path));
@@ -207,14 +211,11 @@ static int measure(struct bench *bench)
         snprintf(bench->file.suite, sizeof bench->file.suite, "%s", bench->suite);
     code = bench_run(&bench->run, &bench->cases, &bench->file);
     // Without a device there is nothing to tell.
-    if (bench->file.n_devices > 0)
-        CLI_TRY(write_results(bench));
+    int written = bench->file.n_devices > 0 ? write_results(bench) : CLI_OK;
+    return code == CLI_OK ? written : code;
 
 fail:
-    if (status == VKMOE_OK)
-        return code;
-    int failure = cli_fail(status);
-    return code == CLI_OK ? failure : code;
+    return cli_fail(status);
 }
 
 // ---- the command -------------------------------------------------------------------------------
