@@ -117,6 +117,14 @@ class Compare(helper.Case):
             self.assertEqual(row['verdict'], verdict)
             self.assertLess(row['noise'], noise)
 
+    def test_lost_cores(self):
+        """A row of which every block lost a core says nothing about the kernel."""
+        self.scale(self.b['rows'][0], 2)
+        for dropped, fate in [(5, 'compared'), (6, 'not ok')]:
+            self.b['rows'][0].update(n_blocks=6, n_dropped_blocks=dropped)
+            done = self.compare('--fail-above', '5', code=4 if dropped < 6 else 0)
+            self.assertEqual('not to be trusted' in done.stdout, dropped == 6, fate)
+
     def test_limit(self):
         self.scale(self.b['rows'][3], 1.05)
         for limit, code in [('4.99%', 4), ('5.01%', 0), ('4.99', 4), ('5.01', 0), ('0.5%', 4),

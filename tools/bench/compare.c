@@ -175,6 +175,8 @@ static const char *lacks(const struct compare *c, const struct bench_row *row)
         return bench_status_name(row->status);
     if (!has_interval(bench_row_times(row)))
         return "one sample only";
+    if (row->n_blocks > 0 && row->n_dropped_blocks == row->n_blocks)
+        return "is not to be trusted";
     if (c->by_floor && !(row->floor_us > 0))
         return "no floor";
     return NULL;
