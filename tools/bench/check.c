@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_ROWS = 8, STREAM_CHECK = 0x63686b };
+enum { MAX_ROWS = 32, STREAM_CHECK = 0x63686b };
 
 #define MAX_PRODUCTS 2e8 // of the oracle: a second or so
 
