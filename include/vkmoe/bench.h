@@ -134,7 +134,8 @@ VKMOE_API enum vkmoe_status vkmoe_time_dispatches(const vkmoe_time_desc *desc,
 
 // What the kernels of a plan made with `counters` did, counted by themselves.
 typedef struct vkmoe_counters {
-    uint64_t weight_loads;   // bytes of experts' weights, the shared one's too, as loaded
+    uint64_t weight_loads;   // bytes of experts' weights, the shared one's too, as loaded; CPU:
+                             // once for each call of a kernel, which may find them in L1 again
     uint64_t router_loads;   // bytes of router weights
     uint64_t live_columns;   // rows of an expert, times tiles of weights they were multiplied with
     uint64_t padded_columns; // the same for rows of those tiles that are of no slot

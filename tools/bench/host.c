@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "host.h"
 
+#include "bench_commit.h"
 #include "places.h"
 
 #include <sched.h>
@@ -159,7 +160,8 @@ void bench_host_fill(const char *root, struct bench_file *file)
     struct tm utc;
     snprintf(file->version, sizeof file->version, "%u.%u.%u", (unsigned) (version >> 22),
              (unsigned) (version >> 12 & 0x3ff), (unsigned) (version & 0xfff));
-    snprintf(file->build, sizeof file->build, "%s", VKMOE_BUILD);
+    snprintf(file->build, sizeof file->build, "%s%s%s", VKMOE_BUILD,
+             *BENCH_COMMIT ? ", commit " : "", BENCH_COMMIT);
     if (gmtime_r(&now, &utc))
         strftime(file->time_utc, sizeof file->time_utc, "%Y-%m-%dT%H:%M:%SZ", &utc);
     fill_names(root, file);
