@@ -251,16 +251,33 @@ static void fill_clocks(const struct bench_sensor *sensor, struct bench_row *row
     snprintf(row->power_source, sizeof row->power_source, "%s", clocks.power_source);
 }
 
+// There are not enough copies of a small layer to drive each other out of the last cache.
+static bool is_cached(const struct bench_work *work, const struct bench_row *row)
+{
+    return work->what->mode == BENCH_FORWARD &&
+           row->bytes * work->n_copies < (double) vkmoe_context_cache_size(work->context);
+}
+
+static void add_note(struct bench_row *row, const char *what, const char *note)
+{
+    size_t used = strlen(row->reason);
+    if (*note)
+        snprintf(row->reason + used, sizeof row->reason - used, "%s%s%s", used ? "; " : "", what,
+                 note);
+}
+
 // What readers of the row should know, if it has no reason yet.
-static void fill_reason(const struct bench_loop_result *result, struct bench_row *row)
+static void fill_reason(const struct bench_work *work, const struct bench_loop_result *result,
+                        struct bench_row *row)
 {
     const char *times = result->every_block_lost ? "every block lost a core"
                         : row->plateau           ? ""
                                                  : "no two measurements agree within 5 %";
-    const char *clock = result->no_device_clock;
-    if (!*row->reason)
-        snprintf(row->reason, sizeof row->reason, "%s%s%s%s", times, *times && *clock ? "; " : "",
-                 *clock ? "wall time only: " : "", clock);
+    if (*row->reason)
+        return;
+    add_note(row, "", times);
+    add_note(row, "", is_cached(work, row) ? "fits in the cache with all copies" : "");
+    add_note(row, "wall time only: ", result->no_device_clock);
 }
 
 // ---- all of it ---------------------------------------------------------------------------------
@@ -314,7 +331,7 @@ enum vkmoe_status bench_measure(struct bench_meter *meter, const struct bench_wo
     CLI_TRY(count_dispatches(&run, options->dispatches, row));
     fill_floor(work, &result.limits, row);
     fill_clocks(meter->sensor, row);
-    fill_reason(&result, row);
+    fill_reason(work, &result, row);
 fail:
     free(run.binds);
     free(run.ios);
