@@ -337,6 +337,10 @@ class Bench(helper.Case):
                              env={'LD_PRELOAD': FAULT, 'BENCH_FAULT': fault})
             self.assertEqual((row['status'], row['verify']['state']), ('error', 'fail'), fault)
             self.assertIn(part, row['reason'])
+            for times in 'device_times', 'wall_times':
+                self.assertEqual((row[times]['median_us'], row[times]['samples_us']), (None, []))
+            for name in 'bytes_per_s', 'tokens_per_s', 'floor_us', 'floor_fraction':
+                self.assertIsNone(row[name], name)
         row, = self.rows('-d', 'cpu', *FAST, '-n', '1', env={'LD_PRELOAD': FAULT})
         self.check_row(row)
 
