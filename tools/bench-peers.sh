@@ -7,6 +7,8 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 case ${1---help} in
 -h | --help) exec python3 "$root/tools/peers/bench_peers.py" --help ;;
+-*) ;;
+*) [ -d "$1" ] || { echo "${0##*/}: no folder $1" >&2; exit 2; } ;;
 esac
 (
     cd "$root"

@@ -328,9 +328,22 @@ static void mutations(void **state)
     free(text);
 }
 
+// Rows of other seeds are other cases, by name too.
+static void seeds_have_names(void **state)
+{
+    (void) state;
+    char names[3][128];
+    for (uint64_t seed = 0; seed < 3; seed++)
+        bench_key_text(&(struct bench_key){.model = "m", .seed = seed}, names[seed],
+                       sizeof names[seed]);
+    assert_string_not_equal(names[0], names[1]);
+    assert_string_not_equal(names[1], names[2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(seeds_have_names),
         cmocka_unit_test(round_trip),
         cmocka_unit_test(unknown_numbers),
         cmocka_unit_test(broken_text),

@@ -119,6 +119,9 @@ static void floors(void **state)
     row.device_times.n = 0; // wall counts
     bench_row_floor(&row);
     check_near(row.floor_fraction, 0.25, 1e-12);
+    row.bytes = 0; // a cache keeps all of it: no rate of memory
+    bench_row_floor(&row);
+    assert_true(isnan(row.bytes_per_s) && row.floor_fraction > 0);
 }
 
 static void bounds(void **state)

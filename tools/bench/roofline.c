@@ -164,7 +164,7 @@ void bench_row_floor(struct bench_row *row)
     double floor = row->bound == BENCH_BOUND_NONE ? NAN : fmax(memory, compute) + launch;
     row->floor_us = floor * 1e6;
     row->floor_fraction = over(floor, median);
-    row->bytes_per_s = over(row->bytes, median);
+    row->bytes_per_s = row->bytes > 0 ? over(row->bytes, median) : NAN;
     row->flops_per_s = over(row->flops, median);
     row->tokens_per_s = over(row->key.n_tokens, median);
 }

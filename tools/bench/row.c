@@ -87,7 +87,7 @@ void bench_key_text(const struct bench_key *key, char *out, size_t size)
         add_unless(&text, key->rule, "softmax norm");
         add_unless(&text, key->expert, "gated silu");
     }
-    if (key->seed > 1)
+    if (key->seed != 1)
         add(&text, "/seed:%llu", (unsigned long long) key->seed);
 }
 
