@@ -81,6 +81,11 @@ VKMOE_API enum vkmoe_status vkmoe_probe_run(vkmoe_probe *probe, uint32_t what, v
 // Bytes of the last-level cache that this process' threads share; 0: not known (GPUs do not tell).
 VKMOE_API uint64_t vkmoe_context_cache_size(const vkmoe_context *context);
 
+// Threads of a CPU context, the caller's among them: as many as were asked for, else one per
+// physical core that this process may run on; after the first run, as many as the system gave.
+// 0 for other devices. Not while the context is running something.
+VKMOE_API uint32_t vkmoe_context_thread_count(const vkmoe_context *context);
+
 // ---- layers ------------------------------------------------------------------------------------
 
 // What computes a plan.

@@ -105,6 +105,13 @@ uint64_t vkmoe_context_cache_size(const vkmoe_context *context)
     return context->device->backend->cache_size(context->device);
 }
 
+uint32_t vkmoe_context_thread_count(const vkmoe_context *context)
+{
+    if (!context || !context->device->backend->thread_count)
+        return 0;
+    return context->device->backend->thread_count(context->device);
+}
+
 // ---- plans -------------------------------------------------------------------------------------
 
 enum vkmoe_status vkmoe_plan_get_kernels(const vkmoe_plan *plan, vkmoe_plan_kernels *out)

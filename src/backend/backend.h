@@ -142,6 +142,7 @@ struct moe_backend {
     // Measuring: the rules of vkmoe/bench.h, arguments checked.
     void (*program_kernels)(const struct moe_program *program, vkmoe_plan_kernels *out);
     uint64_t (*cache_size)(const struct moe_device *device); // NULL: not known
+    uint32_t (*thread_count)(const struct moe_device *device); // NULL: none of its own
     // NULL: no probes. A probe's first member is struct moe_device_probe. read_size: whole MiB, not
     // 0.
     enum vkmoe_status (*probe_create)(struct moe_device *device, uint64_t read_size,

@@ -162,6 +162,11 @@ void moe_pool_run(struct moe_pool *pool, uint32_t n, moe_task_fn *task, void *ar
     atomic_store_explicit(&pool->busy, false, memory_order_release);
 }
 
+uint32_t moe_pool_size(const struct moe_pool *pool)
+{
+    return pool->started ? pool->n_workers + 1 : pool->n_threads;
+}
+
 enum vkmoe_status moe_pool_create(const vkmoe_host *host, uint32_t n_threads,
                                   struct moe_pool **out)
 {

@@ -96,6 +96,11 @@ static uint64_t cache_size(const struct moe_device *device)
     return moe_cpu_cache_size();
 }
 
+static uint32_t thread_count(const struct moe_device *device)
+{
+    return moe_pool_size(((const struct cpu_device *) device)->pool);
+}
+
 const struct moe_backend moe_backend_cpu = {
     .name = "cpu",
     .enumerate = enumerate,
@@ -119,6 +124,7 @@ const struct moe_backend moe_backend_cpu = {
     .net_run = moe_cpu_net_run,
     .program_kernels = moe_cpu_program_kernels,
     .cache_size = cache_size,
+    .thread_count = thread_count,
     .probe_create = moe_cpu_probe_create,
     .probe_destroy = moe_cpu_probe_destroy,
     .probe_run = moe_cpu_probe_run,

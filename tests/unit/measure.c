@@ -307,6 +307,7 @@ static void test_probe(void **state)
     vkmoe_limits limits;
     vkmoe_probe_destroy(NULL);
     assert_int_equal(vkmoe_context_cache_size(NULL), 0);
+    assert_int_equal(vkmoe_context_thread_count(NULL), 0);
     check_fails(vkmoe_probe_create(context, &desc, NULL), BAD, "out is NULL");
     check_fails(vkmoe_probe_create(NULL, &desc, &probe), BAD, "context is NULL");
     assert_null(probe);

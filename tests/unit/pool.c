@@ -38,12 +38,14 @@ static void each_task_runs_once(void **state)
     for (size_t t = 0; t < sizeof n_threads / sizeof *n_threads; t++) {
         struct moe_pool *pool;
         check_ok(moe_pool_create(moe_host_default(), n_threads[t], &pool));
+        assert_int_equal(moe_pool_size(pool), n_threads[t]);
         for (size_t i = 0; i < sizeof n_tasks / sizeof *n_tasks; i++) {
             static struct phase phase;
             memset(&phase, 0, sizeof phase);
             moe_pool_run(pool, n_tasks[i], count_task, &phase);
             check_counts(&phase, n_tasks[i], 1);
         }
+        assert_int_equal(moe_pool_size(pool), n_threads[t]);
         moe_pool_destroy(pool);
     }
 }

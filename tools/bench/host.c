@@ -4,12 +4,9 @@
 #include "bench_commit.h"
 #include "places.h"
 
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
 #ifndef VKMOE_BUILD
 #define VKMOE_BUILD ""
@@ -17,53 +14,16 @@
 
 extern char **environ;
 
-// ---- cores -------------------------------------------------------------------------------------
-
-#ifdef __linux__
-// Processors that share a core are listed as each other's siblings: "0,64" or "2-3".
-static void remove_siblings(cpu_set_t *set, const char *list)
+// Physical cores that this process may run on, as the library counts them.
+static uint32_t count_cores(void)
 {
-    while (*list >= '0' && *list <= '9') {
-        char *end;
-        unsigned long first = strtoul(list, &end, 10), last = first;
-        if (*end == '-')
-            last = strtoul(end + 1, &end, 10);
-        for (unsigned long i = first; i <= last && i < CPU_SETSIZE; i++)
-            CPU_CLR(i, set);
-        list = *end == ',' ? end + 1 : end;
-    }
-}
-
-static uint32_t count_cores(cpu_set_t set)
-{
-    uint32_t n = 0;
-    for (int i = 0; i < CPU_SETSIZE; i++) {
-        char path[96], list[256];
-        if (!CPU_ISSET(i, &set))
-            continue;
-        n++;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
-                 i);
-        if (bench_read_text("", path, list, sizeof list))
-            remove_siblings(&set, list);
-    }
+    vkmoe_context *context = NULL;
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    desc.device = "cpu";
+    enum vkmoe_status status = vkmoe_context_create(&desc, &context);
+    uint32_t n = status == VKMOE_OK ? vkmoe_context_thread_count(context) : 0;
+    vkmoe_context_destroy(context);
     return n;
-}
-#endif
-
-uint32_t bench_core_count(void)
-{
-#ifdef __linux__
-    cpu_set_t set;
-    char smt[8];
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        bool one_each = bench_read_text("", "/sys/devices/system/cpu/smt/active", smt,
-                                        sizeof smt) && smt[0] == '0';
-        return one_each ? (uint32_t) CPU_COUNT(&set) : count_cores(set);
-    }
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (uint32_t) n : 1;
 }
 
 // ---- environment -------------------------------------------------------------------------------
@@ -165,6 +125,6 @@ void bench_host_fill(const char *root, struct bench_file *file)
     if (gmtime_r(&now, &utc))
         strftime(file->time_utc, sizeof file->time_utc, "%Y-%m-%dT%H:%M:%SZ", &utc);
     fill_names(root, file);
-    file->n_cores = bench_core_count();
+    file->n_cores = count_cores();
     bench_environment((const char *const *) environ, file->environment, sizeof file->environment);
 }

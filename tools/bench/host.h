@@ -5,9 +5,6 @@
 
 #include "row.h"
 
-// Physical cores that this process may run on, at least 1: as many threads as the library takes.
-uint32_t bench_core_count(void);
-
 // Fills in version, build, time_utc, cpu, os, kernel, n_cores and environment.
 //   root  in front of /etc and /proc; "" is the machine's own
 void bench_host_fill(const char *root, struct bench_file *file);

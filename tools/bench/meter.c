@@ -2,7 +2,6 @@
 // A device and its limits.
 #include "meter.h"
 
-#include "host.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -68,6 +67,7 @@ static enum vkmoe_status probe_limits(struct bench_meter *meter, const struct cl
     if (device->info.type == VKMOE_DEVICE_CPU)
         CLI_TRY(probe_one_thread(options, &device->info, &device->one_thread_peak));
     CLI_TRY(bench_meter_probe(meter, &limits));
+    device->n_threads = vkmoe_context_thread_count(meter->context); // now that they have started
 fail:
     return status;
 }
@@ -79,8 +79,7 @@ enum vkmoe_status bench_meter_open(vkmoe_context *context, const struct cli_devi
     struct bench_meter *meter = NULL;
     *out = NULL;
     CLI_TRY(vkmoe_context_info(context, &device->info));
-    bool cpu = device->info.type == VKMOE_DEVICE_CPU;
-    device->n_threads = !cpu ? 0 : options->n_threads ? options->n_threads : bench_core_count();
+    device->n_threads = vkmoe_context_thread_count(context);
     device->read_rate = device->dispatch_us = device->one_thread_peak = NAN;
     memset(device->peak, 0, sizeof device->peak);
     device->cache_size = vkmoe_context_cache_size(context);
