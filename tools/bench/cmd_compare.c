@@ -71,8 +71,8 @@ int cmd_compare(int argc, char **argv)
         .text = "Compares two files of `vkmoe bench --format json`, case by case: the ratio of\n"
                 "the medians B/A, above 1 for slower, with its 95 % interval (bootstrap of the\n"
                 "samples). A case is slower or faster when the interval leaves out 1 and the\n"
-                "ratio differs from 1 by more than the samples scatter (their MAD; at least 1 %,\n"
-                "and 5 % where a row did not settle). Devices are matched by name; where each\n"
+                "ratio differs from 1 by more than the samples scatter (their MAD; at least 5 %,\n"
+                "and 10 % where a row did not settle). Devices are matched by name; where each\n"
                 "file has one, these two are compared.",
         .options = options,
         .min_args = 2,

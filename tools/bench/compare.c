@@ -8,8 +8,8 @@
 
 enum { MIN_SAMPLES = 2 }; // one has no interval
 
-#define LEAST_NOISE 0.01     // no machine is steadier
-#define UNSETTLED_NOISE 0.05 // what measurements of a row without a plateau differ by, at least
+#define LEAST_NOISE 0.05     // two measurements of a row that settled may differ by so much
+#define UNSETTLED_NOISE 0.1  // without a plateau they differ by more than that
 
 const char *compare_verdict_name(enum compare_verdict verdict)
 {
