@@ -391,12 +391,7 @@ class Bench(helper.Case):
         with subprocess.Popen([helper.PROGRAM, 'bench', '-d', 'cpu', *FAST, '-n', '1,2'],
                               stdout=subprocess.PIPE, stderr=other_end) as process:
             os.close(other_end)
-            text = b''
-            try:
-                while part := os.read(terminal, 4096):
-                    text += part
-            except OSError:
-                pass  # how Linux says that the other end is closed
+            text = helper.read_terminal(terminal)
             table = process.stdout.read()
         os.close(terminal)
         self.assertEqual(process.returncode, 0)

@@ -272,11 +272,7 @@ class Eval(helper.Case):
                 while b'rows 1024' not in text:
                     text += os.read(terminal, 4096)
                 process.send_signal(signal.SIGINT)
-            try:
-                while part := os.read(terminal, 4096):
-                    text += part
-            except OSError:
-                pass  # how Linux says that the other end is closed
+            text += helper.read_terminal(terminal)
         os.close(terminal)
         self.assertEqual(process.returncode, 130)
         progress, report = text.split(b'device       ')

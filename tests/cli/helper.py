@@ -26,6 +26,17 @@ def start(*args):
                             stderr=subprocess.PIPE, text=True)
 
 
+def read_terminal(terminal):
+    """What is written to a terminal until its other end is closed."""
+    text = b''
+    try:
+        while part := os.read(terminal, 4096):
+            text += part
+    except OSError:
+        pass  # how Linux says that the other end is closed
+    return text
+
+
 def read_model(path=MODEL):
     """The header of a safetensors file as a dict, and its data as a bytearray."""
     content = path.read_bytes()

@@ -555,12 +555,7 @@ class Train(TrainCase):
         with subprocess.Popen([helper.PROGRAM, *map(str, args)], stdout=subprocess.PIPE,
                               stderr=other_end) as process:
             os.close(other_end)
-            text = b''
-            try:
-                while part := os.read(terminal, 4096):
-                    text += part
-            except OSError:
-                pass  # how Linux says that the other end is closed
+            text = helper.read_terminal(terminal)
             out = process.stdout.read()
         os.close(terminal)
         self.assertEqual(process.returncode, 0)

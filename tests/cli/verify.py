@@ -11,7 +11,9 @@ import subprocess
 import sys
 import unittest
 
-PROGRAM = sys.argv.pop(1)
+import helper
+
+PROGRAM = helper.PROGRAM
 WRONG_EXP = sys.argv.pop(1) if len(sys.argv) > 1 else None
 CASE = '^E7K3D33F20O5/f16/.*/n33/padded/nan-row$'
 
@@ -144,12 +146,7 @@ class Verify(unittest.TestCase):
         with subprocess.Popen([PROGRAM, 'verify', '-d', 'cpu', '--json', '--filter', 'E1K1'],
                               stdout=other_end, stderr=other_end) as process:
             os.close(other_end)
-            text = b''
-            try:
-                while part := os.read(terminal, 4096):
-                    text += part
-            except OSError:
-                pass  # how Linux says that the other end is closed
+            text = helper.read_terminal(terminal)
         os.close(terminal)
         self.assertEqual(process.returncode, 0)
         self.assertIn(b'verify 1/', text)
