@@ -8,10 +8,6 @@
 #include <sys/utsname.h>
 #include <time.h>
 
-#ifndef VKMOE_BUILD
-#define VKMOE_BUILD ""
-#endif
-
 extern char **environ;
 
 // Physical cores that this process may run on, as the library counts them.
