@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "fixture.h"
 
+#include "check.h"
+
 #include <stdlib.h>
 
 void fill_random(float *out, size_t n, uint32_t seed)
@@ -87,6 +89,16 @@ void layer_data_finish(struct layer_data *data)
 {
     free(data->memory);
     free(data->experts);
+}
+
+vkmoe_context *context_on(const char *device, const vkmoe_host *host)
+{
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    vkmoe_context *context;
+    desc.device = device;
+    desc.host = host;
+    check_ok(vkmoe_context_create(&desc, &context));
+    return context;
 }
 
 enum vkmoe_status stack_create(struct stack *stack, const vkmoe_context_desc *context,

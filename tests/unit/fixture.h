@@ -24,6 +24,9 @@ vkmoe_layer_desc full_layer(void);
 // n values in [-1, 1).
 void fill_random(float *out, size_t n, uint32_t seed);
 
+// A context on a device; the test fails if there is none. host may be NULL.
+vkmoe_context *context_on(const char *device, const vkmoe_host *host);
+
 // The objects of one layer on one device.
 struct stack {
     vkmoe_context *context;

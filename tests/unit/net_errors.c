@@ -8,16 +8,6 @@
 
 static const char *device;
 
-static vkmoe_context *open_context(const vkmoe_host *host)
-{
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    vkmoe_context *context;
-    desc.device = device;
-    desc.host = host;
-    check_ok(vkmoe_context_create(&desc, &context));
-    return context;
-}
-
 // ---- descriptions ----------------------------------------------------------------------------
 
 static vkmoe_context *context;
@@ -39,7 +29,7 @@ static struct net_case of;
 static void test_sizes(void **state)
 {
     (void) state;
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     REFUSED_FIELD("biases", desc.struct_size, 0, BAD, "vkmoe_net_desc.struct_size = 0");
     REFUSED_FIELD("biases", desc.n_layers, 0, BAD, "net.n_layers = 0");
     REFUSED_FIELD("biases", desc.layers, NULL, BAD, "layers NULL");
@@ -74,7 +64,7 @@ static void test_sizes(void **state)
 static void test_moe(void **state)
 {
     (void) state;
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     REFUSED_FIELD("biases", layers[1].layer, NULL, BAD, "net.layers[1].layer: is NULL");
     REFUSED_FIELD("biases", moe[1].struct_size, 3, BAD, "net.layers[1].vkmoe_layer_desc");
     REFUSED_FIELD("biases", moe[1].top_k, 5, VKMOE_E_SHAPE,
@@ -116,7 +106,7 @@ static void test_constant_gates(void **state)
 {
     (void) state;
     vkmoe_net *net;
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     REFUSED_FIELD("top_1_balanced", layers[1].load_balance, 0, BAD,
                   "net.layers[1].layer.top_k = 1: with this gate_source every gate weight is "
                   "constant");
@@ -136,7 +126,7 @@ static void test_losses(void **state)
 {
     (void) state;
     const vkmoe_net_group no_match = {NULL, 1, 0}, negative = {"a", -1, 0};
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     REFUSED_FIELD("biases", desc.loss, 6, BAD, "net.loss = 6");
     REFUSED_FIELD("biases", desc.label_smoothing, 1.5f, BAD, "net.label_smoothing = 1.5");
     REFUSED_FIELD("weighted_classes", class_weights[1], -1, BAD, "net.class_weights[1] = -1");
@@ -176,7 +166,7 @@ struct scene {
 
 static void scene_init(struct scene *s, const char *name)
 {
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     net_case_init(&of, net_case_find(name));
     net_data_init(&s->data, &of, 3);
     check_ok(vkmoe_net_create(context, &of.desc, &s->net));
@@ -309,7 +299,7 @@ static bool attempt(long fail_at)
     vkmoe_net *net;
     double loss;
     budget_host(&host, &budget);
-    vkmoe_context *on = open_context(&host);
+    vkmoe_context *on = context_on(device, &host);
     net_case_init(&of, net_case_find("shared"));
     net_data_init(&data, &of, 3);
     of.desc.weight_type = VKMOE_BF16;

@@ -18,15 +18,6 @@ static const char *device;
 static const enum vkmoe_dtype types[] = {VKMOE_F16, VKMOE_BF16};
 enum { N_TYPES = sizeof types / sizeof *types };
 
-static vkmoe_context *open_context(void)
-{
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    vkmoe_context *context;
-    desc.device = device;
-    check_ok(vkmoe_context_create(&desc, &context));
-    return context;
-}
-
 static void round_all(enum vkmoe_dtype type, float *values, uint32_t n)
 {
     float stored[MAX_ELEMENTS];
@@ -134,7 +125,7 @@ static void check_case(vkmoe_context *context, uint32_t i, enum vkmoe_dtype type
 static void test_gradients(void **state)
 {
     (void) state;
-    vkmoe_context *context = open_context();
+    vkmoe_context *context = context_on(device, NULL);
     for (uint32_t i = 0; i < net_case_count(); i++)
         for (uint32_t t = 0; t < N_TYPES; t++)
             check_case(context, i, types[t]);
@@ -164,7 +155,7 @@ static void line_init(struct line *line, enum vkmoe_dtype type, float w)
     desc.n_layers = desc.d_in = desc.max_tokens = 1;
     desc.loss = VKMOE_LOSS_MSE;
     desc.weight_type = type;
-    line->context = open_context();
+    line->context = context_on(device, NULL);
     check_ok(vkmoe_net_create(line->context, &desc, &line->net));
     check_ok(vkmoe_net_write(line->net, VKMOE_NET_VALUE, weight, &w, 1));
     line->x = 1;
@@ -362,7 +353,7 @@ static void test_learns(void **state)
 {
     (void) state;
     struct curve curves[3];
-    vkmoe_context *context = open_context();
+    vkmoe_context *context = context_on(device, NULL);
     for (uint32_t type = 0; type < 3; type++)
         train(context, (enum vkmoe_dtype) type, false, &curves[type]);
     for (uint32_t type = 0; type < 3; type++) {
@@ -382,7 +373,7 @@ static void test_repeats(void **state)
 {
     (void) state;
     static struct curve curves[3];
-    vkmoe_context *context = open_context();
+    vkmoe_context *context = context_on(device, NULL);
     const bool keeps = strcmp(device, "reference") != 0;
     for (uint32_t t = 0; t < N_TYPES; t++) {
         for (uint32_t i = 0; i < 3; i++)

@@ -21,16 +21,6 @@ struct scene {
     vkmoe_net *net;
 };
 
-static vkmoe_context *open_context(const vkmoe_host *host)
-{
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    vkmoe_context *out;
-    desc.device = device;
-    desc.host = host;
-    check_ok(vkmoe_context_create(&desc, &out));
-    return out;
-}
-
 static void scene_create(struct scene *s)
 {
     net_data_init(&s->data, &s->of, 3);
@@ -401,7 +391,7 @@ static bool attempt(uint32_t i, long fail_at)
     net_case_init(&s.of, i);
     net_data_init(&s.data, &s.of, 3);
     budget_host(&host, &budget);
-    vkmoe_context *on = open_context(&host);
+    vkmoe_context *on = context_on(device, &host);
     budget.n = 0;
     budget.fail_at = fail_at;
     enum vkmoe_status status = vkmoe_net_create(on, &s.of.desc, &s.net);
@@ -447,7 +437,7 @@ static void test_every_allocation_may_fail(void **state)
 static int setup(void **state)
 {
     (void) state;
-    context = open_context(NULL);
+    context = context_on(device, NULL);
     return 0;
 }
 

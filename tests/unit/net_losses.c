@@ -290,9 +290,8 @@ static void test_what_decays(void **state)
 static int open_context(void **state)
 {
     (void) state;
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    desc.device = device;
-    return vkmoe_context_create(&desc, &context) != VKMOE_OK;
+    context = context_on(device, NULL);
+    return 0;
 }
 
 static int close_context(void **state)
