@@ -162,6 +162,11 @@ typedef struct vkmoe_vk_io {
     // may share one as long as their dispatches do not run at the same time; the barrier that every
     // vkmoe_vk_record begins with sees to that within a queue. buffer NULL: the bind has its own.
     vkmoe_vk_buffer workspace;
+    vkmoe_vk_buffer router_x; // (max_tokens, d_model) in, when the layer has router_input
+    size_t router_x_stride;
+    // (max_tokens) i32 in, when select is VKMOE_SELECT_TABLE. A token whose id is not in the table
+    // gets NaN.
+    vkmoe_vk_buffer token_ids;
 } vkmoe_vk_io;
 
 static inline vkmoe_vk_io vkmoe_vk_io_init(void)

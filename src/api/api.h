@@ -57,8 +57,10 @@ enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buf
 enum vkmoe_status moe_api_io(vkmoe_io *out, const vkmoe_io *io, const vkmoe_bind *bind,
                              uint32_t n_tokens);
 
-// Fills in the strides of a copied io and its ranges: x, y, ids, gates, scores.
-enum { MOE_IO_RANGES = 5 };
+// Fills in the strides of a copied io and its ranges: x, router_x, token_ids, y, ids, gates,
+// scores.
+// What the layer has no use for must be NULL. Token ids are checked one by one.
+enum { MOE_IO_RANGES = 7 };
 enum vkmoe_status moe_api_io_ranges(struct moe_range *ranges, vkmoe_io *io,
                                     const struct moe_program *program, uint32_t n_tokens);
 

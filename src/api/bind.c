@@ -83,6 +83,36 @@ fail:
     return status;
 }
 
+// What kernels touch of a row: they move 32-bit words.
+enum { VK_WORD = 4 };
+
+static size_t vk_row_size(enum vkmoe_dtype type, uint32_t width)
+{
+    return (size_t) moe_align_up(moe_dtype_size(type, width), VK_WORD);
+}
+
+// Inputs that only some layers have.
+static enum vkmoe_status check_inputs(vkmoe_vk_io *io, const struct moe_program *program)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
+    const bool has_table = layer->select == VKMOE_SELECT_TABLE;
+    const enum vkmoe_dtype type = program->x_type;
+    if (layer->router_input) {
+        TRY(moe_api_stride("vk_io.router_x", &io->router_x_stride, layer->d_model, type, VK_WORD));
+        TRY(check_rows("vk_io.router_x", &io->router_x, program->max_tokens, io->router_x_stride,
+                       vk_row_size(type, layer->d_model)));
+    } else if (io->router_x.buffer) {
+        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.router_x is given, the layer does not read it");
+    }
+    if (has_table)
+        TRY(check_rows("vk_io.token_ids", &io->token_ids, program->max_tokens, VK_WORD, VK_WORD));
+    else if (io->token_ids.buffer)
+        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.token_ids is given, the layer does not read it");
+fail:
+    return status;
+}
+
 // Nothing may share memory with what is written.
 static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
 {
@@ -93,6 +123,8 @@ static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
     } all[] = {{"x", &io->x, false},
                {"y", &io->y, true},
                {"n_tokens", &io->n_tokens, false},
+               {"router_x", &io->router_x, false},
+               {"token_ids", &io->token_ids, false},
                {"workspace", &io->workspace, true}};
     for (uint32_t i = 0; i < MOE_COUNT(all); i++)
         for (uint32_t j = i + 1; j < MOE_COUNT(all); j++)
@@ -100,14 +132,6 @@ static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
                 return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s and vk_io.%s overlap", all[i].name,
                                 all[j].name);
     return VKMOE_OK;
-}
-
-// What kernels touch of a row: they move 32-bit words.
-enum { VK_WORD = 4 };
-
-static size_t vk_row_size(enum vkmoe_dtype type, uint32_t width)
-{
-    return (size_t) moe_align_up(moe_dtype_size(type, width), VK_WORD);
 }
 
 // Copies and checks the caller's buffers; strides are filled in.
@@ -132,6 +156,7 @@ static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "vk_io: a stride of %zu bytes: kernels count its words in 32 bits",
                         (size_t) moe_max(out->x_stride, out->y_stride));
+    TRY(check_inputs(out, program));
     TRY(check_optional(out, program));
     TRY(check_vk_overlap(out));
     return VKMOE_OK;

@@ -3,6 +3,7 @@
 #include "api/net.h"
 
 #include "base/desc.h"
+#include "core/layer_fields.h"
 #include "core/dtype.h"
 #include "core/ref_backward.h"
 
@@ -85,7 +86,12 @@ static enum vkmoe_status check_layer_desc(const struct place *place, const vkmoe
     if (!routed && out->top_k == 0)
         out->top_k = out->n_experts;
     out->in_type = out->out_type = VKMOE_F32;
-    status = moe_layer_init(&checked, out);
+    out->own_shared_types = false;
+    status = moe_layer_check_fields(out);
+    if (status == VKMOE_OK)
+        status = moe_layer_check_gradients(out);
+    if (status == VKMOE_OK)
+        status = moe_layer_init(&checked, out);
     if (status != VKMOE_OK)
         return at_layer(place, status);
     *out = checked.desc;

@@ -121,6 +121,7 @@ enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmo
     TRY(NOT_NULL(io));
     TRY(NOT_NULL(out));
     const struct moe_device *device = bind->plan->context->device;
+    TRY(moe_layer_check_gradients(&bind->plan->program->graph.layer.desc));
     TRY(moe_desc_copy(&full_out, sizeof full_out, out, "vkmoe_backward_io"));
     TRY(moe_api_io(&full, io, bind, n_tokens));
     if (n_tokens > 0) {

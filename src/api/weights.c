@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "api/api.h"
+#include "base/bits.h"
 #include "base/desc.h"
 
 static enum vkmoe_status get_layout(const vkmoe_context *context, const struct moe_layer *layer,
@@ -23,6 +24,30 @@ fail:
     return status;
 }
 
+static enum vkmoe_status check_index(const struct moe_layer *layer, uint32_t expert)
+{
+    const uint32_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
+    if (expert == VKMOE_SHARED_EXPERT) {
+        if (!moe_layer_has_shared(layer))
+            return moe_fail(VKMOE_E_ARGUMENT, "the layer has no shared expert");
+    } else if (moe_expert_is_adjugate(expert)) {
+        if (expert - VKMOE_ADJUGATE_EXPERT >= n_adjugates)
+            return moe_fail(VKMOE_E_ARGUMENT, "adjugate expert %u: there are %u",
+                            expert - VKMOE_ADJUGATE_EXPERT, n_adjugates);
+    } else if (expert >= layer->desc.n_experts) {
+        return moe_fail(VKMOE_E_ARGUMENT, "expert %u: there are %u", expert,
+                        layer->desc.n_experts);
+    }
+    return VKMOE_OK;
+}
+
+static uint64_t packed_size(const vkmoe_weights_layout *layout, uint32_t expert)
+{
+    if (expert == VKMOE_SHARED_EXPERT)
+        return layout->shared_size;
+    return moe_expert_is_adjugate(expert) ? layout->adjugate_size : layout->expert_size;
+}
+
 enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *context,
                                             const vkmoe_layer_desc *layer, uint32_t expert,
                                             const vkmoe_expert_tensors *tensors, void *dst,
@@ -36,15 +61,11 @@ enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *context,
     TRY(NOT_NULL(tensors));
     TRY(NOT_NULL(dst));
     TRY(moe_layer_init(&checked, layer));
-    if (expert == VKMOE_SHARED_EXPERT && !moe_layer_has_shared(&checked))
-        return moe_fail(VKMOE_E_ARGUMENT, "the layer has no shared expert");
-    if (expert != VKMOE_SHARED_EXPERT && expert >= checked.desc.n_experts)
-        return moe_fail(VKMOE_E_ARGUMENT, "expert %u: there are %u", expert,
-                        checked.desc.n_experts);
+    TRY(check_index(&checked, expert));
     TRY(moe_layer_check_expert(&checked, expert, tensors));
 
     TRY(get_layout(context, &checked, &layout));
-    uint64_t size = expert == VKMOE_SHARED_EXPERT ? layout.shared_size : layout.expert_size;
+    uint64_t size = packed_size(&layout, expert);
     if (dst_size < size)
         return moe_fail(VKMOE_E_SHAPE, "dst_size = %zu: a packed expert takes %llu bytes", dst_size,
                         (unsigned long long) size);
@@ -55,46 +76,64 @@ fail:
     return status;
 }
 
-static enum vkmoe_status check_packed(uint32_t expert, const void *packed)
+static enum vkmoe_status check_packed(const char *name, uint32_t i, const void *packed)
 {
     if (!packed || (uintptr_t) packed % 4 != 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "packed expert %u at %p: %s", expert, packed,
-                        packed ? "not aligned to 4 bytes" : "is NULL");
+        return moe_fail(VKMOE_E_ARGUMENT, "weights.%s: packed expert %u at %p: %s", name, i,
+                        packed, packed ? "not aligned to 4 bytes" : "is NULL");
     return VKMOE_OK;
+}
+
+// A kind of experts: their names in the desc, where they are given, how many there are.
+struct bank {
+    const char *name, *packed_name;
+    const vkmoe_expert_tensors *tensors;
+    const void *const *packed;
+    uint32_t n, first; // `first` is the index of the first one
+};
+
+static enum vkmoe_status check_bank(const struct moe_layer *layer, const vkmoe_weights_desc *desc,
+                                    const struct bank *bank)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    bool given = bank->tensors || bank->packed;
+    if (given && (bank->n == 0 || desc->load_expert))
+        return moe_fail(VKMOE_E_ARGUMENT, "weights.%s is given, %s",
+                        bank->tensors ? bank->name : bank->packed_name,
+                        bank->n == 0 ? "the layer has none" : "and weights.load_expert too");
+    if (bank->n == 0 || desc->load_expert)
+        return VKMOE_OK;
+    if (!bank->tensors == !bank->packed)
+        return moe_fail(VKMOE_E_ARGUMENT, "weights.%s and weights.%s are %s", bank->name,
+                        bank->packed_name,
+                        given ? "both given: one of them" : "both NULL, the layer has them");
+    for (uint32_t i = 0; i < bank->n; i++) {
+        if (bank->tensors)
+            TRY(moe_layer_check_expert(layer, bank->first + i, &bank->tensors[i]));
+        else
+            TRY(check_packed(bank->packed_name, i, bank->packed[i]));
+    }
+fail:
+    return status;
 }
 
 static enum vkmoe_status check_experts(const struct moe_layer *layer,
                                        const vkmoe_weights_desc *desc)
 {
-    enum vkmoe_status status;
-    if (!desc->experts == !desc->packed_experts)
-        return moe_fail(VKMOE_E_ARGUMENT, "weights.experts and weights.packed_experts are %s",
-                        desc->experts ? "both given: one of them" : "both NULL");
-    for (uint32_t e = 0; e < layer->desc.n_experts; e++) {
-        if (desc->experts)
-            TRY(moe_layer_check_expert(layer, e, &desc->experts[e]));
-        else
-            TRY(check_packed(e, desc->packed_experts[e]));
-    }
-    return VKMOE_OK;
+    const struct bank banks[] = {
+        {"experts", "packed_experts", desc->experts, desc->packed_experts, layer->desc.n_experts,
+         0},
+        {"adjugates", "packed_adjugates", desc->adjugates, desc->packed_adjugates,
+         moe_layer_n_adjugates(&layer->desc), VKMOE_ADJUGATE_EXPERT},
+        {"shared", "packed_shared", desc->shared,
+         desc->packed_shared ? &desc->packed_shared : NULL, moe_layer_has_shared(layer) ? 1 : 0,
+         VKMOE_SHARED_EXPERT},
+    };
+    enum vkmoe_status status = VKMOE_OK;
+    for (uint32_t i = 0; i < MOE_COUNT(banks); i++)
+        TRY(check_bank(layer, desc, &banks[i]));
 fail:
     return status;
-}
-
-static enum vkmoe_status check_shared(const struct moe_layer *layer,
-                                      const vkmoe_weights_desc *desc)
-{
-    bool given = desc->shared || desc->packed_shared;
-    if (!moe_layer_has_shared(layer)) {
-        if (given)
-            return moe_fail(VKMOE_E_ARGUMENT, "weights.shared is given, the layer has none");
-        return VKMOE_OK;
-    }
-    if (!desc->shared == !desc->packed_shared)
-        return moe_fail(VKMOE_E_ARGUMENT, "weights.shared and weights.packed_shared are %s",
-                        given ? "both given: one of them" : "both NULL, the layer has one");
-    return desc->shared ? moe_layer_check_expert(layer, VKMOE_SHARED_EXPERT, desc->shared)
-                        : check_packed(VKMOE_SHARED_EXPERT, desc->packed_shared);
 }
 
 // The caller's buffer for the weights, if one is given.
@@ -135,14 +174,26 @@ enum vkmoe_status vkmoe_weights_create(vkmoe_context *context, const vkmoe_weigh
     TRY(moe_layer_init(&layer, full.layer));
     TRY(moe_layer_check_router(&layer, full.router));
     TRY(check_experts(&layer, &full));
-    TRY(check_shared(&layer, &full));
+    TRY(moe_layer_check_around(&layer, full.latent, full.out_bias));
     TRY(check_buffer(context, &layer, full.vk_buffer));
     TRY(moe_api_device_ok(context));
 
     TRY(moe_try_alloc(&context->host, sizeof *weights, "weights object", &weights));
     weights->context = context;
-    struct moe_weights_source source = {full.router, full.experts, full.packed_experts, full.shared,
-                                        full.packed_shared, full.vk_buffer};
+    const struct moe_weights_source source = {
+        .router = full.router,
+        .experts = full.experts,
+        .shared = full.shared,
+        .adjugates = full.adjugates,
+        .packed_experts = full.packed_experts,
+        .packed_adjugates = full.packed_adjugates,
+        .packed_shared = full.packed_shared,
+        .latent = full.latent,
+        .out_bias = full.out_bias,
+        .load_expert = full.load_expert,
+        .load_user = full.load_user,
+        .vk_buffer = full.vk_buffer,
+    };
     moe_trace(&context->host, "vkmoe upload", true);
     status = context->device->backend->weights_create(context->device, &layer, &source,
                                                       &weights->packed);

@@ -4,6 +4,7 @@
 #ifndef MOE_BACKEND_BACKEND_H
 #define MOE_BACKEND_BACKEND_H
 
+#include "backend/source.h"
 #include "core/graph.h"
 #include "core/net.h"
 #include <vkmoe/bench.h>
@@ -43,16 +44,6 @@ struct moe_program_params {
 struct moe_bound { // a program with its weights and memory
     struct moe_program *program;
     struct moe_packed_weights *weights;
-};
-
-// Checked sources of one weights object.
-struct moe_weights_source {
-    const vkmoe_router_tensors *router;
-    const vkmoe_expert_tensors *experts;
-    const void *const *packed_experts;
-    const vkmoe_expert_tensors *shared;
-    const void *packed_shared;
-    const vkmoe_vk_buffer *vk_buffer; // Vulkan: where they go; or NULL
 };
 
 // Where copies of a router's stored tensors go; NULL: not wanted, else the layer has it.

@@ -146,16 +146,20 @@ static enum vkmoe_status reference_pack(const struct moe_device *device,
     return VKMOE_OK;
 }
 
-static enum vkmoe_status fill_expert(struct reference_weights *weights, uint32_t expert,
-                                     const vkmoe_expert_tensors *tensors, const void *packed,
+static enum vkmoe_status fill_expert(struct reference_weights *weights,
+                                     const struct moe_weights_source *source, uint32_t expert,
                                      float *block, struct moe_ref_expert *out)
 {
     const struct moe_layer *layer = &weights->base.layer;
     uint32_t d_ff = moe_layer_d_ff(layer, expert);
+    struct moe_source_expert from;
+    enum vkmoe_status status = moe_source_get(source, layer, expert, &from);
+    if (status != VKMOE_OK)
+        return status;
     lay_out_expert(&layer->desc, d_ff, block, out);
-    if (tensors)
-        return reference_pack(weights->base.device, layer, expert, tensors, block);
-    memcpy(block, packed, expert_size(&layer->desc, d_ff));
+    if (!from.packed)
+        return reference_pack(weights->base.device, layer, expert, &from.tensors, block);
+    memcpy(block, from.packed, expert_size(&layer->desc, d_ff));
     return VKMOE_OK;
 }
 
@@ -201,7 +205,7 @@ static bool same_expert(const vkmoe_expert_tensors *a, const vkmoe_expert_tensor
 static uint32_t first_like(const struct moe_layer *layer, const struct moe_weights_source *source,
                            uint32_t e)
 {
-    uint32_t first = 0;
+    uint32_t first = source->load_expert ? e : 0; // what is read is not compared
     for (; first < e; first++) {
         bool same = source->packed_experts
                         ? source->packed_experts[first] == source->packed_experts[e]
@@ -235,14 +239,11 @@ static enum vkmoe_status fill_weights(struct reference_weights *weights,
             ref->experts[e] = ref->experts[first];
             continue;
         }
-        TRY(fill_expert(weights, e, source->experts ? &source->experts[e] : NULL,
-                        source->packed_experts ? source->packed_experts[e] : NULL, block,
-                        &ref->experts[e]));
+        TRY(fill_expert(weights, source, e, block, &ref->experts[e]));
         block += layout->expert_size / sizeof *block;
     }
     if (layout->shared_size > 0)
-        TRY(fill_expert(weights, VKMOE_SHARED_EXPERT, source->shared, source->packed_shared, block,
-                        &ref->shared));
+        TRY(fill_expert(weights, source, VKMOE_SHARED_EXPERT, block, &ref->shared));
     block += layout->shared_size / sizeof *block;
     fill_router(ref, source->router, block);
     return VKMOE_OK;
@@ -286,6 +287,7 @@ static enum vkmoe_status reference_program_create(struct moe_device *device,
     if (params->variant)
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.variant = \"%s\": the reference has no variants",
                         params->variant);
+    TRY(moe_layer_check_gradients(&graph->layer.desc)); // what is computed so far
     TRY(moe_try_alloc(device->host, sizeof *program, "the oracle's program", &program));
     program->device = device;
     program->graph = *graph;

@@ -123,6 +123,15 @@ void moe_dtype_decode(enum vkmoe_dtype type, const void *src, size_t n, float *d
             dst[i] = moe_bf16_to_f32(half);
         }
         break;
+    case VKMOE_Q8_0:
+    case VKMOE_Q4_0:
+    case VKMOE_Q4_K:
+    case VKMOE_Q5_K:
+    case VKMOE_Q6_K:
+    case VKMOE_Q2_K:
+    case VKMOE_MXFP4:
+    case VKMOE_FP8:
+        assert(!"a type that layer_fields.c refuses");
     }
 }
 
@@ -147,6 +156,15 @@ void moe_dtype_encode(enum vkmoe_dtype type, const float *src, size_t n, void *d
             memcpy(bytes + 2 * i, &half, sizeof half);
         }
         break;
+    case VKMOE_Q8_0:
+    case VKMOE_Q4_0:
+    case VKMOE_Q4_K:
+    case VKMOE_Q5_K:
+    case VKMOE_Q6_K:
+    case VKMOE_Q2_K:
+    case VKMOE_MXFP4:
+    case VKMOE_FP8:
+        assert(!"a type that layer_fields.c refuses");
     }
 }
 

@@ -13,15 +13,25 @@ enum moe_rows {
     MOE_ROWS_SLOT,    // n_tokens * top_k
 };
 
+// Widths of the routed experts: d_in is d_latent or d_model, d_to is d_latent or d_out.
 enum moe_value_id {
     MOE_VALUE_X,           // (token, d_model)  input
-    MOE_VALUE_IDS,         // (slot, 1) i32     selected experts, descending
-    MOE_VALUE_GATES,       // (slot, 1)         their gate weights
-    MOE_VALUE_SCORES,      // (token, n_experts) what selection ranked by; only if asked for
-    MOE_VALUE_SHARED_GATE, // (token, 1)        factor of the shared expert
+    MOE_VALUE_ROUTER_X,    // (token, d_model)  input of the router, if it has its own
+    MOE_VALUE_TOKEN_IDS,   // (token, 1) i32    input, if experts are selected by a table
+    MOE_VALUE_IDS,         // (slot, 1) i32     selected experts, descending; identity experts are
+                           //                   n_experts and above; -1: the slot is unused
+    MOE_VALUE_GATES,       // (slot, 1)         their gate weights; 0 where unused
+    MOE_VALUE_SCORES,      // (token, n_experts + n_zero) what selection ranked by; if asked for
+    MOE_VALUE_SHARED_GATE, // (token, 1 or 2)   factor of the shared expert; softmax2: of the routed
+                           //                   sum, then of the shared expert
     MOE_VALUE_GROUPING,    // the slots of each expert, in token order; form chosen by the back end
+    MOE_VALUE_GROUPING_ADJUGATE,
+    MOE_VALUE_X_LATENT,    // (token, d_latent)
     MOE_VALUE_H,           // (slot, d_ff)      hidden activations of the routed experts
-    MOE_VALUE_F,           // (slot, d_out)     outputs of the routed experts
+    MOE_VALUE_F,           // (slot, d_to)      outputs of the routed experts
+    MOE_VALUE_H_ADJUGATE,  // (slot, d_adjugate)
+    MOE_VALUE_F_ADJUGATE,  // (slot, d_to)
+    MOE_VALUE_R_LATENT,    // (token, d_latent) sum of the routed experts' outputs
     MOE_VALUE_H_SHARED,    // (token, d_shared_ff)
     MOE_VALUE_F_SHARED,    // (token, d_out)
     MOE_VALUE_Y,           // (token, d_out)    output
@@ -36,23 +46,40 @@ struct moe_value {
 };
 
 enum moe_op_kind {
-    // X -> IDS, GATES [, SCORES] [, SHARED_GATE]: scores, selection, gate weights.
+    // X or ROUTER_X [, TOKEN_IDS] -> IDS, GATES [, SCORES] [, SHARED_GATE]: scores, selection, gate
+    // weights. With a capacity they are not yet normalised if that is to be over the slots kept.
     MOE_OP_ROUTE,
-    // IDS -> GROUPING: slots by expert, stable.
+    // IDS, GATES -> IDS, GATES in place: slots beyond their expert's capacity become unused; then
+    // the norm, if it is over the slots kept. Identity experts have no capacity.
+    MOE_OP_CAPACITY,
+    // IDS -> GROUPING (bank adjugate: GROUPING_ADJUGATE): slots by expert, stable, without unused
+    // slots and identity experts.
     MOE_OP_GROUP,
-    // X [, IDS, GROUPING] -> H: act(W_gate x + b_gate) * (W_up x + b_up), or act(W_up x + b_up).
+    // X -> X_LATENT: W_down x.
+    MOE_OP_LATENT_IN,
+    // X or X_LATENT [, IDS, GROUPING] [, GATES] -> H: act(W_gate x + b_gate) * (W_up x + b_up), or
+    // act(W_up x + b_up), with the clamps and addends of the layer; w_k x for x where weights are
+    // on the input.
     MOE_OP_EXPERT_IN,
     // H [, IDS, GROUPING] -> F: act_out(W_down h + b_down).
     MOE_OP_EXPERT_OUT,
-    // F, GATES [, F_SHARED, SHARED_GATE] -> Y: c_routed sum_k w_k f_k + c_shared g f_shared, times
-    // out_scale; the sum in ascending k.
+    // F, GATES [, F_ADJUGATE] [, X or X_LATENT] [, F_SHARED, SHARED_GATE] -> Y:
+    //   r = sum_k w_k f_k + sum_k (w_k adjugate_scale) a_k, in ascending k, f_k = x for an identity
+    //   expert, w_k = 1 for what was weighted on the input already; r += out_bias
+    //   y = out_scale (c_routed r + c_shared g f_shared), or with softmax2 c_routed g_0 r and g_1
+    // With a latent width -> R_LATENT: the sum alone.
     MOE_OP_COMBINE,
+    // R_LATENT [, F_SHARED, SHARED_GATE] -> Y: r = W_up r, or W_up (rms(r) norm); from there on as
+    // COMBINE.
+    MOE_OP_LATENT_OUT,
 };
 
 // Which experts an EXPERT_IN or EXPERT_OUT reads.
 enum moe_bank {
     MOE_BANK_ROUTED,
     MOE_BANK_SHARED, // the one shared expert, applied to every token
+    MOE_BANK_ADJUGATE, // expert e of a slot is adjugate e / adjugate_group
+    MOE_N_BANKS,
 };
 
 struct moe_op {
@@ -69,6 +96,13 @@ struct moe_graph {
     struct moe_op ops[MOE_MAX_OPS]; // in an order in which they can run
     uint32_t n_ops;
 };
+
+// What the values of a bank are: its input, hidden activations, output and grouping. The shared one
+// has no grouping.
+struct moe_bank_values {
+    enum moe_value_id in, h, f, grouping;
+};
+struct moe_bank_values moe_graph_bank(const struct moe_graph *graph, enum moe_bank bank);
 
 // The forward graph of a checked layer. with_scores: SCORES is an output too.
 void moe_graph_forward(struct moe_graph *graph, const struct moe_layer *layer, bool with_scores);

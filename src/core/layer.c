@@ -16,6 +16,39 @@ static enum vkmoe_status check_range(const char *name, uint32_t value, uint32_t 
     return VKMOE_OK;
 }
 
+// A row of `width` values is whole blocks of its type. fp8 rows may end in a part of one.
+static enum vkmoe_status check_blocks(const char *type_name, enum vkmoe_dtype type,
+                                      const char *width_name, uint32_t width)
+{
+    uint32_t n = moe_dtype_info(type)->block_elements;
+    if (type != VKMOE_FP8 && width % n != 0)
+        return moe_fail(VKMOE_E_SHAPE, "layer.%s = %s: blocks of %u values, %s = %u is no multiple",
+                        type_name, moe_dtype_info(type)->name, n, width_name, width);
+    return VKMOE_OK;
+}
+
+static enum vkmoe_status check_types(const vkmoe_layer_desc *desc)
+{
+    enum vkmoe_status status;
+    const char *routed_in = desc->d_latent ? "d_latent" : "d_model";
+    TRY(check_blocks("in_type", desc->in_type, routed_in, moe_layer_routed_in(desc)));
+    TRY(check_blocks("out_type", desc->out_type, "d_ff", desc->d_ff));
+    if (desc->d_shared_ff > 0) {
+        TRY(check_blocks("shared_in_type", desc->shared_in_type, "d_model", desc->d_model));
+        TRY(check_blocks("shared_out_type", desc->shared_out_type, "d_shared_ff",
+                         desc->d_shared_ff));
+    }
+    if (desc->adjugate_group > 0)
+        TRY(check_blocks("out_type", desc->out_type, "d_adjugate", desc->d_adjugate));
+    if (desc->d_latent > 0) {
+        TRY(check_blocks("latent_type", desc->latent_type, "d_model", desc->d_model));
+        TRY(check_blocks("latent_type", desc->latent_type, "d_latent", desc->d_latent));
+    }
+    return VKMOE_OK;
+fail:
+    return status;
+}
+
 // With these limits no size of a layer overflows 64 bits: three matrices of 2^24 x 2^24 f32 in each
 // of 2^10 experts are less than 2^62 bytes.
 static enum vkmoe_status check_sizes(const vkmoe_layer_desc *desc)
@@ -27,26 +60,15 @@ static enum vkmoe_status check_sizes(const vkmoe_layer_desc *desc)
     TRY(check_range("d_ff", desc->d_ff, 1, MOE_MAX_WIDTH));
     TRY(check_range("d_out", desc->d_out, 0, MOE_MAX_WIDTH));
     TRY(check_range("d_shared_ff", desc->d_shared_ff, 0, MOE_MAX_WIDTH));
-    if (desc->top_k > desc->n_experts)
-        return moe_fail(VKMOE_E_SHAPE, "layer.top_k = %u: there are n_experts = %u", desc->top_k,
-                        desc->n_experts);
+    TRY(check_range("n_zero", desc->n_zero, 0, MOE_MAX_EXPERTS - desc->n_experts));
+    TRY(check_range("d_latent", desc->d_latent, 0, MOE_MAX_WIDTH));
+    TRY(check_range("d_adjugate", desc->d_adjugate, 0, MOE_MAX_WIDTH));
+    if (desc->top_k > moe_layer_n_scored(desc))
+        return moe_fail(VKMOE_E_SHAPE, "layer.top_k = %u: there are n_experts = %u%s", desc->top_k,
+                        moe_layer_n_scored(desc), desc->n_zero ? " with the identity experts" : "");
     return VKMOE_OK;
 fail:
     return status;
-}
-
-// Fields that only make sense together.
-static enum vkmoe_status check_pairs(const vkmoe_layer_desc *desc)
-{
-    if (desc->norm_eps < 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "layer.norm_eps = %g: must be at least 0",
-                        (double) desc->norm_eps);
-    if (desc->gate_bias && !desc->gated)
-        return moe_fail(VKMOE_E_ARGUMENT, "layer.gate_bias = true: needs gated = true");
-    if (desc->shared_gate != VKMOE_SHARED_PLAIN && desc->d_shared_ff == 0)
-        return moe_fail(VKMOE_E_ARGUMENT, "layer.shared_gate = %u: needs d_shared_ff above 0",
-                        (uint32_t) desc->shared_gate);
-    return VKMOE_OK;
 }
 
 enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *desc)
@@ -56,23 +78,47 @@ enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *
     TRY(moe_desc_copy(&out->desc, sizeof out->desc, desc, "vkmoe_layer_desc"));
     TRY(moe_layer_check_fields(&out->desc));
     TRY(check_sizes(&out->desc));
-    TRY(check_pairs(&out->desc));
     if (out->desc.d_out == 0)
         out->desc.d_out = out->desc.d_model;
+    if (!out->desc.own_shared_types) {
+        out->desc.shared_in_type = out->desc.in_type;
+        out->desc.shared_out_type = out->desc.out_type;
+    }
+    TRY(moe_layer_check_pairs(&out->desc));
+    TRY(check_types(&out->desc));
     return VKMOE_OK;
 fail:
     return status;
 }
 
+// Fields that a router's tensors depend on.
+static bool same_router(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
+{
+    bool is_table = p->select == VKMOE_SELECT_TABLE;
+    return p->n_experts == q->n_experts && p->n_zero == q->n_zero && p->d_model == q->d_model &&
+           p->router_bias == q->router_bias && p->selection_bias == q->selection_bias &&
+           p->shared_gate == q->shared_gate && p->shared_gate_bias == q->shared_gate_bias &&
+           p->expert_scale == q->expert_scale && p->router_prenorm == q->router_prenorm &&
+           is_table == (q->select == VKMOE_SELECT_TABLE) &&
+           (!is_table || (p->n_token_ids == q->n_token_ids && p->top_k == q->top_k));
+}
+
+// Fields that experts and what lies around them depend on.
+static bool same_experts(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
+{
+    return p->d_ff == q->d_ff && p->d_out == q->d_out && p->d_shared_ff == q->d_shared_ff &&
+           p->in_type == q->in_type && p->out_type == q->out_type &&
+           p->shared_in_type == q->shared_in_type && p->shared_out_type == q->shared_out_type &&
+           p->gated == q->gated && p->gate_bias == q->gate_bias && p->up_bias == q->up_bias &&
+           p->down_bias == q->down_bias && p->d_latent == q->d_latent &&
+           (p->d_latent == 0 || p->latent_type == q->latent_type) &&
+           p->latent_norm == q->latent_norm && p->out_bias == q->out_bias &&
+           p->adjugate_group == q->adjugate_group && p->d_adjugate == q->d_adjugate;
+}
+
 bool moe_layer_same_weights(const struct moe_layer *a, const struct moe_layer *b)
 {
-    const vkmoe_layer_desc *p = &a->desc, *q = &b->desc;
-    return p->n_experts == q->n_experts && p->d_model == q->d_model && p->d_ff == q->d_ff &&
-           p->d_out == q->d_out && p->d_shared_ff == q->d_shared_ff && p->in_type == q->in_type &&
-           p->out_type == q->out_type && p->router_bias == q->router_bias &&
-           p->selection_bias == q->selection_bias && p->gated == q->gated &&
-           p->gate_bias == q->gate_bias && p->up_bias == q->up_bias &&
-           p->down_bias == q->down_bias && p->shared_gate == q->shared_gate;
+    return same_router(&a->desc, &b->desc) && same_experts(&a->desc, &b->desc);
 }
 
 const char *moe_act_name(enum vkmoe_act act)

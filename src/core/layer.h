@@ -6,16 +6,20 @@
 #include <vkmoe/vkmoe.h>
 
 enum {
-    MOE_MAX_EXPERTS = 1024,
+    MOE_MAX_EXPERTS = 1024, // identity experts among them
     MOE_MAX_WIDTH = 1 << 24, // of d_model, d_ff, d_out, d_shared_ff
 };
 
 struct moe_layer {
-    vkmoe_layer_desc desc; // checked; d_out filled in; the optional arrays are NULL
+    // Checked; d_out, shared_in_type and shared_out_type filled in; the optional arrays are NULL.
+    vkmoe_layer_desc desc;
 };
 
 // Copies a caller's description (of any struct_size), checks it and fills in defaults.
 enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *desc);
+
+// Is the gradient of all that the layer does computed? VKMOE_E_UNSUPPORTED names the field.
+enum vkmoe_status moe_layer_check_gradients(const vkmoe_layer_desc *desc);
 
 // Do weights made for `a` fit a plan made for `b`? Compares what packed blocks depend on.
 bool moe_layer_same_weights(const struct moe_layer *a, const struct moe_layer *b);
@@ -35,14 +39,67 @@ enum vkmoe_status moe_layer_check_expert(const struct moe_layer *layer, uint32_t
                                          const vkmoe_expert_tensors *tensors);
 enum vkmoe_status moe_layer_check_router(const struct moe_layer *layer,
                                          const vkmoe_router_tensors *tensors);
+enum vkmoe_status moe_layer_check_around(const struct moe_layer *layer,
+                                         const vkmoe_latent_tensors *latent,
+                                         const float *out_bias);
 
 // One row of a tensor as f32: row `row` of (n_rows, width). The data may have any alignment.
 void moe_tensor_row(const vkmoe_tensor *tensor, uint64_t row, uint32_t width, float *out);
 
-// Hidden width of an expert: d_ff, or d_shared_ff for VKMOE_SHARED_EXPERT.
+// A row as `stored`, which is the tensor's type or what its f32 values are converted to. scratch:
+// room for `width` f32.
+void moe_tensor_stored_row(const vkmoe_tensor *tensor, enum vkmoe_dtype stored, uint64_t row,
+                           uint32_t width, float *scratch, void *out);
+
+// Experts and identity experts: what the router scores.
+static inline uint32_t moe_layer_n_scored(const vkmoe_layer_desc *desc)
+{
+    return desc->n_experts + desc->n_zero;
+}
+
+static inline uint32_t moe_layer_n_adjugates(const vkmoe_layer_desc *desc)
+{
+    return desc->adjugate_group == 0
+               ? 0
+               : (desc->n_experts + desc->adjugate_group - 1) / desc->adjugate_group;
+}
+
+static inline bool moe_expert_is_adjugate(uint32_t expert)
+{
+    return expert >= VKMOE_ADJUGATE_EXPERT && expert != VKMOE_SHARED_EXPERT;
+}
+
+// Width of what the routed experts read, and of what they write.
+static inline uint32_t moe_layer_routed_in(const vkmoe_layer_desc *desc)
+{
+    return desc->d_latent ? desc->d_latent : desc->d_model;
+}
+
+static inline uint32_t moe_layer_routed_out(const vkmoe_layer_desc *desc)
+{
+    return desc->d_latent ? desc->d_latent : desc->d_out;
+}
+
+// Shape and stored types of one expert: an index, VKMOE_SHARED_EXPERT or VKMOE_ADJUGATE_EXPERT + i.
+struct moe_expert_shape {
+    uint32_t d_in, d_ff, d_out;
+    enum vkmoe_dtype in_type, out_type;
+};
+static inline struct moe_expert_shape moe_layer_expert_shape(const struct moe_layer *layer,
+                                                             uint32_t expert)
+{
+    const vkmoe_layer_desc *d = &layer->desc;
+    if (expert == VKMOE_SHARED_EXPERT)
+        return (struct moe_expert_shape){d->d_model, d->d_shared_ff, d->d_out, d->shared_in_type,
+                                         d->shared_out_type};
+    return (struct moe_expert_shape){moe_layer_routed_in(d),
+                                     moe_expert_is_adjugate(expert) ? d->d_adjugate : d->d_ff,
+                                     moe_layer_routed_out(d), d->in_type, d->out_type};
+}
+
 static inline uint32_t moe_layer_d_ff(const struct moe_layer *layer, uint32_t expert)
 {
-    return expert == VKMOE_SHARED_EXPERT ? layer->desc.d_shared_ff : layer->desc.d_ff;
+    return moe_layer_expert_shape(layer, expert).d_ff;
 }
 
 #endif

@@ -187,6 +187,10 @@ void moe_ref_run(struct moe_ref_run *run, const struct moe_graph *graph,
         case MOE_OP_ROUTE:
             run_route(run, graph, weights, n_tokens);
             break;
+        case MOE_OP_CAPACITY:
+        case MOE_OP_LATENT_IN:
+        case MOE_OP_LATENT_OUT:
+            break;
         case MOE_OP_GROUP:
             break; // the order of work has no meaning here
         case MOE_OP_EXPERT_IN:

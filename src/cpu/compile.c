@@ -35,6 +35,10 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         add_phase(program, &logits_phase);
         add_phase(program, &select_phase);
         return;
+    case MOE_OP_CAPACITY:
+    case MOE_OP_LATENT_IN:
+    case MOE_OP_LATENT_OUT:
+        break;
     case MOE_OP_GROUP:
         add_phase(program, &group_phase);
         return;
@@ -73,6 +77,7 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     assert(graph->layer.desc.n_experts <= MOE_MAX_EXPERTS);
     struct cpu_program *program;
     enum vkmoe_status status;
+    TRY(moe_layer_check_gradients(&graph->layer.desc)); // what is computed so far
     TRY(check_params(graph, params));
     TRY(moe_try_alloc(device->host, sizeof *program, "program", &program));
     program->base.device = device;

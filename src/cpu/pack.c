@@ -182,13 +182,17 @@ fail:
 }
 
 // One block of the weights: copied when it is packed already.
-static enum vkmoe_status create_expert(struct cpu_weights *w, uint32_t expert,
-                                       const vkmoe_expert_tensors *tensors, const void *packed,
+static enum vkmoe_status create_expert(struct cpu_weights *w,
+                                       const struct moe_weights_source *source, uint32_t expert,
                                        uint64_t size, char *dst)
 {
-    if (!packed)
-        return moe_cpu_pack_expert(w->base.device, &w->base.layer, expert, tensors, dst);
-    memcpy(dst, packed, (size_t) size);
+    struct moe_source_expert from;
+    enum vkmoe_status status = moe_source_get(source, &w->base.layer, expert, &from);
+    if (status != VKMOE_OK)
+        return status;
+    if (!from.packed)
+        return moe_cpu_pack_expert(w->base.device, &w->base.layer, expert, &from.tensors, dst);
+    memcpy(dst, from.packed, (size_t) size);
     return VKMOE_OK;
 }
 
@@ -204,14 +208,10 @@ static enum vkmoe_status create_experts(struct cpu_weights *w,
     TRY(moe_try_alloc(w->base.device->host, (size_t) (n * w->routed.size + w->shared.size),
                       "expert weights", &w->experts));
     w->shared_expert = w->experts + n * w->routed.size;
-    for (uint32_t e = 0; e < n; e++) {
-        const void *packed = source->packed_experts ? source->packed_experts[e] : NULL;
-        TRY(create_expert(w, e, packed ? NULL : &source->experts[e], packed, w->routed.size,
-                          w->experts + e * w->routed.size));
-    }
+    for (uint32_t e = 0; e < n; e++)
+        TRY(create_expert(w, source, e, w->routed.size, w->experts + e * w->routed.size));
     if (moe_layer_has_shared(layer))
-        TRY(create_expert(w, VKMOE_SHARED_EXPERT, source->shared, source->packed_shared,
-                          w->shared.size, w->shared_expert));
+        TRY(create_expert(w, source, VKMOE_SHARED_EXPERT, w->shared.size, w->shared_expert));
     return VKMOE_OK;
 
 fail:

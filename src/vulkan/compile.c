@@ -222,6 +222,10 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
     case MOE_OP_ROUTE:
         add_route(c);
         break;
+    case MOE_OP_CAPACITY:
+    case MOE_OP_LATENT_IN:
+    case MOE_OP_LATENT_OUT:
+        break;
     case MOE_OP_GROUP:
         if (c->regime == MOE_VK_GROUPED)
             add_group(c);

@@ -87,18 +87,21 @@ fail:
     return status;
 }
 
-static enum vkmoe_status upload_block(struct upload *u, const struct moe_layer *layer,
-                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
-                                      const void *packed, uint64_t size, void *scratch)
+static enum vkmoe_status upload_expert(struct upload *u, const struct moe_layer *layer,
+                                       const struct moe_weights_source *source, uint32_t expert,
+                                       uint64_t size, void *scratch)
 {
-    if (!packed) {
-        enum vkmoe_status status =
-            moe_vk_pack_expert(&u->vk->base, layer, expert, tensors, scratch);
-        if (status != VKMOE_OK)
-            return status;
-        packed = scratch;
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_source_expert from;
+    TRY(moe_source_get(source, layer, expert, &from));
+    if (!from.packed) {
+        TRY(moe_vk_pack_expert(&u->vk->base, layer, expert, &from.tensors, scratch));
+        from.packed = scratch;
     }
-    return upload_write(u, packed, size);
+    TRY(upload_write(u, from.packed, size));
+
+fail:
+    return status;
 }
 
 // Scratch of an upload: a packed block, a row of the router.
@@ -124,12 +127,10 @@ static enum vkmoe_status upload_segment(struct upload *u, struct moe_vk_weights 
         TRY(upload_write(u, scratch->block, map->experts));
     }
     for (uint32_t e = first; e < end; e++)
-        TRY(upload_block(u, layer, e, source->experts ? &source->experts[e] : NULL,
-                         source->packed_experts ? source->packed_experts[e] : NULL,
-                         map->expert_size, scratch->block));
+        TRY(upload_expert(u, layer, source, e, map->expert_size, scratch->block));
     if (last && map->shared_size)
-        TRY(upload_block(u, layer, VKMOE_SHARED_EXPERT, source->shared, source->packed_shared,
-                         map->shared_size, scratch->block));
+        TRY(upload_expert(u, layer, source, VKMOE_SHARED_EXPERT, map->shared_size,
+                          scratch->block));
     TRY(upload_flush(u));
     return VKMOE_OK;
 

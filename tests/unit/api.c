@@ -194,7 +194,7 @@ static void test_weights(void **state)
     WRONG(router, NULL, VKMOE_E_ARGUMENT, "router is NULL");
     WRONG(experts, NULL, VKMOE_E_ARGUMENT, "both NULL");
     WRONG(packed_experts, blocks, VKMOE_E_ARGUMENT, "both given");
-    WRONG(shared, NULL, VKMOE_E_ARGUMENT, "both NULL, the layer has one");
+    WRONG(shared, NULL, VKMOE_E_ARGUMENT, "both NULL, the layer has them");
     WRONG(packed_shared, blocks, VKMOE_E_ARGUMENT, "both given");
     router.bias = NULL;
     WRONG(router, &router, VKMOE_E_ARGUMENT, "router: bias is NULL");
