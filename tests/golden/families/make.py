@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Golden MoE blocks of the published families: make.py [NAME ...]
+
+Runs where PyTorch, transformers and gguf are (README.md says how) and writes the folders beside
+it. Nothing is written for a block whose golden could not tell its rules apart.
+"""
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
+
+import torch
+
+import changes
+import files
+import formula
+import weights
+from tables import FAMILIES
+
+HERE = pathlib.Path(__file__).parent
+SEEN = 1e-3         # how far a changed rule must move y, relative
+AGREE = 2e-6        # f32 upstream against the formula in f64, relative
+
+
+def relative(a, b):
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def draw(f):
+    w = weights.draw(f.name, f.rules, f.extras, f.loud, f.d_dense)
+    given = {'x': weights.rows(f.name, 400, f.rules.d_model, f.x_std)}
+    if f.rules.own_router_input:
+        given['router_input'] = weights.rows(f.name + ' router', 400, f.rules.d_model)
+    if f.rules.select == 'table':
+        given['token_ids'] = torch.arange(400) * 7 % f.config['vocab_size']
+        experts = torch.rand(f.config['vocab_size'], f.rules.n_experts,
+                             generator=weights.generator(f.name + ' table'))
+        w['table'] = experts.argsort(1)[:, :f.rules.top_k]
+    if f.tweak:
+        f.tweak(w, given)
+    for name, t in w.items():
+        if t.is_floating_point() and name != 'rank_bias':
+            w[name] = t.to(f.dtype).float()
+    return w, given
+
+
+def choose_tokens(f, w, given):
+    """The first rows whose selection no rounding can change."""
+    clear = formula.block(f.rules, w, **given)[3]
+    chosen = (clear > f.clear).nonzero()[:f.n_tokens, 0]
+    assert len(chosen) == f.n_tokens, f'{f.name}: {len(chosen)} clear tokens'
+    return {name: t[chosen] for name, t in given.items()}
+
+
+def check_changes(f, w, given, y):
+    for what, rules, other in changes.changed(f.rules, w):
+        if what in f.invisible:
+            continue
+        moved = relative(formula.block(rules, other, **given)[0], y)
+        assert not moved <= f.faint.get(what, SEEN), f'{f.name}: {what} moves y by {moved:.2g}'
+        print(f'    {what}: {moved:.2g}')
+
+
+def pack(f, values):
+    """The tensors as the checkpoint has them; a bias that only ranks is in f32 everywhere."""
+    ranks = ('e_score_correction_bias', 'expert_bias', 'gate.bias')
+    tensors = {name: t.to(f.dtype) if t.is_floating_point() and not name.endswith(ranks) else t
+               for name, t in values.items()}
+    return f.encoding.encode(tensors) if f.encoding else tensors
+
+
+def run_upstream(f, folder, given):
+    import transformers
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    loader = getattr(transformers, f.upstream.loader)
+    model = loader.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager',
+                                   experts_implementation='eager').eval()
+    with torch.no_grad():
+        y = f.upstream.call(model.get_submodule(f.upstream.module), given['x'], given)
+    y = y[0] if isinstance(y, tuple) else y
+    return y.reshape(-1, y.shape[-1])
+
+
+def as_f64(tensors):
+    return {k: t.double() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def compute(f, given, values):
+    if not f.upstream:
+        return f.original(f.config, as_f64(values), **as_f64(given))
+    with tempfile.TemporaryDirectory() as folder:
+        config = {k: v for k, v in f.config.items() if k != 'quantization_config'}
+        files.write_checkpoint(pathlib.Path(folder), config, values)
+        return run_upstream(f, folder, given)
+
+
+def make(f):
+    print(f.name)
+    w, given = draw(f)
+    if f.encoding:
+        w = f.encoding.quantise(w)
+    given = choose_tokens(f, w, given)
+    values = f.layout(w)
+    y = compute(f, given, values)
+    expected, ids, gates, _ = formula.block(f.rules, w, **given)
+    assert relative(y, expected) < AGREE, f'{f.name}: formula is off by {relative(y, expected):.2g}'
+    check_changes(f, w, given, expected)
+    folder = HERE / f.name
+    shutil.rmtree(folder, ignore_errors=True)
+    files.write_checkpoint(folder, f.config, pack(f, values), f.n_shards)
+    for name, t in {**given, 'y': y, 'ids': ids, 'gates': gates}.items():
+        files.write_npy(folder / f'{name}.npy', t)
+
+
+def about(f):
+    arrays = {name: f'{f.name}/{name}.npy' for name in ('x', 'y', 'ids', 'gates')}
+    if f.rules.own_router_input:
+        arrays['router_input'] = f'{f.name}/router_input.npy'
+    if f.rules.select == 'table':
+        arrays['token_ids'] = f'{f.name}/token_ids.npy'
+    return {'model': f.name, 'family': f.config['model_type'], 'layer': f.layer,
+            'top_k': f.rules.top_k, **arrays, 'shows': f.shows, 'source': f.source}
+
+
+def main():
+    torch.set_num_threads(1)
+    names = sys.argv[1:]
+    for f in FAMILIES:
+        if not names or f.name in names:
+            make(f)
+    files.write_json(HERE / 'families.json', [about(f) for f in FAMILIES])
+
+
+if __name__ == '__main__':
+    main()

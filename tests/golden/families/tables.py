@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+"""All families, in the order in which they are made."""
+import table_mixed
+import table_sigmoid
+import table_softmax
+
+FAMILIES = (*table_softmax.FAMILIES, *table_sigmoid.FAMILIES,
+            *table_mixed.FAMILIES)
