@@ -22,27 +22,44 @@ static enum vkmoe_status fail_io(const char *path, const char *what)
     return moe_fail(VKMOE_E_IO, "%s: %s: %s", path, what, strerror(errno));
 }
 
-enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out)
+// Opens a regular file and gets its size; *fd is the caller's to close, -1 after a failure.
+static enum vkmoe_status open_regular(const char *path, int *fd, uint64_t *size)
 {
-    *out = (struct moe_file_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail_io(path, "cannot open");
     enum vkmoe_status status = VKMOE_OK;
     struct stat info;
-    if (fstat(fd, &info) != 0)
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return fail_io(path, "cannot open");
+    if (fstat(*fd, &info) != 0)
         status = fail_io(path, "cannot read its size");
     else if (!S_ISREG(info.st_mode))
         status = moe_fail(VKMOE_E_IO, "%s: not a regular file", path);
-    else if ((uint64_t) info.st_size > SIZE_MAX)
-        status = moe_fail(VKMOE_E_IO, "%s: %lld bytes do not fit this machine's addresses", path,
-                          (long long) info.st_size);
-    else if (info.st_size > 0) {
-        void *data = mmap(NULL, (size_t) info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    else
+        *size = (uint64_t) info.st_size;
+    if (status != VKMOE_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return status;
+}
+
+enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out)
+{
+    int fd;
+    uint64_t size;
+    *out = (struct moe_file_map){0};
+    enum vkmoe_status status = open_regular(path, &fd, &size);
+    if (status != VKMOE_OK)
+        return status;
+    if (size > SIZE_MAX)
+        status = moe_fail(VKMOE_E_IO, "%s: %llu bytes do not fit this machine's addresses", path,
+                          (unsigned long long) size);
+    else if (size > 0) {
+        void *data = mmap(NULL, (size_t) size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED)
             status = fail_io(path, "cannot map");
         else
-            *out = (struct moe_file_map){data, (size_t) info.st_size};
+            *out = (struct moe_file_map){data, (size_t) size};
     }
     close(fd);
     return status;
@@ -53,6 +70,66 @@ void moe_file_unmap(struct moe_file_map *map)
     if (map->data)
         munmap((void *) map->data, map->size);
     *map = (struct moe_file_map){0};
+}
+
+// ---- pieces ----------------------------------------------------------------------------------
+
+enum vkmoe_status moe_file_open(const vkmoe_host *host, const char *path, struct moe_file *out)
+{
+    enum vkmoe_status status;
+    struct moe_file file = {.host = host, .fd = -1};
+    size_t n = strlen(path) + 1;
+    *out = (struct moe_file){0};
+    TRY(moe_try_alloc(host, n, "path of a file", &file.path));
+    memcpy(file.path, path, n);
+    TRY(open_regular(path, &file.fd, &file.size));
+    *out = file;
+    return VKMOE_OK;
+
+fail:
+    moe_file_close(&file);
+    return status;
+}
+
+void moe_file_close(struct moe_file *file)
+{
+    if (!file->host)
+        return;
+    if (file->fd >= 0)
+        close(file->fd);
+    moe_free(file->host, file->path);
+    *file = (struct moe_file){0};
+}
+
+static enum vkmoe_status fail_short(const struct moe_file *file, uint64_t begin, uint64_t end)
+{
+    struct stat info;
+    if (fstat(file->fd, &info) != 0)
+        return fail_io(file->path, "cannot read its size");
+    return moe_fail(VKMOE_E_IO,
+                    "%s: bytes %llu to %llu: the file has %llu bytes now, %llu when it was opened",
+                    file->path, (unsigned long long) begin, (unsigned long long) end,
+                    (unsigned long long) info.st_size, (unsigned long long) file->size);
+}
+
+enum vkmoe_status moe_file_read_at(const struct moe_file *file, uint64_t offset, size_t size,
+                                   void *dst)
+{
+    char *at = dst;
+    uint64_t begin = offset;
+    while (size > 0) {
+        ssize_t n = pread(file->fd, at, moe_min(size, 1u << 30), (off_t) offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail_io(file->path, "cannot read");
+        if (n == 0)
+            return fail_short(file, begin, offset + size);
+        at += n;
+        offset += (uint64_t) n;
+        size -= (size_t) n;
+    }
+    return VKMOE_OK;
 }
 
 struct moe_file_writer {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Whole files mapped for reading, and files that appear only when they are complete.
+// Files for reading, mapped or piece by piece, and files that appear only when they are complete.
 #ifndef MOE_BASE_FILE_H
 #define MOE_BASE_FILE_H
 
@@ -14,6 +14,25 @@ struct moe_file_map {
 // VKMOE_E_IO: with the path and the system's reason.
 enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out);
 void moe_file_unmap(struct moe_file_map *map); // a zeroed map is fine
+
+// A regular file to copy bytes from. What another process cuts off fails to be read, and is no
+// signal as in a mapping: for files of strangers and of any size.
+struct moe_file {
+    const vkmoe_host *host; // NULL: not open
+    char *path;
+    int fd;
+    uint64_t size; // when it was opened
+};
+
+// VKMOE_E_IO: with the path and the system's reason.
+enum vkmoe_status moe_file_open(const vkmoe_host *host, const char *path, struct moe_file *out);
+void moe_file_close(struct moe_file *file); // a zeroed one is fine
+
+// Copies bytes that lie within file->size. VKMOE_E_IO: cannot be read, or the file is shorter than
+// it was; *dst is undefined then.
+// Threads: any number of calls at a time.
+enum vkmoe_status moe_file_read_at(const struct moe_file *file, uint64_t offset, size_t size,
+                                   void *dst);
 
 // Writes to a hidden temporary file beside `path`. Nothing is seen at `path` before commit, and
 // then all of it, even after a crash. Where `path` is a link, the file it names is replaced. What a

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Files that appear whole or not at all, and files mapped for reading.
+// Files that appear whole or not at all, and files for reading, mapped or piece by piece.
 #include "check.h"
 #include "scratch.h"
 
@@ -120,6 +120,44 @@ static void test_map(void **state)
     moe_file_unmap(&map);
 }
 
+static void test_pieces(void **state)
+{
+    (void) state;
+    struct moe_file file;
+    char bytes[4] = "";
+    const char *path = scratch_text("pieces", "0123456789");
+    check_ok(moe_file_open(host(), path, &file));
+    assert_int_equal(file.size, 10);
+    check_ok(moe_file_read_at(&file, 6, 4, bytes));
+    assert_memory_equal(bytes, "6789", 4);
+    check_ok(moe_file_read_at(&file, 10, 0, bytes));
+    assert_int_equal(unlink(path), 0); // its bytes stay while it is open
+    check_ok(moe_file_read_at(&file, 0, 2, bytes));
+    assert_memory_equal(bytes, "0189", 4);
+    moe_file_close(&file);
+    moe_file_close(&file);
+
+    check_fails(moe_file_open(host(), scratch_path("absent"), &file), VKMOE_E_IO, "No such file");
+    check_fails(moe_file_open(host(), scratch_folder(), &file), VKMOE_E_IO, "not a regular file");
+    assert_null(file.host);
+    moe_file_close(&file);
+}
+
+static void test_a_file_that_shrinks(void **state)
+{
+    (void) state;
+    struct moe_file file;
+    char bytes[8];
+    const char *path = scratch_text("shrinks", "0123456789");
+    check_ok(moe_file_open(host(), path, &file));
+    assert_int_equal(truncate(path, 5), 0);
+    check_ok(moe_file_read_at(&file, 1, 4, bytes));
+    check_fails(moe_file_read_at(&file, 1, 5, bytes), VKMOE_E_IO,
+                "shrinks: bytes 1 to 6: the file has 5 bytes now, 10 when it was opened");
+    check_fails(moe_file_read_at(&file, 8, 2, bytes), VKMOE_E_IO, "bytes 8 to 10: the file has 5");
+    moe_file_close(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +167,8 @@ int main(void)
         cmocka_unit_test(test_through_a_link),
         cmocka_unit_test(test_refused_at_once),
         cmocka_unit_test(test_map),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_a_file_that_shrinks),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }
