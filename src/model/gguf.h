@@ -16,8 +16,10 @@ enum {
     MOE_GGUF_MAX_KEY_SIZE = 65535,
     MOE_GGUF_MAX_NAME_SIZE = 63, // of a tensor
     MOE_GGUF_MAX_TEXT_SIZE = 16 << 20,
-    MOE_GGUF_ALIGN = 32, // of the tensors' bytes, unless general.alignment says another
+    MOE_GGUF_ALIGN = 32, // of the tensors' bytes, unless MOE_GGUF_ALIGNMENT says another
 };
+
+#define MOE_GGUF_ALIGNMENT "general.alignment"
 
 // ---- types of tensors ------------------------------------------------------------------------
 
@@ -52,7 +54,7 @@ enum moe_ggml_id {
 
 // A block is `block_elements` neighbours of a row in `block_size` bytes.
 struct moe_gguf_type {
-    const char *name; // as ggml spells it: "Q4_K"
+    const char *name; // as ggml spells it: "q4_K"
     enum moe_gguf_kind kind;
     uint32_t block_elements, block_size; // 0 of those that are removed
 };
@@ -90,9 +92,9 @@ struct moe_gguf_value {
     enum moe_gguf_value_type type; // of an array: of its elements
     bool is_array;                 // of one dimension: arrays of arrays are refused
     uint64_t n;                    // elements of an array; 1 of any other
-    // n numbers without an alignment, or n of struct moe_gguf_text.
+    // n numbers as in the file, without an alignment, or n of struct moe_gguf_text.
     const void *data;
-    size_t at; // the reader's own
+    size_t key_at, at; // the reader's own
 };
 
 // ---- reading ---------------------------------------------------------------------------------
@@ -102,36 +104,26 @@ struct moe_gguf_tensor {
     uint32_t type_id;                 // enum moe_ggml_id, or one that has no name there
     const struct moe_gguf_type *type; // never a removed one
     uint32_t n_dims;                  // 0: one element
-    uint64_t dims[MOE_GGUF_MAX_DIMS]; // dims[0] is a row, whole blocks; those beyond n_dims are 1
+    uint64_t dims[MOE_GGUF_MAX_DIMS]; // dims[0] is a row, of whole blocks; beyond n_dims they are 1
     uint64_t n_elements;
-    uint64_t offset; // within the data of its file
+    uint64_t offset; // within the data of its part
     uint64_t size;   // bytes
-    uint32_t part;   // of moe_gguf.parts
+    uint32_t part;   // 0, or which of the files of a split model
     bool used;       // for the caller's own bookkeeping
     size_t at;       // the reader's own
 };
 
-// One file. Keys and names point into its header.
-struct moe_gguf_part {
-    const vkmoe_host *host;
-    struct moe_file file;
-    unsigned char *header;
-    uint64_t data_start;           // where the tensors' bytes begin in the file
-    uint32_t version, alignment;
-    struct moe_gguf_value *values; // in the order of the file
-    size_t n_values;
-    struct moe_gguf_value **by_key; // sorted
-    struct moe_gguf_text *texts;    // of all values that are text
-    struct moe_gguf_tensor *tensors; // in the order of the file
-    size_t n_tensors;
-};
+struct moe_gguf_part; // one file
 
 // All parts of a model. Everything points into it until close.
 struct moe_gguf {
     const vkmoe_host *host;
-    struct moe_gguf_part *parts; // the first one has the keys that count
+    struct moe_gguf_part *parts;
     size_t n_parts;
-    struct moe_gguf_tensor **tensors; // of all parts, sorted by name
+    const struct moe_gguf_value *values; // of the first part, in its order
+    size_t n_values;
+    struct moe_gguf_tensor *tensors; // of all parts, in the order of the files
+    struct moe_gguf_tensor **by_name; // the same, sorted
     size_t n_tensors;
 };
 
@@ -149,7 +141,7 @@ struct moe_gguf_tensor *moe_gguf_find(const struct moe_gguf *file, const char *n
 enum vkmoe_status moe_gguf_read(const struct moe_gguf *file, const struct moe_gguf_tensor *tensor,
                                 uint64_t offset, size_t size, void *dst);
 
-// "Q4_K (4096, 64, 8)", for messages; dims[0] first. Returns `text`.
+// "q4_K (4096, 64, 8)", for messages; dims[0] first. Returns `text`.
 const char *moe_gguf_describe(const struct moe_gguf_tensor *tensor, char text[192]);
 
 // ---- keys ------------------------------------------------------------------------------------
@@ -205,31 +197,11 @@ struct moe_gguf_source {
 };
 
 // Writes one file of version 3, atomically; what a `fill` fails with ends it. The tensors are
-// aligned to what a key general.alignment says, else to MOE_GGUF_ALIGN. The reader takes whatever
-// this writes, else it fails with VKMOE_E_ARGUMENT and the reader's text. What a reader's keys say
-// can be written again as it is, except split.*, which are refused.
+// aligned to what a key MOE_GGUF_ALIGNMENT says, else to MOE_GGUF_ALIGN. The reader takes whatever
+// this writes, else it fails with VKMOE_E_ARGUMENT and the reader's text. The values that a reader
+// gave can be written again, but those of a split model (split.*) are refused.
 enum vkmoe_status moe_gguf_write(const vkmoe_host *host, const char *path,
                                  const struct moe_gguf_value *values, size_t n_values,
                                  const struct moe_gguf_source *tensors, size_t n_tensors);
-
-// ---- between the files of the reader and the writer ------------------------------------------
-
-// Reads the header of one file, without a look at other parts.
-enum vkmoe_status moe_gguf_part_open(const vkmoe_host *host, const char *path,
-                                     struct moe_gguf_part *out);
-
-// The same for a header in memory, of a file of `file_size` bytes; takes the header over, also on
-// failure.
-enum vkmoe_status moe_gguf_part_parse(const vkmoe_host *host, const char *path,
-                                      unsigned char *header, size_t header_size,
-                                      uint64_t file_size, struct moe_gguf_part *out);
-void moe_gguf_part_close(struct moe_gguf_part *part); // a zeroed one is fine
-
-const struct moe_gguf_value *moe_gguf_part_value(const struct moe_gguf_part *part,
-                                                 const char *key);
-
-// Bytes of a value of a type that is not text; 0 of text, of an array, and where there is no such
-// type.
-uint32_t moe_gguf_value_size(uint32_t type);
 
 #endif
