@@ -21,10 +21,12 @@ class Upstream:
 class Gguf:
     arch: str
     keys: dict = dataclasses.field(default_factory=dict)    # behind `arch.`
-    types: dict = dataclasses.field(default_factory=dict)   # canonical name -> GGML type
+    types: dict = dataclasses.field(default_factory=dict)   # canonical name or 'all' -> GGML type
     n_parts: int = 1
-    names: dict = dataclasses.field(default_factory=dict)   # names other than the usual
-    tensors: Callable = None                    # canonical -> canonical, for fused forms
+    fused: bool = False                                     # gate and up in one tensor
+    names: dict = dataclasses.field(default_factory=dict)   # other than the usual
+    file: str = 'model.gguf'
+    outputs: str = ''           # folder of its outputs, if its types change the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,5 @@ class Family:
     x_std: float = 1.0
     tweak: Callable = None                      # (w, given): in place, to make a rule visible
     encoding: Encoding = None                   # how the weights are packed
-    gguf: Gguf = None
     faint: dict = dataclasses.field(default_factory=dict)   # change -> what it moves y at least
     invisible: dict = dataclasses.field(default_factory=dict)   # change -> why it cannot be seen

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 class Rules:
     n_experts: int = 8
     top_k: int = 2
-    d_model: int = 32
+    d_model: int = 16
     d_ff: int = 12
     n_zero: int = 0                 # identity experts behind the real ones
     d_latent: int = 0               # width at which the experts run; 0 = d_model

@@ -18,8 +18,9 @@ import torch
 import changes
 import files
 import formula
+import gguf_files
 import weights
-from tables import FAMILIES
+from tables import FAMILIES, GGUFS
 
 HERE = pathlib.Path(__file__).parent
 SEEN = 1e-3         # how far a changed rule must move y, relative
@@ -105,26 +106,56 @@ def make(f):
     if f.encoding:
         w = f.encoding.quantise(w)
     given = choose_tokens(f, w, given)
+    folder = HERE / f.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, t in given.items():
+        files.write_npy(folder / f'{name}.npy', t)
+    if f.layout:
+        make_checkpoint(folder, f, w, given)
+    for g in GGUFS.get(f.name, ()):
+        make_gguf(folder, f, g, w, given)
+
+
+def make_checkpoint(folder, f, w, given):
     values = f.layout(w)
     y = compute(f, given, values)
     expected, ids, gates, _ = formula.block(f.rules, w, **given)
     assert relative(y, expected) < AGREE, f'{f.name}: formula is off by {relative(y, expected):.2g}'
     check_changes(f, w, given, expected)
-    folder = HERE / f.name
-    shutil.rmtree(folder, ignore_errors=True)
     files.write_checkpoint(folder, f.config, pack(f, values), f.n_shards)
-    for name, t in {**given, 'y': y, 'ids': ids, 'gates': gates}.items():
+    write_outputs(folder, y, ids, gates)
+
+
+def make_gguf(folder, f, g, w, given):
+    """The same tokens; outputs of its own where the types of the file change the weights."""
+    values = gguf_files.write(folder, f, g, w)
+    same = all(torch.equal(w[name], values[name]) for name in w)
+    assert same != bool(g.outputs), f'{f.name}: {g.file} and outputs disagree'
+    if not same:
+        write_outputs(folder / g.outputs, *formula.block(f.rules, values, **given)[:3])
+
+
+def write_outputs(folder, y, ids, gates):
+    folder.mkdir(exist_ok=True)
+    for name, t in {'y': y, 'ids': ids, 'gates': gates}.items():
         files.write_npy(folder / f'{name}.npy', t)
 
 
-def about(f):
-    arrays = {name: f'{f.name}/{name}.npy' for name in ('x', 'y', 'ids', 'gates')}
+def rows_of(f):
+    """What families.json says of the family: one row for each model file."""
+    given = {'x': f'{f.name}/x.npy'}
     if f.rules.own_router_input:
-        arrays['router_input'] = f'{f.name}/router_input.npy'
+        given['router_input'] = f'{f.name}/router_input.npy'
     if f.rules.select == 'table':
-        arrays['token_ids'] = f'{f.name}/token_ids.npy'
-    return {'model': f.name, 'family': f.config['model_type'], 'layer': f.layer,
-            'top_k': f.rules.top_k, **arrays, 'shows': f.shows, 'source': f.source}
+        given['token_ids'] = f'{f.name}/token_ids.npy'
+    models = [(f.name, f.config['model_type'], f.name)] if f.layout else []
+    for g in GGUFS.get(f.name, ()):
+        file = g.file if g.n_parts == 1 else g.file.replace('.', f'-00001-of-{g.n_parts:05d}.')
+        models.append((f'{f.name}/{file}', g.arch, os.path.normpath(f'{f.name}/{g.outputs}')))
+    for model, family, out in models:
+        yield {'model': model, 'family': family, 'layer': f.layer, 'top_k': f.rules.top_k, **given,
+               **{name: f'{out}/{name}.npy' for name in ('y', 'ids', 'gates')}}
 
 
 def main():
@@ -133,7 +164,7 @@ def main():
     for f in FAMILIES:
         if not names or f.name in names:
             make(f)
-    files.write_json(HERE / 'families.json', [about(f) for f in FAMILIES])
+    files.write_json(HERE / 'families.json', [row for f in FAMILIES for row in rows_of(f)])
 
 
 if __name__ == '__main__':

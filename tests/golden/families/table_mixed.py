@@ -17,11 +17,11 @@ BIASES = ('gate_bias', 'up_bias', 'down_bias')
 OAI = {'alpha': 1.702, 'up_add': 1.0, 'limit': 7.0, 'clamp': 'before'}
 
 
-def gpt_oss(name, d_model, **more):
-    r = Rules(n_experts=5, top_k=3, d_ff=32, d_model=d_model, weight='softmax', **OAI)
+def gpt_oss(name, d_model, d_ff, **more):
+    r = Rules(n_experts=5, top_k=3, d_ff=d_ff, d_model=d_model, weight='softmax', **OAI)
     config = base(
         'gpt_oss', 'GptOssForCausalLM', r, attention_bias=True, attention_dropout=0.0,
-        experts_per_token=3, head_dim=16, initial_context_length=64, intermediate_size=32,
+        experts_per_token=3, head_dim=16, initial_context_length=64, intermediate_size=d_ff,
         layer_types=['sliding_attention', 'full_attention'], num_experts_per_tok=3,
         num_local_experts=5, output_router_logits=False, router_aux_loss_coef=0.9,
         sliding_window=16, swiglu_limit=7.0)
@@ -38,7 +38,7 @@ def gpt_oss(name, d_model, **more):
 
 
 def llama4():
-    r = Rules(n_experts=6, top_k=1, d_ff=8, d_model=24, d_shared=8, score='sigmoid', rank='logit',
+    r = Rules(n_experts=6, top_k=1, d_ff=8, d_shared=8, score='sigmoid', rank='logit',
               weight_on_input=True)
     text = base(
         'llama4_text', 'Llama4ForCausalLM', r, attention_bias=False, attention_chunk_size=64,
@@ -68,7 +68,7 @@ def llama4():
 
 
 def deepseek_v3_fp8():
-    r = Rules(n_experts=4, top_k=2, d_ff=16, d_model=136, d_shared=144, routed_scale=2.5, **V3)
+    r = Rules(n_experts=4, top_k=2, d_ff=8, d_model=130, d_shared=136, routed_scale=2.5, **V3)
 
     def uneven(w, given):
         # Blocks of very different size, so that no scale can be taken for another.
@@ -77,11 +77,12 @@ def deepseek_v3_fp8():
         w['shared_down'][:, 128:] *= 5
         for name in ('down', 'shared_down'):
             w[name][..., 128:, :] *= 3
+        w['rank_bias'] *= 3
     return Family(
         'deepseek_v3_fp8', r,
         base('deepseek_v3', 'DeepseekV3ForCausalLM', r, attention_bias=False, ep_size=1,
              first_k_dense_replace=0, intermediate_size=12, moe_intermediate_size=r.d_ff,
-             moe_layer_freq=1, n_group=1, n_routed_experts=4, n_shared_experts=9,
+             moe_layer_freq=1, n_group=1, n_routed_experts=4, n_shared_experts=17,
              norm_topk_prob=True, num_experts_per_tok=2, num_nextn_predict_layers=1,
              quantization_config={'activation_scheme': 'dynamic', 'fmt': 'e4m3',
                                   'quant_method': 'fp8', 'weight_block_size': [128, 128]},
@@ -95,7 +96,8 @@ def deepseek_v3_fp8():
 
 
 def deepseek_v4(hashed):
-    r = Rules(n_experts=6, top_k=2, d_ff=32, d_model=32, d_shared=32, score='sqrtsoftplus',
+    size = 16 if hashed else 32
+    r = Rules(n_experts=6, top_k=2, d_ff=size, d_model=size, d_shared=size, score='sqrtsoftplus',
               norm='sum', norm_eps=1e-20, routed_scale=1.5, limit=1.5, limit_shared=1.5,
               clamp='before', select='table' if hashed else 'topk')
     layer = 0 if hashed else 1
@@ -103,7 +105,7 @@ def deepseek_v4(hashed):
         'deepseek_v4', 'DeepseekV4ForCausalLM', r, attention_bias=False,
         compress_ratios=[0, 0], compress_rope_theta=160000, head_dim=16, hc_eps=1e-6, hc_mult=4,
         hc_sinkhorn_iters=20, index_head_dim=8, index_n_heads=2, index_topk=8,
-        moe_intermediate_size=32, n_routed_experts=6, n_shared_experts=1, norm_topk_prob=True,
+        moe_intermediate_size=size, n_routed_experts=6, n_shared_experts=1, norm_topk_prob=True,
         num_experts_per_tok=2, num_hash_layers=1, num_nextn_predict_layers=1, o_groups=2,
         o_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, routed_scaling_factor=1.5,
         scoring_func='sqrtsoftplus', sliding_window=16, swiglu_limit=1.5,
@@ -131,8 +133,8 @@ def deepseek_v4(hashed):
 
 
 FAMILIES = (
-    gpt_oss('gpt_oss', 32, shows='softmax over the chosen logits, biases everywhere, clamp at 7, '
+    gpt_oss('gpt_oss', 24, 12, shows='softmax over the chosen logits, biases everywhere, clamp at 7, '
             'gate and up interleaved and transposed; bf16'),
-    gpt_oss('gpt_oss_mxfp4', 64, encoding=packed.gpt_oss_mxfp4(),
+    gpt_oss('gpt_oss_mxfp4', 64, 32, encoding=packed.gpt_oss_mxfp4(),
             shows='the same in MXFP4: blocks and scales, not transposed'),
     llama4(), deepseek_v3_fp8(), deepseek_v4(True), deepseek_v4(False))

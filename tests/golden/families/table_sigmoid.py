@@ -21,7 +21,7 @@ def dense_first(w, **names):
 
 
 def deepseek_v3():
-    r = Rules(n_experts=12, top_k=3, d_ff=8, d_model=24, d_shared=8, n_groups=4, groups_kept=2,
+    r = Rules(n_experts=12, top_k=3, d_ff=8, d_shared=8, n_groups=4, groups_kept=2,
               routed_scale=2.5, **V3)
     return Family(
         'deepseek_v3', r,
@@ -33,12 +33,12 @@ def deepseek_v3():
              topk_method='noaux_tc', **mla()),
         dense_first, layer=1, d_dense=12, extras=BIASED, source='HF deepseek_v3',
         upstream=Upstream('model.layers.1.mlp'),
-        tweak=lambda w, given: w['rank_bias'].sub_(0.6),
+        tweak=lambda w, given: w['rank_bias'].sub_(0.9),
         shows='sigmoid, bias only for the selection, groups by their two best, times 2.5')
 
 
 def glm4_moe():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_model=24, d_shared=8, routed_scale=2.5, **V3)
+    r = Rules(n_experts=8, top_k=3, d_ff=8, d_shared=8, routed_scale=2.5, **V3)
     return Family(
         'glm4_moe', r,
         base('glm4_moe', 'Glm4MoeForCausalLM', r, attention_bias=True, first_k_dense_replace=1,
@@ -52,7 +52,7 @@ def glm4_moe():
 
 
 def dots1():
-    r = Rules(n_experts=6, top_k=2, d_ff=8, d_model=24, d_shared=16, routed_scale=2.5, **V3)
+    r = Rules(n_experts=6, top_k=2, d_ff=8, d_shared=16, routed_scale=2.5, **V3)
     return Family(
         'dots1', r,
         base('dots1', 'Dots1ForCausalLM', r, attention_bias=False, first_k_dense_replace=1,
@@ -65,7 +65,7 @@ def dots1():
 
 
 def ernie():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_model=24, d_shared=16, norm='max', norm_eps=1e-12)
+    r = Rules(n_experts=8, top_k=3, d_ff=8, d_shared=16, norm='max', norm_eps=1e-12)
 
     def layout(w):
         w = {**w, 'rank_bias': w['rank_bias'][None]}
@@ -83,7 +83,7 @@ def ernie():
 
 
 def lfm2():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_model=24, score='sigmoid', norm='sum', norm_eps=1e-6)
+    r = Rules(n_experts=8, top_k=3, d_ff=8, score='sigmoid', norm='sum', norm_eps=1e-6)
 
     def low(w, given):
         # Scores so small that the eps below them counts.
@@ -132,7 +132,7 @@ def nemotron(name, r, latent):
 
 
 def longcat():
-    r = Rules(n_experts=8, top_k=4, d_ff=8, d_model=24, n_zero=4, routed_scale=6.0)
+    r = Rules(n_experts=8, top_k=4, d_ff=8, n_zero=4, routed_scale=6.0)
     return Family(
         'longcat_flash', r,
         base('longcat_flash', 'LongcatFlashForCausalLM', r, attention_bias=False,
@@ -151,7 +151,7 @@ def longcat():
 
 
 def minimax_m2():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_model=24, score='sigmoid', norm='sum')
+    r = Rules(n_experts=8, top_k=3, d_ff=8, score='sigmoid', norm='sum')
     return Family(
         'minimax_m2', r,
         base('minimax_m2', 'MiniMaxM2ForCausalLM', r, attn_type_list=[1, 1], head_dim=8,
@@ -168,8 +168,8 @@ def minimax_m2():
 R2 = {'gated': False, 'act': 'relu2', 'routed_scale': 2.5}
 FAMILIES = (
     deepseek_v3(), glm4_moe(), dots1(), ernie(), lfm2(),
-    nemotron('nemotron_h', Rules(n_experts=8, top_k=3, d_ff=12, d_model=32, d_shared=20,
+    nemotron('nemotron_h', Rules(n_experts=8, top_k=3, d_ff=12, d_shared=20,
                                  **R2, **V3), False),
-    nemotron('nemotron_h_latent', Rules(n_experts=8, top_k=3, d_ff=12, d_model=32, d_shared=20,
-                                        d_latent=16, **R2, **V3), True),
+    nemotron('nemotron_h_latent', Rules(n_experts=8, top_k=3, d_ff=12, d_shared=20,
+                                        d_latent=8, **R2, **V3), True),
     longcat(), minimax_m2())

@@ -13,7 +13,7 @@ from formula import Rules
 
 
 def mixtral():
-    r = Rules(norm='sum', d_ff=8)
+    r = Rules(norm='sum', d_ff=8, d_model=24)
     return Family(
         'mixtral', r,
         base('mixtral', 'MixtralForCausalLM', r, intermediate_size=r.d_ff, num_local_experts=8,
@@ -206,7 +206,7 @@ def dbrx():
     return Family(
         'dbrx', r,
         {'architectures': ['DbrxForCausalLM'], 'attn_config': {'clip_qkv': 8, 'kv_n_heads': 2,
-         'model_type': '', 'rope_theta': 500000}, 'd_model': 32, 'emb_pdrop': 0.0,
+         'model_type': '', 'rope_theta': 500000}, 'd_model': 16, 'emb_pdrop': 0.0,
          'ffn_config': {'ffn_act_fn': {'name': 'silu'}, 'ffn_hidden_size': 8,
                         'model_type': '', 'moe_jitter_eps': 0.01, 'moe_loss_weight': 0.05,
                         'moe_normalize_expert_weights': 1.0, 'moe_num_experts': 6, 'moe_top_k': 3},

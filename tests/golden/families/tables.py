@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """All families, in the order in which they are made."""
+import table_gguf
 import table_mixed
+import table_quantised
 import table_sigmoid
 import table_softmax
 
 FAMILIES = (*table_softmax.FAMILIES, *table_sigmoid.FAMILIES,
-            *table_mixed.FAMILIES)
+            *table_mixed.FAMILIES, *table_quantised.FAMILIES)
+GGUFS = {**table_gguf.GGUFS, **table_quantised.GGUFS}
