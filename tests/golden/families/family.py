@@ -15,6 +15,8 @@ class Upstream:
     module: str                                 # its name inside the model
     loader: str = 'AutoModelForCausalLM'        # class of transformers
     call: Callable = lambda module, x, given: module(x[None])
+    rename: tuple = ()                          # a prefix of names that it does not know, its own
+    config: dict = dataclasses.field(default_factory=dict)  # what its configuration lacks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,8 +101,8 @@ def write(folder, f, g, w):
     if g.fused:
         shaped['gate_up'] = torch.cat([shaped.pop('gate'), shaped.pop('up')], 1)
     written, values = read_back(shaped, g)
-    writer = gguf.GGUFWriter(folder / g.file, g.arch,
-                             split_max_tensors=-(-len(written) // g.n_parts) if g.n_parts > 1 else 0)
+    per_part = -(-len(written) // g.n_parts) if g.n_parts > 1 else 0
+    writer = gguf.GGUFWriter(folder / g.file, g.arch, split_max_tensors=per_part)
     writer.add_type('model')
     writer.add_name(f'golden {f.name}')
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -96,7 +96,9 @@ def compute(f, given, values):
         return f.original(f.config, as_f64(values), **as_f64(given))
     with tempfile.TemporaryDirectory() as folder:
         config = {k: v for k, v in f.config.items() if k != 'quantization_config'}
-        files.write_checkpoint(pathlib.Path(folder), config, values)
+        if f.upstream.rename:
+            values = {name.replace(*f.upstream.rename): t for name, t in values.items()}
+        files.write_checkpoint(pathlib.Path(folder), {**config, **f.upstream.config}, values)
         return run_upstream(f, folder, given)
 
 

@@ -133,8 +133,8 @@ def deepseek_v4(hashed):
 
 
 FAMILIES = (
-    gpt_oss('gpt_oss', 24, 12, shows='softmax over the chosen logits, biases everywhere, clamp at 7, '
-            'gate and up interleaved and transposed; bf16'),
+    gpt_oss('gpt_oss', 24, 12, shows='softmax over the chosen logits, biases everywhere, '
+            'clamp at 7, gate and up interleaved and transposed; bf16'),
     gpt_oss('gpt_oss_mxfp4', 64, 32, encoding=packed.gpt_oss_mxfp4(),
             shows='the same in MXFP4: blocks and scales, not transposed'),
     llama4(), deepseek_v3_fp8(), deepseek_v4(True), deepseek_v4(False))

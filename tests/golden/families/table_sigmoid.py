@@ -21,17 +21,17 @@ def dense_first(w, **names):
 
 
 def deepseek_v3():
-    r = Rules(n_experts=12, top_k=3, d_ff=8, d_shared=8, n_groups=4, groups_kept=2,
+    r = Rules(n_experts=12, top_k=3, d_ff=4, d_shared=4, n_groups=4, groups_kept=2,
               routed_scale=2.5, **V3)
     return Family(
         'deepseek_v3', r,
         base('deepseek_v3', 'DeepseekV3ForCausalLM', r, attention_bias=False, ep_size=1,
-             first_k_dense_replace=1, intermediate_size=12, moe_intermediate_size=r.d_ff,
+             first_k_dense_replace=1, intermediate_size=4, moe_intermediate_size=r.d_ff,
              moe_layer_freq=1, n_group=4, n_routed_experts=12, n_shared_experts=1,
              norm_topk_prob=True, num_experts_per_tok=3, num_nextn_predict_layers=1,
              routed_scaling_factor=2.5, scoring_func='sigmoid', topk_group=2,
              topk_method='noaux_tc', **mla()),
-        dense_first, layer=1, d_dense=12, extras=BIASED, source='HF deepseek_v3',
+        dense_first, layer=1, d_dense=4, extras=BIASED, source='HF deepseek_v3',
         upstream=Upstream('model.layers.1.mlp'),
         tweak=lambda w, given: w['rank_bias'].sub_(0.9),
         shows='sigmoid, bias only for the selection, groups by their two best, times 2.5')
@@ -42,11 +42,11 @@ def glm4_moe():
     return Family(
         'glm4_moe', r,
         base('glm4_moe', 'Glm4MoeForCausalLM', r, attention_bias=True, first_k_dense_replace=1,
-             head_dim=8, intermediate_size=12, moe_intermediate_size=r.d_ff, n_group=1,
+             head_dim=8, intermediate_size=4, moe_intermediate_size=r.d_ff, n_group=1,
              n_routed_experts=8, n_shared_experts=1, norm_topk_prob=True, num_experts_per_tok=3,
              num_nextn_predict_layers=1, partial_rotary_factor=0.5, routed_scaling_factor=2.5,
              topk_group=1, use_qk_norm=True),
-        dense_first, layer=1, d_dense=12, extras=BIASED, source='HF glm4_moe',
+        dense_first, layer=1, d_dense=4, extras=BIASED, source='HF glm4_moe',
         upstream=Upstream('model.layers.1.mlp'), dtype=torch.bfloat16,
         shows='as DeepSeek-V3 without groups; bf16, the bias in f32')
 
@@ -56,11 +56,11 @@ def dots1():
     return Family(
         'dots1', r,
         base('dots1', 'Dots1ForCausalLM', r, attention_bias=False, first_k_dense_replace=1,
-             head_dim=8, intermediate_size=12, moe_intermediate_size=r.d_ff, moe_layer_freq=1,
+             head_dim=8, intermediate_size=4, moe_intermediate_size=r.d_ff, moe_layer_freq=1,
              n_group=1, n_routed_experts=6, n_shared_experts=2, norm_topk_prob=True,
              num_experts_per_tok=2, num_nextn_predict_layers=0, routed_scaling_factor=2.5,
              scoring_func='noaux_tc', topk_group=1, topk_method='noaux_tc'),
-        dense_first, layer=1, d_dense=12, extras=BIASED, source='HF dots1',
+        dense_first, layer=1, d_dense=4, extras=BIASED, source='HF dots1',
         upstream=Upstream('model.layers.1.mlp'), shows='as GLM-4.5 with two shared experts')
 
 
@@ -72,12 +72,12 @@ def ernie():
         return dense_first(w, rank_bias='moe_statics.e_score_correction_bias')
     return Family(
         'ernie4_5_moe', r,
-        base('ernie4_5_moe', 'Ernie4_5_MoeForCausalLM', r, intermediate_size=12,
+        base('ernie4_5_moe', 'Ernie4_5_MoeForCausalLM', r, intermediate_size=4,
              moe_capacity=[8, 8, 8], moe_gate='topk', moe_intermediate_size=r.d_ff, moe_k=3,
              moe_layer_end_index=1, moe_layer_interval=1, moe_layer_start_index=1,
              moe_num_experts=8, moe_num_shared_experts=2, moe_use_aux_free=True,
              num_nextn_predict_layers=1, use_bias=False),
-        layout, layer=1, d_dense=12, extras=BIASED, source='HF ernie4_5_moe',
+        layout, layer=1, d_dense=4, extras=BIASED, source='HF ernie4_5_moe',
         upstream=Upstream('model.layers.1.mlp'),
         shows='bias on softmax probabilities, weights from those without it')
 
@@ -98,11 +98,11 @@ def lfm2():
     return Family(
         'lfm2_moe', r,
         base('lfm2_moe', 'Lfm2MoeForCausalLM', r, conv_L_cache=3, conv_bias=False,
-             intermediate_size=12, layer_types=['conv', 'full_attention'],
+             intermediate_size=4, layer_types=['conv', 'full_attention'],
              moe_intermediate_size=r.d_ff, norm_eps=1e-5, norm_topk_prob=True,
              num_dense_layers=1, num_experts=8, num_experts_per_tok=3,
              routed_scaling_factor=1.0, use_expert_bias=True),
-        layout, layer=1, d_dense=12, extras=BIASED, source='HF lfm2_moe', tweak=low, clear=1e-5,
+        layout, layer=1, d_dense=4, extras=BIASED, source='HF lfm2_moe', tweak=low, clear=1e-5,
         upstream=Upstream('model.layers.1.feed_forward'),
         shows='1e-6 below the sum, here with scores so small that it counts')
 

@@ -44,13 +44,13 @@ def qwen3_moe():
     return Family(
         'qwen3_moe', r,
         base('qwen3_moe', 'Qwen3MoeForCausalLM', r, attention_bias=False, decoder_sparse_step=1,
-             head_dim=16, intermediate_size=24, mlp_only_layers=[0],
+             head_dim=16, intermediate_size=4, mlp_only_layers=[0],
              moe_intermediate_size=r.d_ff, norm_topk_prob=True, num_experts=10,
              num_experts_per_tok=3, output_router_logits=False, router_aux_loss_coef=0.001,
              sliding_window=None, use_sliding_window=False),
         lambda w: {**L.per_expert(w, at='model.layers.1.mlp.'),
                    **L.dense(w, 'model.layers.0.mlp.')},
-        upstream=Upstream('model.layers.1.mlp'), source='HF qwen3_moe', layer=1, d_dense=24,
+        upstream=Upstream('model.layers.1.mlp'), source='HF qwen3_moe', layer=1, d_dense=4,
         dtype=torch.bfloat16, shows='norm_topk_prob; layer 0 dense by mlp_only_layers; bf16')
 
 
@@ -68,7 +68,7 @@ def olmoe():
 
 def deepseek_v2_config(r, **more):
     return base('deepseek_v2', 'DeepseekV2ForCausalLM', r, attention_bias=False,
-                aux_loss_alpha=0.001, first_k_dense_replace=1, intermediate_size=20,
+                aux_loss_alpha=0.001, first_k_dense_replace=1, intermediate_size=4,
                 moe_intermediate_size=r.d_ff, moe_layer_freq=1, n_routed_experts=r.n_experts,
                 n_shared_experts=2, norm_topk_prob=False, num_experts_per_tok=r.top_k,
                 scoring_func='softmax', seq_aux=True, **more)
@@ -84,7 +84,7 @@ def deepseek_v2_lite():
         'deepseek_v2_lite', r,
         deepseek_v2_config(r, n_group=1, topk_group=1, topk_method='greedy',
                            routed_scaling_factor=1.0, **mla(q_lora_rank=None)),
-        deepseek_layout, layer=1, d_dense=20, dtype=torch.bfloat16,
+        deepseek_layout, layer=1, d_dense=4, dtype=torch.bfloat16,
         upstream=Upstream('model.layers.1.mlp'), source='HF deepseek_v2',
         shows='two shared experts as one MLP; layer 0 dense; bf16')
 
@@ -96,7 +96,7 @@ def deepseek_v2():
         'deepseek_v2', r,
         deepseek_v2_config(r, n_group=4, topk_group=2, topk_method='group_limited_greedy',
                            routed_scaling_factor=16.0, **mla()),
-        deepseek_layout, layer=1, d_dense=20, original=original.deepseek_v2,
+        deepseek_layout, layer=1, d_dense=4, original=original.deepseek_v2,
         source='DS inference/model.py Gate; HF raises in this branch',
         shows='groups by their best expert; weights not renormalised, times 16',
         invisible={'group_fill = -inf': 'a softmax is never negative'})

@@ -5,7 +5,8 @@ import table_mixed
 import table_quantised
 import table_sigmoid
 import table_softmax
+import table_variants
 
 FAMILIES = (*table_softmax.FAMILIES, *table_sigmoid.FAMILIES,
-            *table_mixed.FAMILIES, *table_quantised.FAMILIES)
+            *table_mixed.FAMILIES, *table_variants.FAMILIES, *table_quantised.FAMILIES)
 GGUFS = {**table_gguf.GGUFS, **table_quantised.GGUFS}
