@@ -126,10 +126,12 @@ static enum vkmoe_status make_header(const struct job *job, struct buffer *out)
 static enum vkmoe_status check_value(const struct job *job, const struct moe_gguf_value *v)
 {
     uint64_t size = 0;
-    if (!moe_gguf_value_kind(v->type) || v->type == MOE_GGUF_ARRAY || (!v->is_array && v->n != 1))
-        return moe_fail(VKMOE_E_ARGUMENT, "%s: key '%.128s': type %u, %llu %s", job->path, v->key,
-                        (unsigned) v->type, (unsigned long long) v->n,
-                        v->is_array ? "elements" : "single values");
+    if (!moe_gguf_value_kind(v->type) || v->type == MOE_GGUF_ARRAY)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: key '%.128s': there is no type %u of elements",
+                        job->path, v->key, (unsigned) v->type);
+    if (!v->is_array && v->n != 1)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: key '%.128s': %llu elements of no array", job->path,
+                        v->key, (unsigned long long) v->n);
     if (!moe_mul(v->n, moe_max(8, moe_gguf_value_kind(v->type)->size), &size) ||
         size > MOE_GGUF_MAX_HEADER_SIZE)
         return moe_fail(VKMOE_E_ARGUMENT, "%s: key '%.128s': %llu elements of %s do not fit %d "

@@ -12,6 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'cli'))
 import bench_sample  # noqa: E402
+import seeds_gguf  # noqa: E402
 
 CONFIG = {
     'format': 'vkmoe-model/1', 'task': 'classify', 'classes': ['no', 'yes'],
@@ -508,8 +509,8 @@ def bench_seeds():
 
 
 TARGETS = {'bench': bench_seeds, 'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
-           'model': model_seeds, 'npy': npy_seeds, 'safetensors': safetensors_seeds,
-           'shards': shards_seeds, 'train': train_seeds, 'tsv': tsv_seeds}
+           'gguf': seeds_gguf.seeds, 'model': model_seeds, 'npy': npy_seeds,
+           'safetensors': safetensors_seeds, 'shards': shards_seeds, 'train': train_seeds, 'tsv': tsv_seeds}
 
 
 def write(folder, name, data):

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Files of GGUF from a notation, so that a test can break one rule alone. Words with spaces between:
+// Files of GGUF from a notation, so that a test can break one rule alone. Words, with spaces
+// between:
 //     4=32      a number of 4 bytes, also 1, 2 and 8; negative ones and 0x too
 //     f=0.5     an f32; d=0.5 an f64
 //     'abc'     these bytes

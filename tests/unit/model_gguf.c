@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Every rule of the GGUF format has a file that breaks this rule alone:
 //   1  magic, version 2 or 3, little endian; as many keys and tensors as there is room for
-//   2  texts within the file and of at most 16 MiB; names are not empty, not too long, ASCII, unique
+//   2  texts within the file and of at most 16 MiB; names are not empty, not too long, of ASCII,
+//      unique
 //   3  value types of the list, arrays of one dimension within the file, a bool is 0 or 1
 //   4  general.alignment is a u32, a power of two from 8 to 1 MiB; 32 without it
 //   5  tensors: at most 4 dims, whole blocks, a size that is checked, types that exist
@@ -377,8 +378,8 @@ static void test_too_long(void **state)
                 "99999951 that are left");
     path = gguf_file("x.gguf", H(0, 2) KEY(9) "4=0 8=99999951");
     assert_int_equal(truncate(path, 200000000), 0);
-    check_fails(open_path(path), VKMOE_E_DATA, "key 1 of 2: 8 bytes at byte 100000000: a header has "
-                "at most 100000000");
+    check_fails(open_path(path), VKMOE_E_DATA, "key 1 of 2: 8 bytes at byte 100000000: a header "
+                "has at most 100000000");
 }
 
 // ---- memory ----------------------------------------------------------------------------------

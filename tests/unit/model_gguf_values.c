@@ -80,8 +80,8 @@ static void test_floats(void **state)
     struct moe_gguf file;
     double f64 = 99;
     float f32 = 99;
-    open_good(H(0, 7) "t'a' 4=6 f=0.1 t'b' 4=12 d=0.1 t'c' 4=12 d=1e39 t'd' 4=12 d=inf t'e' 4=4 4=1 "
-              "t'f' 4=9 4=6 8=2 f=1 f=2 t'g' 4=9 4=12 8=1 d=-1e39", &file);
+    open_good(H(0, 7) "t'a' 4=6 f=0.1 t'b' 4=12 d=0.1 t'c' 4=12 d=1e39 t'd' 4=12 d=inf t'e' 4=4 "
+              "4=1 t'f' 4=9 4=6 8=2 f=1 f=2 t'g' 4=9 4=12 8=1 d=-1e39", &file);
     check_ok(moe_gguf_f64(&file, "a", &f64));
     assert_true(f64 == 0.1f);
     check_ok(moe_gguf_f32(&file, "a", &f32));
@@ -123,7 +123,7 @@ static void test_bools_and_texts(void **state)
     check_ok(moe_gguf_bool(&file, "no", &yes));
     assert_false(yes);
     check_fails(moe_gguf_bool(&file, "byte", &yes), VKMOE_E_DATA, "is a single u8, not a bool");
-    check_fails(moe_gguf_bool(&file, "bools", &yes), VKMOE_E_DATA, "an array of 1 bool, not a sing");
+    check_fails(moe_gguf_bool(&file, "bools", &yes), VKMOE_E_DATA, "array of 1 bool, not a single");
     check_fails(moe_gguf_bool(&file, "none", &yes), VKMOE_E_DATA, "key 'none' is missing");
     check_ok(moe_gguf_string(&file, "text", &text));
     assert_string_equal(text, "a b");
@@ -131,7 +131,7 @@ static void test_bools_and_texts(void **state)
     assert_string_equal(text, "");
     check_fails(moe_gguf_string(&file, "zero", &text), VKMOE_E_DATA,
                 "key 'zero': byte 1 of 3 of its text is zero");
-    check_fails(moe_gguf_string(&file, "yes", &text), VKMOE_E_DATA, "is a single bool, not a string");
+    check_fails(moe_gguf_string(&file, "yes", &text), VKMOE_E_DATA, "a single bool, not a string");
     check_fails(moe_gguf_string(&file, "texts", &text), VKMOE_E_DATA, "array of 1 string, not a s");
     check_fails(moe_gguf_string(&file, "none", &text), VKMOE_E_DATA, "key 'none' is missing");
     assert_string_equal(text, "");
@@ -163,7 +163,7 @@ static void test_arrays(void **state)
     assert_int_equal(u64, 3);
     check_fails(moe_gguf_element_u64(&file, "a", 1, &u64), VKMOE_E_DATA, "key 'a' says -2,");
     check_fails(moe_gguf_element_u64(&file, "a", 3, &u64), VKMOE_E_DATA, "none for index 3");
-    check_fails(moe_gguf_element_u64(&file, "b", 0, &u64), VKMOE_E_DATA, "3 string, not an integer");
+    check_fails(moe_gguf_element_u64(&file, "b", 0, &u64), VKMOE_E_DATA, "string, not an integer");
     check_fails(moe_gguf_element_u64(&file, "d", 0, &u64), VKMOE_E_DATA, "1 bool, not an integer");
     check_fails(moe_gguf_element_u64(&file, "c", 0, &u64), VKMOE_E_DATA, "u32, not an array");
     assert_ptr_equal(moe_gguf_find_value(&file, "c"), &file.values[2]);
