@@ -510,7 +510,8 @@ def bench_seeds():
 
 TARGETS = {'bench': bench_seeds, 'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
            'gguf': seeds_gguf.seeds, 'model': model_seeds, 'npy': npy_seeds,
-           'safetensors': safetensors_seeds, 'shards': shards_seeds, 'train': train_seeds, 'tsv': tsv_seeds}
+           'safetensors': safetensors_seeds, 'shards': shards_seeds, 'train': train_seeds,
+           'tsv': tsv_seeds}
 
 
 def write(folder, name, data):
