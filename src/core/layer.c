@@ -7,6 +7,8 @@
 #include "core/dtype.h"
 #include "core/layer_fields.h"
 
+#include <math.h>
+
 static enum vkmoe_status check_range(const char *name, uint32_t value, uint32_t least,
                                      uint32_t most)
 {
@@ -89,6 +91,13 @@ enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *
     return VKMOE_OK;
 fail:
     return status;
+}
+
+uint32_t moe_layer_capacity(const vkmoe_layer_desc *desc, uint32_t n_tokens)
+{
+    double share = (double) desc->capacity_factor * desc->top_k * n_tokens / desc->n_experts;
+    double n = desc->capacity > 0 ? desc->capacity : ceil(share);
+    return n < n_tokens ? (uint32_t) n : n_tokens;
 }
 
 // Fields that a router's tensors depend on.

@@ -57,6 +57,10 @@ static inline uint32_t moe_layer_n_scored(const vkmoe_layer_desc *desc)
     return desc->n_experts + desc->n_zero;
 }
 
+// Slots that an expert takes of n_tokens tokens, which are capacity_rows or fewer; no more than
+// tokens, as no expert has two slots of one. Computed in f64 as written in vkmoe_layer_desc.
+uint32_t moe_layer_capacity(const vkmoe_layer_desc *desc, uint32_t n_tokens);
+
 static inline uint32_t moe_layer_n_adjugates(const vkmoe_layer_desc *desc)
 {
     return desc->adjugate_group == 0

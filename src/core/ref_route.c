@@ -2,8 +2,8 @@
 #include "core/ref_route.h"
 
 #include "core/layer.h"
+#include "core/ref_select.h"
 
-#include <assert.h>
 #include <math.h>
 
 double moe_ref_sigmoid(double v)
@@ -23,86 +23,133 @@ static void softmax(const double *in, uint32_t n, double *out)
         out[i] /= sum;
 }
 
+static double score(enum vkmoe_score kind, double l)
+{
+    double positive = l < 0 ? 0 : l; // NaN stays NaN
+    switch (kind) {
+    case VKMOE_SCORE_SOFTMAX:
+        break; // depends on all logits
+    case VKMOE_SCORE_SIGMOID:
+        return moe_ref_sigmoid(l);
+    case VKMOE_SCORE_SQRT_SOFTPLUS: // ln(1 + e^l) without overflow
+        return sqrt(positive + log1p(exp(-fabs(l))));
+    case VKMOE_SCORE_RELU:
+        return positive;
+    case VKMOE_SCORE_NONE:
+        return l;
+    }
+    return NAN;
+}
+
 void moe_ref_score(enum vkmoe_score kind, const double *logits, uint32_t n, double *out)
 {
-    assert(kind == VKMOE_SCORE_SOFTMAX || kind == VKMOE_SCORE_SIGMOID || kind == VKMOE_SCORE_NONE);
     if (kind == VKMOE_SCORE_SOFTMAX) {
         softmax(logits, n, out);
         return;
     }
     for (uint32_t i = 0; i < n; i++)
-        out[i] = kind == VKMOE_SCORE_NONE ? logits[i] : moe_ref_sigmoid(logits[i]);
+        out[i] = score(kind, logits[i]);
 }
 
-// Does expert a come before expert b in selection?
-static bool comes_before(const double *ranking, uint32_t a, uint32_t b)
+static double rank(enum vkmoe_rank kind, double logit, double score_of_it)
 {
-    bool a_is_nan = isnan(ranking[a]), b_is_nan = isnan(ranking[b]);
-    if (a_is_nan != b_is_nan)
-        return b_is_nan;
-    if (!a_is_nan && ranking[a] != ranking[b])
-        return ranking[a] > ranking[b];
-    return a < b;
-}
-
-static void select_top_k(const double *ranking, uint32_t n_experts, uint32_t top_k, double *ids)
-{
-    bool taken[MOE_MAX_EXPERTS] = {false};
-    for (uint32_t k = 0; k < top_k; k++) {
-        uint32_t best = n_experts;
-        for (uint32_t e = 0; e < n_experts; e++) {
-            if (!taken[e] && (best == n_experts || comes_before(ranking, e, best)))
-                best = e;
-        }
-        taken[best] = true;
-        ids[k] = best;
+    switch (kind) {
+    case VKMOE_RANK_SCORE:
+        return score_of_it;
+    case VKMOE_RANK_LOGIT:
+        return logit;
+    case VKMOE_RANK_SIGMOID:
+        return moe_ref_sigmoid(logit);
     }
+    return NAN;
 }
 
-static void normalise(const vkmoe_layer_desc *layer, double *gates)
+// The divisor of the norm. Unused slots have weight 0.
+static double divisor(const vkmoe_layer_desc *layer, const double *gates)
 {
-    double sum = 0, eps = (double) layer->norm_eps, divisor = 1;
+    double sum = 0, p = (double) layer->norm_p, eps = (double) layer->norm_eps;
     for (uint32_t k = 0; k < layer->top_k; k++)
-        sum += gates[k];
+        sum += p == 1 ? gates[k] : pow(fabs(gates[k]), p);
+    if (p != 1)
+        sum = pow(sum, 1 / p);
     switch (layer->norm) {
     case VKMOE_NORM_NONE:
         break;
     case VKMOE_NORM_SUM_PLUS_EPS:
-        divisor = sum + eps;
-        break;
+        return sum + eps;
     case VKMOE_NORM_MAX_SUM_EPS:
-        divisor = sum < eps ? eps : sum; // a NaN sum stays
-        break;
+        return sum < eps ? eps : sum; // a NaN sum stays
     }
-    for (uint32_t k = 0; k < layer->top_k; k++)
-        gates[k] = gates[k] / divisor * (double) layer->routed_scale;
+    return 1;
 }
 
-void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits, const float *selection_bias,
-                   const struct moe_ref_routing *out)
+void moe_ref_normalise(const vkmoe_layer_desc *layer, const float *expert_scale, const double *ids,
+                       double *gates)
+{
+    double by = divisor(layer, gates);
+    for (uint32_t k = 0; k < layer->top_k; k++) {
+        if (ids[k] < 0)
+            continue;
+        gates[k] = gates[k] / by * (double) layer->routed_scale;
+        if (expert_scale)
+            gates[k] *= (double) expert_scale[(uint32_t) ids[k]];
+    }
+}
+
+// ids, and the gate weights that the norm takes.
+static void select_experts(const vkmoe_layer_desc *layer, const double *logits,
+                           const int32_t *table_row, const double *scores,
+                           const struct moe_ref_routing *out)
+{
+    uint32_t n_used = layer->top_k;
+    if (layer->select == VKMOE_SELECT_SPARSEMIXER) {
+        moe_ref_sparsemixer(layer, logits, out->ids, out->gates);
+        return;
+    }
+    if (layer->select == VKMOE_SELECT_TABLE) {
+        for (uint32_t k = 0; k < layer->top_k; k++)
+            out->ids[k] = table_row[k];
+    } else {
+        n_used = moe_ref_select_ranked(layer, out->ranking, scores, out->ids);
+    }
+    const double *source = layer->gate_source == VKMOE_GATE_SCORE ? scores : logits;
+    for (uint32_t k = 0; k < layer->top_k; k++)
+        out->gates[k] = k < n_used ? source[(uint32_t) out->ids[k]] : 0;
+    if (layer->gate_source == VKMOE_GATE_SOFTMAX_SELECTED)
+        softmax(out->gates, n_used, out->gates);
+}
+
+static void route(const vkmoe_layer_desc *layer, const double *logits, const double *selection_bias,
+                  const struct moe_ref_rule *rule, const struct moe_ref_routing *out)
+{
+    const uint32_t n = moe_layer_n_scored(layer);
+    double capped[MOE_MAX_EXPERTS] = {0}, scores[MOE_MAX_EXPERTS];
+    const double cap = (double) layer->logit_softcap;
+    for (uint32_t e = 0; e < n; e++)
+        capped[e] = cap > 0 ? cap * tanh(logits[e] / cap) : logits[e];
+    moe_ref_score(layer->score, capped, n, scores);
+    for (uint32_t e = 0; e < n; e++)
+        out->ranking[e] = rank(layer->select == VKMOE_SELECT_SPARSEMIXER ? VKMOE_RANK_LOGIT
+                                                                         : layer->rank,
+                               capped[e], scores[e]) +
+                          (selection_bias ? selection_bias[e] : 0);
+    moe_ref_mask_groups(layer, out->ranking);
+    select_experts(layer, capped, rule->table_row, scores, out);
+    if (!layer->capacity_renorm)
+        moe_ref_normalise(layer, rule->expert_scale, out->ids, out->gates);
+}
+
+void moe_ref_route(const vkmoe_layer_desc *layer, const double *logits,
+                   const struct moe_ref_rule *rule, const struct moe_ref_routing *out)
 {
     double bias[MOE_MAX_EXPERTS];
-    for (uint32_t e = 0; selection_bias && e < layer->n_experts; e++)
-        bias[e] = (double) selection_bias[e];
-    moe_ref_select(layer, logits, selection_bias ? bias : NULL, out);
+    for (uint32_t e = 0; rule->selection_bias && e < moe_layer_n_scored(layer); e++)
+        bias[e] = (double) rule->selection_bias[e];
+    route(layer, logits, rule->selection_bias ? bias : NULL, rule, out);
 }
 
 void moe_ref_select(const vkmoe_layer_desc *layer, const double *logits,
                     const double *selection_bias, const struct moe_ref_routing *out)
 {
-    assert(layer->rank == VKMOE_RANK_SCORE || layer->rank == VKMOE_RANK_LOGIT);
-    double scores[MOE_MAX_EXPERTS];
-    moe_ref_score(layer->score, logits, layer->n_experts, scores);
-
-    const double *ranked = layer->rank == VKMOE_RANK_SCORE ? scores : logits;
-    for (uint32_t e = 0; e < layer->n_experts; e++)
-        out->ranking[e] = ranked[e] + (selection_bias ? selection_bias[e] : 0);
-    select_top_k(out->ranking, layer->n_experts, layer->top_k, out->ids);
-
-    const double *source = layer->gate_source == VKMOE_GATE_SCORE ? scores : logits;
-    for (uint32_t k = 0; k < layer->top_k; k++)
-        out->gates[k] = source[(uint32_t) out->ids[k]];
-    if (layer->gate_source == VKMOE_GATE_SOFTMAX_SELECTED)
-        softmax(out->gates, layer->top_k, out->gates);
-    normalise(layer, out->gates);
+    route(layer, logits, selection_bias, &(struct moe_ref_rule){0}, out);
 }

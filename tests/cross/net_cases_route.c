@@ -37,7 +37,8 @@ static bool is_clear(const vkmoe_layer_desc *layer, const float *logits, const f
     double ranking[MOE_MAX_EXPERTS];
     for (uint32_t e = 0; e < layer->n_experts; e++)
         as_f64[e] = (double) logits[e];
-    moe_ref_route(layer, as_f64, bias, &(struct moe_ref_routing){ids, gates, ranking});
+    moe_ref_route(layer, as_f64, &(struct moe_ref_rule){.selection_bias = bias},
+                      &(struct moe_ref_routing){ids, gates, ranking});
     for (uint32_t a = 0; a < layer->n_experts; a++) {
         for (uint32_t b = 0; b < a; b++) {
             double apart = fabs(ranking[a] - ranking[b]);

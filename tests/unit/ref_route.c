@@ -25,7 +25,7 @@ static struct routing route(const vkmoe_layer_desc *layer, const double *logits,
     for (int i = 0; i < MAX_EXPERTS; i++)
         out.ids[i] = out.gates[i] = out.ranking[i] = -77;
     const struct moe_ref_routing places = {out.ids, out.gates, out.ranking};
-    moe_ref_route(layer, logits, bias, &places);
+    moe_ref_route(layer, logits, &(struct moe_ref_rule){.selection_bias = bias}, &places);
     return out;
 }
 
