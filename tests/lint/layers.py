@@ -26,6 +26,7 @@ RESERVED = {
     'vkmoe/explain.h': ('src/model/', 'tools/'),
     'vkmoe/model.h': ('src/model/', 'tools/', 'include/vkmoe/explain.h',
                       'include/vkmoe/trainer.h'),
+    'vkmoe/checkpoint.h': ('src/model/', 'tools/'),
     'vkmoe/online.h': ('src/model/', 'tools/'),
     'vkmoe/trainer.h': ('src/model/', 'tools/'),
 }
