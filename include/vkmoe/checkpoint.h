@@ -24,7 +24,7 @@
 #ifndef VKMOE_CHECKPOINT_H
 #define VKMOE_CHECKPOINT_H
 
-#include <vkmoe/model.h>
+#include <vkmoe/vkmoe.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -128,7 +128,7 @@ VKMOE_API const char *vkmoe_part_name(enum vkmoe_part part);
 typedef struct vkmoe_checkpoint_part {
     uint32_t n;              // experts that have one each; 1 of what is no expert's; 0: not there
     uint32_t n_rows, n_columns; // of each; a vector is one row
-    enum vkmoe_dtype type;   // that it is loaded as; f32 of all but the experts' and latent matrices
+    enum vkmoe_dtype type;   // that it is loaded as; f32 of all but matrices of experts and latent
     bool exact;              // `type` holds the stored values as they are
     char stored[96];         // in words: "bf16, transposed, even rows"
 } vkmoe_checkpoint_part;
