@@ -237,10 +237,10 @@ static void test_plan(void **state)
         assert_null(plan);                                                                         \
     } while (0)
     vkmoe_layer_desc layer = data.layer;
-    layer.n_group = 8;
+    layer.jitter = 0.5f;
     WRONG(struct_size, 0, VKMOE_E_ARGUMENT, "vkmoe_plan_desc.struct_size");
     WRONG(layer, NULL, VKMOE_E_ARGUMENT, "layer is NULL");
-    WRONG(layer, &layer, VKMOE_E_UNSUPPORTED, "layer.n_group = 8");
+    WRONG(layer, &layer, VKMOE_E_UNSUPPORTED, "layer.jitter = 0.5");
     WRONG(max_tokens, 0, VKMOE_E_ARGUMENT, "plan.max_tokens = 0");
     WRONG(max_tokens, 1u << 30, VKMOE_E_UNSUPPORTED, "plan.max_tokens = 1073741824");
     WRONG(budget_ms, -1.0f, VKMOE_E_ARGUMENT, "plan.budget_ms = -1");
