@@ -3,6 +3,8 @@
 
 #include "check.h"
 
+#include "core/layer.h"
+
 #include <stdlib.h>
 
 void fill_random(float *out, size_t n, uint32_t seed)
@@ -30,25 +32,79 @@ vkmoe_layer_desc full_layer(void)
     return layer;
 }
 
-static const float *take(float **next, bool wanted, size_t n)
+// Places of floats, one behind the other; of no memory, only their number.
+struct cursor {
+    float *memory;
+    size_t n;
+};
+
+// Even when it is not wanted: the same seed gives the others the same values.
+static const float *take(struct cursor *next, bool wanted, size_t n)
 {
-    const float *here = wanted ? *next : NULL;
-    *next += n; // even when it is not wanted: one size for all layers
+    const float *here = wanted && next->memory ? next->memory + next->n : NULL;
+    next->n += n;
     return here;
 }
 
-static vkmoe_expert_tensors take_expert(const vkmoe_layer_desc *layer, uint32_t d_ff, float **next)
+static vkmoe_expert_tensors take_expert(const struct moe_layer *layer, uint32_t expert,
+                                        struct cursor *next)
 {
-    size_t n_in = (size_t) d_ff * layer->d_model, n_out = (size_t) d_ff * layer->d_out;
-    vkmoe_expert_tensors expert = {
-        .gate = {take(next, layer->gated, n_in), VKMOE_F32},
+    const vkmoe_layer_desc *desc = &layer->desc;
+    const struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
+    const size_t n_in = (size_t) shape.d_ff * shape.d_in, n_out = (size_t) shape.d_ff * shape.d_out;
+    vkmoe_expert_tensors tensors = {
+        .gate = {take(next, desc->gated, n_in), VKMOE_F32},
         .up = {take(next, true, n_in), VKMOE_F32},
         .down = {take(next, true, n_out), VKMOE_F32},
-        .gate_bias = take(next, layer->gate_bias, d_ff),
-        .up_bias = take(next, layer->up_bias, d_ff),
-        .down_bias = take(next, layer->down_bias, layer->d_out),
+        .gate_bias = take(next, desc->gate_bias, shape.d_ff),
+        .up_bias = take(next, desc->up_bias, shape.d_ff),
+        .down_bias = take(next, desc->down_bias, shape.d_out),
     };
-    return expert;
+    return tensors;
+}
+
+static void take_all(struct layer_data *data, struct cursor *next)
+{
+    const vkmoe_layer_desc *layer = &data->layer;
+    const struct moe_layer shapes = {*layer};
+    const size_t n = moe_layer_n_scored(layer), d = layer->d_model, d_latent = layer->d_latent;
+    const bool has_gate = layer->shared_gate != VKMOE_SHARED_PLAIN;
+    const bool two_gates = layer->shared_gate == VKMOE_SHARED_SOFTMAX2;
+    data->router.weight.data = take(next, true, n * d);
+    data->router.bias = take(next, layer->router_bias, n);
+    data->router.selection_bias = take(next, layer->selection_bias, n);
+    data->router.shared_gate = take(next, has_gate, two_gates ? 2 * d : d);
+    for (uint32_t e = 0; e < layer->n_experts; e++)
+        data->experts[e] = take_expert(&shapes, e, next);
+    if (layer->d_shared_ff > 0)
+        data->shared = take_expert(&shapes, VKMOE_SHARED_EXPERT, next);
+    data->router.shared_gate_bias = take(next, layer->shared_gate_bias, 2);
+    data->router.expert_scale = take(next, layer->expert_scale, n);
+    data->router.prenorm_scale = take(next, layer->router_prenorm, d);
+    for (uint32_t a = 0; a < moe_layer_n_adjugates(layer); a++)
+        data->adjugates[a] = take_expert(&shapes, VKMOE_ADJUGATE_EXPERT + a, next);
+    data->latent.down.data = take(next, d_latent > 0, d_latent * d);
+    data->latent.up.data = take(next, d_latent > 0, d_latent * layer->d_out);
+    data->latent.norm = take(next, layer->latent_norm, d_latent);
+    data->desc.out_bias = take(next, layer->out_bias, layer->d_out);
+}
+
+// Rows of different experts, in no order.
+static int32_t *make_table(const vkmoe_layer_desc *layer, uint32_t seed)
+{
+    const uint32_t n = moe_layer_n_scored(layer);
+    int32_t *table = calloc((size_t) layer->n_token_ids * layer->top_k + 1, sizeof *table);
+    if (!table)
+        abort();
+    for (uint32_t t = 0; t < layer->n_token_ids; t++) {
+        float value;
+        fill_random(&value, 1, seed + t);
+        uint32_t first = (uint32_t) ((value + 1) / 2 * (float) n);
+        for (uint32_t k = 0; k < layer->top_k; k++) // backwards on odd rows
+            table[t * layer->top_k + k] =
+                (int32_t) ((t % 2 ? first + n - k : first + k) % n);
+    }
+    return table;
 }
 
 void layer_data_init(struct layer_data *data, const vkmoe_layer_desc *layer, uint32_t seed)
@@ -57,38 +113,53 @@ void layer_data_init(struct layer_data *data, const vkmoe_layer_desc *layer, uin
     data->layer = *layer;
     if (data->layer.d_out == 0)
         data->layer.d_out = layer->d_model;
+    if (!data->layer.own_shared_types) {
+        data->layer.shared_in_type = layer->in_type;
+        data->layer.shared_out_type = layer->out_type;
+    }
     layer = &data->layer;
-
-    size_t widths = (size_t) layer->d_model * 2 + layer->d_out + 3;
-    size_t n = layer->n_experts * (layer->d_model + 2 + layer->d_ff * widths + layer->d_out) +
-               layer->d_model + layer->d_shared_ff * widths + layer->d_out;
-    float *next = data->memory = malloc(n * sizeof *next);
     data->experts = calloc(layer->n_experts, sizeof *data->experts);
-    if (!data->memory || !data->experts)
+    data->adjugates = calloc(moe_layer_n_adjugates(layer) + 1, sizeof *data->adjugates);
+    if (!data->experts || !data->adjugates)
         abort();
-    fill_random(data->memory, n, seed);
-
-    data->router.weight.data = take(&next, true, (size_t) layer->n_experts * layer->d_model);
-    data->router.bias = take(&next, layer->router_bias, layer->n_experts);
-    data->router.selection_bias = take(&next, layer->selection_bias, layer->n_experts);
-    data->router.shared_gate =
-        take(&next, layer->shared_gate == VKMOE_SHARED_SIGMOID, layer->d_model);
-    for (uint32_t e = 0; e < layer->n_experts; e++)
-        data->experts[e] = take_expert(layer, layer->d_ff, &next);
-    if (layer->d_shared_ff > 0)
-        data->shared = take_expert(layer, layer->d_shared_ff, &next);
+    struct cursor next = {0};
+    take_all(data, &next);
+    data->memory = malloc(next.n * sizeof *data->memory);
+    if (!data->memory)
+        abort();
+    fill_random(data->memory, next.n, seed);
 
     data->desc = vkmoe_weights_desc_init();
+    next = (struct cursor){data->memory, 0};
+    take_all(data, &next);
+    if (layer->select == VKMOE_SELECT_TABLE)
+        data->router.table = data->table = make_table(layer, seed);
     data->desc.layer = &data->layer;
     data->desc.router = &data->router;
     data->desc.experts = data->experts;
     data->desc.shared = layer->d_shared_ff > 0 ? &data->shared : NULL;
+    data->desc.adjugates = layer->adjugate_group > 0 ? data->adjugates : NULL;
+    data->desc.latent = layer->d_latent > 0 ? &data->latent : NULL;
 }
 
 void layer_data_finish(struct layer_data *data)
 {
     free(data->memory);
     free(data->experts);
+    free(data->adjugates);
+    free(data->table);
+}
+
+void fill_inputs(const vkmoe_layer_desc *layer, uint32_t n, uint32_t seed, float *router_x,
+                 int32_t *token_ids)
+{
+    if (layer->router_input)
+        fill_random(router_x, (size_t) n * layer->d_model, seed);
+    for (uint32_t t = 0; t < n && layer->select == VKMOE_SELECT_TABLE; t++) {
+        float value;
+        fill_random(&value, 1, seed + 1 + t);
+        token_ids[t] = (int32_t) ((value + 1) / 2 * (float) layer->n_token_ids);
+    }
 }
 
 vkmoe_context *context_on(const char *device, const vkmoe_host *host)

@@ -9,14 +9,25 @@
 struct layer_data {
     vkmoe_layer_desc layer; // d_out filled in
     vkmoe_router_tensors router;
-    vkmoe_expert_tensors *experts;
+    vkmoe_expert_tensors *experts, *adjugates;
     vkmoe_expert_tensors shared;
+    vkmoe_latent_tensors latent;
     vkmoe_weights_desc desc;
     float *memory;
+    int32_t *table;
 };
 
 void layer_data_init(struct layer_data *data, const vkmoe_layer_desc *layer, uint32_t seed);
 void layer_data_finish(struct layer_data *data);
+
+// Inputs that only some layers read, for n tokens; of other layers they are not written.
+//   router_x    (n, d_model)
+//   token_ids   (n)
+void fill_inputs(const vkmoe_layer_desc *layer, uint32_t n, uint32_t seed, float *router_x,
+                 int32_t *token_ids);
+
+// A layer with anything in any field, small, and valid. `n_types`: as many of the first types.
+vkmoe_layer_desc random_layer(uint32_t seed, uint32_t n_types);
 
 // A gated layer with every bias, 5 experts of which 2, and a shared expert with a sigmoid gate.
 vkmoe_layer_desc full_layer(void);
