@@ -43,25 +43,30 @@ static enum vkmoe_status open_regular(const char *path, int *fd, uint64_t *size)
     return status;
 }
 
+static enum vkmoe_status map_all(const char *path, int fd, uint64_t size, struct moe_file_map *out)
+{
+    if (size > SIZE_MAX)
+        return moe_fail(VKMOE_E_IO, "%s: %llu bytes do not fit this machine's addresses", path,
+                        (unsigned long long) size);
+    if (size == 0)
+        return VKMOE_OK;
+    void *data = mmap(NULL, (size_t) size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED)
+        return fail_io(path, "cannot map");
+    *out = (struct moe_file_map){data, (size_t) size};
+    return VKMOE_OK;
+}
+
 enum vkmoe_status moe_file_map(const char *path, struct moe_file_map *out)
 {
     int fd;
     uint64_t size;
     *out = (struct moe_file_map){0};
     enum vkmoe_status status = open_regular(path, &fd, &size);
-    if (status != VKMOE_OK)
-        return status;
-    if (size > SIZE_MAX)
-        status = moe_fail(VKMOE_E_IO, "%s: %llu bytes do not fit this machine's addresses", path,
-                          (unsigned long long) size);
-    else if (size > 0) {
-        void *data = mmap(NULL, (size_t) size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
-            status = fail_io(path, "cannot map");
-        else
-            *out = (struct moe_file_map){data, (size_t) size};
+    if (status == VKMOE_OK) {
+        status = map_all(path, fd, size, out);
+        close(fd);
     }
-    close(fd);
     return status;
 }
 
@@ -99,6 +104,12 @@ void moe_file_close(struct moe_file *file)
         close(file->fd);
     moe_free(file->host, file->path);
     *file = (struct moe_file){0};
+}
+
+enum vkmoe_status moe_file_map_open(const struct moe_file *file, struct moe_file_map *out)
+{
+    *out = (struct moe_file_map){0};
+    return map_all(file->path, file->fd, file->size, out);
 }
 
 static enum vkmoe_status fail_short(const struct moe_file *file, uint64_t begin, uint64_t end)

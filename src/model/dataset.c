@@ -6,7 +6,6 @@
 #include "base/desc.h"
 #include "base/host.h"
 #include "base/status.h"
-#include "core/dtype.h"
 #include "model/csv.h"
 #include "model/npy.h"
 #include "model/safetensors.h"
@@ -370,11 +369,8 @@ static enum vkmoe_status read_safetensors(vkmoe_dataset *d, uint32_t *n, float *
 {
     (void) labels, (void) values;
     const struct moe_st_tensor *tensor = &d->file.tensors[0];
-    enum vkmoe_dtype type = VKMOE_F32;
-    moe_st_float_type(tensor, &type);
-    const unsigned char *rows = tensor->data + moe_dtype_size(type, d->row * d->info.n_features);
-    moe_dtype_decode(type, rows, (size_t) *n * d->info.n_features, x);
-    return VKMOE_OK;
+    return moe_safetensors_read_f32(&d->file, tensor, d->row * d->info.n_features,
+                                    (size_t) *n * d->info.n_features, x);
 }
 
 // ---- the object ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/host.h"
 #include "base/status.h"
+#include "core/dtype.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,27 +74,10 @@ bool moe_st_float_type(const struct moe_st_tensor *tensor, enum vkmoe_dtype *out
 
 // ---- header ----------------------------------------------------------------------------------
 
-// Parses the header; *data_start is where the tensors' bytes begin.
-static enum vkmoe_status read_header(struct moe_safetensors *file, const char *path,
-                                     uint64_t *data_start)
+// Parses the header's text, all of it.
+static enum vkmoe_status parse_header(struct moe_safetensors *file, const char *path,
+                                      const char *text, size_t n)
 {
-    const unsigned char *bytes = file->map.data;
-    size_t file_size = file->map.size;
-    if (file_size < PREFIX_SIZE)
-        return moe_fail(VKMOE_E_DATA, "%s: %zu bytes: too short for a safetensors file", path,
-                        file_size);
-    uint64_t size = 0;
-    for (int i = PREFIX_SIZE - 1; i >= 0; i--)
-        size = size << 8 | bytes[i];
-    if (size > MOE_ST_MAX_HEADER_SIZE)
-        return moe_fail(VKMOE_E_DATA,
-                        "%s: header of %llu bytes, at most %d: not a safetensors file", path,
-                        (unsigned long long) size, MOE_ST_MAX_HEADER_SIZE);
-    if (size > file_size - PREFIX_SIZE)
-        return moe_fail(VKMOE_E_DATA, "%s: header of %llu bytes in a file of %zu: truncated", path,
-                        (unsigned long long) size, file_size);
-    const char *text = (const char *) bytes + PREFIX_SIZE;
-    size_t n = (size_t) size;
     while (n > 0 && text[n - 1] == ' ')
         n--;
     if (n < 2 || text[0] != '{' || text[n - 1] != '}')
@@ -103,8 +87,37 @@ static enum vkmoe_status read_header(struct moe_safetensors *file, const char *p
     file->header = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
     if (!file->header)
         return moe_fail(VKMOE_E_DATA, "%s: header: %s (byte %d)", path, error.text, error.position);
-    *data_start = PREFIX_SIZE + size;
     return VKMOE_OK;
+}
+
+static enum vkmoe_status read_header(struct moe_safetensors *file, const char *path)
+{
+    enum vkmoe_status status;
+    unsigned char prefix[PREFIX_SIZE];
+    char *text = NULL;
+    unsigned long long file_size = file->file.size;
+    uint64_t size = 0;
+    if (file_size < PREFIX_SIZE)
+        return moe_fail(VKMOE_E_DATA, "%s: %llu bytes: too short for a safetensors file", path,
+                        file_size);
+    TRY(moe_file_read_at(&file->file, 0, PREFIX_SIZE, prefix));
+    for (int i = PREFIX_SIZE - 1; i >= 0; i--)
+        size = size << 8 | prefix[i];
+    if (size > MOE_ST_MAX_HEADER_SIZE)
+        return moe_fail(VKMOE_E_DATA,
+                        "%s: header of %llu bytes, at most %d: not a safetensors file", path,
+                        (unsigned long long) size, MOE_ST_MAX_HEADER_SIZE);
+    if (size > file_size - PREFIX_SIZE)
+        return moe_fail(VKMOE_E_DATA, "%s: header of %llu bytes in a file of %llu: truncated", path,
+                        (unsigned long long) size, file_size);
+    TRY(moe_try_alloc(file->host, (size_t) size, "header of a safetensors file", &text));
+    TRY(moe_file_read_at(&file->file, PREFIX_SIZE, (size_t) size, text));
+    TRY(parse_header(file, path, text, (size_t) size));
+    file->data_start = PREFIX_SIZE + size;
+
+fail:
+    moe_free(file->host, text);
+    return status;
 }
 
 static enum vkmoe_status check_metadata(const struct moe_safetensors *file, const char *path)
@@ -232,13 +245,13 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
 {
     enum vkmoe_status status;
     struct moe_safetensors file = {.host = host};
-    uint64_t data_start = 0;
     *out = (struct moe_safetensors){0};
-    TRY(moe_file_map(path, &file.map));
-    TRY(read_header(&file, path, &data_start));
+    TRY(moe_file_open(host, path, &file.file));
+    TRY(read_header(&file, path));
     TRY(check_metadata(&file, path));
+    TRY(moe_file_map_open(&file.file, &file.map));
 
-    uint64_t data_size = file.map.size - data_start;
+    uint64_t data_size = file.file.size - file.data_start;
     TRY(moe_try_alloc(host, json_object_size(file.header) * sizeof *file.tensors, "tensor table",
                       &file.tensors));
     const char *name;
@@ -249,7 +262,7 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
         struct moe_st_tensor *tensor = &file.tensors[file.n_tensors++];
         tensor->name = name;
         TRY(read_tensor(path, entry, data_size, tensor));
-        tensor->data = file.map.data + data_start + tensor->begin;
+        tensor->data = file.map.data + file.data_start + tensor->begin;
     }
     TRY(check_tiling(&file, path, data_size));
     qsort(file.tensors, file.n_tensors, sizeof *file.tensors, by_name);
@@ -268,6 +281,7 @@ void moe_safetensors_close(struct moe_safetensors *file)
     moe_free(file->host, file->tensors);
     json_decref(file->header);
     moe_file_unmap(&file->map);
+    moe_file_close(&file->file);
     *file = (struct moe_safetensors){0};
 }
 
@@ -275,6 +289,44 @@ struct moe_st_tensor *moe_safetensors_find(struct moe_safetensors *file, const c
 {
     const struct moe_st_tensor key = {.name = name};
     return bsearch(&key, file->tensors, file->n_tensors, sizeof key, by_name);
+}
+
+enum vkmoe_status moe_safetensors_read(const struct moe_safetensors *file,
+                                       const struct moe_st_tensor *tensor, uint64_t offset,
+                                       size_t size, void *dst)
+{
+    uint64_t has = tensor->end - tensor->begin;
+    if (offset > has || size > has - offset)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: tensor '%s': %zu bytes from %llu, it has %llu",
+                        file->file.path, tensor->name, size, (unsigned long long) offset,
+                        (unsigned long long) has);
+    return moe_file_read_at(&file->file, file->data_start + tensor->begin + offset, size, dst);
+}
+
+enum vkmoe_status moe_safetensors_read_f32(const struct moe_safetensors *file,
+                                           const struct moe_st_tensor *tensor, uint64_t first,
+                                           size_t n, float *dst)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    enum vkmoe_dtype type;
+    char text[192];
+    unsigned char piece[8192];
+    if (!moe_st_float_type(tensor, &type))
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: tensor '%s': %s has no floats", file->file.path,
+                        tensor->name, moe_st_describe(tensor, text));
+    if (first > tensor->n_elements || n > tensor->n_elements - first)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: tensor '%s': %zu elements from %llu of %s",
+                        file->file.path, tensor->name, n, (unsigned long long) first,
+                        moe_st_describe(tensor, text));
+    const size_t size = tensor->dtype->bits / 8, most = sizeof piece / size;
+    for (size_t at = 0; at < n; at += most) {
+        size_t m = (size_t) moe_min(most, n - at);
+        TRY(moe_safetensors_read(file, tensor, (first + at) * size, m * size, piece));
+        moe_dtype_decode(type, piece, m, dst + at);
+    }
+
+fail:
+    return status;
 }
 
 const char *moe_safetensors_metadata(const struct moe_safetensors *file, const char *key)

@@ -28,14 +28,17 @@ struct moe_st_tensor {
     uint64_t dims[MOE_ST_MAX_DIMS];
     uint64_t n_elements;
     uint64_t begin, end;       // within the data part
-    const unsigned char *data; // end - begin bytes, with no alignment promised
+    const unsigned char *data; // the same bytes in the mapping, with no alignment promised
     bool used;                 // for the caller's own bookkeeping
 };
 
-// Reads the file through a mapping; everything points into it until close.
+// Everything points into it until close. The header is copied. The tensors' bytes are in a mapping,
+// which a file that shrinks breaks: what may come from strangers is read with moe_safetensors_read.
 struct moe_safetensors {
     const vkmoe_host *host;
+    struct moe_file file;
     struct moe_file_map map;
+    uint64_t data_start; // where the tensors' bytes begin in the file
     json_t *header;
     struct moe_st_tensor *tensors; // sorted by name
     size_t n_tensors;
@@ -48,6 +51,18 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
 void moe_safetensors_close(struct moe_safetensors *file); // a zeroed one is fine
 
 struct moe_st_tensor *moe_safetensors_find(struct moe_safetensors *file, const char *name);
+
+// Copies bytes of a tensor. VKMOE_E_ARGUMENT: outside the tensor.  VKMOE_E_IO: cannot be read, or
+// the file is shorter than it was.
+// Threads: any number of calls at a time.
+enum vkmoe_status moe_safetensors_read(const struct moe_safetensors *file,
+                                       const struct moe_st_tensor *tensor, uint64_t offset,
+                                       size_t size, void *dst);
+
+// Elements `first` and on of a float tensor, as f32.
+enum vkmoe_status moe_safetensors_read_f32(const struct moe_safetensors *file,
+                                           const struct moe_st_tensor *tensor, uint64_t first,
+                                           size_t n, float *dst);
 
 // Text of a key of __metadata__; NULL: there is none.
 const char *moe_safetensors_metadata(const struct moe_safetensors *file, const char *key);

@@ -352,12 +352,10 @@ static enum vkmoe_status read_param(vkmoe_trainer *t, struct moe_safetensors *fi
         return moe_fail(VKMOE_E_DATA, "%s: '%s' is %s, not F32 (%u, %u)", t->checkpoint, name,
                         tensor ? moe_st_describe(tensor, shape) : "missing", param->info.rows,
                         param->info.width);
-    if (part == BEST) {
-        memcpy(param->best, tensor->data, param->n * sizeof *param->best);
-        return VKMOE_OK;
-    }
-    TRY(moe_try_alloc(&t->host, param->n * sizeof *data, "checkpoint", &data)); // aligned
-    memcpy(data, tensor->data, param->n * sizeof *data);
+    if (part == BEST)
+        return moe_safetensors_read_f32(file, tensor, 0, (size_t) param->n, param->best);
+    TRY(moe_try_alloc(&t->host, param->n * sizeof *data, "checkpoint", &data));
+    TRY(moe_safetensors_read_f32(file, tensor, 0, (size_t) param->n, data));
     TRY(vkmoe_net_write(t->net, what_of(part), param->info.name, data, param->n));
 
 fail:

@@ -16,6 +16,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 // Writes prefix, header and n_data bytes; the prefix says `size`.
 static const char *write_raw(uint64_t size, const char *header, size_t n_header, size_t n_data)
@@ -242,6 +243,64 @@ static void test_write_and_read(void **state)
     moe_safetensors_close(&file);
 }
 
+static void test_read(void **state)
+{
+    (void) state;
+    enum { N = 5000 };
+    static float a[N], got[N];
+    static uint16_t h[N];
+    for (int i = 0; i < N; i++) {
+        a[i] = (float) i;
+        h[i] = (uint16_t) (0x3f80 + i % 128); // bf16: 1 + i / 128
+    }
+    const struct moe_st_source sources[] = {
+        {"a", "F32", 2, {N / 10, 10}, a}, {"h", "BF16", 1, {N}, h}, {"i", "I16", 1, {N}, h}};
+    struct moe_safetensors file;
+    const char *path = scratch_path("r.safetensors");
+    check_ok(moe_safetensors_write(moe_host_default(), path, sources, 3, NULL));
+    check_ok(moe_safetensors_open(moe_host_default(), path, &file));
+    const struct moe_st_tensor *t = moe_safetensors_find(&file, "a");
+    check_ok(moe_safetensors_read(&file, t, 12, 8, got));
+    assert_true(got[0] == 3 && got[1] == 4);
+    check_ok(moe_safetensors_read(&file, t, sizeof a, 0, got));
+    check_fails(moe_safetensors_read(&file, t, 19996, 5, got), VKMOE_E_ARGUMENT,
+                "r.safetensors: tensor 'a': 5 bytes from 19996, it has 20000");
+    check_fails(moe_safetensors_read(&file, t, UINT64_MAX, 1, got), VKMOE_E_ARGUMENT, "it has 2");
+    check_ok(moe_safetensors_read_f32(&file, t, 0, N, got));
+    assert_memory_equal(got, a, sizeof a);
+    check_fails(moe_safetensors_read_f32(&file, t, 1, N, got), VKMOE_E_ARGUMENT,
+                "tensor 'a': 5000 elements from 1 of F32 (500, 10)");
+    check_fails(moe_safetensors_read_f32(&file, t, (uint64_t) 1 << 62, 1, got), VKMOE_E_ARGUMENT,
+                "1 elements from 4611686018427387904 of F32");
+    t = moe_safetensors_find(&file, "h");
+    check_ok(moe_safetensors_read_f32(&file, t, 1, N - 1, got));
+    for (int i = 1; i < N; i++)
+        assert_true(got[i - 1] == 1 + (float) (i % 128) / 128);
+    check_fails(moe_safetensors_read_f32(&file, moe_safetensors_find(&file, "i"), 0, 1, got),
+                VKMOE_E_ARGUMENT, "tensor 'i': I16 (5000) has no floats");
+    moe_safetensors_close(&file);
+}
+
+// What another process cuts off is an error of reading.
+static void test_a_file_that_shrinks(void **state)
+{
+    (void) state;
+    static const float a[4] = {1, 2, 3, 4};
+    const struct moe_st_source sources[] = {{"a", "F32", 1, {4}, a}};
+    struct moe_safetensors file;
+    float got[4];
+    const char *path = scratch_path("s.safetensors");
+    check_ok(moe_safetensors_write(moe_host_default(), path, sources, 1, NULL));
+    check_ok(moe_safetensors_open(moe_host_default(), path, &file));
+    assert_int_equal(truncate(path, (off_t) file.file.size - 8), 0);
+    const struct moe_st_tensor *t = moe_safetensors_find(&file, "a");
+    check_ok(moe_safetensors_read(&file, t, 0, 8, got));
+    assert_true(got[1] == 2);
+    check_fails(moe_safetensors_read(&file, t, 0, 16, got), VKMOE_E_IO, " bytes now, ");
+    check_fails(moe_safetensors_read_f32(&file, t, 2, 2, got), VKMOE_E_IO, " when it was opened");
+    moe_safetensors_close(&file);
+}
+
 static void test_write_bad(void **state)
 {
     (void) state;
@@ -289,7 +348,8 @@ int main(void)
         cmocka_unit_test(test_good),      cmocka_unit_test(test_dtypes),
         cmocka_unit_test(test_bad),       cmocka_unit_test(test_nesting),
         cmocka_unit_test(test_bad_prefix), cmocka_unit_test(test_write_and_read),
-        cmocka_unit_test(test_write_bad),
+        cmocka_unit_test(test_write_bad), cmocka_unit_test(test_read),
+        cmocka_unit_test(test_a_file_that_shrinks),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }
