@@ -409,9 +409,9 @@ static enum vkmoe_status check_sizes(const vkmoe_net_desc *desc)
         return moe_fail(VKMOE_E_ARGUMENT, "net.max_tokens = %u, max_examples = %u: must be 1 to "
                         "%d, and 0 to %d", desc->max_tokens, desc->max_examples, INT32_MAX,
                         INT32_MAX - 1);
-    if (!moe_dtype_valid(desc->weight_type))
+    if (!moe_dtype_is_float(desc->weight_type))
         return moe_fail(VKMOE_E_ARGUMENT, "net.weight_type = %u: must be below %d",
-                        (uint32_t) desc->weight_type, MOE_N_DTYPES);
+                        (uint32_t) desc->weight_type, MOE_N_FLOAT_DTYPES);
     return check_net_number("input_noise", desc->input_noise, 0, INFINITY);
 }
 

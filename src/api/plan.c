@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "base/bits.h"
 #include "base/desc.h"
+#include "core/dtype.h"
 
 enum { DEFAULT_BUDGET_MS = 50 };
 
@@ -51,9 +52,9 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
     if (!(desc->budget_ms >= 0.0f && desc->budget_ms <= 1e6f))
         return moe_fail(VKMOE_E_ARGUMENT, "plan.budget_ms = %g: must be 0 to 1e6",
                         (double) desc->budget_ms);
-    if ((uint32_t) desc->x_type > VKMOE_BF16)
-        return moe_fail(VKMOE_E_ARGUMENT, "plan.x_type = %u: must be below 3",
-                        (uint32_t) desc->x_type);
+    if (!moe_dtype_is_float(desc->x_type))
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.x_type = %u: must be below %d",
+                        (uint32_t) desc->x_type, MOE_N_FLOAT_DTYPES);
     return VKMOE_OK;
 }
 

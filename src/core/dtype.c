@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "core/dtype.h"
 
+#include "core/quant.h"
+
 #include <assert.h>
 #include <math.h>
 
@@ -24,8 +26,8 @@ const struct moe_dtype_info *moe_dtype_info(enum vkmoe_dtype type)
 uint64_t moe_dtype_size(enum vkmoe_dtype type, uint64_t n)
 {
     const struct moe_dtype_info *info = moe_dtype_info(type);
-    assert(n % info->block_elements == 0);
-    return n / info->block_elements * info->block_size;
+    assert(n % info->block_elements == 0 || type == VKMOE_FP8);
+    return (n / info->block_elements + (n % info->block_elements != 0)) * info->block_size;
 }
 
 static uint32_t f32_bits(float value)
@@ -101,37 +103,67 @@ float moe_bf16_to_f32(uint16_t value)
     return bits_f32((uint32_t) value << 16);
 }
 
+// ---- rows ------------------------------------------------------------------------------------
+
+// Of types that have no blocks, neither is there.
+static const struct {
+    moe_block_decode_fn *decode;
+    moe_block_encode_fn *encode;
+} blocks[MOE_N_DTYPES] = {
+    [VKMOE_Q8_0] = {moe_q8_0_decode, moe_q8_0_encode},
+    [VKMOE_Q4_0] = {moe_q4_0_decode, moe_q4_0_encode},
+    [VKMOE_Q4_K] = {moe_q4_K_decode, moe_q4_K_encode},
+    [VKMOE_Q5_K] = {moe_q5_K_decode, moe_q5_K_encode},
+    [VKMOE_Q6_K] = {moe_q6_K_decode, moe_q6_K_encode},
+    [VKMOE_Q2_K] = {moe_q2_K_decode, moe_q2_K_encode},
+    [VKMOE_MXFP4] = {moe_mxfp4_decode, moe_mxfp4_encode},
+    [VKMOE_FP8] = {moe_fp8_decode, moe_fp8_encode},
+};
+
+static void decode_blocks(enum vkmoe_dtype type, const unsigned char *src, size_t n, float *dst)
+{
+    const size_t values = infos[type].block_elements, left = n % values;
+    float last[MOE_MAX_BLOCK];
+    for (size_t i = 0; i < n / values; i++, src += infos[type].block_size)
+        blocks[type].decode(src, dst + i * values);
+    if (left > 0) {
+        blocks[type].decode(src, last);
+        memcpy(dst + n - left, last, left * sizeof *dst);
+    }
+}
+
+static void encode_blocks(enum vkmoe_dtype type, const float *src, size_t n, unsigned char *dst)
+{
+    const size_t values = infos[type].block_elements, left = n % values;
+    float last[MOE_MAX_BLOCK] = {0};
+    for (size_t i = 0; i < n / values; i++, dst += infos[type].block_size)
+        blocks[type].encode(src + i * values, dst);
+    if (left > 0) {
+        memcpy(last, src + n - left, left * sizeof *src);
+        blocks[type].encode(last, dst);
+    }
+}
+
 // Rows come from mapped files too, at any alignment: elements are copied, never pointed at.
 void moe_dtype_decode(enum vkmoe_dtype type, const void *src, size_t n, float *dst)
 {
     const unsigned char *bytes = src;
     uint16_t half;
-    switch (type) {
-    case VKMOE_F32:
-        if (n > 0)
-            memcpy(dst, src, n * sizeof *dst);
-        break;
-    case VKMOE_F16:
+    assert(n % infos[type].block_elements == 0 || type == VKMOE_FP8);
+    if (blocks[type].decode) {
+        decode_blocks(type, bytes, n, dst);
+    } else if (type == VKMOE_F32 && n > 0) {
+        memcpy(dst, src, n * sizeof *dst);
+    } else if (type == VKMOE_F16) {
         for (size_t i = 0; i < n; i++) {
             memcpy(&half, bytes + 2 * i, sizeof half);
             dst[i] = moe_f16_to_f32(half);
         }
-        break;
-    case VKMOE_BF16:
+    } else if (type == VKMOE_BF16) {
         for (size_t i = 0; i < n; i++) {
             memcpy(&half, bytes + 2 * i, sizeof half);
             dst[i] = moe_bf16_to_f32(half);
         }
-        break;
-    case VKMOE_Q8_0:
-    case VKMOE_Q4_0:
-    case VKMOE_Q4_K:
-    case VKMOE_Q5_K:
-    case VKMOE_Q6_K:
-    case VKMOE_Q2_K:
-    case VKMOE_MXFP4:
-    case VKMOE_FP8:
-        assert(!"a type that layer_fields.c refuses");
     }
 }
 
@@ -139,32 +171,16 @@ void moe_dtype_encode(enum vkmoe_dtype type, const float *src, size_t n, void *d
 {
     unsigned char *bytes = dst;
     uint16_t half;
-    switch (type) {
-    case VKMOE_F32:
-        if (n > 0)
-            memcpy(dst, src, n * sizeof *src);
-        break;
-    case VKMOE_F16:
+    assert(n % infos[type].block_elements == 0 || type == VKMOE_FP8);
+    if (blocks[type].encode) {
+        encode_blocks(type, src, n, bytes);
+    } else if (type == VKMOE_F32 && n > 0) {
+        memcpy(dst, src, n * sizeof *src);
+    } else if (type == VKMOE_F16 || type == VKMOE_BF16) {
         for (size_t i = 0; i < n; i++) {
-            half = moe_f32_to_f16(src[i]);
+            half = type == VKMOE_F16 ? moe_f32_to_f16(src[i]) : moe_f32_to_bf16(src[i]);
             memcpy(bytes + 2 * i, &half, sizeof half);
         }
-        break;
-    case VKMOE_BF16:
-        for (size_t i = 0; i < n; i++) {
-            half = moe_f32_to_bf16(src[i]);
-            memcpy(bytes + 2 * i, &half, sizeof half);
-        }
-        break;
-    case VKMOE_Q8_0:
-    case VKMOE_Q4_0:
-    case VKMOE_Q4_K:
-    case VKMOE_Q5_K:
-    case VKMOE_Q6_K:
-    case VKMOE_Q2_K:
-    case VKMOE_MXFP4:
-    case VKMOE_FP8:
-        assert(!"a type that layer_fields.c refuses");
     }
 }
 
@@ -186,6 +202,7 @@ static float f64_to_odd(double value)
 
 void moe_dtype_encode_f64(enum vkmoe_dtype type, const double *src, size_t n, void *dst)
 {
+    assert(moe_dtype_is_float(type));
     const size_t size = (size_t) moe_dtype_size(type, 1);
     unsigned char *bytes = dst;
     for (size_t i = 0; i < n; i++) {

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-_Static_assert((int) CPU_N_WEIGHTS == (int) MOE_N_DTYPES, "one kernel for each weight type");
+_Static_assert((int) CPU_N_WEIGHTS == (int) MOE_N_FLOAT_DTYPES, "one kernel for each weight type");
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -127,7 +127,7 @@ static void test_rows(void **state)
 {
     (void) state;
     const float in[5] = {1, -2.5f, 0, 65504, 0.333251953125f};
-    for (int t = 0; t < MOE_N_DTYPES; t++) {
+    for (int t = 0; t < MOE_N_FLOAT_DTYPES; t++) {
         enum vkmoe_dtype type = (enum vkmoe_dtype) t;
         unsigned char stored[32];
         float out[6] = {0, 0, 0, 0, 0, 77};
@@ -146,7 +146,9 @@ static void test_rows(void **state)
 static void test_names(void **state)
 {
     (void) state;
-    static const char *const names[] = {"f32", "f16", "bf16"};
+    static const char *const names[MOE_N_DTYPES] = {"f32",  "f16",  "bf16", "q8_0",
+                                                    "q4_0", "q4_K", "q5_K", "q6_K",
+                                                    "q2_K", "mxfp4", "fp8"};
     for (int t = 0; t < MOE_N_DTYPES; t++) {
         enum vkmoe_dtype type;
         check_ok(vkmoe_dtype_from_name(names[t], &type));
@@ -169,7 +171,8 @@ static void test_convert(void **state)
     assert_int_equal(out[0], 0x3c00);
     assert_int_equal(out[1], 0x7c00);
     check_ok(vkmoe_dtype_convert(VKMOE_F16, NULL, 0, NULL));
-    check_fails(vkmoe_dtype_convert((enum vkmoe_dtype) 3, in, 2, out), VKMOE_E_ARGUMENT, "type 3");
+    check_fails(vkmoe_dtype_convert((enum vkmoe_dtype) 11, in, 2, out), VKMOE_E_ARGUMENT,
+                "type 11");
     check_fails(vkmoe_dtype_convert(VKMOE_BF16, NULL, 2, out), VKMOE_E_ARGUMENT, "src");
     check_fails(vkmoe_dtype_convert(VKMOE_BF16, in, 2, NULL), VKMOE_E_ARGUMENT, "dst");
 }

@@ -29,21 +29,23 @@ static bool for_a1(const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type)
     return (layer->in_type == VKMOE_F16 && x_type != VKMOE_BF16) || layer->out_type == VKMOE_F16;
 }
 
+enum { N_TYPES = MOE_N_FLOAT_DTYPES }; // of weights and of x
+
 typedef void (*visitor)(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
                         const struct moe_program_params *params);
 
 static void each_case(visitor visit)
 {
     for (uint32_t features = 0; features <= ALL; features++)
-        for (int types = 0; types < MOE_N_DTYPES * MOE_N_DTYPES * MOE_N_DTYPES; types++)
+        for (int types = 0; types < N_TYPES * N_TYPES * N_TYPES; types++)
             for (int p = VKMOE_PRECISION_EXACT; p <= VKMOE_PRECISION_INT8; p++) {
-                int others = types / MOE_N_DTYPES;
+                int others = types / N_TYPES;
                 struct moe_vk_caps caps = {.features = features};
-                vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(others % MOE_N_DTYPES),
-                                                  (enum vkmoe_dtype)(others / MOE_N_DTYPES));
+                vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(others % N_TYPES),
+                                                  (enum vkmoe_dtype)(others / N_TYPES));
                 struct moe_program_params params = {.precision = (enum vkmoe_precision) p,
                                                     .x_type =
-                                                        (enum vkmoe_dtype)(types % MOE_N_DTYPES)};
+                                                        (enum vkmoe_dtype)(types % N_TYPES)};
                 visit(&caps, &layer, &params);
             }
 }
@@ -154,11 +156,11 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
 static void each_matmul_has_the_kernel_of_its_types(void **state)
 {
     (void) state;
-    for (int types = 0; types < MOE_N_DTYPES * MOE_N_DTYPES * MOE_N_DTYPES; types++) {
-        int weights = types / MOE_N_DTYPES;
-        enum vkmoe_dtype x_type = (enum vkmoe_dtype)(types % MOE_N_DTYPES);
-        vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(weights % MOE_N_DTYPES),
-                                          (enum vkmoe_dtype)(weights / MOE_N_DTYPES));
+    for (int types = 0; types < N_TYPES * N_TYPES * N_TYPES; types++) {
+        int weights = types / N_TYPES;
+        enum vkmoe_dtype x_type = (enum vkmoe_dtype)(types % N_TYPES);
+        vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(weights % N_TYPES),
+                                          (enum vkmoe_dtype)(weights / N_TYPES));
         layer.d_shared_ff = 17;
         check_kernels(&moe_vk_variants[MOE_VK_A1], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, true);
@@ -171,8 +173,8 @@ static void bf16_never_becomes_f16(void **state)
 {
     (void) state;
     const struct moe_vk_variant *a1 = &moe_vk_variants[MOE_VK_A1];
-    for (int w = 0; w < MOE_N_DTYPES; w++)
-        for (int x = 0; x < MOE_N_DTYPES; x++) {
+    for (int w = 0; w < N_TYPES; w++)
+        for (int x = 0; x < N_TYPES; x++) {
             const struct moe_vk_variant *got =
                 moe_vk_matmul_variant(a1, (enum vkmoe_dtype) w, (enum vkmoe_dtype) x);
             assert_int_equal(got->id == MOE_VK_A1, w == VKMOE_F16 && x != VKMOE_BF16);

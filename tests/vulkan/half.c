@@ -177,7 +177,7 @@ static void hidden_rows_may_pass_65504(void **state)
 static void other_weights_are_computed_exactly(void **state)
 {
     (void) state;
-    for (int type = 0; type < MOE_N_DTYPES; type++) {
+    for (int type = 0; type < MOE_N_FLOAT_DTYPES; type++) {
         struct layer_data data;
         struct result got, want;
         float x[N_TOKENS * 64];
