@@ -19,7 +19,7 @@ SWITCHES = (
     ('alpha', None, 1), ('up_add', None, 0), ('limit', None, 0), ('limit_shared', None, 0),
     ('clamp', 'before', 'after'), ('clamp', 'after', 'before'), ('n_zero', None, -1),
     ('adjugate_scale', None, 0), ('shared_gate', None, 'none'), ('c_routed', None, 1),
-    ('c_shared', None, 1), ('norm_eps', None, 0),
+    ('c_shared', None, 1), ('norm_eps', None, 0), ('capacity', None, 0),
 )
 TENSORS = ('router_bias', 'rank_bias', 'gate_bias', 'up_bias', 'down_bias', 'latent_norm',
            'out_bias', 'prenorm_scale', 'expert_scale', 'mix_bias', 'shared_gate_bias',

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 DTYPES = {torch.float32: 'F32', torch.bfloat16: 'BF16', torch.float16: 'F16', torch.uint8: 'U8',
-          torch.int8: 'I8', torch.int64: 'I64', torch.float8_e4m3fn: 'F8_E4M3',
+          torch.int8: 'I8', torch.int32: 'I32', torch.int64: 'I64', torch.float8_e4m3fn: 'F8_E4M3',
           torch.float8_e5m2: 'F8_E5M2', torch.float8_e8m0fnu: 'F8_E8M0'}
 
 

@@ -53,6 +53,7 @@ class Rules:
     adjugate_group: int = 2
     adjugate_scale: float = 0.05
     shared_gate: str = 'none'       # none | sigmoid | softmax (of two: routed, shared)
+    capacity: int = 0               # tokens that an expert takes, in their order; 0: all
     c_routed: float = 1
     c_shared: float = 1
 
@@ -155,6 +156,13 @@ def route(r, w, h, token_ids=None):
     return ids, weights, clear
 
 
+def drop(r, ids, weights):
+    """A slot whose expert is full weighs nothing."""
+    slots = F.one_hot(ids.flatten(), r.n_experts)
+    place = (slots.cumsum(0) * slots).sum(1).view(ids.shape)
+    return torch.where(place > r.capacity, 0, weights)
+
+
 def mlp(r, w, names, ids, x, limit):
     """x (n, k, d) through the experts ids (n, k) whose tensors are called names."""
     def linear(name, t):
@@ -198,6 +206,8 @@ def block(r, w, x, router_input=None, token_ids=None):
     x = x.double()
     h = router_input.double() if r.own_router_input else x
     ids, weights, clear = route(r, w, h, token_ids)
+    if r.capacity:
+        weights = drop(r, ids, weights)
     y = r.c_routed * routed(r, w, x, ids, weights)
     if r.d_shared:
         z = shared(r, w, x)

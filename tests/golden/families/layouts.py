@@ -11,11 +11,11 @@ W123 = ('w1', 'w3', 'w2')
 CANON = ('gate', 'up', 'down')
 
 
-def _named(w, at, names):
+def named(w, at, names):
     return {at + name: w[canon] for canon, name in names.items() if canon in w}
 
 
-def _bank(w, at, prefix, names):
+def bank(w, at, prefix, names):
     """One MLP, without experts: weights and biases."""
     out = {}
     for canon, name in zip(CANON, names):
@@ -26,21 +26,21 @@ def _bank(w, at, prefix, names):
 
 
 def dense(w, at, names=PROJ):
-    return _bank(w, at, 'dense_', names)
+    return bank(w, at, 'dense_', names)
 
 
-def _rest(w, at, shared, shared_names, names):
+def rest_of(w, at, shared, shared_names, names):
     names = {'router': 'gate.weight', 'rank_bias': 'gate.e_score_correction_bias', **names}
-    return {**_named(w, at, names), **_bank(w, at + shared + '.', 'shared_', shared_names)}
+    return {**named(w, at, names), **bank(w, at + shared + '.', 'shared_', shared_names)}
 
 
 def per_expert(w, at, experts='experts.{}.', names=PROJ, shared='shared_experts',
-               shared_names=PROJ, bank='', **rest):
-    out = _rest(w, at, shared, shared_names, rest)
-    for e in range(len(w[bank + 'down'])):
+               shared_names=PROJ, prefix='', **rest):
+    out = rest_of(w, at, shared, shared_names, rest)
+    for e in range(len(w[prefix + 'down'])):
         one = {key: t[e] for key, t in w.items()
-               if key.removeprefix(bank).removesuffix('_bias') in CANON}
-        out.update(_bank(one, at + experts.format(e), bank, names))
+               if key.removeprefix(prefix).removesuffix('_bias') in CANON}
+        out.update(bank(one, at + experts.format(e), prefix, names))
     return out
 
 
@@ -50,7 +50,7 @@ def halves(w, at, gate_up='experts.gate_up_proj', down='experts.down_proj', tran
     both, back = torch.cat([w['gate'], w['up']], 1), w['down']
     if transposed:
         both, back = both.transpose(1, 2), back.transpose(1, 2)
-    out = _rest(w, at, shared, shared_names, rest)
+    out = rest_of(w, at, shared, shared_names, rest)
     out[at + gate_up], out[at + down] = both, back
     if 'gate_bias' in w:
         out[at + gate_up + '_bias'] = torch.cat([w['gate_bias'], w['up_bias']], 1)
@@ -64,7 +64,7 @@ def interleave(gate, up):
 
 def gpt_oss(w, at):
     """Columns gate, up, gate, up ...; both matrices transposed."""
-    out = _named(w, at, {'router': 'router.weight', 'router_bias': 'router.bias'})
+    out = named(w, at, {'router': 'router.weight', 'router_bias': 'router.bias'})
     out[at + 'experts.gate_up_proj'] = interleave(w['gate'], w['up']).transpose(1, 2)
     out[at + 'experts.gate_up_proj_bias'] = interleave(w['gate_bias'], w['up_bias'])
     out[at + 'experts.down_proj'] = w['down'].transpose(1, 2)

@@ -160,12 +160,24 @@ def rows_of(f):
                **{name: f'{out}/{name}.npy' for name in ('y', 'ids', 'gates')}}
 
 
+def write_readme():
+    """Keeps the text and writes the table of families behind it."""
+    path = HERE / 'README.md'
+    text = path.read_text().split('| Folder |')[0]
+    rows = ['| Folder | GGUF | What it shows | Formula from |', '|---|---|---|---|']
+    for f in FAMILIES:
+        arch = ', '.join(dict.fromkeys(g.arch for g in GGUFS.get(f.name, ())))
+        rows.append(f'| `{f.name}` | {arch} | {f.shows} | {f.source} |')
+    path.write_text(text + '\n'.join(rows) + '\n')
+
+
 def main():
     torch.set_num_threads(1)
     names = sys.argv[1:]
     for f in FAMILIES:
         if not names or f.name in names:
             make(f)
+    write_readme()
     files.write_json(HERE / 'families.json', [row for f in FAMILIES for row in rows_of(f)])
 
 

@@ -128,3 +128,77 @@ def deepseek_v4():
             return lambda t: fp4(t)[2]
         return fp8_values if name in SHARED else None
     return Encoding(quantiser(choose), encode)
+
+
+def compressed_mxfp4():
+    """compressed-tensors: weight_packed and weight_scale, experts only."""
+    def encode(tensors):
+        out = {}
+        for name, t in tensors.items():
+            if '.experts.' not in name:
+                out[name] = t
+                continue
+            code, exponent, _ = fp4(t.float())
+            out[name + '_packed'], out[name + '_scale'] = pack_pairs(code.flatten(-2)), exponent
+        return out
+    return Encoding(quantiser(lambda name: (lambda t: fp4(t)[2]) if name in EXPERTS else None),
+                    encode)
+
+
+def nvfp4(t):
+    """(codes, E4M3 scales of 16 values each, one power of two, values)."""
+    whole = torch.exp2(torch.ceil(torch.log2(t.abs().max() / (6 * 448))))
+    blocks = t.reshape(*t.shape[:-1], -1, 16)
+    scale = (blocks.abs().amax(-1, keepdim=True) / 6 / whole).to(torch.float8_e4m3fn)
+    scaled = blocks / (scale.float() * whole)
+    code = (scaled.abs()[..., None] - E2M1).abs().argmin(-1)
+    value = E2M1[code] * scaled.sign() * scale.float() * whole
+    code = (code + 8 * (scaled < 0)).to(torch.uint8)
+    return code, scale[..., 0], whole, value.reshape(t.shape)
+
+
+def nvfp4_files(modelopt):
+    """ModelOpt multiplies by the scale of the tensor, compressed-tensors divides by it."""
+    def encode(tensors):
+        out = {}
+        for name, t in tensors.items():
+            if '.experts.' not in name:
+                out[name] = t
+                continue
+            code, scale, whole, _ = nvfp4(t.float())
+            out[name + ('' if modelopt else '_packed')] = pack_pairs(code.flatten(-2))
+            out[name + '_scale'] = scale
+            if modelopt:
+                out[name + '_scale_2'] = whole
+            else:
+                out[name + '_global_scale'] = 1 / whole.reshape(1)
+        return out
+    return Encoding(quantiser(lambda name: (lambda t: nvfp4(t)[3]) if name in EXPERTS else None),
+                    encode)
+
+
+def int4(t):
+    """(integers, bf16 scales of 32 values each, values)."""
+    blocks = t.reshape(*t.shape[:-1], -1, 32)
+    scale = (blocks.abs().amax(-1, keepdim=True) / 7).to(torch.bfloat16)
+    q = (blocks / scale.float()).round().clamp(-8, 7)
+    return q.to(torch.int32).reshape(t.shape), scale[..., 0], (q * scale.float()).reshape(t.shape)
+
+
+def compressed_int4():
+    """compressed-tensors: eight values to the I32, the first in the lowest bits, each plus 8."""
+    def encode(tensors):
+        out = {}
+        for name, t in tensors.items():
+            if '.experts.' not in name:
+                out[name] = t
+                continue
+            q, scale, _ = int4(t)
+            nibbles = (q + 8).reshape(len(q), -1, 8).long() << (4 * torch.arange(8))
+            word = nibbles.sum(-1)
+            out[name + '_packed'] = torch.where(word < 2**31, word, word - 2**32).to(torch.int32)
+            out[name + '_scale'] = scale
+            out[name + '_shape'] = torch.tensor(t.shape)
+        return out
+    return Encoding(quantiser(lambda name: (lambda t: int4(t)[2]) if name in EXPERTS else None),
+                    encode)

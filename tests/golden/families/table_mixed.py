@@ -18,12 +18,12 @@ OAI = {'alpha': 1.702, 'up_add': 1.0, 'limit': 7.0, 'clamp': 'before'}
 
 
 def gpt_oss(name, d_model, d_ff, **more):
-    r = Rules(n_experts=5, top_k=3, d_ff=d_ff, d_model=d_model, weight='softmax', **OAI)
+    r = Rules(n_experts=4, top_k=2, d_ff=d_ff, d_model=d_model, weight='softmax', **OAI)
     config = base(
         'gpt_oss', 'GptOssForCausalLM', r, attention_bias=True, attention_dropout=0.0,
-        experts_per_token=3, head_dim=16, initial_context_length=64, intermediate_size=d_ff,
-        layer_types=['sliding_attention', 'full_attention'], num_experts_per_tok=3,
-        num_local_experts=5, output_router_logits=False, router_aux_loss_coef=0.9,
+        experts_per_token=2, head_dim=16, initial_context_length=64, intermediate_size=d_ff,
+        layer_types=['sliding_attention', 'full_attention'], num_experts_per_tok=2,
+        num_local_experts=4, output_router_logits=False, router_aux_loss_coef=0.9,
         sliding_window=16, swiglu_limit=7.0)
     if 'encoding' in more:
         config['quantization_config'] = {
@@ -67,32 +67,29 @@ def llama4():
         shows='the gate weight multiplies the input of the expert; every second layer; bf16')
 
 
-def deepseek_v3_fp8():
-    r = Rules(n_experts=4, top_k=2, d_ff=8, d_model=130, d_shared=136, routed_scale=2.5, **V3)
+def deepseek_v3_fp8(name, d_model, d_ff, block, shows):
+    r = Rules(n_experts=4, top_k=2, d_ff=d_ff, d_model=d_model, d_shared=d_ff, routed_scale=2.5,
+              **V3)
 
     def uneven(w, given):
         # Blocks of very different size, so that no scale can be taken for another.
-        for name in ('gate', 'up', 'shared_gate', 'shared_up'):
-            w[name][..., 128:] *= 6
-        w['shared_down'][:, 128:] *= 5
-        for name in ('down', 'shared_down'):
-            w[name][..., 128:, :] *= 3
+        for part in ('gate', 'up', 'shared_gate', 'shared_up', 'down', 'shared_down'):
+            w[part][..., block:] *= 6
+            w[part][..., block:, :] *= 3
         w['rank_bias'] *= 3
     return Family(
-        'deepseek_v3_fp8', r,
+        name, r,
         base('deepseek_v3', 'DeepseekV3ForCausalLM', r, attention_bias=False, ep_size=1,
-             first_k_dense_replace=0, intermediate_size=12, moe_intermediate_size=r.d_ff,
-             moe_layer_freq=1, n_group=1, n_routed_experts=4, n_shared_experts=17,
+             first_k_dense_replace=0, intermediate_size=4, moe_intermediate_size=r.d_ff,
+             moe_layer_freq=1, n_group=1, n_routed_experts=4, n_shared_experts=1,
              norm_topk_prob=True, num_experts_per_tok=2, num_nextn_predict_layers=1,
              quantization_config={'activation_scheme': 'dynamic', 'fmt': 'e4m3',
-                                  'quant_method': 'fp8', 'weight_block_size': [128, 128]},
+                                  'quant_method': 'fp8', 'weight_block_size': [block, block]},
              routed_scaling_factor=2.5, scoring_func='sigmoid', topk_group=1,
              topk_method='noaux_tc', **mla()),
         partial(L.per_expert, at='model.layers.0.mlp.'), extras=BIASED, source='HF deepseek_v3',
         upstream=Upstream('model.layers.0.mlp'), tweak=uneven, n_shards=2, n_tokens=4,
-        encoding=packed.deepseek_fp8(),
-        shows='FP8 with a scale for each 128 x 128, the last ones smaller; weight and scale of '
-              'one tensor in different shards')
+        encoding=packed.deepseek_fp8(block), shows=shows)
 
 
 def deepseek_v4(hashed):
@@ -132,9 +129,57 @@ def deepseek_v4(hashed):
               'E8M0 scales', **more)
 
 
+def qwen3_moe_nvfp4(modelopt):
+    r = Rules(n_experts=4, top_k=2, d_ff=32, d_model=32, norm='sum')
+    config = base(
+        'qwen3_moe', 'Qwen3MoeForCausalLM', r, attention_bias=False, decoder_sparse_step=1,
+        head_dim=16, intermediate_size=4, mlp_only_layers=[], moe_intermediate_size=32,
+        norm_topk_prob=True, num_experts=4, num_experts_per_tok=2)
+    weights = {'dynamic': False, 'group_size': 16, 'num_bits': 4, 'type': 'float'}
+    config['quantization_config'] = {
+        'config_groups': {'group_0': {'targets': ['Linear'], 'weights': weights}},
+        'ignore': ['lm_head', 'model.layers.1.mlp.gate'],
+        **({'quant_algo': 'NVFP4', 'quant_method': 'modelopt'} if modelopt else
+           {'format': 'nvfp4-pack-quantized', 'quant_method': 'compressed-tensors'})}
+    return Family(
+        'qwen3_moe_modelopt' if modelopt else 'qwen3_moe_nvfp4', r, config,
+        partial(L.per_expert, at='model.layers.1.mlp.'), layer=1, dtype=torch.bfloat16,
+        upstream=Upstream('model.layers.1.mlp'), encoding=packed.nvfp4_files(modelopt),
+        source='HF qwen3_moe', shows='NVFP4 of ModelOpt: times weight_scale_2' if modelopt else
+        'NVFP4 of compressed-tensors: divided by weight_global_scale')
+
+
+def kimi_k2_int4():
+    r = Rules(n_experts=4, top_k=2, d_ff=32, d_model=32, d_shared=32, routed_scale=2.827, **V3)
+    weights = {'group_size': 32, 'num_bits': 4, 'strategy': 'group', 'symmetric': True,
+               'type': 'int'}
+    return Family(
+        'kimi_k2_int4', r,
+        base('kimi_k2', 'DeepseekV3ForCausalLM', r, attention_bias=False,
+             first_k_dense_replace=1, intermediate_size=4, moe_intermediate_size=32,
+             moe_layer_freq=1, n_group=1, n_routed_experts=4, n_shared_experts=1,
+             norm_topk_prob=True, num_experts_per_tok=2,
+             quantization_config={
+                 'config_groups': {'group_0': {'targets': ['Linear'], 'weights': weights}},
+                 'format': 'pack-quantized', 'ignore': ['lm_head', 're:.*shared_experts.*'],
+                 'quant_method': 'compressed-tensors'},
+             routed_scaling_factor=2.827, scoring_func='sigmoid', topk_group=1,
+             topk_method='noaux_tc', **mla()),
+        partial(L.per_expert, at='model.layers.1.mlp.'), layer=1, extras=BIASED,
+        upstream=Upstream('model.layers.1.mlp', config={'model_type': 'deepseek_v3'}),
+        encoding=packed.compressed_int4(), source='HF deepseek_v3',
+        shows='int4 in groups of 32, eight to the I32 (Kimi-K2-Thinking)')
+
+
 FAMILIES = (
     gpt_oss('gpt_oss', 24, 12, shows='softmax over the chosen logits, biases everywhere, '
             'clamp at 7, gate and up interleaved and transposed; bf16'),
     gpt_oss('gpt_oss_mxfp4', 64, 32, encoding=packed.gpt_oss_mxfp4(),
             shows='the same in MXFP4: blocks and scales, not transposed'),
-    llama4(), deepseek_v3_fp8(), deepseek_v4(True), deepseek_v4(False))
+    llama4(),
+    deepseek_v3_fp8('deepseek_v3_fp8', 130, 8, 128, 'FP8 with a scale for each 128 x 128, the '
+                    'last ones smaller; weight and scale of one tensor in different shards'),
+    deepseek_v3_fp8('deepseek_v3_fp8_small', 20, 36, 16, 'the same with weight_block_size 16: '
+                    'several blocks in both directions'),
+    deepseek_v4(True), deepseek_v4(False),
+    qwen3_moe_nvfp4(True), qwen3_moe_nvfp4(False), kimi_k2_int4())

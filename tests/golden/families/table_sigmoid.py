@@ -27,7 +27,7 @@ def deepseek_v3():
         'deepseek_v3', r,
         base('deepseek_v3', 'DeepseekV3ForCausalLM', r, attention_bias=False, ep_size=1,
              first_k_dense_replace=1, intermediate_size=4, moe_intermediate_size=r.d_ff,
-             moe_layer_freq=1, n_group=4, n_routed_experts=12, n_shared_experts=1,
+             moe_layer_freq=1, n_group=4, n_routed_experts=r.n_experts, n_shared_experts=1,
              norm_topk_prob=True, num_experts_per_tok=3, num_nextn_predict_layers=1,
              routed_scaling_factor=2.5, scoring_func='sigmoid', topk_group=2,
              topk_method='noaux_tc', **mla()),
@@ -38,13 +38,14 @@ def deepseek_v3():
 
 
 def glm4_moe():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_shared=8, routed_scale=2.5, **V3)
+    r = Rules(n_experts=6, top_k=3, d_ff=8, d_shared=8, routed_scale=2.5, **V3)
     return Family(
         'glm4_moe', r,
         base('glm4_moe', 'Glm4MoeForCausalLM', r, attention_bias=True, first_k_dense_replace=1,
              head_dim=8, intermediate_size=4, moe_intermediate_size=r.d_ff, n_group=1,
-             n_routed_experts=8, n_shared_experts=1, norm_topk_prob=True, num_experts_per_tok=3,
-             num_nextn_predict_layers=1, partial_rotary_factor=0.5, routed_scaling_factor=2.5,
+             n_routed_experts=r.n_experts, n_shared_experts=1, norm_topk_prob=True,
+             num_experts_per_tok=3, num_nextn_predict_layers=1, partial_rotary_factor=0.5,
+             routed_scaling_factor=2.5,
              topk_group=1, use_qk_norm=True),
         dense_first, layer=1, d_dense=4, extras=BIASED, source='HF glm4_moe',
         upstream=Upstream('model.layers.1.mlp'), dtype=torch.bfloat16,
@@ -57,7 +58,7 @@ def dots1():
         'dots1', r,
         base('dots1', 'Dots1ForCausalLM', r, attention_bias=False, first_k_dense_replace=1,
              head_dim=8, intermediate_size=4, moe_intermediate_size=r.d_ff, moe_layer_freq=1,
-             n_group=1, n_routed_experts=6, n_shared_experts=2, norm_topk_prob=True,
+             n_group=1, n_routed_experts=r.n_experts, n_shared_experts=2, norm_topk_prob=True,
              num_experts_per_tok=2, num_nextn_predict_layers=0, routed_scaling_factor=2.5,
              scoring_func='noaux_tc', topk_group=1, topk_method='noaux_tc'),
         dense_first, layer=1, d_dense=4, extras=BIASED, source='HF dots1',
@@ -65,7 +66,7 @@ def dots1():
 
 
 def ernie():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_shared=16, norm='max', norm_eps=1e-12)
+    r = Rules(n_experts=6, top_k=3, d_ff=8, d_shared=16, norm='max', norm_eps=1e-12)
 
     def layout(w):
         w = {**w, 'rank_bias': w['rank_bias'][None]}
@@ -73,9 +74,9 @@ def ernie():
     return Family(
         'ernie4_5_moe', r,
         base('ernie4_5_moe', 'Ernie4_5_MoeForCausalLM', r, intermediate_size=4,
-             moe_capacity=[8, 8, 8], moe_gate='topk', moe_intermediate_size=r.d_ff, moe_k=3,
+             moe_capacity=[6, 6, 6], moe_gate='topk', moe_intermediate_size=r.d_ff, moe_k=3,
              moe_layer_end_index=1, moe_layer_interval=1, moe_layer_start_index=1,
-             moe_num_experts=8, moe_num_shared_experts=2, moe_use_aux_free=True,
+             moe_num_experts=r.n_experts, moe_num_shared_experts=2, moe_use_aux_free=True,
              num_nextn_predict_layers=1, use_bias=False),
         layout, layer=1, d_dense=4, extras=BIASED, source='HF ernie4_5_moe',
         upstream=Upstream('model.layers.1.mlp'),
@@ -83,7 +84,7 @@ def ernie():
 
 
 def lfm2():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, score='sigmoid', norm='sum', norm_eps=1e-6)
+    r = Rules(n_experts=6, top_k=3, d_ff=8, score='sigmoid', norm='sum', norm_eps=1e-6)
 
     def low(w, given):
         # Scores so small that the eps below them counts.
@@ -100,7 +101,7 @@ def lfm2():
         base('lfm2_moe', 'Lfm2MoeForCausalLM', r, conv_L_cache=3, conv_bias=False,
              intermediate_size=4, layer_types=['conv', 'full_attention'],
              moe_intermediate_size=r.d_ff, norm_eps=1e-5, norm_topk_prob=True,
-             num_dense_layers=1, num_experts=8, num_experts_per_tok=3,
+             num_dense_layers=1, num_experts=r.n_experts, num_experts_per_tok=3,
              routed_scaling_factor=1.0, use_expert_bias=True),
         layout, layer=1, d_dense=4, extras=BIASED, source='HF lfm2_moe', tweak=low, clear=1e-5,
         upstream=Upstream('model.layers.1.feed_forward'),
@@ -132,13 +133,14 @@ def nemotron(name, r, latent):
 
 
 def longcat():
-    r = Rules(n_experts=8, top_k=4, d_ff=8, n_zero=4, routed_scale=6.0)
+    r = Rules(n_experts=6, top_k=4, d_ff=8, n_zero=4, routed_scale=6.0)
     return Family(
         'longcat_flash', r,
         base('longcat_flash', 'LongcatFlashForCausalLM', r, attention_bias=False,
              attention_method='MLA', expert_ffn_hidden_size=r.d_ff, ffn_hidden_size=12,
-             mla_scale_kv_lora=True, mla_scale_q_lora=True, moe_topk=4, n_routed_experts=8,
-             num_layers=2, routed_scaling_factor=6.0, router_bias=True, zero_expert_num=4,
+             mla_scale_kv_lora=True, mla_scale_q_lora=True, moe_topk=4,
+             n_routed_experts=r.n_experts, num_layers=2, routed_scaling_factor=6.0,
+             router_bias=True, zero_expert_num=4,
              zero_expert_type='identity', head_dim=8, **mla()),
         partial(L.per_expert, at='model.layers.1.mlp.', router='router.classifier.weight',
                 router_bias='router.classifier.bias',
@@ -151,13 +153,14 @@ def longcat():
 
 
 def minimax_m2():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, score='sigmoid', norm='sum')
+    r = Rules(n_experts=6, top_k=3, d_ff=8, score='sigmoid', norm='sum')
     return Family(
         'minimax_m2', r,
         base('minimax_m2', 'MiniMaxM2ForCausalLM', r, attn_type_list=[1, 1], head_dim=8,
              intermediate_size=r.d_ff, mtp_transformer_layers=1, num_experts_per_tok=3,
-             num_local_experts=8, num_mtp_modules=3, qk_norm_type='per_layer', rotary_dim=4,
-             scoring_func='sigmoid', shared_intermediate_size=0, use_mtp=True, use_qk_norm=True,
+             num_local_experts=r.n_experts, num_mtp_modules=3, qk_norm_type='per_layer',
+             rotary_dim=4, scoring_func='sigmoid', shared_intermediate_size=0, use_mtp=True,
+             use_qk_norm=True,
              use_routing_bias=True),
         partial(L.per_expert, at='model.layers.1.block_sparse_moe.', names=L.W123,
                 rank_bias='e_score_correction_bias'), layer=1, extras=BIASED,
@@ -168,8 +171,8 @@ def minimax_m2():
 R2 = {'gated': False, 'act': 'relu2', 'routed_scale': 2.5}
 FAMILIES = (
     deepseek_v3(), glm4_moe(), dots1(), ernie(), lfm2(),
-    nemotron('nemotron_h', Rules(n_experts=8, top_k=3, d_ff=12, d_shared=20,
+    nemotron('nemotron_h', Rules(n_experts=6, top_k=3, d_ff=12, d_shared=20,
                                  **R2, **V3), False),
-    nemotron('nemotron_h_latent', Rules(n_experts=8, top_k=3, d_ff=12, d_shared=20,
+    nemotron('nemotron_h_latent', Rules(n_experts=6, top_k=3, d_ff=12, d_shared=20,
                                         d_latent=8, **R2, **V3), True),
     longcat(), minimax_m2())

@@ -13,11 +13,12 @@ from formula import Rules
 
 
 def mixtral():
-    r = Rules(norm='sum', d_ff=8, d_model=24)
+    r = Rules(n_experts=6, norm='sum', d_ff=8, d_model=24)
     return Family(
         'mixtral', r,
-        base('mixtral', 'MixtralForCausalLM', r, intermediate_size=r.d_ff, num_local_experts=8,
-             num_experts_per_tok=2, output_router_logits=False, router_aux_loss_coef=0.02,
+        base('mixtral', 'MixtralForCausalLM', r, intermediate_size=r.d_ff,
+             num_local_experts=r.n_experts, num_experts_per_tok=2, output_router_logits=False,
+             router_aux_loss_coef=0.02,
              sliding_window=None),
         partial(L.per_expert, at='model.layers.1.block_sparse_moe.', names=L.W123), layer=1,
         upstream=Upstream('model.layers.1.mlp'), source='HF mixtral',
@@ -30,7 +31,7 @@ def qwen2_moe():
         'qwen2_moe', r,
         base('qwen2_moe', 'Qwen2MoeForCausalLM', r, decoder_sparse_step=1, intermediate_size=24,
              max_window_layers=2, mlp_only_layers=[], moe_intermediate_size=r.d_ff,
-             norm_topk_prob=False, num_experts=7, num_experts_per_tok=4,
+             norm_topk_prob=False, num_experts=r.n_experts, num_experts_per_tok=4,
              output_router_logits=False, router_aux_loss_coef=0.001,
              shared_expert_intermediate_size=20, sliding_window=128, use_sliding_window=False),
         partial(L.per_expert, at='model.layers.0.mlp.', shared='shared_expert',
@@ -45,7 +46,7 @@ def qwen3_moe():
         'qwen3_moe', r,
         base('qwen3_moe', 'Qwen3MoeForCausalLM', r, attention_bias=False, decoder_sparse_step=1,
              head_dim=16, intermediate_size=4, mlp_only_layers=[0],
-             moe_intermediate_size=r.d_ff, norm_topk_prob=True, num_experts=10,
+             moe_intermediate_size=r.d_ff, norm_topk_prob=True, num_experts=r.n_experts,
              num_experts_per_tok=3, output_router_logits=False, router_aux_loss_coef=0.001,
              sliding_window=None, use_sliding_window=False),
         lambda w: {**L.per_expert(w, at='model.layers.1.mlp.'),
@@ -55,11 +56,11 @@ def qwen3_moe():
 
 
 def olmoe():
-    r = Rules(top_k=3, d_ff=8)
+    r = Rules(n_experts=6, top_k=3, d_ff=8)
     return Family(
         'olmoe', r,
         base('olmoe', 'OlmoeForCausalLM', r, attention_bias=False, clip_qkv=None,
-             intermediate_size=r.d_ff, norm_topk_prob=False, num_experts=8,
+             intermediate_size=r.d_ff, norm_topk_prob=False, num_experts=r.n_experts,
              num_experts_per_tok=3, output_router_logits=False, router_aux_loss_coef=0.01),
         partial(L.per_expert, at='model.layers.1.mlp.'), layer=1, n_shards=2,
         upstream=Upstream('model.layers.1.mlp'), source='HF olmoe',
@@ -103,7 +104,7 @@ def deepseek_v2():
 
 
 def granitemoe():
-    r = Rules(n_experts=8, top_k=4, d_ff=8, weight='softmax')
+    r = Rules(n_experts=6, top_k=4, d_ff=8, weight='softmax')
     return Family(
         'granitemoe', r, granite_config('granitemoe', 'GraniteMoeForCausalLM', r),
         partial(L.granite, at='model.layers.0.block_sparse_moe.'),
@@ -132,7 +133,7 @@ def granitemoeshared():
 
 
 def phimoe():
-    r = Rules(n_experts=8, top_k=2, d_ff=8, select='sparsemixer')
+    r = Rules(n_experts=6, top_k=2, d_ff=8, select='sparsemixer')
 
     def near(w, given):
         # Logits that are close to each other relative to their size, as the rule looks at.
@@ -143,7 +144,7 @@ def phimoe():
         'phimoe', r,
         base('phimoe', 'PhiMoEForCausalLM', r, attention_bias=True, attention_dropout=0.0,
              hidden_dropout=0.0, input_jitter_noise=0.01, intermediate_size=r.d_ff,
-             lm_head_bias=True, num_experts_per_tok=2, num_local_experts=8,
+             lm_head_bias=True, num_experts_per_tok=2, num_local_experts=r.n_experts,
              output_router_logits=False, router_aux_loss_coef=0.0, router_jitter_noise=0.01,
              rms_norm_eps=1e-5, sliding_window=None),
         partial(L.per_expert, at='model.layers.0.block_sparse_moe.', names=L.W123),
@@ -158,7 +159,7 @@ def jamba():
         base('jamba', 'JambaForCausalLM', r, attn_layer_offset=0, attn_layer_period=2,
              expert_layer_offset=1, expert_layer_period=2, intermediate_size=r.d_ff,
              mamba_conv_bias=True, mamba_d_conv=4, mamba_d_state=4, mamba_dt_rank=4,
-             mamba_expand=2, mamba_proj_bias=False, num_experts=6, num_experts_per_tok=2,
+             mamba_expand=2, mamba_proj_bias=False, num_experts=r.n_experts, num_experts_per_tok=2,
              num_logits_to_keep=1, output_router_logits=False, router_aux_loss_coef=0.001,
              use_mamba_kernels=False),
         lambda w: {**L.per_expert(w, at='model.layers.1.feed_forward.', router='router.weight'),
@@ -168,14 +169,14 @@ def jamba():
 
 
 def hunyuan():
-    r = Rules(n_experts=8, top_k=3, d_ff=8, d_shared=8, norm='sum')
+    r = Rules(n_experts=6, top_k=3, d_ff=8, d_shared=8, norm='sum')
     return Family(
         'hunyuan_v1_moe', r,
         base('hunyuan_v1_moe', 'HunYuanMoEV1ForCausalLM', r, attention_bias=False,
              attention_head_dim=16, head_dim=16, group_limited_greedy=False,
              intermediate_size=r.d_ff, moe_drop_tokens=False,
              moe_intermediate_size=[r.d_ff, r.d_ff], moe_random_routing_dropped_token=False,
-             moe_topk=[3, 3], n_group=False, norm_topk_prob=True, num_experts=8,
+             moe_topk=[3, 3], n_group=False, norm_topk_prob=True, num_experts=r.n_experts,
              num_shared_expert=[1, 1], routed_scaling_factor=1.0, topk_group=False,
              use_mixed_mlp_moe=True, use_qk_norm=True),
         partial(L.per_expert, at='model.layers.1.mlp.', router='gate.wg.weight',
@@ -192,7 +193,7 @@ def qwen3_next():
              decoder_sparse_step=1, full_attention_interval=2, head_dim=16, intermediate_size=24,
              linear_conv_kernel_dim=4, linear_key_head_dim=8, linear_num_key_heads=2,
              linear_num_value_heads=2, linear_value_head_dim=8, mlp_only_layers=[],
-             moe_intermediate_size=r.d_ff, norm_topk_prob=True, num_experts=12,
+             moe_intermediate_size=r.d_ff, norm_topk_prob=True, num_experts=r.n_experts,
              num_experts_per_tok=5, output_router_logits=False, partial_rotary_factor=0.25,
              router_aux_loss_coef=0.001, shared_expert_intermediate_size=8),
         partial(L.per_expert, at='model.layers.1.mlp.', shared='shared_expert',

@@ -25,6 +25,35 @@ def layout(**names):
     return partial(L.per_expert, at='model.layers.1.mlp.', **names)
 
 
+def deepseek_like(name, architecture, shows, upstream=MLP, **more):
+    r = Rules(**SHARED_V3, routed_scale=1.8)
+    return Family(
+        name, r,
+        base(name, architecture, r, attention_bias=False, first_k_dense_replace=1,
+             intermediate_size=4, n_group=1, n_routed_experts=6, n_shared_experts=1,
+             norm_topk_prob=True, routed_scaling_factor=1.8, scoring_func='sigmoid',
+             topk_group=1, topk_method='noaux_tc', **routed(r), **mla(), **more),
+        layout(), layer=1, extras=BIASED, upstream=upstream, dtype=torch.bfloat16,
+        source=f'HF {name}', shows=shows)
+
+
+def granite_hybrid():
+    r = Rules(**SMALL, d_shared=12, weight='softmax')
+    return Family(
+        'granitemoehybrid', r,
+        base('granitemoehybrid', 'GraniteMoeHybridForCausalLM', r, attention_bias=False,
+             attention_multiplier=0.25, embedding_multiplier=12, intermediate_size=8,
+             layer_types=['mamba', 'attention'], logits_scaling=6, mamba_chunk_size=8,
+             mamba_conv_bias=True, mamba_d_conv=4, mamba_d_head=8, mamba_d_state=4,
+             mamba_expand=2, mamba_n_groups=1, mamba_n_heads=4, mamba_proj_bias=False,
+             num_experts_per_tok=2, num_local_experts=6, position_embedding_type='nope',
+             residual_multiplier=0.22, shared_intermediate_size=12),
+        partial(L.granite, at='model.layers.1.block_sparse_moe.'), layer=1, dtype=torch.bfloat16,
+        upstream=Upstream('model.layers.1',
+                          call=lambda m, x, given: m.block_sparse_moe(x[None]) + m.shared_mlp(x)),
+        source='HF granitemoehybrid', shows='as granitemoeshared; bf16')
+
+
 def exaone_moe():
     r = Rules(**SHARED_V3, routed_scale=2.5)
     return Family(
@@ -90,7 +119,7 @@ def laguna():
              moe_routed_scaling_factor=2.5, moe_router_logit_softcapping=2.0, num_experts=6,
              shared_expert_intermediate_size=8, sliding_window=16, **routed(r)),
         layout(rank_bias='experts.e_score_correction_bias', shared='shared_expert'), layer=1,
-        extras=BIASED, upstream=MLP, source='HF laguna',
+        extras=BIASED, upstream=MLP, dtype=torch.bfloat16, source='HF laguna',
         shows='soft-cap on the logits, here low enough to count; scale on the sum')
 
 
@@ -105,7 +134,8 @@ def mistral4():
              **routed(r), **mla()),
         partial(L.halves, at='model.layers.1.mlp.'), layer=1,
         upstream=Upstream('model.layers.1.mlp', loader='Mistral4ForCausalLM'),
-        source='HF mistral4', shows='groups over softmax scores; gate and up in one tensor',
+        dtype=torch.bfloat16, source='HF mistral4',
+        shows='groups over softmax scores; gate and up in one tensor',
         invisible={'group_fill = -inf': 'a softmax is never negative'})
 
 
@@ -178,7 +208,8 @@ def minimax_m3():
                 rank_bias='e_score_correction_bias'), layer=1, extras=BIASED, loud=1.5,
         upstream=Upstream('model.language_model.layers.1.mlp',
                           loader='AutoModelForImageTextToText'),
-        source='HF minimax_m3_vl', shows='clamped OAI form for the shared expert too, halves')
+        dtype=torch.bfloat16, source='HF minimax_m3_vl',
+        shows='clamped OAI form for the shared expert too, halves')
 
 
 def privacy_filter():
@@ -220,7 +251,8 @@ def gemma4():
          'torch_dtype': 'bfloat16', 'vision_config': None},
         partial(L.halves, at='model.language_model.layers.1.', router='router.proj.weight',
                 prenorm_scale='router.scale', expert_scale='router.per_expert_scale'), layer=1,
-        extras=('prenorm_scale', 'expert_scale'), source='HF gemma4', x_std=1.0,
+        extras=('prenorm_scale', 'expert_scale'), dtype=torch.bfloat16, source='HF gemma4',
+        x_std=1.0,
         upstream=Upstream('model.language_model.layers.1', call=run,
                           loader='AutoModelForImageTextToText'),
         shows='router reads another tensor through a norm of its own; a scale per expert; '
@@ -278,7 +310,8 @@ def qwen3_5_moe():
                 mix='shared_expert_gate.weight'), layer=1,
         upstream=Upstream('model.language_model.layers.1.mlp',
                           loader='AutoModelForImageTextToText'),
-        source='HF qwen3_5_moe', shows='as Qwen3-Next, fused and not transposed')
+        dtype=torch.bfloat16, source='HF qwen3_5_moe',
+        shows='as Qwen3-Next, fused and not transposed')
 
 
 def aria():
@@ -313,12 +346,18 @@ def jetmoe():
                   num_experts_per_tok=2, num_local_experts=6, num_layers=2)
     del config['hidden_act'], config['num_attention_heads']
     return Family('jetmoe', r, config, partial(L.granite, at='model.layers.1.mlp.'), layer=1,
-                  extras=('out_bias',), upstream=MLP, source='HF jetmoe',
+                  extras=('out_bias',), upstream=MLP, dtype=torch.bfloat16, source='HF jetmoe',
                   shows='as Granite, with one bias behind the sum')
 
 
 COHERE = {**SMALL, 'd_shared': 16}
+INDEXER = {'index_head_dim': 8, 'index_n_heads': 2, 'index_topk': 8}
 FAMILIES = (
+    deepseek_like('glm4_moe_lite', 'Glm4MoeLiteForCausalLM', 'as GLM-4.5; bf16'),
+    deepseek_like('glm_moe_dsa', 'GlmMoeDsaForCausalLM', 'as GLM-4.5; bf16', **INDEXER),
+    deepseek_like('kimi_k2', 'DeepseekV3ForCausalLM', 'as DeepSeek-V3; bf16', Upstream(
+        'model.layers.1.mlp', config={'model_type': 'deepseek_v3'})),
+    granite_hybrid(),
     exaone_moe(), solar_open(), hy_v3(), afmoe(), laguna(), mistral4(), mellum(), flex_olmo(),
     cohere2_moe('cohere2_moe', Rules(**COHERE, weight='softmax', c_routed=0.5, c_shared=0.5),
                 'softmax', 'average', 'the mean of routed and shared; softmax over the chosen'),

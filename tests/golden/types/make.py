@@ -29,7 +29,7 @@ def blocks(kind):
     """Random bits, then one fill after the other; scales from the edges, then random ones."""
     n_values, n_bytes = gguf.GGML_QUANT_SIZES[kind]
     random = np.random.default_rng(int(kind))
-    n = 512 // n_values + len(EDGES) + len(FILLS) if n_values < 256 else 16
+    n = 512 // n_values + len(EDGES) + len(FILLS) if n_values < 256 else 12
     data = random.integers(0, 256, (n, n_bytes), dtype=np.uint8)
     for i, fill in enumerate(FILLS):
         data[-1 - i] = fill
