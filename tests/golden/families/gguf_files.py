@@ -48,6 +48,12 @@ SCALES = {
 }
 
 
+def types_of(g):
+    """The types of the experts, as this project spells them."""
+    kinds = {g.types.get(part, g.types.get('all', TYPES.F32)) for part in ('gate', 'up', 'down')}
+    return sorted(kind.name.lower().replace('_k', '_K') for kind in kinds)
+
+
 def read_back(w, g):
     """Canonical tensors as the file will have them: (what is written, the values)."""
     written, values = {}, dict(w)

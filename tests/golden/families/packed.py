@@ -15,6 +15,7 @@ E2M1 = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6])
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
+    name: str               # of the experts' type
     quantise: Callable
     encode: Callable
 
@@ -85,8 +86,8 @@ def deepseek_fp8(block=128):
                 continue
             out[name], out[name + '_scale_inv'], _ = fp8(t.float(), block)
         return out
-    return Encoding(quantiser(lambda name: (lambda t: fp8(t, block)[2])
-                              if name in EXPERTS + SHARED else None), encode)
+    return Encoding('fp8', quantiser(lambda name: (lambda t: fp8(t, block)[2])
+                                     if name in EXPERTS + SHARED else None), encode)
 
 
 def gpt_oss_mxfp4():
@@ -99,8 +100,8 @@ def gpt_oss_mxfp4():
             code, exponent, _ = fp4(t.float().transpose(1, 2).contiguous())
             out[name + '_blocks'], out[name + '_scales'] = pack_pairs(code), exponent
         return out
-    return Encoding(quantiser(lambda name: (lambda t: fp4(t)[2]) if name in EXPERTS else None),
-                    encode)
+    return Encoding('mxfp4', quantiser(lambda name: (lambda t: fp4(t)[2])
+                    if name in EXPERTS else None), encode)
 
 
 def deepseek_v4():
@@ -127,7 +128,7 @@ def deepseek_v4():
         if name in EXPERTS:
             return lambda t: fp4(t)[2]
         return fp8_values if name in SHARED else None
-    return Encoding(quantiser(choose), encode)
+    return Encoding('mxfp4', quantiser(choose), encode)
 
 
 def compressed_mxfp4():
@@ -141,8 +142,8 @@ def compressed_mxfp4():
             code, exponent, _ = fp4(t.float())
             out[name + '_packed'], out[name + '_scale'] = pack_pairs(code.flatten(-2)), exponent
         return out
-    return Encoding(quantiser(lambda name: (lambda t: fp4(t)[2]) if name in EXPERTS else None),
-                    encode)
+    return Encoding('mxfp4', quantiser(lambda name: (lambda t: fp4(t)[2])
+                    if name in EXPERTS else None), encode)
 
 
 def nvfp4(t):
@@ -173,8 +174,8 @@ def nvfp4_files(modelopt):
             else:
                 out[name + '_global_scale'] = 1 / whole.reshape(1)
         return out
-    return Encoding(quantiser(lambda name: (lambda t: nvfp4(t)[3]) if name in EXPERTS else None),
-                    encode)
+    return Encoding('nvfp4', quantiser(lambda name: (lambda t: nvfp4(t)[3])
+                    if name in EXPERTS else None), encode)
 
 
 def int4(t):
@@ -200,5 +201,5 @@ def compressed_int4():
             out[name + '_scale'] = scale
             out[name + '_shape'] = torch.tensor(t.shape)
         return out
-    return Encoding(quantiser(lambda name: (lambda t: int4(t)[2]) if name in EXPERTS else None),
-                    encode)
+    return Encoding('int4', quantiser(lambda name: (lambda t: int4(t)[2])
+                    if name in EXPERTS else None), encode)

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Families with experts, inputs or files of their own form: clamps, biases, packed weights."""
-import dataclasses
 from functools import partial
 
 import torch
 
 import packed
 import layouts as L
-import original
 from config import base, mla
 from family import Family, Upstream
 from formula import Rules

@@ -205,7 +205,7 @@ def kimi_k3():
         encoding=packed.compressed_mxfp4(), original=original.kimi_k3,
         source='LC src/models/kimi-k3.cpp',
         shows='latent experts with a norm behind their sum, SiTU; weight_packed in MXFP4',
-        faint={'routed_scale = 1': 1e-7}, invisible={
+        invisible={
             'norm = none': 'the norm behind takes it out', 'routed_scale = 1': 'so too'})
 
 
@@ -257,8 +257,7 @@ def bailing_v2():
              topk_group=2, use_bias=False, use_qk_norm=True),
         partial(L.per_expert, at=AT, rank_bias='gate.expert_bias'), layer=1, extras=BIASED,
         dtype=torch.bfloat16, original=original.bailing_v2, source='modeling_bailing_moe_v2.py',
-        tweak=lambda w, given: w['rank_bias'].sub_(0.9), shows='DeepSeek-V3 form, own names; bf16',
-        invisible={'group_score = max': 'nearly the same groups when they have two experts'})
+        tweak=lambda w, given: w['rank_bias'].sub_(0.9), shows='DeepSeek-V3 form, own names; bf16')
 
 
 def bailing():

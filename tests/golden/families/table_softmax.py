@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Families whose scores are a softmax over all experts."""
-import dataclasses
 from functools import partial
 
 import torch
@@ -8,7 +7,7 @@ import torch
 import layouts as L
 import original
 from config import base, mla
-from family import Family, Gguf, Upstream
+from family import Family, Upstream
 from formula import Rules
 
 
