@@ -31,7 +31,7 @@ struct buffer {
 
 static void put(struct buffer *b, const void *data, uint64_t size)
 {
-    if (b->bytes)
+    if (b->bytes && size > 0)
         memcpy(b->bytes + b->size, data, (size_t) size);
     b->size += size;
 }
