@@ -3,6 +3,7 @@
 // Expert matmul for a tile of rows of one expert, with row gather and fused activation.
 //   o[r, n] = act(sum_k in[r, k] * w[n, k] + b[n])              (GATED = 0)
 //   o[r, n] = act(gate[r, n] + bg[n]) * (up[r, n] + bu[n])      (GATED = 1)
+//   where clamps and other forms are those of expert_act.glsl
 //   in  rows of d_in: x by token (GATHER = 1) or rows in place
 //   w   packed rows of the expert's block, see src/vulkan/plan.h
 // LISTED = 1: tiles from grouping's list. Dispatch: (n_tiles, row blocks, 1), indirect.
@@ -34,6 +35,7 @@ layout(push_constant) uniform Push {
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
+#include "expert_act.glsl"
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
@@ -53,6 +55,7 @@ shared float tile_w[DEPTH * MOE_TILE_ROWS]; // (k, packed row)
 #endif
 shared float tile_in[DEPTH * MOE_TILE_FULL]; // (k, row)
 shared uint source[MOE_TILE_FULL];           // word where a row of the input starts
+shared float factor[MOE_TILE_FULL];          // of a row, with WEIGHTED
 
 // Stores the weights of a uvec4, neighbours in k, from `to` on.
 void stage_weights(uvec4 v, uint to)
@@ -142,7 +145,10 @@ void main()
     }
     bool own_rows = p.input_stride != 0; // else those of x
     if (lid < n_rows) {
-        uint row = GATHER != 0 ? routing(p.rows + first + lid) / p.top_k : first + lid;
+        uint slot = GATHER != 0 ? routing(p.rows + first + lid) : 0;
+        uint row = GATHER != 0 ? slot / p.top_k : first + lid;
+        if (WEIGHTED != 0)
+            factor[lid] = uintBitsToFloat(routing(p.gates + slot));
         source[lid] =
             own_rows ? row * p.input_stride : (head.first_token + row) * head.x_stride;
     }
@@ -186,18 +192,20 @@ void main()
         if (row >= n_rows)
             break;
         uint to = (first + row) * p.output_stride;
-        vec4 v = sum[r] + bias;
+        vec4 v;
+        for (uint j = 0; j < 4; j++)
+            v[j] = weighted_sum(sum[r][j], factor[row], bias[j]);
         if (GATED != 0) {
             uint n = row_block * (MOE_TILE_ROWS / 2) + cell * 2;
             for (uint j = 0; j < 2; j++)
                 if (n + j < p.n_out)
                     output_at(to + n + j) = floatBitsToUint(
-                        absent ? 0.0 : activate(p.act, p.act_alpha, v[j]) * v[j + 2]);
+                        absent ? 0.0 : expert_gated(p.act, p.act_alpha, v[j], v[j + 2]));
         } else {
             for (uint j = 0; j < 4; j++)
                 if (packed + j < p.n_out)
                     output_at(to + packed + j) =
-                        floatBitsToUint(absent ? 0.0 : activate(p.act, p.act_alpha, v[j]));
+                        floatBitsToUint(absent ? 0.0 : expert_act(p.act, p.act_alpha, v[j]));
         }
     }
     COUNT_END(n_rows > 0);

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 // Expert matvec for few tokens: one slot at a time, straight from the selected ids.
 //   o[s, n] = act(sum_k in[r, k] * w[n, k] + b[n]), gated as in expert_gemm.comp
+//   Slots without a real expert are left alone, unused ones and those of identity experts.
 //   in  a row of x for each token, or a row of f32 for each slot: r = s / p.rows_per_input
 //   o   (slots, n_out) f32 in slot order
 // Dispatch: (panels of MOE_PANEL_ROWS outputs, slots, 1)
@@ -20,14 +21,25 @@ layout(push_constant) uniform Push {
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
+#include "expert_act.glsl"
 #include "gemv.glsl"
 layout(constant_id = 1) const uint GATED = 0;
 layout(constant_id = 2) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
+layout(constant_id = 3) const uint N_ROUTED = 0;   // routed experts, behind which adjugates are
+layout(constant_id = 4) const uint SHARED_BY = 0;  // that share an adjugate; 0: not of adjugates
+
+uint slot_expert(uint slot)
+{
+    if (p.expert != MOE_NONE)
+        return p.expert;
+    uint id = routing(p.ids + slot);
+    return SHARED_BY == 0 || id >= N_ROUTED ? id : N_ROUTED + id / SHARED_BY;
+}
 
 void main()
 {
     uint slot = gl_WorkGroupID.y, panel = p.first_panel + gl_WorkGroupID.x;
-    uint expert = p.expert != MOE_NONE ? p.expert : routing(p.ids + slot);
+    uint expert = slot_expert(slot);
     bool mine = slot < token_count() * p.slots && expert - p.first_expert < p.n_experts;
     uvec2 base = expert_base(mine ? expert : p.first_expert);
     if (!mine) { // the whole workgroup
@@ -55,11 +67,14 @@ void main()
     }
     float o = 0.0;
     if (live) {
-        o = activate(p.act, p.act_alpha,
-                     v + row_bias(base, p.window, p.weight, p.weight_stride, packed));
+        float factor = uintBitsToFloat(WEIGHTED != 0 ? routing(p.gates + slot) : 0);
+        v = weighted_sum(v, factor,
+                         row_bias(base, p.window, p.weight, p.weight_stride, packed));
         if (GATED != 0)
-            o *= up +
-                 row_bias(base, p.window, p.weight, p.weight_stride, packed + MOE_PANEL_ROWS);
+            up = weighted_sum(up, factor, row_bias(base, p.window, p.weight, p.weight_stride,
+                                                   packed + MOE_PANEL_ROWS));
+        o = GATED != 0 ? expert_gated(p.act, p.act_alpha, v, up)
+                       : expert_act(p.act, p.act_alpha, v);
     }
     output_at(slot * p.n_out + n) = floatBitsToUint(o);
     COUNT_END(true);

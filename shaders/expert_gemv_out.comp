@@ -3,6 +3,7 @@
 // Down projection and combine for few tokens, without grouping and without a buffer of slots.
 //   y[t, n] = routed_scale * sum_k gate[t, k] * act(sum_f h[t, k, f] * w_e[n, f] + b_e[n])
 //           + shared_scale * shared_gate[t] * (the same for the shared expert)
+//   without unused slots; the routed sum with out_bias, and with a gate of its own, as SUM says
 //   h (slots, d_ff) f32, then from word shared_input on (n_tokens, shared_d_ff)
 //   y (n_tokens, n_out)
 // Dispatch: (ceil(n_out / MOE_PANEL_ROWS), n_tokens, 1)
@@ -26,6 +27,12 @@ layout(push_constant) uniform Push {
 #include "gemv.glsl"
 #include "combine.glsl"
 layout(constant_id = 1) const uint OUTPUT_TYPE = 0; // of y, enum vkmoe_dtype
+layout(constant_id = 2) const uint SUM = 0;         // MOE_SUM_*
+
+float gate_at(uint i)
+{
+    return uintBitsToFloat(routing(i));
+}
 
 shared float outputs[MOE_PANEL_ROWS];
 
@@ -54,11 +61,14 @@ void main()
     do { // top_k > 0; the expert of slot top_k must not be looked up, see buffers.glsl
         uint slot = token * p.top_k + k;
         uint expert = routing(p.ids + slot);
-        uvec2 block = expert_base(there ? expert : 0);
+        bool used = (SUM & MOE_SUM_SKIPS) == 0 || expert != MOE_NONE;
+        uvec2 block = expert_base(there && used ? expert : 0);
         if (!there) { // the whole workgroup
             COUNT_END(false);
             return;
         }
+        if (!used)
+            continue;
         COUNT_TILE(!expert_absent(block), 1, 1);
         bool live = inside && !expert_absent(block);
         float v = gemv_dot(block, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
@@ -67,9 +77,13 @@ void main()
         if (live && gemv_lane() == 0)
             f = activate(p.act, p.act_alpha,
                          v + row_bias(block, 0, p.weight, p.weight_stride, n));
-        y = combine_slot(y, uintBitsToFloat(routing(p.gates + slot)), f);
+        y = combine_slot(y, (SUM & MOE_SUM_WEIGHTED) != 0 ? 1.0 : gate_at(p.gates + slot), f);
     } while (++k < p.top_k);
-    y = combine_scale(y, p.routed_scale);
+    if ((SUM & MOE_SUM_BIAS) != 0 && inside)
+        y = combine_bias(y, uintBitsToFloat(weights(p.out_bias + n / 4)[n % 4]));
+    bool two = (SUM & MOE_SUM_SOFTMAX2) != 0;
+    uint gates = p.shared_gate + (two ? 2 * token : token);
+    y = two ? combine_gated(y, p.routed_scale, gate_at(gates)) : combine_scale(y, p.routed_scale);
     bool has_shared = p.shared_expert != MOE_NONE;
     uvec2 base = expert_base(has_shared ? p.shared_expert : 0); // inside, see buffers.glsl
     if (has_shared) {
@@ -77,7 +91,7 @@ void main()
         float v = gemv_dot(base, 0, inside, row_at(p.shared_weight, p.shared_weight_stride, n),
                            p.shared_d_ff, TYPE_F32, p.shared_input + token * p.shared_d_ff);
         bool gated = p.shared_gate != MOE_NONE;
-        float gate = uintBitsToFloat(routing(gated ? p.shared_gate + token : 0));
+        float gate = gate_at(gated ? gates + (two ? 1 : 0) : 0);
         float f = 0.0;
         if (inside && gemv_lane() == 0)
             f = activate(p.act, p.act_alpha,

@@ -3,6 +3,8 @@
 // Grouping, first and last pass, over blocks of MOE_GROUP_BLOCK slots.
 //   SCATTER = 0: counts[block, e] = number of the block's slots with ids == e
 //   SCATTER = 1: rows[i] = slot, positions[slot] = i, i counting up from counts[block, e]
+//   where ids beyond the experts, of unused slots and identity experts, are nobody's, and SHARED_BY
+//   experts in a row count as one
 //   ids (n_tokens * top_k) u32   counts (n_blocks, n_experts) u32   rows, positions (slots) u32
 // Dispatch: (ceil(slots / MOE_GROUP_BLOCK), 1, 1)
 //
@@ -18,6 +20,7 @@ layout(push_constant) uniform Push {
 #include "buffers.glsl"
 #include "counters.glsl"
 layout(constant_id = 0) const uint SCATTER = 0;
+layout(constant_id = 1) const uint SHARED_BY = 1;
 
 shared uint block_ids[MOE_GROUP_BLOCK];
 
@@ -27,7 +30,7 @@ void main()
     uint first = block * MOE_GROUP_BLOCK, slots = token_count() * p.top_k;
     uint n = first < slots ? min(MOE_GROUP_BLOCK, slots - first) : 0;
     for (uint i = lid; i < n; i += MOE_LOCAL_SIZE)
-        block_ids[i] = routing(p.ids + first + i);
+        block_ids[i] = routing(p.ids + first + i) / SHARED_BY;
     barrier();
     COUNT_END(n > 0);
     if (n == 0) // the whole workgroup

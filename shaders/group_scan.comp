@@ -44,7 +44,7 @@ void write_tiles(uint list, uint first_tile, uint n, uint size, uint e, uint fir
 {
     for (uint i = 0; i < n; i++) {
         uint at = list + (first_tile + i) * MOE_TILE_WORDS;
-        routing(at) = e;
+        routing(at) = p.first_expert + e;
         routing(at + 1) = first + i * size;
         routing(at + 2) = min(size, rows - i * size);
     }

@@ -183,11 +183,12 @@ void write_gates(uint base, uint places, uint slot)
 }
 
 #ifndef MOE_BDA
-// The word of an expert's entry that tells where it begins; entries are two to a uvec4. The shared
-// expert, if there is one, is behind the others: copying one word more does no harm.
+// The word of an expert's entry that tells where it begins; entries are two to a uvec4.
+layout(constant_id = MOE_SPEC_TABLE) const uint TABLE = 0;
+
 void copy_table()
 {
-    for (uint e = gl_LocalInvocationID.x; e <= p.n_experts; e += MOE_LOCAL_SIZE)
+    for (uint e = gl_LocalInvocationID.x; e < TABLE; e += MOE_LOCAL_SIZE)
         routing(MOE_TABLE_WORD + e) = weights(e >> 1)[(e & 1) * 2];
 }
 #endif

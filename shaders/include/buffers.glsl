@@ -3,7 +3,8 @@
 // push-constant block (whose head_params is called `head`). The kernel defines, for each it uses,
 //   WEIGHTS_ACCESS, INPUT_ACCESS, ROUTING_ACCESS, OUTPUT_ACCESS
 // as readonly, writeonly or nothing. It then reads and writes weights(i), which are uvec4, and
-// input_at(i), routing(i), output_at(i), which are 32-bit words.
+// input_at(i), routing(i), output_at(i), which are 32-bit words. EXTRA_ACCESS in the place of
+// WEIGHTS_ACCESS makes that slot words too, extra_at(i).
 //
 // An index that all invocations share must lie inside the buffer wherever it is computed, also in
 // a branch that is not taken and in what would be a loop's next iteration: lavapipe of Mesa 26
@@ -15,6 +16,12 @@ layout(buffer_reference, std430, buffer_reference_align = 16) WEIGHTS_ACCESS buf
     uvec4 v[];
 };
 #define weights(i) WeightsRef(head.address[MOE_SLOT_WEIGHTS]).v[i]
+#endif
+#ifdef EXTRA_ACCESS
+layout(buffer_reference, std430, buffer_reference_align = 4) EXTRA_ACCESS buffer ExtraRef {
+    uint v[];
+};
+#define extra_at(i) ExtraRef(head.address[MOE_SLOT_WEIGHTS]).v[i]
 #endif
 #ifdef INPUT_ACCESS
 layout(buffer_reference, std430, buffer_reference_align = 4) INPUT_ACCESS buffer InputRef {
@@ -42,6 +49,12 @@ layout(std430, set = 0, binding = MOE_SLOT_WEIGHTS) WEIGHTS_ACCESS buffer Weight
     uvec4 v[];
 } weights_buffer;
 #define weights(i) weights_buffer.v[i]
+#endif
+#ifdef EXTRA_ACCESS
+layout(std430, set = 0, binding = MOE_SLOT_WEIGHTS) EXTRA_ACCESS buffer Extra {
+    uint v[];
+} extra_buffer;
+#define extra_at(i) extra_buffer.v[i]
 #endif
 #ifdef INPUT_ACCESS
 layout(std430, set = 0, binding = MOE_SLOT_INPUT) INPUT_ACCESS buffer Input {

@@ -7,9 +7,30 @@ float combine_slot(float y, float gate, float f)
     return sum;
 }
 
+float combine_adjugate(float y, float gate, float adjugate_scale, float f)
+{
+    precise float factor = gate * adjugate_scale;
+    precise float sum = fma(factor, f, y);
+    return sum;
+}
+
+float combine_bias(float y, float bias)
+{
+    precise float sum = y + bias;
+    return sum;
+}
+
 float combine_scale(float y, float routed_scale)
 {
     precise float scaled = y * routed_scale;
+    return scaled;
+}
+
+// The same where the routed sum has a gate of its own.
+float combine_gated(float y, float routed_scale, float gate)
+{
+    precise float factor = routed_scale * gate;
+    precise float scaled = y * factor;
     return scaled;
 }
 

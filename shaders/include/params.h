@@ -46,6 +46,7 @@
 // The specialisation constant that makes a kernel count, in the same place in all of them, and its
 // counters: see counters.glsl.
 #define MOE_SPEC_COUNT 7
+#define MOE_SPEC_TABLE 15 // of route.comp: entries of the table that it copies
 #define MOE_COUNT_WEIGHTS 0
 #define MOE_COUNT_ROUTER 1
 #define MOE_COUNT_LIVE 2
@@ -88,6 +89,7 @@ struct group_params {
     MOE_UINT ids, counts, rows, positions; // in the routing range
     MOE_UINT full_tiles, small_tiles, args;
     MOE_UINT chunk_experts; // experts of a chunk
+    MOE_UINT first_expert; // what the tiles call the first one: its place in the table
     MOE_UINT in_pieces, in_row_blocks, in_piece_blocks; // of the first expert matmul
     MOE_UINT out_pieces, out_row_blocks, out_piece_blocks; // of the second one
 };
@@ -101,6 +103,7 @@ struct gemm_params {
     MOE_UINT rows, tiles, args; // in the routing range
     MOE_UINT input_stride, output_stride; // words; input 0: x, of stride head.x_stride
     MOE_UINT top_k;
+    MOE_UINT gates; // in the routing range; with WEIGHTED
     MOE_UINT act;
     MOE_FLOAT act_alpha;
 };
@@ -111,13 +114,22 @@ struct gemv_params {
     MOE_UINT first_panel; // of 16 outputs
     MOE_UINT expert; // MOE_NONE: from the routing range
     MOE_UINT first_expert, n_experts; // slots of other experts are left to other dispatches
-    MOE_UINT ids; // in the routing range
+    MOE_UINT ids, gates; // in the routing range
     MOE_UINT input_stride; // words; 0: x, of stride head.x_stride
     MOE_UINT slots; // a token; 1 for one fixed expert
     MOE_UINT rows_per_input; // slots that share a row of the input
     MOE_UINT act;
     MOE_FLOAT act_alpha;
 };
+
+// Bits of the constant SUM of expert_gemv_out.comp and combine.comp.
+#define MOE_SUM_SKIPS 1u // slots may be unused: their id is MOE_NONE
+#define MOE_SUM_IDENTITY 2u // an id of n_experts or more is the expert that returns its input
+#define MOE_SUM_WEIGHTED 4u // gate weights are in the experts' outputs already
+#define MOE_SUM_ADJUGATES 8u
+#define MOE_SUM_BIAS 16u // out_bias is added
+#define MOE_SUM_SOFTMAX2 32u // shared_gate has two values a token: routed, shared
+#define MOE_SUM_ROWS 64u // no slots: a row of the input for each token is the routed sum
 
 struct gemv_out_params {
     MOE_UINT n_out, top_k;
@@ -128,6 +140,7 @@ struct gemv_out_params {
     MOE_UINT ids, gates, shared_gate; // in the routing range; shared_gate MOE_NONE: the factor is 1
     MOE_UINT act;
     MOE_FLOAT act_alpha, routed_scale, shared_scale;
+    MOE_UINT out_bias; // uvec4 of the weights
 };
 
 struct combine_params {
@@ -136,6 +149,18 @@ struct combine_params {
                                             // positions MOE_NONE: rows are in slot order
     MOE_UINT shared_input; // in the input range; MOE_NONE: no shared expert
     MOE_FLOAT routed_scale, shared_scale;
+    MOE_UINT output_stride; // words; 0: y, of stride head.y_stride
+    MOE_UINT ids, n_experts; // with skipped and identity slots
+    MOE_UINT identity_stride; // words; 0: x, of stride head.x_stride
+    MOE_UINT adjugate_positions, adjugate_input; // as positions and shared_input
+    MOE_FLOAT adjugate_scale;
+    MOE_UINT out_bias; // in the extra range
+};
+
+struct norm_params {
+    MOE_UINT width;
+    MOE_FLOAT eps;
+    MOE_UINT scale; // in the extra range
 };
 
 struct probe_params {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Graph -> program: for each regime an array of dispatches, with its workspace. This file and
-// compile_experts.c are the only ones of this back end that know ops. Kernels and their parameters
+// compile_*.c are the only ones of this back end that know ops. Kernels and their parameters
 // are described in shaders/.
 #include "vulkan/compile.h"
 
@@ -104,18 +104,9 @@ static uint32_t route_span(uint32_t n_experts, uint32_t lanes)
     return span;
 }
 
-// The range of the routing results, which end the choice.
-static struct moe_vk_range choice_range(const struct moe_vk_compiler *c, bool with_scores)
-{
-    const struct moe_vk_workspace *ws = &c->ws;
-    if (with_scores && ws->scores.size)
-        return moe_vk_routing_range(ws->scores);
-    return moe_vk_routing_range(ws->shared_gate.size ? ws->shared_gate : ws->gates);
-}
-
 static void add_route(struct moe_vk_compiler *c)
 {
-    struct moe_vk_range out = choice_range(c, true);
+    struct moe_vk_range out = moe_vk_choice_range(c, true);
     uint32_t quads = c->map.quads;
     uint32_t parts = (uint32_t) moe_max(1, MOE_LOCAL_SIZE / quads);
     bool two = parts * quads * 4 * MOE_ROUTE_TOKENS <= MOE_ROUTE_VALUES;
@@ -144,6 +135,7 @@ static void add_route(struct moe_vk_compiler *c)
                                 c->map.whole ? c->map.total : c->map.experts};
     struct moe_vk_dispatch *d = moe_vk_add(c, "route", MOE_SPV_ROUTE, &p, sizeof p);
     d->spec[0] = c->x_type;
+    d->spec[MOE_SPEC_TABLE] = moe_vk_n_blocks(&c->graph->layer);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, head, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_INPUT, moe_vk_x_range(c), MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_ROUTING, out, MOE_VK_READ | MOE_VK_WRITE);
@@ -151,21 +143,24 @@ static void add_route(struct moe_vk_compiler *c)
     d->work_per_token = 2.0 * p.d_model * p.n_experts;
 }
 
-static void add_group(struct moe_vk_compiler *c)
+static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
 {
-    const struct moe_vk_bank *bank = &c->banks[MOE_BANK_ROUTED];
-    struct moe_vk_range grouping = moe_vk_routing_range(c->ws.small);
+    const struct moe_vk_bank *bank = &c->banks[id];
+    const struct moe_vk_grouping *g = &c->ws.groupings[id];
+    struct moe_vk_range grouping = moe_vk_routing_range(g->small);
+    bool adjugates = id == MOE_BANK_ADJUGATE;
     struct group_params p = {
-        .n_experts = c->desc->n_experts,
+        .n_experts = moe_vk_bank_experts(c, id),
         .top_k = c->desc->top_k,
         .ids = moe_vk_word(grouping, c->ws.ids),
-        .counts = moe_vk_word(grouping, c->ws.counts),
-        .rows = moe_vk_word(grouping, c->ws.rows),
-        .positions = moe_vk_word(grouping, c->ws.positions),
-        .full_tiles = moe_vk_word(grouping, c->ws.full),
-        .small_tiles = moe_vk_word(grouping, c->ws.small),
-        .args = moe_vk_word(grouping, c->ws.args),
-        .chunk_experts = c->map.chunk_experts,
+        .counts = moe_vk_word(grouping, g->counts),
+        .rows = moe_vk_word(grouping, g->rows),
+        .positions = moe_vk_word(grouping, g->positions),
+        .full_tiles = moe_vk_word(grouping, g->full),
+        .small_tiles = moe_vk_word(grouping, g->small),
+        .args = moe_vk_word(grouping, g->args),
+        .chunk_experts = adjugates ? c->map.chunk_adjugates : c->map.chunk_experts,
+        .first_expert = moe_vk_bank_first(c, id),
         .in_pieces = bank->in.pieces,
         .in_row_blocks = bank->in.row_blocks,
         .in_piece_blocks = bank->in.piece_blocks,
@@ -173,47 +168,21 @@ static void add_group(struct moe_vk_compiler *c)
         .out_row_blocks = bank->out.row_blocks,
         .out_piece_blocks = bank->out.piece_blocks,
     };
-    static const char *const labels[] = {"group count", "group scan", "group scatter"};
+    static const char *const labels[2][3] = {
+        {"group count", "group scan", "group scatter"},
+        {"adjugate count", "adjugate scan", "adjugate scatter"},
+    };
     for (uint32_t pass = 0; pass < 3; pass++) {
         enum moe_spv_id spv = pass == 1 ? MOE_SPV_GROUP_SCAN : MOE_SPV_GROUP_BLOCK;
-        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, &p, sizeof p);
+        struct moe_vk_dispatch *d = moe_vk_add(c, labels[adjugates][pass], spv, &p, sizeof p);
         moe_vk_use(d, MOE_SLOT_ROUTING, grouping, MOE_VK_READ | MOE_VK_WRITE);
         d->work_per_token = (double) p.n_experts * p.top_k;
         if (pass == 1)
             continue;
         d->spec[0] = pass == 2;
+        d->spec[1] = adjugates ? c->desc->adjugate_group : 1;
         d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = MOE_GROUP_BLOCK};
     }
-}
-
-static void add_combine(struct moe_vk_compiler *c)
-{
-    if (c->regime == MOE_VK_DECODE && moe_vk_out_is_fused(c)) {
-        moe_vk_add_fused_out(c);
-        return;
-    }
-    bool grouped = c->regime == MOE_VK_GROUPED;
-    struct moe_vk_range routing =
-        grouped ? moe_vk_routing_range(c->ws.positions) : choice_range(c, false);
-    struct combine_params p = {
-        .d_out = c->desc->d_out,
-        .top_k = c->desc->top_k,
-        .gates = moe_vk_word(routing, c->ws.gates),
-        .positions = grouped ? moe_vk_word(routing, c->ws.positions) : MOE_NONE,
-        .shared_gate = moe_vk_word(routing, c->ws.shared_gate),
-        .shared_input = moe_vk_word(c->ws.f, c->ws.f_shared),
-        .routed_scale = c->desc->c_routed * c->desc->out_scale,
-        .shared_scale = c->desc->c_shared * c->desc->out_scale,
-    };
-    struct moe_vk_dispatch *d = moe_vk_add(c, "combine", MOE_SPV_COMBINE, &p, sizeof p);
-    d->spec[0] = c->x_type;
-    moe_vk_use(d, MOE_SLOT_INPUT, c->ws.f, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_OUTPUT, moe_vk_y_range(c), MOE_VK_WRITE);
-    uint64_t words = moe_div_up(moe_dtype_size(c->x_type, p.d_out), 4);
-    d->x.fixed = (uint32_t) moe_div_up(words, MOE_LOCAL_SIZE);
-    d->y = (struct moe_vk_count){.per_token = 1, .divisor = 1};
-    d->work_per_token = 2.0 * p.d_out * p.top_k;
 }
 
 static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
@@ -223,21 +192,26 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
         add_route(c);
         break;
     case MOE_OP_CAPACITY:
+        break;
     case MOE_OP_LATENT_IN:
+        moe_vk_add_matmul(c, MOE_VK_BANK_LATENT, false);
+        break;
     case MOE_OP_LATENT_OUT:
+        moe_vk_add_latent_out(c);
         break;
     case MOE_OP_GROUP:
         if (c->regime == MOE_VK_GROUPED)
-            add_group(c);
+            add_group(c, op->bank);
         break;
     case MOE_OP_EXPERT_IN:
-        moe_vk_add_expert_in(c, op->bank);
+        moe_vk_add_matmul(c, op->bank, false);
         break;
     case MOE_OP_EXPERT_OUT:
-        moe_vk_add_expert_out(c, op->bank);
+        if (c->regime != MOE_VK_DECODE || !moe_vk_out_is_fused(c)) // else part of combining
+            moe_vk_add_matmul(c, op->bank, true);
         break;
     case MOE_OP_COMBINE:
-        add_combine(c);
+        moe_vk_add_combine(c);
         break;
     }
 }
@@ -247,10 +221,14 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 // The most dispatches there can be: those of the matmuls, and one or three for every other op.
 static uint32_t most_dispatches(const struct moe_vk_compiler *c)
 {
-    enum { OTHERS = 8 };
-    const struct moe_vk_bank *shared = &c->banks[MOE_BANK_SHARED];
-    return OTHERS + moe_vk_listed_dispatches(&c->banks[MOE_BANK_ROUTED]) + shared->in.pieces +
-           shared->out.pieces;
+    uint32_t n = 16;
+    for (uint32_t i = 0; i < MOE_VK_N_BANKS; i++) {
+        const struct moe_vk_bank *bank = &c->banks[i];
+        if (moe_vk_has_bank(c, i))
+            n += moe_vk_is_slotted(i) ? moe_vk_listed_dispatches(bank)
+                                      : bank->in.pieces + bank->out.pieces;
+    }
+    return n;
 }
 
 // One regime, for a block of c->tokens.

@@ -1,18 +1,34 @@
 // SPDX-License-Identifier: MIT
 // What the files of the compiler share: the layer at hand, its workspace, and how a dispatch is
-// added. compile.c has the ops, compile_experts.c the two expert matmuls, workspace.c the ranges.
+// added. compile.c has the ops, compile_experts.c the matmuls, compile_sum.c what comes after them,
+// workspace.c the ranges.
 #ifndef MOE_VULKAN_COMPILE_H
 #define MOE_VULKAN_COMPILE_H
 
 #include "vulkan/plan.h"
 
-// The workspace, in bytes: [choice: count table ids gates shared_gate] [scores] [grouping]
-// [h h_shared] [f f_shared]. What one kernel reads through one binding is adjacent; what it reads
-// as `routing` begins with the workspace.
+// Banks of experts, as enum moe_bank, and the latent matrices as a bank of one expert.
+enum {
+    MOE_VK_BANK_LATENT = MOE_N_BANKS,
+    MOE_VK_N_BANKS,
+};
+
+// The slots of a bank by expert: positions is in the order of slots, rows in that of experts. args
+// are those of the indirect dispatches over the tile lists full and small. See group_*.comp.
+struct moe_vk_grouping {
+    struct moe_vk_range counts, rows, positions, args, full, small;
+};
+
+// The workspace, in bytes: [choice: count table ids gates shared_gate] [scores] [groupings] [h]
+// [f] [r]. What one kernel reads through one binding is adjacent; what it reads as `routing` begins
+// with the workspace.
 struct moe_vk_workspace {
     struct moe_vk_range count, table, ids, gates, shared_gate, scores;
-    struct moe_vk_range counts, rows, positions, args, full, small;
-    struct moe_vk_range h, h_shared, f, f_shared; // h and f include what is shared
+    struct moe_vk_grouping groupings[MOE_VK_N_BANKS];
+    // What a bank's first matmul makes (of the latent: its x) and its second one (of the latent:
+    // the routed sum, also without a matmul where combining takes two steps).
+    struct moe_vk_range h[MOE_VK_N_BANKS], f[MOE_VK_N_BANKS];
+    struct moe_vk_range r; // the combined latent
     uint64_t size;
 };
 
@@ -39,7 +55,7 @@ struct moe_vk_compiler {
     enum moe_vk_regime regime;
     uint32_t tokens; // of a block
     struct moe_vk_weights_map map;
-    struct moe_vk_bank banks[2]; // by enum moe_bank
+    struct moe_vk_bank banks[MOE_VK_N_BANKS];
     struct moe_vk_workspace ws;
     struct moe_vk_sequence *sequence;
     uint32_t capacity; // of its dispatches
@@ -57,19 +73,35 @@ struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c);
 void moe_vk_lay_out(struct moe_vk_compiler *c);
 // The workspace from its begin to the end of `last`.
 struct moe_vk_range moe_vk_routing_range(struct moe_vk_range last);
+// From one range to another behind it; either may have size 0.
+struct moe_vk_range moe_vk_join(struct moe_vk_range first, struct moe_vk_range last);
 // Word where `inner` starts inside `outer`; MOE_NONE if there is no such range.
 uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner);
 // The most tiles that group_scan.comp cuts.
-uint64_t moe_vk_most_tiles(const vkmoe_layer_desc *desc, uint64_t slots, bool small);
+uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small);
 // Dispatches that matmuls over tile lists take: for each chunk and tile size, the pieces.
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank);
 
 // compile_experts.c
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c);
-void moe_vk_add_expert_in(struct moe_vk_compiler *c, enum moe_bank bank);
-void moe_vk_add_expert_out(struct moe_vk_compiler *c, enum moe_bank bank);
+bool moe_vk_has_bank(const struct moe_vk_compiler *c, uint32_t bank);
+// Experts of a bank; those that are chosen by slots; the place of the first one in the table.
+uint32_t moe_vk_bank_experts(const struct moe_vk_compiler *c, uint32_t bank);
+bool moe_vk_is_slotted(uint32_t bank);
+uint32_t moe_vk_bank_first(const struct moe_vk_compiler *c, uint32_t bank);
+void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out);
+// What multiplying with a bank's output matrix costs for a token.
+double moe_vk_out_work(const struct moe_vk_compiler *c, uint32_t bank);
+
+// compile_sum.c
 // Decode: does one kernel do the down projections and the combination?
 bool moe_vk_out_is_fused(const struct moe_vk_compiler *c);
-void moe_vk_add_fused_out(struct moe_vk_compiler *c);
+// The routed sum is written before y is made of it: because the latent matrix comes between, or
+// because one kernel cannot bind all that goes into both.
+bool moe_vk_sums_twice(const struct moe_vk_compiler *c);
+void moe_vk_add_combine(struct moe_vk_compiler *c);
+void moe_vk_add_latent_out(struct moe_vk_compiler *c);
+// The range of the routing results, which end the choice.
+struct moe_vk_range moe_vk_choice_range(const struct moe_vk_compiler *c, bool with_scores);
 
 #endif

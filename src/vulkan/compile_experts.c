@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The two matmuls of the experts as dispatches: chunks of experts times pieces of their rows, by
-// tile lists where slots are grouped, slot by slot where they are few.
+// tile lists where slots are grouped, slot by slot where they are few. The shared expert and the
+// latent matrices are banks of one expert for all tokens.
 #include "vulkan/compile.h"
 
 #include <assert.h>
@@ -10,9 +11,63 @@
 
 enum { VEC = 16, FLOP_PER_BYTE = 8 }; // what reading a byte costs, on a device of common balance
 
+// ---- banks -------------------------------------------------------------------------------------
+
+bool moe_vk_has_bank(const struct moe_vk_compiler *c, uint32_t bank)
+{
+    switch (bank) {
+    case MOE_BANK_SHARED:
+        return moe_layer_has_shared(&c->graph->layer);
+    case MOE_BANK_ADJUGATE:
+        return c->desc->adjugate_group > 0;
+    case MOE_VK_BANK_LATENT:
+        return c->desc->d_latent > 0;
+    default:
+        return true;
+    }
+}
+
+bool moe_vk_is_slotted(uint32_t bank)
+{
+    return bank == MOE_BANK_ROUTED || bank == MOE_BANK_ADJUGATE;
+}
+
+// The index of a bank's first expert, as for moe_vk_block.
+static uint32_t first_index(uint32_t bank)
+{
+    static const uint32_t indices[MOE_VK_N_BANKS] = {
+        [MOE_BANK_SHARED] = VKMOE_SHARED_EXPERT,
+        [MOE_BANK_ADJUGATE] = VKMOE_ADJUGATE_EXPERT,
+        [MOE_VK_BANK_LATENT] = MOE_VK_LATENT,
+    };
+    return indices[bank];
+}
+
+uint32_t moe_vk_bank_first(const struct moe_vk_compiler *c, uint32_t bank)
+{
+    return moe_vk_table_index(&c->graph->layer, first_index(bank));
+}
+
+uint32_t moe_vk_bank_experts(const struct moe_vk_compiler *c, uint32_t bank)
+{
+    if (bank == MOE_BANK_ADJUGATE)
+        return moe_layer_n_adjugates(c->desc);
+    return bank == MOE_BANK_ROUTED ? c->desc->n_experts : 1;
+}
+
+// Experts of a chunk.
+static uint32_t chunk_experts(const struct moe_vk_compiler *c, uint32_t bank)
+{
+    if (bank == MOE_BANK_ADJUGATE)
+        return c->map.chunk_adjugates;
+    return bank == MOE_BANK_ROUTED ? c->map.chunk_experts : 1;
+}
+
+// ---- matrices ----------------------------------------------------------------------------------
+
 // One of the two matrices of a bank of experts, and what its matmul reads and writes.
 struct matrix {
-    enum moe_bank bank;
+    uint32_t bank;
     bool is_out;
     uint32_t weight, stride, rows; // packed; weight in uvec4 of the block
     uint32_t d_in, n_out;
@@ -20,34 +75,90 @@ struct matrix {
     enum vkmoe_dtype type;
     enum vkmoe_act act;
     struct moe_vk_cut cut;
+    struct moe_vk_range input, output;
+    bool input_is_x; // else rows of d_in f32
+    bool gathers;    // the input has a row for each token, not for each slot
 };
 
-static struct matrix matrix_of(const struct moe_vk_compiler *c, enum moe_bank bank, bool is_out)
+static void set_act(const struct moe_vk_compiler *c, struct matrix *m)
+{
+    if (m->bank == MOE_VK_BANK_LATENT)
+        return;
+    m->gated = c->desc->gated && !m->is_out;
+    m->act = m->is_out ? c->desc->act_out : c->desc->act;
+}
+
+static void set_rows(const struct moe_vk_compiler *c, struct matrix *m)
+{
+    const struct moe_vk_workspace *ws = &c->ws;
+    bool slotted = moe_vk_is_slotted(m->bank);
+    m->output = m->is_out ? ws->f[m->bank] : ws->h[m->bank];
+    m->gathers = slotted && !m->is_out;
+    if (m->is_out) {
+        m->input = m->bank == MOE_VK_BANK_LATENT ? ws->r : ws->h[m->bank];
+    } else if (slotted && c->desc->d_latent > 0) {
+        m->input = ws->h[MOE_VK_BANK_LATENT];
+    } else {
+        m->input = moe_vk_x_range(c);
+        m->input_is_x = true;
+    }
+}
+
+static struct matrix matrix_of(const struct moe_vk_compiler *c, uint32_t bank, bool is_out)
 {
     const struct moe_vk_bank *b = &c->banks[bank];
-    uint32_t d_ff = bank == MOE_BANK_SHARED ? c->desc->d_shared_ff : c->desc->d_ff;
-    return is_out ? (struct matrix){bank, true, b->block.out_weight, b->block.out_stride,
-                                    b->block.out_rows, d_ff, c->desc->d_out, false,
-                                    c->desc->out_type, c->desc->act_out, b->out}
-                  : (struct matrix){bank, false, b->block.in_weight, b->block.in_stride,
-                                    b->block.in_rows, c->desc->d_model, d_ff, c->desc->gated,
-                                    c->desc->in_type, c->desc->act, b->in};
+    const struct moe_expert_shape shape =
+        moe_vk_block_shape(&c->graph->layer, first_index(bank));
+    struct matrix m = {
+        .bank = bank,
+        .is_out = is_out,
+        .weight = is_out ? b->block.out_weight : b->block.in_weight,
+        .stride = is_out ? b->block.out_stride : b->block.in_stride,
+        .rows = is_out ? b->block.out_rows : b->block.in_rows,
+        .d_in = is_out ? shape.d_ff : shape.d_in,
+        .n_out = is_out ? shape.d_out : shape.d_ff,
+        .type = is_out ? shape.out_type : shape.in_type,
+        .cut = is_out ? b->out : b->in,
+    };
+    set_act(c, &m);
+    set_rows(c, &m);
+    return m;
+}
+
+static uint32_t float_bits(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+// The constants of expert_act.glsl.
+static void set_forms(const struct moe_vk_compiler *c, const struct matrix *m, uint32_t *spec)
+{
+    const vkmoe_layer_desc *desc = c->desc;
+    bool shared = m->bank == MOE_BANK_SHARED;
+    if (m->gated && desc->clamp != VKMOE_CLAMP_NONE) {
+        spec[8] = desc->clamp;
+        spec[9] = float_bits(shared ? desc->limit_shared : desc->limit);
+    }
+    if (m->gated)
+        spec[10] = float_bits(desc->up_add);
+    if (m->act == VKMOE_ACT_SITU) {
+        spec[11] = float_bits(desc->situ_beta);
+        spec[12] = float_bits(desc->situ_lambda > 0 ? desc->situ_lambda : 0);
+    }
+    spec[13] = desc->weight_on_input && m->gathers;
 }
 
 // ---- cutting -----------------------------------------------------------------------------------
-
-static uint32_t chunk_experts(const struct moe_vk_compiler *c, enum moe_bank bank)
-{
-    return bank == MOE_BANK_SHARED ? 1 : c->map.chunk_experts;
-}
 
 // Work of a matmul over `n_rows` packed rows of a chunk, see struct moe_vk_dispatch.
 static void set_work(const struct moe_vk_compiler *c, const struct matrix *m, uint32_t n_experts,
                      uint64_t n_rows, struct moe_vk_dispatch *d)
 {
-    double slots = m->bank == MOE_BANK_SHARED
-                       ? 1.0
-                       : c->desc->top_k * (double) n_experts / c->desc->n_experts;
+    double slots = moe_vk_is_slotted(m->bank)
+                       ? c->desc->top_k * (double) n_experts / moe_vk_bank_experts(c, m->bank)
+                       : 1.0;
     double row_bytes = (double) m->stride * VEC * (double) n_rows;
     d->work_per_token = 2.0 * slots * m->d_in * (double) n_rows;
     if (c->regime == MOE_VK_DECODE)
@@ -93,19 +204,17 @@ static enum vkmoe_status cut_matrix(const struct moe_vk_compiler *c, const struc
     return VKMOE_OK;
 }
 
-static enum vkmoe_status cut_bank(struct moe_vk_compiler *c, enum moe_bank id)
+static enum vkmoe_status cut_bank(struct moe_vk_compiler *c, uint32_t id)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_bank *bank = &c->banks[id];
-    TRY(moe_vk_block(&c->graph->layer, id == MOE_BANK_SHARED ? VKMOE_SHARED_EXPERT : 0,
-                     &bank->block));
+    TRY(moe_vk_block(&c->graph->layer, first_index(id), &bank->block));
     bool split = !c->map.whole && bank->block.size > c->limits->range;
     struct matrix in = matrix_of(c, id, false), out = matrix_of(c, id, true);
     TRY(cut_matrix(c, &in, split, &bank->in));
     TRY(cut_matrix(c, &out, split, &bank->out));
-    bank->n_chunks = id == MOE_BANK_SHARED
-                         ? 1
-                         : (uint32_t) moe_div_up(c->desc->n_experts, c->map.chunk_experts);
+    bank->n_chunks =
+        (uint32_t) moe_div_up(moe_vk_bank_experts(c, id), chunk_experts(c, id));
     return VKMOE_OK;
 
 fail:
@@ -114,13 +223,15 @@ fail:
 
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c)
 {
-    enum vkmoe_status status = cut_bank(c, MOE_BANK_ROUTED);
-    if (status == VKMOE_OK && moe_layer_has_shared(&c->graph->layer))
-        status = cut_bank(c, MOE_BANK_SHARED);
+    enum vkmoe_status status = VKMOE_OK;
+    for (uint32_t bank = 0; bank < MOE_VK_N_BANKS && status == VKMOE_OK; bank++)
+        if (moe_vk_has_bank(c, bank))
+            status = cut_bank(c, bank);
     return status;
 }
 
-// One dispatch of a matmul: which experts, which row blocks, what is bound of the weights.
+// One dispatch of a matmul: which experts, by their place in the table, which row blocks, what is
+// bound of the weights.
 struct part {
     uint32_t first_expert, n_experts;
     uint32_t first_block, n_blocks;
@@ -140,9 +251,7 @@ static struct moe_vk_range part_weights(const struct moe_vk_compiler *c, const s
     struct moe_vk_range range = all_weights(c);
     if (c->map.whole)
         return range;
-    range.offset = m->bank == MOE_BANK_SHARED
-                       ? c->map.shared
-                       : c->map.experts + part->first_expert * c->map.expert_size;
+    range.offset = moe_vk_placed(&c->graph->layer, &c->map, part->first_expert).offset;
     range.size = part->n_experts * bank->block.size;
     if (range.size <= c->limits->range)
         return range;
@@ -156,13 +265,10 @@ static struct moe_vk_range part_weights(const struct moe_vk_compiler *c, const s
 static struct part part_of(const struct moe_vk_compiler *c, const struct matrix *m, uint32_t chunk,
                            uint32_t piece)
 {
-    bool shared = m->bank == MOE_BANK_SHARED;
-    uint32_t first = chunk * c->map.chunk_experts;
+    uint32_t of_a_chunk = chunk_experts(c, m->bank), first = chunk * of_a_chunk;
     struct part part = {
-        .first_expert = shared ? c->desc->n_experts : first,
-        .n_experts =
-            shared ? 1
-                   : (uint32_t) moe_min(c->map.chunk_experts, c->desc->n_experts - first),
+        .first_expert = moe_vk_bank_first(c, m->bank) + first,
+        .n_experts = (uint32_t) moe_min(of_a_chunk, moe_vk_bank_experts(c, m->bank) - first),
         .first_block = piece * m->cut.piece_blocks,
     };
     part.n_blocks =
@@ -179,29 +285,6 @@ static void set_part_work(const struct moe_vk_compiler *c, const struct matrix *
     set_work(c, m, part->n_experts, n, d);
 }
 
-// ---- inputs and outputs ------------------------------------------------------------------------
-
-static struct moe_vk_range routed_only(struct moe_vk_range both, struct moe_vk_range shared)
-{
-    both.size -= shared.size;
-    return both;
-}
-
-// x or the bank's hidden rows.
-static struct moe_vk_range input_range(const struct moe_vk_compiler *c, const struct matrix *m)
-{
-    if (!m->is_out)
-        return moe_vk_x_range(c);
-    return m->bank == MOE_BANK_SHARED ? c->ws.h_shared : routed_only(c->ws.h, c->ws.h_shared);
-}
-
-static struct moe_vk_range output_range(const struct moe_vk_compiler *c, const struct matrix *m)
-{
-    if (!m->is_out)
-        return m->bank == MOE_BANK_SHARED ? c->ws.h_shared : routed_only(c->ws.h, c->ws.h_shared);
-    return m->bank == MOE_BANK_SHARED ? c->ws.f_shared : routed_only(c->ws.f, c->ws.f_shared);
-}
-
 // uvec4 of the weights before what is bound: kernels count from the begin of all.
 static uint32_t window(const struct moe_vk_compiler *c, const struct part *part)
 {
@@ -213,12 +296,13 @@ static uint32_t window(const struct moe_vk_compiler *c, const struct part *part)
 static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct matrix *m,
                      const struct part *part, bool small, uint32_t entry)
 {
-    bool listed = m->bank == MOE_BANK_ROUTED;
+    bool listed = moe_vk_is_slotted(m->bank);
+    const struct moe_vk_grouping *g = &c->ws.groupings[m->bank];
     uint32_t tile = small ? MOE_TILE_SMALL : MOE_TILE_FULL;
     struct moe_vk_range routing =
-        listed ? moe_vk_routing_range(c->ws.small)
+        listed ? moe_vk_routing_range(g->small)
                : moe_vk_routing_range(c->limits->bda ? c->ws.count : c->ws.table);
-    struct moe_vk_range tiles = small ? c->ws.small : c->ws.full;
+    struct moe_vk_range tiles = small ? g->small : g->full;
     struct gemm_params p = {
         .d_in = m->d_in,
         .n_out = m->n_out,
@@ -228,26 +312,28 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
         .window = window(c, part),
         .first_row_block = part->first_block,
         .expert = listed ? MOE_NONE : part->first_expert,
-        .rows = moe_vk_word(routing, c->ws.rows),
+        .rows = moe_vk_word(routing, g->rows),
         .tiles = moe_vk_word(routing, tiles),
-        .args = moe_vk_word(routing, c->ws.args) + entry * MOE_ARGS_WORDS,
-        .input_stride = m->is_out ? m->d_in : 0,
+        .args = moe_vk_word(routing, g->args) + entry * MOE_ARGS_WORDS,
+        .input_stride = m->input_is_x ? 0 : m->d_in,
         .output_stride = m->n_out,
         .top_k = c->desc->top_k,
+        .gates = moe_vk_word(routing, c->ws.gates),
         .act = m->act,
         .act_alpha = c->desc->act_alpha,
     };
-    enum vkmoe_dtype input = m->is_out ? VKMOE_F32 : c->x_type;
+    enum vkmoe_dtype input = m->input_is_x ? c->x_type : VKMOE_F32;
     const struct moe_vk_variant *variant = moe_vk_matmul_variant(c->variant, m->type, input);
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
     d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
-    uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, listed && !m->is_out, input,
-                                      variant->rounds_x && !m->is_out, c->counters};
+    uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, m->gathers, input,
+                                      variant->rounds_x && m->input_is_x, c->counters};
+    set_forms(c, m, spec);
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_INPUT, input_range(c, m), MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_INPUT, m->input, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_OUTPUT, output_range(c, m), MOE_VK_WRITE);
+    moe_vk_use(d, MOE_SLOT_OUTPUT, m->output, MOE_VK_WRITE);
     set_part_work(c, m, part, d);
     d->y.fixed = part->n_blocks;
     if (!listed) {
@@ -256,8 +342,9 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     }
     enum { ARGS_SIZE = MOE_ARGS_WORDS * 4 };
     d->indirect = (struct moe_vk_range){MOE_VK_BUF_WORK,
-                                        c->ws.args.offset + (uint64_t) entry * ARGS_SIZE, 12};
-    d->max_x = (uint32_t) moe_vk_most_tiles(c->desc, (uint64_t) c->tokens * c->desc->top_k, small);
+                                        g->args.offset + (uint64_t) entry * ARGS_SIZE, 12};
+    d->max_x = (uint32_t) moe_vk_most_tiles(moe_vk_bank_experts(c, m->bank),
+                                            (uint64_t) c->tokens * c->desc->top_k, small);
     if (small) // small tiles are what is left of each expert
         d->work_per_token = 0;
 }
@@ -265,8 +352,12 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
 // Full tiles, then small ones. Entries of the argument list are in the order of group_scan.comp.
 static void add_listed(struct moe_vk_compiler *c, const struct matrix *m)
 {
-    static const char *const labels[2][2] = {{"expert in, full tiles", "expert in, small tiles"},
-                                             {"expert out, full tiles", "expert out, small tiles"}};
+    static const char *const labels[2][2][2] = {
+        {{"expert in, full tiles", "expert in, small tiles"},
+         {"expert out, full tiles", "expert out, small tiles"}},
+        {{"adjugate in, full tiles", "adjugate in, small tiles"},
+         {"adjugate out, full tiles", "adjugate out, small tiles"}},
+    };
     const struct moe_vk_bank *bank = &c->banks[m->bank];
     uint32_t entries = bank->in.pieces + bank->out.pieces; // of a chunk and tile size
     for (uint32_t chunk = 0; chunk < bank->n_chunks; chunk++)
@@ -274,7 +365,7 @@ static void add_listed(struct moe_vk_compiler *c, const struct matrix *m)
             for (uint32_t piece = 0; piece < m->cut.pieces; piece++) {
                 struct part part = part_of(c, m, chunk, piece);
                 uint32_t entry = (chunk * 2 + small) * entries + piece;
-                add_gemm(c, labels[m->is_out][small], m, &part, small,
+                add_gemm(c, labels[m->bank == MOE_BANK_ADJUGATE][m->is_out][small], m, &part, small,
                          entry + (m->is_out ? bank->in.pieces : 0));
             }
 }
@@ -285,12 +376,13 @@ static void add_listed(struct moe_vk_compiler *c, const struct matrix *m)
 static void add_gemv(struct moe_vk_compiler *c, const char *label, const struct matrix *m,
                      const struct part *part)
 {
-    bool shared = m->bank == MOE_BANK_SHARED;
+    bool slotted = moe_vk_is_slotted(m->bank);
     uint32_t first = part->first_block * block_panels(m);
     uint32_t end = (uint32_t) moe_min((part->first_block + part->n_blocks) * block_panels(m),
                                       moe_div_up(m->n_out, MOE_PANEL_ROWS));
-    uint32_t slots = shared ? 1 : c->desc->top_k;
-    struct moe_vk_range routing = moe_vk_routing_range(c->ws.ids);
+    uint32_t slots = slotted ? c->desc->top_k : 1;
+    struct moe_vk_range routing = moe_vk_routing_range(c->desc->weight_on_input ? c->ws.gates
+                                                                            : c->ws.ids);
     struct gemv_params p = {
         .d_in = m->d_in,
         .n_out = m->n_out,
@@ -298,78 +390,31 @@ static void add_gemv(struct moe_vk_compiler *c, const char *label, const struct 
         .weight_stride = m->stride,
         .window = window(c, part),
         .first_panel = first,
-        .expert = shared ? part->first_expert : MOE_NONE,
+        .expert = slotted ? MOE_NONE : part->first_expert,
         .first_expert = part->first_expert,
         .n_experts = part->n_experts,
         .ids = moe_vk_word(routing, c->ws.ids),
-        .input_stride = m->is_out ? m->d_in : 0,
+        .gates = moe_vk_word(routing, c->ws.gates),
+        .input_stride = m->input_is_x ? 0 : m->d_in,
         .slots = slots,
-        .rows_per_input = m->is_out ? 1 : slots,
+        .rows_per_input = m->gathers ? slots : 1,
         .act = m->act,
         .act_alpha = c->desc->act_alpha,
     };
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMV, &p, sizeof p);
     d->spec[0] = m->type;
     d->spec[1] = m->gated;
-    d->spec[2] = m->is_out ? VKMOE_F32 : c->x_type;
+    d->spec[2] = m->input_is_x ? c->x_type : VKMOE_F32;
+    d->spec[3] = c->desc->n_experts;
+    d->spec[4] = m->bank == MOE_BANK_ADJUGATE ? c->desc->adjugate_group : 0;
+    set_forms(c, m, d->spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_INPUT, input_range(c, m), MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_INPUT, m->input, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_OUTPUT, output_range(c, m), MOE_VK_WRITE);
+    moe_vk_use(d, MOE_SLOT_OUTPUT, m->output, MOE_VK_WRITE);
     set_part_work(c, m, part, d);
     d->x.fixed = end - first;
     d->y = (struct moe_vk_count){.per_token = slots, .divisor = 1};
-}
-
-bool moe_vk_out_is_fused(const struct moe_vk_compiler *c)
-{
-    bool shared = moe_layer_has_shared(&c->graph->layer);
-    return c->map.whole && c->banks[MOE_BANK_ROUTED].out.pieces == 1 &&
-           (!shared || c->banks[MOE_BANK_SHARED].out.pieces == 1);
-}
-
-void moe_vk_add_fused_out(struct moe_vk_compiler *c)
-{
-    bool shared = moe_layer_has_shared(&c->graph->layer);
-    const struct moe_vk_block *routed_block = &c->banks[MOE_BANK_ROUTED].block;
-    const struct moe_vk_block *shared_block = &c->banks[MOE_BANK_SHARED].block;
-    struct moe_vk_range routing =
-        moe_vk_routing_range(c->ws.shared_gate.size ? c->ws.shared_gate : c->ws.gates);
-    struct gemv_out_params p = {
-        .n_out = c->desc->d_out,
-        .top_k = c->desc->top_k,
-        .d_ff = c->desc->d_ff,
-        .weight = routed_block->out_weight,
-        .weight_stride = routed_block->out_stride,
-        .shared_expert = shared ? c->desc->n_experts : MOE_NONE,
-        .shared_d_ff = c->desc->d_shared_ff,
-        .shared_weight = shared_block->out_weight,
-        .shared_weight_stride = shared_block->out_stride,
-        .shared_input = moe_vk_word(c->ws.h, c->ws.h_shared),
-        .ids = moe_vk_word(routing, c->ws.ids),
-        .gates = moe_vk_word(routing, c->ws.gates),
-        .shared_gate = moe_vk_word(routing, c->ws.shared_gate),
-        .act = c->desc->act_out,
-        .act_alpha = c->desc->act_alpha,
-        .routed_scale = c->desc->c_routed * c->desc->out_scale,
-        .shared_scale = c->desc->c_shared * c->desc->out_scale,
-    };
-    struct moe_vk_dispatch *d =
-        moe_vk_add(c, "expert out and combine", MOE_SPV_EXPERT_GEMV_OUT, &p, sizeof p);
-    d->spec[0] = c->desc->out_type;
-    d->spec[1] = c->x_type;
-    moe_vk_use(d, MOE_SLOT_WEIGHTS, all_weights(c), MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_INPUT, c->ws.h, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_OUTPUT, moe_vk_y_range(c), MOE_VK_WRITE);
-    for (int bank = 0; bank <= shared; bank++) {
-        struct moe_vk_dispatch part = {0};
-        struct matrix m = matrix_of(c, (enum moe_bank) bank, true);
-        set_work(c, &m, c->desc->n_experts, m.rows, &part);
-        d->work_per_token += part.work_per_token;
-    }
-    d->x.fixed = (uint32_t) moe_div_up(p.n_out, MOE_PANEL_ROWS);
-    d->y = (struct moe_vk_count){.per_token = 1, .divisor = 1};
 }
 
 // ---- both --------------------------------------------------------------------------------------
@@ -387,22 +432,25 @@ static void add_parts(struct moe_vk_compiler *c, const char *label, const struct
         }
 }
 
-void moe_vk_add_expert_in(struct moe_vk_compiler *c, enum moe_bank bank)
+void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out)
 {
-    struct matrix m = matrix_of(c, bank, false);
-    if (c->regime == MOE_VK_GROUPED && bank == MOE_BANK_ROUTED)
+    static const char *const labels[MOE_VK_N_BANKS][2] = {
+        [MOE_BANK_ROUTED] = {"expert in", "expert out"},
+        [MOE_BANK_SHARED] = {"shared in", "shared out"},
+        [MOE_BANK_ADJUGATE] = {"adjugate in", "adjugate out"},
+        [MOE_VK_BANK_LATENT] = {"latent in", "latent out"},
+    };
+    struct matrix m = matrix_of(c, bank, is_out);
+    if (c->regime == MOE_VK_GROUPED && moe_vk_is_slotted(bank))
         add_listed(c, &m);
     else
-        add_parts(c, bank == MOE_BANK_SHARED ? "shared in" : "expert in", &m);
+        add_parts(c, labels[bank][is_out], &m);
 }
 
-void moe_vk_add_expert_out(struct moe_vk_compiler *c, enum moe_bank bank)
+double moe_vk_out_work(const struct moe_vk_compiler *c, uint32_t bank)
 {
+    struct moe_vk_dispatch whole = {0};
     struct matrix m = matrix_of(c, bank, true);
-    if (c->regime == MOE_VK_DECODE && moe_vk_out_is_fused(c))
-        return; // part of the combining kernel
-    if (c->regime == MOE_VK_GROUPED && bank == MOE_BANK_ROUTED)
-        add_listed(c, &m);
-    else
-        add_parts(c, bank == MOE_BANK_SHARED ? "shared out" : "expert out", &m);
+    set_work(c, &m, moe_vk_bank_experts(c, bank), m.rows, &whole);
+    return whole.work_per_token;
 }

@@ -23,16 +23,25 @@ static enum vkmoe_status too_large(const char *what, uint64_t size)
                     what, size);
 }
 
+struct moe_expert_shape moe_vk_block_shape(const struct moe_layer *layer, uint32_t expert)
+{
+    const vkmoe_layer_desc *d = &layer->desc;
+    if (expert == MOE_VK_LATENT)
+        return (struct moe_expert_shape){d->d_model, d->d_latent, d->d_out, d->latent_type,
+                                         d->latent_type};
+    return moe_layer_expert_shape(layer, expert);
+}
+
 enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
                                struct moe_vk_block *out)
 {
-    const vkmoe_layer_desc *desc = &layer->desc;
     *out = (struct moe_vk_block){0};
-    uint32_t d_ff = moe_layer_d_ff(layer, expert);
-    uint64_t in_stride = row_size(desc->in_type, desc->d_model);
-    uint64_t out_stride = row_size(desc->out_type, d_ff);
-    uint64_t in_rows = moe_align_up(d_ff, MOE_PANEL_ROWS) * (desc->gated ? 2 : 1);
-    uint64_t out_rows = moe_align_up(desc->d_out, MOE_PANEL_ROWS);
+    struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
+    bool gated = layer->desc.gated && expert != MOE_VK_LATENT;
+    uint64_t in_stride = row_size(shape.in_type, shape.d_in);
+    uint64_t out_stride = row_size(shape.out_type, shape.d_ff);
+    uint64_t in_rows = moe_align_up(shape.d_ff, MOE_PANEL_ROWS) * (gated ? 2 : 1);
+    uint64_t out_rows = moe_align_up(shape.d_out, MOE_PANEL_ROWS);
     uint64_t in_size = in_rows * in_stride + in_rows * sizeof(float);
     uint64_t out_weight = moe_align_up(in_size, BLOCK_ALIGN);
     uint64_t end = out_weight + out_rows * out_stride + out_rows * sizeof(float);
@@ -49,33 +58,134 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
     return VKMOE_OK;
 }
 
+// ---- where blocks are --------------------------------------------------------------------------
+
+uint32_t moe_vk_n_blocks(const struct moe_layer *layer)
+{
+    const vkmoe_layer_desc *desc = &layer->desc;
+    return desc->n_experts + moe_layer_n_adjugates(desc) + (moe_layer_has_shared(layer) ? 1 : 0) +
+           (desc->d_latent > 0 ? 1 : 0);
+}
+
+struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,
+                                   const struct moe_vk_weights_map *map, uint32_t i)
+{
+    const uint32_t n_experts = layer->desc.n_experts;
+    const uint32_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
+    if (i < n_experts)
+        return (struct moe_vk_placed){i, map->experts + i * map->expert_size, map->expert_size};
+    i -= n_experts;
+    if (i < n_adjugates)
+        return (struct moe_vk_placed){VKMOE_ADJUGATE_EXPERT + i,
+                                      map->adjugates + i * map->adjugate_size,
+                                      map->adjugate_size};
+    i -= n_adjugates;
+    if (i == 0 && moe_layer_has_shared(layer))
+        return (struct moe_vk_placed){VKMOE_SHARED_EXPERT, map->shared, map->shared_size};
+    return (struct moe_vk_placed){MOE_VK_LATENT, map->latent, map->latent_size};
+}
+
+uint32_t moe_vk_table_index(const struct moe_layer *layer, uint32_t expert)
+{
+    const uint32_t n_experts = layer->desc.n_experts;
+    if (expert == MOE_VK_LATENT)
+        return moe_vk_n_blocks(layer) - 1;
+    if (expert == VKMOE_SHARED_EXPERT)
+        return n_experts + moe_layer_n_adjugates(&layer->desc);
+    return moe_expert_is_adjugate(expert) ? n_experts + (expert - VKMOE_ADJUGATE_EXPERT) : expert;
+}
+
+static uint32_t segments(uint32_t n_experts, uint32_t of_a_segment)
+{
+    return of_a_segment == 0 ? 0 : (uint32_t) moe_div_up(n_experts, of_a_segment);
+}
+
+// Experts or adjugates of a buffer that can be allocated, with `rest` beside them; `chunk` of them
+// stay together, as many as can be bound.
+static uint32_t cut_bank(uint64_t rest, uint64_t size, uint32_t n, bool whole,
+                         const struct moe_vk_limits *limits, uint32_t *chunk)
+{
+    uint64_t room = (limits->allocation - rest) / size;
+    *chunk = n;
+    if (!whole) {
+        uint64_t fit = moe_min(room, limits->range / size);
+        *chunk = (uint32_t) moe_min(moe_max(fit, 1), n);
+        room -= room % *chunk;
+    }
+    return (uint32_t) moe_min(room, n);
+}
+
 // Chunks of whole experts that can be bound, segments of whole chunks that can be allocated.
 static enum vkmoe_status cut(struct moe_vk_weights_map *map, const vkmoe_layer_desc *desc,
                              const struct moe_vk_limits *limits)
 {
-    uint64_t rest = map->experts + map->shared_size; // what is not routed experts
-    if (rest + map->expert_size > limits->allocation)
+    uint32_t n_adjugates = moe_layer_n_adjugates(desc), own;
+    // What is neither routed experts nor adjugates.
+    uint64_t rest = map->experts + map->shared_size + map->latent_size + map->vectors_size;
+    uint64_t largest = moe_max(map->expert_size, map->adjugate_size);
+    if (rest + largest > limits->allocation)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "router, shared expert and one expert: %" PRIu64 " bytes; the device "
                         "allows %" PRIu64 " in one allocation",
-                        rest + map->expert_size, limits->allocation);
-    uint64_t room = (limits->allocation - rest) / map->expert_size;
+                        rest + largest, limits->allocation);
     map->whole = limits->bda || map->total <= moe_min(limits->range, limits->allocation);
-    map->chunk_experts = desc->n_experts;
-    if (!map->whole) {
-        uint64_t fit = moe_min(room, limits->range / map->expert_size);
-        map->chunk_experts = (uint32_t) moe_min(moe_max(fit, 1), desc->n_experts);
-        room -= room % map->chunk_experts;
-        if (map->experts > limits->range)
-            return moe_fail(VKMOE_E_UNSUPPORTED,
-                            "a router of %" PRIu64 " bytes; this device binds at most %" PRIu64
-                            " without buffer device address", map->experts, limits->range);
-        if (map->total / VEC > UINT32_MAX)
-            return too_large("all weights", map->total);
+    if (!map->whole && map->experts > limits->range)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "a router of %" PRIu64 " bytes; this device binds at most %" PRIu64
+                        " without buffer device address", map->experts, limits->range);
+    if (!map->whole && map->total / VEC > UINT32_MAX)
+        return too_large("all weights", map->total);
+    if (n_adjugates > 0) {
+        own = cut_bank(rest, map->adjugate_size, n_adjugates, map->whole, limits,
+                       &map->chunk_adjugates);
+        uint64_t all = n_adjugates * map->adjugate_size;
+        if (all <= limits->allocation - rest - map->expert_size)
+            rest += all;
+        else
+            map->segment_adjugates = own;
     }
-    map->segment_experts = (uint32_t) moe_min(room, desc->n_experts);
-    map->n_segments = (uint32_t) moe_div_up(desc->n_experts, map->segment_experts);
+    map->segment_experts = cut_bank(rest, map->expert_size, desc->n_experts, map->whole, limits,
+                                    &map->chunk_experts);
+    map->n_expert_segments = segments(desc->n_experts, map->segment_experts);
+    map->n_segments = map->n_expert_segments + segments(n_adjugates, map->segment_adjugates);
     return VKMOE_OK;
+}
+
+// The sizes of all blocks.
+static enum vkmoe_status size_blocks(const struct moe_layer *layer, struct moe_vk_weights_map *map)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_block routed, adjugate = {0}, shared = {0}, latent = {0};
+    TRY(moe_vk_block(layer, 0, &routed));
+    if (layer->desc.adjugate_group > 0)
+        TRY(moe_vk_block(layer, VKMOE_ADJUGATE_EXPERT, &adjugate));
+    if (moe_layer_has_shared(layer))
+        TRY(moe_vk_block(layer, VKMOE_SHARED_EXPERT, &shared));
+    if (layer->desc.d_latent > 0)
+        TRY(moe_vk_block(layer, MOE_VK_LATENT, &latent));
+    map->expert_size = routed.size;
+    map->adjugate_size = adjugate.size;
+    map->shared_size = shared.size;
+    map->latent_size = latent.size;
+
+fail:
+    return status;
+}
+
+// Everything behind the head, one after the other.
+static void place_blocks(const vkmoe_layer_desc *desc, struct moe_vk_weights_map *map)
+{
+    bool has_bias = desc->out_bias && desc->d_latent == 0;
+    uint64_t bias = has_bias ? moe_align_up(desc->d_out, MOE_PANEL_ROWS) * sizeof(float) : 0;
+    uint64_t norm = desc->latent_norm ? desc->d_latent * sizeof(float) : 0;
+    map->adjugates = map->experts + desc->n_experts * map->expert_size;
+    map->shared = map->adjugates + moe_layer_n_adjugates(desc) * map->adjugate_size;
+    map->latent = map->shared + map->shared_size;
+    map->vectors = map->latent + map->latent_size;
+    map->out_bias = map->vectors;
+    map->latent_norm = map->vectors + bias;
+    map->vectors_size = moe_align_up(bias + norm, BLOCK_ALIGN);
+    map->total = map->vectors + map->vectors_size;
 }
 
 enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
@@ -84,17 +194,12 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
 {
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_layer_desc *desc = &layer->desc;
-    struct moe_vk_block routed, shared = {0};
-    *out = (struct moe_vk_weights_map){0};
-    TRY(moe_vk_block(layer, 0, &routed));
-    if (moe_layer_has_shared(layer))
-        TRY(moe_vk_block(layer, VKMOE_SHARED_EXPERT, &shared));
-
     uint64_t rows = desc->n_experts + (desc->shared_gate == VKMOE_SHARED_SIGMOID);
     uint64_t quads = moe_div_up(rows, 4);
-    uint64_t weight = moe_align_up((desc->n_experts + 1) * sizeof(uint64_t), VEC) / VEC;
+    uint64_t weight = moe_align_up(moe_vk_n_blocks(layer) * sizeof(uint64_t), VEC) / VEC;
     uint64_t bias = weight + desc->d_model * quads;
     uint64_t end = (bias + 2 * quads) * VEC;
+    *out = (struct moe_vk_weights_map){0};
     if (end / VEC > MOE_VK_MAX_INDEX)
         return too_large("the router", end);
     *out = (struct moe_vk_weights_map){
@@ -103,11 +208,9 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
         .router_bias = (uint32_t) bias,
         .router_selection = (uint32_t) (bias + quads),
         .experts = moe_align_up(end, BLOCK_ALIGN),
-        .expert_size = routed.size,
-        .shared_size = shared.size,
     };
-    out->shared = out->experts + desc->n_experts * out->expert_size;
-    out->total = out->shared + out->shared_size;
+    TRY(size_blocks(layer, out));
+    place_blocks(desc, out);
     TRY(cut(out, desc, limits));
     return VKMOE_OK;
 
@@ -119,9 +222,12 @@ uint64_t moe_vk_segment_start(const struct moe_vk_weights_map *map, uint32_t i)
 {
     if (i == 0)
         return 0;
-    return i >= map->n_segments
-               ? map->total
-               : map->experts + (uint64_t) i * map->segment_experts * map->expert_size;
+    if (i >= map->n_segments)
+        return map->total;
+    if (i < map->n_expert_segments)
+        return map->experts + (uint64_t) i * map->segment_experts * map->expert_size;
+    return map->adjugates + (uint64_t) (i - map->n_expert_segments) * map->segment_adjugates *
+                                map->adjugate_size;
 }
 
 enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
@@ -130,9 +236,14 @@ enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
     struct moe_vk_weights_map map;
     struct moe_vk_limits limits = moe_vk_limits(moe_vk(device), 0);
     enum vkmoe_status status = moe_vk_weights_map(layer, &limits, &map);
-    *out = (vkmoe_weights_layout){map.expert_size, map.shared_size, map.total};
+    *out = (vkmoe_weights_layout){.expert_size = map.expert_size,
+                                  .shared_size = map.shared_size,
+                                  .adjugate_size = map.adjugate_size,
+                                  .total_size = map.total};
     return status;
 }
+
+// ---- packing -----------------------------------------------------------------------------------
 
 // A matrix of a block, as it is packed.
 struct packing {
@@ -170,39 +281,67 @@ uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
            (up ? MOE_PANEL_ROWS : 0);
 }
 
-enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
-                                     uint32_t expert, const vkmoe_expert_tensors *tensors,
-                                     void *dst)
+static enum vkmoe_status pack_block(const struct moe_device *device, const struct moe_layer *layer,
+                                    uint32_t expert, const vkmoe_expert_tensors *tensors,
+                                    void *dst)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const vkmoe_layer_desc *desc = &layer->desc;
-    uint32_t d_ff = moe_layer_d_ff(layer, expert);
+    const struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
+    const bool gated = tensors->gate.data;
+    uint32_t width = (uint32_t) moe_max(shape.d_in, shape.d_ff);
     struct moe_vk_block block;
     TRY(moe_vk_block(layer, expert, &block));
-    float *scratch = moe_alloc_array(device->host, moe_max(desc->d_model, d_ff), sizeof *scratch);
+    float *scratch = moe_alloc_array(device->host, width, sizeof *scratch);
     if (!scratch)
-        return moe_fail(VKMOE_E_MEMORY, "a row of %u weights",
-                        (uint32_t) moe_max(desc->d_model, d_ff));
+        return moe_fail(VKMOE_E_MEMORY, "a row of %u weights", width);
 
     unsigned char *bytes = dst;
     memset(bytes, 0, block.size);
-    struct packing in = {desc->in_type, desc->d_model, block.in_stride, bytes, scratch};
-    for (uint32_t row = 0; row < d_ff; row++) {
-        pack_row(&in, &tensors->up, tensors->up_bias, row,
-                 moe_vk_packed_row(desc->gated, true, row));
-        if (desc->gated)
+    struct packing in = {shape.in_type, shape.d_in, block.in_stride, bytes, scratch};
+    for (uint32_t row = 0; row < shape.d_ff; row++) {
+        pack_row(&in, &tensors->up, tensors->up_bias, row, moe_vk_packed_row(gated, true, row));
+        if (gated)
             pack_row(&in, &tensors->gate, tensors->gate_bias, row,
                      moe_vk_packed_row(true, false, row));
     }
-    struct packing out = {desc->out_type, d_ff, block.out_stride,
+    struct packing out = {shape.out_type, shape.d_ff, block.out_stride,
                           bytes + (uint64_t) block.out_weight * VEC, scratch};
-    for (uint32_t row = 0; row < desc->d_out; row++)
+    for (uint32_t row = 0; row < shape.d_out; row++)
         pack_row(&out, &tensors->down, tensors->down_bias, row, row);
     moe_free(device->host, scratch);
     return VKMOE_OK;
 
 fail:
     return status;
+}
+
+enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
+                                     uint32_t expert, const vkmoe_expert_tensors *tensors,
+                                     void *dst)
+{
+    return pack_block(device, layer, expert, tensors, dst);
+}
+
+enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const struct moe_layer *layer,
+                                     const vkmoe_latent_tensors *tensors, const float *out_bias,
+                                     void *dst)
+{
+    const vkmoe_expert_tensors block = {
+        .up = tensors->down, .down = tensors->up, .down_bias = out_bias};
+    return pack_block(device, layer, MOE_VK_LATENT, &block, dst);
+}
+
+void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
+                         const struct moe_weights_source *source, void *vectors)
+{
+    const vkmoe_layer_desc *desc = &layer->desc;
+    unsigned char *bytes = vectors;
+    if (desc->out_bias && desc->d_latent == 0)
+        memcpy(bytes + (map->out_bias - map->vectors), source->out_bias,
+               desc->d_out * sizeof(float));
+    if (desc->latent_norm)
+        memcpy(bytes + (map->latent_norm - map->vectors), source->latent->norm,
+               desc->d_latent * sizeof(float));
 }
 
 const struct moe_vk_segment *moe_vk_segment_of(const struct moe_vk_weights *weights,
@@ -227,10 +366,9 @@ void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_
 {
     const vkmoe_layer_desc *desc = &weights->base.layer.desc;
     uint64_t *table = (uint64_t *) head;
-    for (uint64_t e = 0; e < desc->n_experts; e++)
-        table[e] = table_entry(weights, map->experts + e * map->expert_size);
-    if (map->shared_size)
-        table[desc->n_experts] = table_entry(weights, map->shared);
+    const struct moe_layer *layer = &weights->base.layer;
+    for (uint32_t i = 0; i < moe_vk_n_blocks(layer); i++)
+        table[i] = table_entry(weights, moe_vk_placed(layer, map, i).offset);
 
     float *weight = (float *) ((unsigned char *) head + (uint64_t) map->router_weight * VEC);
     float *bias = (float *) ((unsigned char *) head + (uint64_t) map->router_bias * VEC);

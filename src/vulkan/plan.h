@@ -100,8 +100,13 @@ struct moe_vk_block {
     uint32_t out_weight, out_stride, out_rows;
     uint64_t size; // bytes, a multiple of 256
 };
+// expert: as in moe_layer_expert_shape, or MOE_VK_LATENT.
 enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
                                struct moe_vk_block *out);
+// In place of an expert's index: the block of the two latent matrices, packed as an expert without
+// gate of hidden width d_latent. Its output biases are out_bias.
+#define MOE_VK_LATENT 0x20000000u
+struct moe_expert_shape moe_vk_block_shape(const struct moe_layer *layer, uint32_t expert);
 // uvec4 of n packed rows of a matrix, whole panels.
 static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
 {
@@ -111,21 +116,39 @@ static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
 // The packed row of a row of gate or up.
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row);
 
-// Where things are in the weights. Head: the expert table; then the router, transposed to
-// (d_model, quads * 4), its bias and the selection bias (quads * 4); then the experts; then shared.
+// Where things are in the weights. Head: the table of blocks; then the router, transposed to
+// (d_model, quads * 4), its bias and the selection bias (quads * 4). Then the blocks: experts,
+// adjugates, the shared expert, the latent matrices. Then vectors of f32: out_bias if there is no
+// latent width (padded to MOE_PANEL_ROWS), the scale of the latent norm.
 struct moe_vk_weights_map {
     uint32_t quads;                                        // of router rows, the shared gate's too
     uint32_t router_weight, router_bias, router_selection; // in uvec4
     uint64_t experts, expert_size, shared, shared_size, total; // bytes
+    uint64_t adjugates, adjugate_size, latent, latent_size;
+    uint64_t vectors, vectors_size, out_bias, latent_norm;
     // Whole: every kernel reaches all of it. Else kernels get the head, or a chunk of whole
     // experts, or, where not even one is within the limits, a part of an expert.
     bool whole;
-    uint32_t chunk_experts;
-    uint32_t segment_experts, n_segments; // experts of a buffer; the first one has the head too
+    uint32_t chunk_experts, chunk_adjugates;
+    // Experts of a buffer; the first one has the head too, the last one what is behind them. If
+    // that is too much, adjugates have buffers of their own.
+    uint32_t segment_experts, n_segments;
+    uint32_t segment_adjugates, n_expert_segments; // 0: adjugates have none of their own
 };
 enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
                                      const struct moe_vk_limits *limits,
                                      struct moe_vk_weights_map *out);
+// A block of the weights.
+struct moe_vk_placed {
+    uint32_t expert;       // as for moe_vk_block
+    uint64_t offset, size; // of the weights
+};
+// The blocks there are, by their place in the table: experts, adjugates, shared, latent.
+uint32_t moe_vk_n_blocks(const struct moe_layer *layer);
+struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,
+                                   const struct moe_vk_weights_map *map, uint32_t i);
+// The place in the table of an index as for moe_vk_block.
+uint32_t moe_vk_table_index(const struct moe_layer *layer, uint32_t expert);
 // Where the i-th segment begins; the end of all for i = n_segments.
 uint64_t moe_vk_segment_start(const struct moe_vk_weights_map *map, uint32_t i);
 
@@ -156,6 +179,13 @@ enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
 enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst);
+// The block of the latent matrices; out_bias may be NULL.
+enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const struct moe_layer *layer,
+                                     const vkmoe_latent_tensors *tensors, const float *out_bias,
+                                     void *dst);
+// The vectors behind the blocks. vectors: map->vectors_size bytes, zero.
+void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
+                         const struct moe_weights_source *source, void *vectors);
 // The head of the weights: expert table, transposed router, biases. head: map->experts bytes, zero;
 // row: room for d_model.
 void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_weights_map *map,
@@ -175,6 +205,9 @@ enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *weights, uint32_
                                      const vkmoe_expert_grads *out);
 // False: they wait to be uploaded by the caller.
 bool moe_vk_weights_ready(const struct moe_vk_weights *weights);
+
+// missing.c: VKMOE_E_UNSUPPORTED names the field of what is not computed yet.
+enum vkmoe_status moe_vk_check_layer(const vkmoe_layer_desc *desc);
 
 // program.c
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,

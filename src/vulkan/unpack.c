@@ -88,22 +88,22 @@ static float *row_of(float *tensor, uint32_t row, uint32_t width)
     return tensor ? tensor + (uint64_t) row * width : NULL;
 }
 
-static void unpack_expert(const vkmoe_layer_desc *desc, uint32_t d_ff,
+static void unpack_expert(const struct moe_expert_shape *shape, bool gated,
                           const struct moe_vk_block *block, const unsigned char *bytes,
                           const vkmoe_expert_grads *out)
 {
-    for (uint32_t row = 0; row < d_ff; row++) {
-        unpack_row(bytes, desc->in_type, block->in_stride,
-                   moe_vk_packed_row(desc->gated, true, row), desc->d_model,
-                   row_of(out->up, row, desc->d_model), row_of(out->up_bias, row, 1));
-        if (desc->gated)
-            unpack_row(bytes, desc->in_type, block->in_stride,
-                       moe_vk_packed_row(true, false, row), desc->d_model,
-                       row_of(out->gate, row, desc->d_model), row_of(out->gate_bias, row, 1));
+    for (uint32_t row = 0; row < shape->d_ff; row++) {
+        unpack_row(bytes, shape->in_type, block->in_stride, moe_vk_packed_row(gated, true, row),
+                   shape->d_in, row_of(out->up, row, shape->d_in), row_of(out->up_bias, row, 1));
+        if (gated)
+            unpack_row(bytes, shape->in_type, block->in_stride,
+                       moe_vk_packed_row(true, false, row), shape->d_in,
+                       row_of(out->gate, row, shape->d_in), row_of(out->gate_bias, row, 1));
     }
-    for (uint32_t row = 0; row < desc->d_out; row++)
-        unpack_row(bytes + (uint64_t) block->out_weight * VEC, desc->out_type, block->out_stride,
-                   row, d_ff, row_of(out->down, row, d_ff), row_of(out->down_bias, row, 1));
+    for (uint32_t row = 0; row < shape->d_out; row++)
+        unpack_row(bytes + (uint64_t) block->out_weight * VEC, shape->out_type, block->out_stride,
+                   row, shape->d_ff, row_of(out->down, row, shape->d_ff),
+                   row_of(out->down_bias, row, 1));
 }
 
 enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *base, uint32_t expert,
@@ -111,16 +111,17 @@ enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *base, uint32_t e
 {
     enum vkmoe_status status;
     const struct moe_vk_weights *weights = (const struct moe_vk_weights *) base;
+    const struct moe_layer *layer = &base->layer;
+    const struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
     struct moe_vk_weights_map map;
     struct moe_vk_block block;
     unsigned char *bytes = NULL;
     TRY(get_map(weights, &map));
-    TRY(moe_vk_block(&base->layer, expert, &block));
+    TRY(moe_vk_block(layer, expert, &block));
     TRY(moe_try_alloc(base->device->host, block.size, "packed expert", &bytes));
-    uint64_t offset = expert == VKMOE_SHARED_EXPERT ? map.shared
-                                                    : map.experts + expert * map.expert_size;
+    uint64_t offset = moe_vk_placed(layer, &map, moe_vk_table_index(layer, expert)).offset;
     TRY(read_bytes(weights, offset, block.size, bytes));
-    unpack_expert(&base->layer.desc, moe_layer_d_ff(&base->layer, expert), &block, bytes, out);
+    unpack_expert(&shape, layer->desc.gated, &block, bytes, out);
 
 fail:
     moe_free(base->device->host, bytes);

@@ -88,17 +88,31 @@ fail:
 }
 
 static enum vkmoe_status upload_expert(struct upload *u, const struct moe_layer *layer,
-                                       const struct moe_weights_source *source, uint32_t expert,
-                                       uint64_t size, void *scratch)
+                                       const struct moe_weights_source *source,
+                                       const struct moe_vk_placed *block, void *scratch)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_source_expert from;
-    TRY(moe_source_get(source, layer, expert, &from));
+    TRY(moe_source_get(source, layer, block->expert, &from));
     if (!from.packed) {
-        TRY(moe_vk_pack_expert(&u->vk->base, layer, expert, &from.tensors, scratch));
+        TRY(moe_vk_pack_expert(&u->vk->base, layer, block->expert, &from.tensors, scratch));
         from.packed = scratch;
     }
-    TRY(upload_write(u, from.packed, size));
+    TRY(upload_write(u, from.packed, block->size));
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status upload_block(struct upload *u, const struct moe_layer *layer,
+                                      const struct moe_weights_source *source,
+                                      const struct moe_vk_placed *block, void *scratch)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    if (block->expert != MOE_VK_LATENT)
+        return upload_expert(u, layer, source, block, scratch);
+    TRY(moe_vk_pack_latent(&u->vk->base, layer, source->latent, source->out_bias, scratch));
+    TRY(upload_write(u, scratch, block->size));
 
 fail:
     return status;
@@ -110,32 +124,45 @@ struct scratch {
     float *row;
 };
 
-// A segment's contents: the first one begins with the head, the last one ends with what is shared.
+// A segment's contents: the first one begins with the head, the last one ends with the vectors.
+// *next: the first block that is not in those before it.
 static enum vkmoe_status upload_segment(struct upload *u, struct moe_vk_weights *weights,
                                         const struct moe_vk_weights_map *map,
                                         const struct moe_weights_source *source, uint32_t i,
-                                        const struct scratch *scratch)
+                                        const struct scratch *scratch, uint32_t *next)
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_layer *layer = &weights->base.layer;
-    bool last = i + 1 == weights->n_segments;
-    uint32_t first = i * map->segment_experts;
-    uint32_t end = last ? layer->desc.n_experts : first + map->segment_experts;
-    TRY(upload_begin(u, &weights->segments[i]));
+    struct moe_vk_segment *segment = &weights->segments[i];
+    TRY(upload_begin(u, segment));
     if (i == 0) {
         moe_vk_pack_head(weights, map, source->router, scratch->row, scratch->block);
         TRY(upload_write(u, scratch->block, map->experts));
     }
-    for (uint32_t e = first; e < end; e++)
-        TRY(upload_expert(u, layer, source, e, map->expert_size, scratch->block));
-    if (last && map->shared_size)
-        TRY(upload_expert(u, layer, source, VKMOE_SHARED_EXPERT, map->shared_size,
-                          scratch->block));
+    for (; *next < moe_vk_n_blocks(layer); ++*next) {
+        struct moe_vk_placed block = moe_vk_placed(layer, map, *next);
+        if (block.offset >= segment->start + segment->size)
+            break;
+        TRY(upload_block(u, layer, source, &block, scratch->block));
+    }
+    if (i + 1 == weights->n_segments && map->vectors_size > 0) {
+        memset(scratch->block, 0, map->vectors_size);
+        moe_vk_pack_vectors(layer, map, source, scratch->block);
+        TRY(upload_write(u, scratch->block, map->vectors_size));
+    }
     TRY(upload_flush(u));
     return VKMOE_OK;
 
 fail:
     return status;
+}
+
+// The largest of what is packed in one piece.
+static uint64_t most_packed(const struct moe_vk_weights_map *map)
+{
+    uint64_t experts = moe_max(moe_max(map->expert_size, map->adjugate_size), map->shared_size);
+    uint64_t others = moe_max(moe_max(map->experts, map->latent_size), map->vectors_size);
+    return moe_max(experts, others);
 }
 
 static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *weights,
@@ -145,12 +172,12 @@ static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *we
     enum vkmoe_status status = VKMOE_OK;
     struct upload u = {.vk = vk};
     struct scratch scratch = {0};
-    uint64_t room = moe_max(moe_max(map->expert_size, map->shared_size), map->experts);
+    uint32_t next = 0;
     size_t row_size = weights->base.layer.desc.d_model * sizeof *scratch.row;
-    TRY(moe_try_alloc(vk->base.host, room, "packed expert", &scratch.block));
+    TRY(moe_try_alloc(vk->base.host, most_packed(map), "packed expert", &scratch.block));
     TRY(moe_try_alloc(vk->base.host, row_size, "router row", &scratch.row));
     for (uint32_t i = 0; i < weights->n_segments; i++)
-        TRY(upload_segment(&u, weights, map, source, i, &scratch));
+        TRY(upload_segment(&u, weights, map, source, i, &scratch, &next));
 
 fail:
     moe_vk_command_destroy(vk, &u.command);

@@ -10,8 +10,10 @@ static struct moe_vk_range take(uint64_t *end, uint64_t n_words)
     return range;
 }
 
-static struct moe_vk_range join(struct moe_vk_range first, struct moe_vk_range last)
+struct moe_vk_range moe_vk_join(struct moe_vk_range first, struct moe_vk_range last)
 {
+    if (!first.size)
+        return last;
     if (last.size)
         first.size = last.offset + last.size - first.offset;
     return first;
@@ -29,11 +31,11 @@ uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner)
 
 // An expert's rest makes one more full tile, if it has more than half of its rows, or as many small
 // ones as cover half of it. Tiles are never empty.
-uint64_t moe_vk_most_tiles(const vkmoe_layer_desc *desc, uint64_t slots, bool small)
+uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small)
 {
     enum { HALF = MOE_TILE_FULL / 2 };
-    return small ? moe_min(desc->n_experts * (uint64_t) (HALF / MOE_TILE_SMALL), slots)
-                 : moe_min(slots / MOE_TILE_FULL + desc->n_experts, slots / (HALF + 1));
+    return small ? moe_min(n_experts * (uint64_t) (HALF / MOE_TILE_SMALL), slots)
+                 : moe_min(slots / MOE_TILE_FULL + n_experts, slots / (HALF + 1));
 }
 
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)
@@ -41,39 +43,62 @@ uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)
     return bank->n_chunks * 2 * (bank->in.pieces + bank->out.pieces);
 }
 
+static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t slots,
+                             uint64_t *end)
+{
+    struct moe_vk_grouping *g = &c->ws.groupings[bank];
+    uint32_t n = moe_vk_bank_experts(c, bank);
+    g->counts = take(end, moe_div_up(slots, MOE_GROUP_BLOCK) * n);
+    g->rows = take(end, slots);
+    g->positions = take(end, slots);
+    g->args = take(end, moe_vk_listed_dispatches(&c->banks[bank]) * (uint64_t) MOE_ARGS_WORDS);
+    g->full = take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
+    g->small = take(end, moe_vk_most_tiles(n, slots, true) * MOE_TILE_WORDS);
+}
+
+// Hidden rows and outputs, each in the order in which kernels read several as one.
+static void lay_out_rows(struct moe_vk_compiler *c, uint64_t slots, uint64_t *end)
+{
+    const vkmoe_layer_desc *desc = c->desc;
+    struct moe_vk_workspace *ws = &c->ws;
+    uint64_t tokens = c->tokens;
+    ws->h[MOE_BANK_ROUTED] = take(end, slots * desc->d_ff);
+    if (moe_vk_has_bank(c, MOE_BANK_ADJUGATE))
+        ws->h[MOE_BANK_ADJUGATE] = take(end, slots * desc->d_adjugate);
+    ws->h[MOE_BANK_SHARED] = take(end, tokens * desc->d_shared_ff);
+    ws->h[MOE_VK_BANK_LATENT] = take(end, tokens * desc->d_latent);
+    if (c->regime == MOE_VK_DECODE && moe_vk_out_is_fused(c))
+        return;
+    uint64_t d_to = moe_layer_routed_out(desc);
+    ws->f[MOE_BANK_ROUTED] = take(end, slots * d_to);
+    if (moe_vk_has_bank(c, MOE_BANK_ADJUGATE))
+        ws->f[MOE_BANK_ADJUGATE] = take(end, slots * d_to);
+    if (moe_vk_sums_twice(c))
+        ws->f[MOE_VK_BANK_LATENT] = take(end, tokens * desc->d_out);
+    if (moe_vk_has_bank(c, MOE_BANK_SHARED))
+        ws->f[MOE_BANK_SHARED] = take(end, tokens * desc->d_out);
+    ws->r = take(end, tokens * desc->d_latent);
+}
+
 void moe_vk_lay_out(struct moe_vk_compiler *c)
 {
     const vkmoe_layer_desc *desc = c->desc;
     struct moe_vk_workspace *ws = &c->ws;
     uint64_t slots = (uint64_t) c->tokens * desc->top_k, end = 0;
-    bool shared = moe_layer_has_shared(&c->graph->layer);
     *ws = (struct moe_vk_workspace){0};
     ws->count = take(&end, 1);
-    ws->table = take(&end, c->limits->bda ? 0 : desc->n_experts + 1);
+    ws->table = take(&end, c->limits->bda ? 0 : moe_vk_n_blocks(&c->graph->layer));
     ws->ids = take(&end, slots);
     ws->gates = take(&end, slots);
     if (moe_graph_uses(c->graph, MOE_VALUE_SHARED_GATE))
-        ws->shared_gate = take(&end, c->tokens);
+        ws->shared_gate =
+            take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SHARED_GATE].width);
     if (moe_graph_uses(c->graph, MOE_VALUE_SCORES))
-        ws->scores = take(&end, (uint64_t) c->tokens * desc->n_experts);
-    if (c->regime == MOE_VK_GROUPED) {
-        ws->counts = take(&end, moe_div_up(slots, MOE_GROUP_BLOCK) * desc->n_experts);
-        ws->rows = take(&end, slots);
-        ws->positions = take(&end, slots);
-        ws->args = take(&end, moe_vk_listed_dispatches(&c->banks[MOE_BANK_ROUTED]) *
-                                  (uint64_t) MOE_ARGS_WORDS);
-        ws->full = take(&end, moe_vk_most_tiles(desc, slots, false) * MOE_TILE_WORDS);
-        ws->small = take(&end, moe_vk_most_tiles(desc, slots, true) * MOE_TILE_WORDS);
-    }
-    ws->h = take(&end, slots * desc->d_ff);
-    if (shared)
-        ws->h_shared = take(&end, (uint64_t) c->tokens * desc->d_shared_ff);
-    ws->h = join(ws->h, ws->h_shared);
-    if (c->regime == MOE_VK_GROUPED || !moe_vk_out_is_fused(c)) {
-        ws->f = take(&end, slots * desc->d_out);
-        if (shared)
-            ws->f_shared = take(&end, (uint64_t) c->tokens * desc->d_out);
-        ws->f = join(ws->f, ws->f_shared);
-    }
+        ws->scores =
+            take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SCORES].width);
+    for (uint32_t bank = 0; bank < MOE_VK_N_BANKS && c->regime == MOE_VK_GROUPED; bank++)
+        if (moe_vk_is_slotted(bank) && moe_vk_has_bank(c, bank))
+            lay_out_grouping(c, bank, slots, &end);
+    lay_out_rows(c, slots, &end);
     ws->size = end;
 }
