@@ -3,8 +3,8 @@
 // Grouping, first and last pass, over blocks of MOE_GROUP_BLOCK slots.
 //   SCATTER = 0: counts[block, e] = number of the block's slots with ids == e
 //   SCATTER = 1: rows[i] = slot, positions[slot] = i, i counting up from counts[block, e]
-//   where ids beyond the experts, of unused slots and identity experts, are nobody's, and SHARED_BY
-//   experts in a row count as one
+//   where ids beyond the experts are nobody's, those of unused slots and identity experts, whose
+//   positions are MOE_NONE, and SHARED_BY experts in a row count as one
 //   ids (n_tokens * top_k) u32   counts (n_blocks, n_experts) u32   rows, positions (slots) u32
 // Dispatch: (ceil(slots / MOE_GROUP_BLOCK), 1, 1)
 //
@@ -51,4 +51,7 @@ void main()
         if (SCATTER == 0)
             routing(at) = next;
     }
+    for (uint i = lid; i < n && SCATTER != 0; i += MOE_LOCAL_SIZE)
+        if (block_ids[i] >= p.n_experts)
+            routing(p.positions + first + i) = MOE_NONE;
 }

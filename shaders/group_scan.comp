@@ -2,12 +2,13 @@
 // SPDX-License-Identifier: MIT
 // Grouping, middle pass, one workgroup: turns the blocks' counts into first positions, cuts each
 // expert's rows into tiles and writes the arguments of the indirect dispatches.
-//   counts (n_blocks, n_experts)  in: slots of e in a block; out: position of the first of them
+//   counts (n_blocks, n_experts)  in: slots of e in a block; out: position of the first of them;
+//                                 one more word: out: the number of slots of all experts
 //   full_tiles, small_tiles       MOE_TILE_WORDS words each: expert, first row, rows, 0
 //   args                          MOE_ARGS_WORDS words each: x, y, z, first tile; for each chunk of
 //                                 experts and tile size the pieces of the first matmul, then those
 //                                 of the second
-// Dispatch: (1, 1, 1)
+// LISTS = 0: nothing but the counts. Dispatch: (1, 1, 1)
 //
 // Rows of an expert: full tiles of MOE_TILE_FULL first; what is left goes into one more full tile
 // when it fills more than half of it, else into small tiles.
@@ -20,6 +21,7 @@ layout(push_constant) uniform Push {
 #define ROUTING_ACCESS
 #include "buffers.glsl"
 #include "counters.glsl"
+layout(constant_id = 0) const uint LISTS = 1;
 
 shared uvec3 sums[MOE_LOCAL_SIZE]; // rows, full tiles, small tiles
 shared uvec2 starts[MOE_SCAN_EXPERTS + 1]; // full and small tiles before each expert
@@ -97,6 +99,7 @@ void main()
             total += own;
         }
         starts[p.n_experts] = total.yz;
+        routing(p.counts + n_blocks * p.n_experts) = total.x;
     }
     barrier();
 
@@ -111,13 +114,17 @@ void main()
             position += count;
         }
         uvec3 own = tiles_of(position - at.x);
+        if (LISTS == 0) {
+            at.x = position;
+            continue;
+        }
         uint in_full = min(own.x, own.y * MOE_TILE_FULL);
         write_tiles(p.full_tiles, at.y, own.y, MOE_TILE_FULL, e, at.x, own.x);
         write_tiles(p.small_tiles, at.z, own.z, MOE_TILE_SMALL, e, at.x + in_full, own.x - in_full);
         at += own;
     }
     barrier();
-    uint n_chunks = (p.n_experts + p.chunk_experts - 1) / p.chunk_experts;
+    uint n_chunks = LISTS != 0 ? (p.n_experts + p.chunk_experts - 1) / p.chunk_experts : 0;
     for (uint chunk = lid; chunk < n_chunks; chunk += MOE_LOCAL_SIZE)
         write_chunk(chunk);
     COUNT_END(true);

@@ -1,9 +1,14 @@
 #version 450
 // SPDX-License-Identifier: MIT
 // Router: logits, scores, selection and gate weights of a few tokens.
-//   l[t, e] = sum_i x[t, i] * w[i, e] + bias[e]
+//   l[t, e] = sum_i h[t, i] * w[i, e] + bias[e]
+//   h = x, or x / sqrt(mean x^2 + PRENORM_EPS) * prenorm * PRENORM_CONST; then the soft-cap on l
 //   x (n_tokens, d_model)   w (d_model, quads * 4) f32, expert-minor   bias (quads * 4) f32
-//   routing: ids, gates (n_tokens, top_k)  [shared_gate (n_tokens)]  [scores (n_tokens, n_experts)]
+//   rows of w behind the experts: the shared expert's gate, GATE_ROWS of them
+//   routing: ids, gates (n_tokens, top_k)  [shared_gate (n_tokens, GATE_ROWS)]
+//            [scores (n_tokens, n_scored)]
+//   output, read here: token ids (n_tokens) i32, where a table selects; a token whose id is not in
+//   it gets gates of NaN
 // Dispatch: (ceil(n_tokens / p.tokens), 1, 1)
 //
 // The dot products are split over (quad of experts, part of d_model); the parts are added in order.
@@ -19,37 +24,37 @@ layout(push_constant) uniform Push {
 #define WEIGHTS_ACCESS readonly
 #define INPUT_ACCESS readonly
 #define ROUTING_ACCESS
+#define OUTPUT_ACCESS readonly
 #include "buffers.glsl"
 #include "counters.glsl"
 #include "element.glsl"
 #include "act.glsl"
+#include "softplus.glsl"
+#include "order_key.glsl"
 layout(constant_id = 0) const uint INPUT_TYPE = 0; // of x, enum vkmoe_dtype
+layout(constant_id = MOE_SPEC_FLAGS) const uint FLAGS = 0; // MOE_ROUTE_*
+layout(constant_id = MOE_SPEC_GATE_SOURCE) const uint SOFTMAX_SELECTED = 0;
+layout(constant_id = MOE_SPEC_PRENORM_CONST) const float PRENORM_CONST = 1.0;
+layout(constant_id = MOE_SPEC_PRENORM_EPS) const float PRENORM_EPS = 0.0;
+layout(constant_id = MOE_SPEC_GATE_ROWS) const uint GATE_ROWS = 0;
+#include "route_lanes.glsl"
+#include "route_score.glsl"
+#include "route_select.glsl"
+#include "gate_norm.glsl"
 
-shared float values[MOE_ROUTE_VALUES]; // partial sums, then logits, then what gates are made of
-shared uint keys[MOE_ROUTE_VALUES];    // what selection ranks by, as ordered integers
-shared uint chosen[MOE_ROUTE_VALUES];  // expert of each place of the selection
-shared float lane_values[MOE_LOCAL_SIZE];
-shared uint lane_keys[MOE_LOCAL_SIZE], lane_experts[MOE_LOCAL_SIZE];
+const bool PRENORM = (FLAGS & MOE_ROUTE_PRENORM) != 0;
 
-// Keys below those of all numbers.
-const uint KEY_TAKEN = 0, KEY_NAN = 1;
-
-#define NEGATIVE_INFINITY uintBitsToFloat(0xff800000u)
-
-// Unsigned order of keys = order of floats; -0 equals +0; NaN below all of them.
-uint order_key(float v)
-{
-    if (is_nan(v))
-        return KEY_NAN;
-    uint bits = floatBitsToUint(v);
-    bits = bits == 0x80000000u ? 0 : bits; // `v == 0.0 ? 0.0 : v` is v to some compilers
-    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
+shared float prenorm_factors[MOE_ROUTE_TOKENS];
 
 float weight_float(uint at, uint i)
 {
     COUNT_ROUTER(1);
     return uintBitsToFloat(weights(at + (i >> 2))[i & 3]);
+}
+
+float vector_at(uint vector, uint i)
+{
+    return weight_float(p.vectors + vector * p.quads, i);
 }
 
 float x_at(uint token, uint i)
@@ -58,134 +63,215 @@ float x_at(uint token, uint i)
     return element_from(INPUT_TYPE, input_at(row + i / elements_per_word(INPUT_TYPE)), i);
 }
 
-// values[token * stride + row] = logit; stride is quads * 4.
-void logits(uint first_token, uint n)
+// ---- logits ------------------------------------------------------------------------------------
+
+// What the norm multiplies each token's logits with, its scale apart.
+void norm_inputs(uint first_token, uint n)
+{
+    uint lid = gl_LocalInvocationID.x;
+    for (uint t = 0; t < n; t++) {
+        float sum = 0.0;
+        for (uint i = lid; i < p.d_model; i += MOE_LOCAL_SIZE) {
+            float x = x_at(first_token + t, i);
+            sum = fma(x, x, sum);
+        }
+        sum = reduce(lid, MOE_LOCAL_SIZE, sum, false);
+        if (lid == 0)
+            prenorm_factors[t] = PRENORM_CONST / sqrt(sum / float(p.d_model) + PRENORM_EPS);
+    }
+}
+
+// Partial sums of the dot products.
+void dot_products(uint first_token, uint n)
 {
     uint lid = gl_LocalInvocationID.x;
     uint stride = p.quads * 4;
     uint part = lid / p.quads;
-    if (part < p.parts) {
-        uint begin = part * p.part_size;
-        uint end = min(begin + p.part_size, p.d_model);
-        for (uint quad = lid % p.quads; quad < p.quads; quad += MOE_LOCAL_SIZE) {
-            vec4 sum[MOE_ROUTE_TOKENS];
-            for (uint t = 0; t < MOE_ROUTE_TOKENS; t++)
-                sum[t] = vec4(0);
-            for (uint i = begin; i < end; i++) {
-                vec4 w = uintBitsToFloat(weights(p.weight + i * p.quads + quad));
-                COUNT_ROUTER(4);
-                for (uint t = 0; t < n; t++)
-                    sum[t] = fma(vec4(x_at(first_token + t, i)), w, sum[t]);
-            }
+    if (part >= p.parts)
+        return;
+    uint begin = part * p.part_size;
+    uint end = min(begin + p.part_size, p.d_model);
+    for (uint quad = lid % p.quads; quad < p.quads; quad += MOE_LOCAL_SIZE) {
+        vec4 sum[MOE_ROUTE_TOKENS];
+        for (uint t = 0; t < MOE_ROUTE_TOKENS; t++)
+            sum[t] = vec4(0);
+        for (uint i = begin; i < end; i++) {
+            vec4 w = uintBitsToFloat(weights(p.weight + i * p.quads + quad));
+            COUNT_ROUTER(4);
+            if (PRENORM)
+                w *= weight_float(p.prenorm, i);
             for (uint t = 0; t < n; t++)
-                for (uint j = 0; j < 4; j++)
-                    values[(part * p.tokens + t) * stride + quad * 4 + j] = sum[t][j];
+                sum[t] = fma(vec4(x_at(first_token + t, i)), w, sum[t]);
         }
+        for (uint t = 0; t < n; t++)
+            for (uint j = 0; j < 4; j++)
+                values[(part * p.tokens + t) * stride + quad * 4 + j] = sum[t][j];
     }
+}
+
+// values[token * stride + row] = logit; stride is quads * 4.
+void logits(uint first_token, uint n)
+{
+    uint stride = p.quads * 4;
+    if (PRENORM)
+        norm_inputs(first_token, n);
+    dot_products(first_token, n);
     barrier();
     // Part 0 becomes the total: every element is touched by one invocation only.
-    for (uint i = lid; i < n * stride; i += MOE_LOCAL_SIZE) {
+    for (uint i = gl_LocalInvocationID.x; i < n * stride; i += MOE_LOCAL_SIZE) {
         float sum = values[i];
         for (uint q = 1; q < p.parts; q++)
             sum += values[q * p.tokens * stride + i];
-        values[i] = sum + weight_float(p.bias, i % stride);
+        if (PRENORM)
+            sum *= prenorm_factors[i / stride];
+        float logit = sum + vector_at(MOE_VECTOR_BIAS, i % stride);
+        values[i] = i % stride < p.n_scored ? soft_cap(logit) : logit;
     }
     barrier();
 }
 
-// Combines a value of each lane of a token in a fixed tree; all its lanes get the result.
-float reduce(uint lane, float v, bool maximum)
+// ---- scores ------------------------------------------------------------------------------------
+
+// Of the softmax over a token's experts: the largest logit and what it divides by.
+vec2 softmax_of(token_lanes t)
 {
-    uint lid = gl_LocalInvocationID.x;
-    lane_values[lid] = v;
-    for (uint half_span = p.span / 2; half_span > 0; half_span /= 2) {
-        barrier();
-        if (lane < half_span) {
-            float a = lane_values[lid], b = lane_values[lid + half_span];
-            lane_values[lid] = maximum ? (b > a ? b : a) : a + b;
-        }
-    }
-    barrier();
-    float result = lane_values[lid - lane];
-    barrier();
-    return result;
+    float top = NEGATIVE_INFINITY, sum = 0.0;
+    if (SCORE != SCORE_SOFTMAX)
+        return vec2(top, sum);
+    for (uint e = t.lane; e < t.n_mine; e += p.span)
+        top = values[t.base + e] > top ? values[t.base + e] : top;
+    top = reduce(t.lane, p.span, top, true);
+    for (uint e = t.lane; e < t.n_mine; e += p.span)
+        sum += act_exp(values[t.base + e] - top);
+    return vec2(top, reduce(t.lane, p.span, sum, false));
 }
 
-// The best of the experts that are left to a lane: largest key, then lowest index.
-void lane_best(uint lane, uint base, uint n_mine)
+bool gates_are_of_logits()
 {
-    uint key = KEY_TAKEN, expert = lane;
-    for (uint e = lane; e < n_mine; e += p.span) {
-        uint k = keys[base + e];
-        expert = k > key ? e : expert;
-        key = max(k, key);
-    }
-    lane_keys[gl_LocalInvocationID.x] = key;
-    lane_experts[gl_LocalInvocationID.x] = expert;
+    return SOFTMAX_SELECTED != 0 || SELECT == SELECT_SPARSEMIXER;
 }
 
-// Fills a token's places with its top_k experts, best first.
-void select_experts(uint lane, uint base, uint places, uint n_mine)
+// Keys by which a token's experts rank, and values that its gates are made of.
+void rank_experts(token_lanes t, vec2 softmax)
 {
-    uint lid = gl_LocalInvocationID.x;
-    for (uint place = 0; place < p.top_k; place++) {
-        lane_best(lane, base, n_mine);
-        for (uint half_span = p.span / 2; half_span > 0; half_span /= 2) {
-            barrier();
-            if (lane < half_span) {
-                uint key = lane_keys[lid + half_span], expert = lane_experts[lid + half_span];
-                if (key > lane_keys[lid] ||
-                    (key == lane_keys[lid] && expert < lane_experts[lid])) {
-                    lane_keys[lid] = key;
-                    lane_experts[lid] = expert;
-                }
-            }
-        }
-        barrier();
-        uint winner = lane_experts[lid - lane];
-        if (n_mine > 0 && lane == winner % p.span) {
-            chosen[places + place] = winner;
-            keys[base + winner] = KEY_TAKEN;
-        }
-        barrier();
+    for (uint e = t.lane; e < t.n_mine; e += p.span) {
+        float logit = values[t.base + e], score = score_of(logit, softmax.x, softmax.y);
+        float rank = SELECT == SELECT_SPARSEMIXER ? logit : rank_of(logit, score);
+        rank += vector_at(MOE_VECTOR_SELECTION, e);
+        keys[t.base + e] = order_key(rank);
+        if (!gates_are_of_logits())
+            values[t.base + e] = score;
     }
+    mask_groups(t);
 }
 
-// Gate weights of one token, from the selected experts' values; one invocation.
-void write_gates(uint base, uint places, uint slot)
+void write_scores(token_lanes t, uint token)
 {
-    float top = NEGATIVE_INFINITY;
-    bool soft = (p.rules & MOE_ROUTE_SOFTMAX_SELECTED) != 0;
-    if (soft) {
-        for (uint k = 0; k < p.top_k; k++) {
-            float v = values[base + chosen[places + k]];
-            top = v > top ? v : top;
-        }
+    if ((FLAGS & MOE_ROUTE_SCORES) != 0)
+        for (uint e = t.lane; e < t.n_mine; e += p.span)
+            routing(p.scores + token * p.n_scored + e) = key_bits(keys[t.base + e]);
+}
+
+// ---- gate weights ------------------------------------------------------------------------------
+
+// The softmax over the selected experts' logits: the largest of them and the factor.
+vec2 softmax_of_selected(uint base, uint n)
+{
+    float top = NEGATIVE_INFINITY, sum = 0.0;
+    for (uint k = 0; k < n; k++) {
+        float v = values[base + chosen[base + k]];
+        top = v > top ? v : top;
     }
+    for (uint k = 0; k < n; k++)
+        sum += act_exp(values[base + chosen[base + k]] - top);
+    return vec2(top, 1.0 / sum);
+}
+
+bool softmax_selected()
+{
+    return SOFTMAX_SELECTED != 0 && SELECT != SELECT_SPARSEMIXER;
+}
+
+// Of place k, before the norm.
+float gate_weight(uint base, uint k, vec2 softmax)
+{
+    float v = values[base + chosen[base + k]];
+    return softmax_selected() ? act_exp(v - softmax.x) * softmax.y : v;
+}
+
+// What gate weights are multiplied with, their expert's scale apart.
+float gate_scale(uint base, uint n, vec2 softmax)
+{
+    if ((FLAGS & MOE_ROUTE_KEPT) != 0)
+        return 1.0;
+    float sum = 0.0;
+    if (norm_has_power()) {
+        float largest = 0.0;
+        for (uint k = 0; k < n; k++)
+            largest = max(largest, abs(gate_weight(base, k, softmax)));
+        float unit = gate_unit(largest);
+        for (uint k = 0; k < n; k++)
+            sum += gate_term(gate_weight(base, k, softmax), unit);
+        sum = gate_total(sum, unit);
+    } else if (softmax_selected()) {
+        sum = is_nan(softmax.y) ? softmax.y : 1.0;
+    } else {
+        for (uint k = 0; k < n; k++)
+            sum += gate_weight(base, k, softmax);
+    }
+    return ROUTED_SCALE / gate_divisor(sum);
+}
+
+// How many places are used until the scores reach SELECT_P.
+uint count_until_sum(uint base, vec2 softmax)
+{
     float sum = 0.0;
     for (uint k = 0; k < p.top_k; k++) {
-        float v = values[base + chosen[places + k]];
-        sum += soft ? act_exp(v - top) : v;
+        float v = values[base + chosen[base + k]];
+        sum += gates_are_of_logits() ? score_of(v, softmax.x, softmax.y) : v;
+        if (sum >= SELECT_P)
+            return k + 1;
     }
-    float scale = soft ? 1.0 / sum : 1.0;
-    float total = soft ? 1.0 : sum;
-    if ((p.rules & MOE_ROUTE_NORM_SUM) != 0)
-        scale /= total + p.norm_eps;
-    else if ((p.rules & MOE_ROUTE_NORM_MAX) != 0)
-        scale /= total < p.norm_eps ? p.norm_eps : total;
+    return p.top_k;
+}
+
+// Ids and gate weights of one token; one invocation. n places are used; softmax is of all experts.
+void write_gates(uint base, uint slot, uint n, vec2 softmax, bool valid)
+{
+    if (SELECT == SELECT_TOP_P)
+        n = count_until_sum(base, softmax);
+    vec2 selected = softmax_selected() ? softmax_of_selected(base, n) : vec2(0.0);
+    float scale = gate_scale(base, n, selected);
+    bool scaled = (FLAGS & MOE_ROUTE_EXPERT_SCALE) != 0 && (FLAGS & MOE_ROUTE_KEPT) == 0;
     for (uint k = 0; k < p.top_k; k++) {
-        uint expert = chosen[places + k];
-        float v = values[base + expert];
-        routing(p.ids + slot + k) = expert;
-        routing(p.gates + slot + k) =
-            floatBitsToUint((soft ? act_exp(v - top) : v) * scale * p.routed_scale);
+        uint expert = k < n ? chosen[base + k] : 0;
+        float gate = gate_weight(base, min(k, n - 1), selected) * scale;
+        if (scaled)
+            gate *= vector_at(MOE_VECTOR_EXPERT_SCALE, expert);
+        gate = valid ? gate : NOT_A_NUMBER;
+        routing(p.ids + slot + k) = k < n ? expert : MOE_NONE;
+        routing(p.gates + slot + k) = k < n ? floatBitsToUint(gate) : 0;
     }
 }
 
+void write_shared_gate(uint base, uint token)
+{
+    float a = values[base + p.n_scored];
+    if (GATE_ROWS == 1)
+        routing(p.shared_gate + token) = floatBitsToUint(act_sigmoid(a));
+    if (GATE_ROWS != 2)
+        return;
+    float b = values[base + p.n_scored + 1];
+    routing(p.shared_gate + 2 * token) = floatBitsToUint(act_sigmoid(a - b));
+    routing(p.shared_gate + 2 * token + 1) = floatBitsToUint(act_sigmoid(b - a));
+}
+
+// ---- main --------------------------------------------------------------------------------------
+
 #ifndef MOE_BDA
-// The word of an expert's entry that tells where it begins; entries are two to a uvec4.
 layout(constant_id = MOE_SPEC_TABLE) const uint TABLE = 0;
 
+// The word of an expert's entry that tells where it begins; entries are two to a uvec4.
 void copy_table()
 {
     for (uint e = gl_LocalInvocationID.x; e < TABLE; e += MOE_LOCAL_SIZE)
@@ -204,42 +290,33 @@ void main()
 #endif
     logits(first_token, n);
 
-    // From here on a token has `width` lanes, `span` of which have experts. Lanes without experts,
-    // and those of an absent token, only meet barriers.
-    uint width = MOE_LOCAL_SIZE / p.tokens;
-    uint token = lid / width, lane = lid % width;
-    uint base = token * p.quads * 4, places = token * p.top_k;
-    uint n_mine = token < n && lane < p.span ? p.n_experts : 0;
+    // From here on a token has `width` lanes, `span` of which have experts.
+    uint width = MOE_LOCAL_SIZE / p.tokens, token = lid / width;
+    token_lanes t;
+    t.lane = lid % width;
+    t.base = token * p.quads * 4;
+    t.n_mine = token < n && t.lane < p.span ? p.n_scored : 0;
 
-    bool sigmoid = (p.rules & MOE_ROUTE_SIGMOID) != 0;
-    float top = NEGATIVE_INFINITY, sum = 0.0;
-    if (!sigmoid) {
-        for (uint e = lane; e < n_mine; e += p.span)
-            top = values[base + e] > top ? values[base + e] : top;
-        top = reduce(lane, top, true);
-        for (uint e = lane; e < n_mine; e += p.span)
-            sum += act_exp(values[base + e] - top);
-        sum = reduce(lane, sum, false);
+    vec2 softmax = softmax_of(t);
+    rank_experts(t, softmax);
+    write_scores(t, first_token + token);
+    uint n_used = SELECT == SELECT_THRESHOLD ? count_reached(t) : p.top_k;
+    bool valid = true;
+    if (SELECT == SELECT_TABLE) {
+        uint row = min(head.first_token + first_token + token, head.first_token + head.n_tokens - 1);
+        uint id = output_at(row);
+        valid = id < p.n_token_ids;
+        select_by_table(t, id);
+    } else if (SELECT == SELECT_SPARSEMIXER) {
+        select_sparsemixer(t);
+    } else {
+        select_ranked(t);
     }
-    for (uint e = lane; e < n_mine; e += p.span) {
-        float logit = values[base + e];
-        float score = sigmoid ? act_sigmoid(logit) : act_exp(logit - top) / sum;
-        float rank = (p.rules & MOE_ROUTE_RANK_LOGIT) != 0 ? logit : score;
-        rank += weight_float(p.selection_bias, e);
-        keys[base + e] = order_key(rank);
-        if ((p.rules & MOE_ROUTE_SOFTMAX_SELECTED) == 0)
-            values[base + e] = score;
-        if ((p.rules & MOE_ROUTE_SCORES) != 0)
-            routing(p.scores + (first_token + token) * p.n_experts + e) = floatBitsToUint(rank);
-    }
-    select_experts(lane, base, places, n_mine);
 
     barrier();
-    if (n_mine > 0 && lane == 0) {
-        write_gates(base, places, (first_token + token) * p.top_k);
-        if ((p.rules & MOE_ROUTE_SHARED_GATE) != 0)
-            routing(p.shared_gate + first_token + token) =
-                floatBitsToUint(act_sigmoid(values[base + p.n_experts]));
+    if (t.n_mine > 0 && t.lane == 0) {
+        write_gates(t.base, (first_token + token) * p.top_k, n_used, softmax, valid);
+        write_shared_gate(t.base, first_token + token);
     }
     COUNT_END(n > 0);
 }

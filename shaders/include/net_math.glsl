@@ -3,19 +3,7 @@
 // on some devices. These are within a few 2^-24 of the true value, relative. Included after
 // net.glsl.
 
-// 2 atanh(s) for |s| <= 1/3: the odd series; the next term is below 2e-9 of it.
-float two_atanh(float s)
-{
-    float q = s * s;
-    float sum = 1.0 / 15;
-    sum = fma(sum, q, 1.0 / 13);
-    sum = fma(sum, q, 1.0 / 11);
-    sum = fma(sum, q, 1.0 / 9);
-    sum = fma(sum, q, 1.0 / 7);
-    sum = fma(sum, q, 1.0 / 5);
-    sum = fma(sum, q, 1.0 / 3);
-    return 2.0 * s * fma(sum, q, 1.0);
-}
+#include "softplus.glsl"
 
 // log v = e log 2 + log m, m in [sqrt(1/2), sqrt(2)).
 float net_log(float v)
@@ -42,13 +30,6 @@ float net_log(float v)
     // log 2 in two parts, the first of few bits.
     float rest = fma(n, 1.42860682030941723e-6, two_atanh((m - 1.0) / (m + 1.0)));
     return fma(n, 0.693145751953125, rest);
-}
-
-// log(1 + exp(v)); NaN stays NaN.
-float softplus(float v)
-{
-    float t = act_exp(-abs(v));
-    return (v < 0.0 ? 0.0 : v) + two_atanh(t / (2.0 + t));
 }
 
 // cos(2 pi b), 0 <= b <= 1: a quarter turn and what is left of at most an eighth.

@@ -46,7 +46,6 @@
 // The specialisation constant that makes a kernel count, in the same place in all of them, and its
 // counters: see counters.glsl.
 #define MOE_SPEC_COUNT 7
-#define MOE_SPEC_TABLE 15 // of route.comp: entries of the table that it copies
 #define MOE_COUNT_WEIGHTS 0
 #define MOE_COUNT_ROUTER 1
 #define MOE_COUNT_LIVE 2
@@ -65,23 +64,56 @@ struct head_params {
     MOE_UINT x_stride, y_stride; // words
 };
 
-// Bits of route_params.rules.
-#define MOE_ROUTE_SIGMOID 1u // else softmax
-#define MOE_ROUTE_RANK_LOGIT 2u // else rank by score
-#define MOE_ROUTE_SOFTMAX_SELECTED 4u // else gates are the selected scores
-#define MOE_ROUTE_NORM_SUM 8u
-#define MOE_ROUTE_NORM_MAX 16u
-#define MOE_ROUTE_SHARED_GATE 32u // router row n_experts is the shared expert's gate
-#define MOE_ROUTE_SCORES 64u // write what selection ranked by
+// Specialisation constants of route.comp and capacity.comp beside 0, the type of the router's input.
+// Enums are numbered as in vkmoe/layer.h, floats are named as there.
+#define MOE_SPEC_SCORE 1
+#define MOE_SPEC_RANK 2
+#define MOE_SPEC_SELECT 3
+#define MOE_SPEC_GATE_SOURCE 4
+#define MOE_SPEC_NORM 5
+#define MOE_SPEC_FLAGS 6 // MOE_ROUTE_*
+#define MOE_SPEC_NORM_P 8
+#define MOE_SPEC_NORM_EPS 9
+#define MOE_SPEC_ROUTED_SCALE 10
+#define MOE_SPEC_SOFTCAP 11
+#define MOE_SPEC_PRENORM_CONST 12
+#define MOE_SPEC_PRENORM_EPS 13
+#define MOE_SPEC_SELECT_P 14 // sparsemixer: twice its eps
+#define MOE_SPEC_TABLE 15 // entries of the table that the first workgroup copies
+#define MOE_SPEC_N_GROUP 16
+#define MOE_SPEC_TOPK_GROUP 17
+#define MOE_SPEC_GROUP_COUNTED 18 // experts of a group that make its score
+#define MOE_SPEC_GATE_ROWS 19 // router rows of the shared expert's gate: 0, 1 or 2
+
+#define MOE_ROUTE_PRENORM 1u // the input is normed
+#define MOE_ROUTE_SCORES 2u // write what selection ranked by
+#define MOE_ROUTE_EXPERT_SCALE 4u
+#define MOE_ROUTE_FILL_ZERO 8u // experts outside the best groups rank as 0, else as -infinity
+#define MOE_ROUTE_KEPT 16u // gates are normalised when slots beyond the capacity are dropped
 
 struct route_params {
-    MOE_UINT n_experts, top_k, d_model;
+    MOE_UINT n_scored, top_k, d_model; // experts and identity experts
     MOE_UINT quads, parts, part_size; // quads of router rows; parts of d_model and their size
     MOE_UINT tokens, span; // of a workgroup; lanes of a token, a power of two
-    MOE_UINT weight, bias, selection_bias; // in the weights buffer
+    // In the weights: the router, then vectors of `quads` each (see plan.h), the scale of the norm,
+    // a table of experts by token id whose rows are whole uvec4.
+    MOE_UINT weight, vectors, prenorm, table;
+    MOE_UINT n_token_ids;
     MOE_UINT ids, gates, shared_gate, scores; // in the routing range
-    MOE_UINT rules;
-    MOE_FLOAT norm_eps, routed_scale;
+};
+
+// Vectors of route_params.vectors.
+#define MOE_VECTOR_BIAS 0
+#define MOE_VECTOR_SELECTION 1
+#define MOE_VECTOR_EXPERT_SCALE 2
+#define MOE_N_VECTORS 3
+
+struct capacity_params {
+    MOE_UINT n_experts, top_k;
+    MOE_UINT ids, gates, counts, rows, positions; // in the routing range
+    MOE_UINT capacity, capacity_rows; // as in vkmoe/layer.h
+    MOE_FLOAT capacity_factor;
+    MOE_UINT expert_scale; // in the weights
 };
 
 struct group_params {

@@ -11,15 +11,6 @@ static void set_own(struct moe_vk_bound *b, enum moe_vk_buffer_id id,
     b->buffers[id] = (struct moe_vk_place){buffer->handle, 0, buffer->size, buffer->address};
 }
 
-// Rows that a plan can touch, of the caller's range.
-static vkmoe_vk_buffer rows_of(const vkmoe_vk_buffer *buffer, uint64_t n_rows, uint64_t stride,
-                               uint64_t row_size)
-{
-    vkmoe_vk_buffer rows = *buffer;
-    rows.size = (n_rows - 1) * stride + moe_align_up(row_size, 4);
-    return rows;
-}
-
 static void set_callers(const struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
                         const vkmoe_vk_buffer *buffer)
 {
@@ -53,28 +44,69 @@ static uint64_t routing_results_size(const struct moe_vk_program *program)
     return most + (program->counters ? MOE_VK_COUNTERS_SIZE : 0);
 }
 
-// Buffers for x and y of a block, and staging where the host cannot reach them or the results
+struct moe_vk_input moe_vk_input(const struct moe_program *program, uint32_t i)
+{
+    const struct moe_graph *graph = &program->graph;
+    const struct {
+        const char *name;
+        enum moe_value_id value;
+        bool of_x_type;
+    } inputs[MOE_VK_N_INPUTS] = {{"vkmoe x", MOE_VALUE_X, true},
+                                 {"vkmoe router x", MOE_VALUE_ROUTER_X, true},
+                                 {"vkmoe token ids", MOE_VALUE_TOKEN_IDS, false}};
+    const struct moe_value *value = &graph->values[inputs[i].value];
+    return (struct moe_vk_input){inputs[i].name, value->used ? value->width : 0,
+                                 inputs[i].of_x_type ? program->x_type : VKMOE_F32};
+}
+
+// Words of a row of our own.
+static uint32_t row_words(enum vkmoe_dtype type, uint32_t width)
+{
+    return (uint32_t) moe_div_up(moe_dtype_size(type, width), 4);
+}
+
+// Buffers for the inputs of a block, and staging where the host cannot reach one of them.
+static enum vkmoe_status create_inputs(struct moe_vk *vk, struct moe_vk_bound *b,
+                                       uint64_t n_tokens)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    uint64_t upload_size = 0;
+    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
+        struct moe_vk_input input = moe_vk_input(b->base.program, i);
+        enum moe_vk_buffer_id id = (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i);
+        if (input.n_elements == 0)
+            continue;
+        b->strides[id] = row_words(input.type, input.n_elements);
+        uint64_t size = n_tokens * b->strides[id] * 4;
+        TRY(moe_vk_buffer_create(vk, size, MOE_VK_DEVICE, input.name, &b->inputs[i]));
+        set_own(b, id, &b->inputs[i]);
+        upload_size += b->inputs[i].mapped ? 0 : size;
+    }
+    if (upload_size > 0)
+        TRY(moe_vk_buffer_create(vk, upload_size, MOE_VK_UPLOAD, "vkmoe upload", &b->upload));
+
+fail:
+    return status;
+}
+
+// Buffers for the inputs and y of a block, and staging where the host cannot reach the results
 // directly.
 static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_vk_program *program = (const struct moe_vk_program *) b->base.program;
-    const vkmoe_layer_desc *desc = &program->base.graph.layer.desc;
     if (!vk->queue)
         return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: give the bind vk_io");
-    b->x_stride = (uint32_t) moe_div_up(moe_dtype_size(program->base.x_type, desc->d_model), 4);
-    b->y_stride = (uint32_t) moe_div_up(moe_dtype_size(program->base.x_type, desc->d_out), 4);
     uint64_t n_tokens = most_block_tokens(program);
-    uint64_t x_size = n_tokens * b->x_stride * 4, y_size = n_tokens * b->y_stride * 4;
-    TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_DEVICE, "vkmoe x", &b->x));
+    TRY(create_inputs(vk, b, n_tokens));
+    b->strides[MOE_VK_BUF_Y] =
+        row_words(program->base.x_type, program->base.graph.layer.desc.d_out);
+    uint64_t y_size = n_tokens * b->strides[MOE_VK_BUF_Y] * 4;
     TRY(moe_vk_buffer_create(vk, y_size, MOE_VK_DEVICE, "vkmoe y", &b->y));
-    if (!b->x.mapped)
-        TRY(moe_vk_buffer_create(vk, x_size, MOE_VK_UPLOAD, "vkmoe upload", &b->upload));
     if (!b->y.mapped || !b->work.mapped)
         TRY(moe_vk_buffer_create(vk, y_size + routing_results_size(program), MOE_VK_READBACK,
                                  "vkmoe readback", &b->readback));
     TRY(moe_vk_command_create(vk, &b->command));
-    set_own(b, MOE_VK_BUF_X, &b->x);
     set_own(b, MOE_VK_BUF_Y, &b->y);
     return VKMOE_OK;
 
@@ -95,18 +127,32 @@ static enum vkmoe_status create_work(struct moe_vk *vk, struct moe_vk_bound *b,
     return status;
 }
 
+// Rows that a plan can touch, of the caller's range.
+static void set_rows(const struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
+                     const vkmoe_vk_buffer *buffer, uint64_t stride, uint64_t row_size)
+{
+    vkmoe_vk_buffer rows = *buffer;
+    rows.size = (b->base.program->max_tokens - 1) * stride + moe_align_up(row_size, 4);
+    set_callers(vk, b, id, &rows);
+    b->strides[id] = (uint32_t) (stride / 4);
+}
+
 static void use_callers(const struct moe_vk *vk, struct moe_vk_bound *b, const vkmoe_vk_io *io)
 {
     const struct moe_program *program = b->base.program;
-    const vkmoe_layer_desc *desc = &program->graph.layer.desc;
-    vkmoe_vk_buffer x = rows_of(&io->x, program->max_tokens, io->x_stride,
-                                moe_dtype_size(program->x_type, desc->d_model));
-    vkmoe_vk_buffer y = rows_of(&io->y, program->max_tokens, io->y_stride,
-                                moe_dtype_size(program->x_type, desc->d_out));
-    set_callers(vk, b, MOE_VK_BUF_X, &x);
-    set_callers(vk, b, MOE_VK_BUF_Y, &y);
-    b->x_stride = (uint32_t) (io->x_stride / 4);
-    b->y_stride = (uint32_t) (io->y_stride / 4);
+    const struct {
+        const vkmoe_vk_buffer *buffer;
+        size_t stride;
+    } inputs[MOE_VK_N_INPUTS] = {
+        {&io->x, io->x_stride}, {&io->router_x, io->router_x_stride}, {&io->token_ids, 4}};
+    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
+        struct moe_vk_input input = moe_vk_input(program, i);
+        if (input.n_elements > 0)
+            set_rows(vk, b, (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i), inputs[i].buffer,
+                     inputs[i].stride, moe_dtype_size(input.type, input.n_elements));
+    }
+    set_rows(vk, b, MOE_VK_BUF_Y, &io->y, io->y_stride,
+             moe_dtype_size(program->x_type, program->graph.layer.desc.d_out));
     b->counted = io->n_tokens.buffer;
     if (b->counted)
         set_callers(vk, b, MOE_VK_BUF_COUNT, &io->n_tokens);
@@ -228,7 +274,8 @@ void moe_vk_bind_destroy(struct moe_bound *bound)
     moe_vk_buffer_destroy(vk, &b->readback);
     moe_vk_buffer_destroy(vk, &b->upload);
     moe_vk_buffer_destroy(vk, &b->y);
-    moe_vk_buffer_destroy(vk, &b->x);
+    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++)
+        moe_vk_buffer_destroy(vk, &b->inputs[i]);
     moe_vk_buffer_destroy(vk, &b->work);
     moe_free(vk->base.host, b);
 }

@@ -24,14 +24,15 @@ struct moe_vk_blocks {
 struct moe_vk_bound {
     struct moe_bound base;
     struct moe_vk_place buffers[MOE_VK_N_BUFS]; // not the weights
-    uint32_t x_stride, y_stride;                // words
+    uint32_t strides[MOE_VK_N_BUFS];            // words of a row: inputs and y
     bool counted; // the token count is in the caller's buffer
     struct moe_vk_blocks blocks[MOE_VK_N_REGIMES];
     VkDescriptorPool pool;
 
     struct moe_vk_buffer work; // unused when the caller gave one
-    // For run: x, y and staging of our own, for a block. Unused when the caller gave buffers.
-    struct moe_vk_buffer x, y, upload, readback;
+    // For run: inputs, y and staging of our own, for a block. Unused when the caller gave buffers.
+    // In `upload` the inputs follow each other.
+    struct moe_vk_buffer inputs[MOE_VK_N_INPUTS], y, upload, readback;
     struct moe_vk_command command;
     double ns_per_work; // as measured by runs
     vkmoe_counters counters; // of the last run
@@ -69,6 +70,14 @@ enum vkmoe_status moe_vk_bind_create(struct moe_program *program,
                                      struct moe_bound **out);
 void moe_vk_bind_destroy(struct moe_bound *bound);
 uint64_t moe_vk_workspace_size(const struct moe_program *program);
+
+// An input of a layer, MOE_VK_BUF_X + i; n_elements 0: the layer does not have it.
+struct moe_vk_input {
+    const char *name; // of its buffer
+    uint32_t n_elements;
+    enum vkmoe_dtype type; // i32 has the size of f32
+};
+struct moe_vk_input moe_vk_input(const struct moe_program *program, uint32_t i);
 
 // place.c: where a dispatch's range is, in a window of a regime.
 struct moe_vk_place moe_vk_place(const struct moe_vk_bound *b, enum moe_vk_regime regime,

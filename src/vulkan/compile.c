@@ -62,6 +62,17 @@ struct moe_vk_range moe_vk_x_range(const struct moe_vk_compiler *c)
     return rows_range(c, MOE_VK_BUF_X, c->desc->d_model);
 }
 
+struct moe_vk_range moe_vk_router_range(const struct moe_vk_compiler *c)
+{
+    return c->desc->router_input ? rows_range(c, MOE_VK_BUF_ROUTER_X, c->desc->d_model)
+                                 : moe_vk_x_range(c);
+}
+
+struct moe_vk_range moe_vk_token_ids_range(const struct moe_vk_compiler *c)
+{
+    return (struct moe_vk_range){MOE_VK_BUF_TOKEN_IDS, 0, c->tokens * sizeof(int32_t)};
+}
+
 struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c)
 {
     return rows_range(c, MOE_VK_BUF_Y, c->desc->d_out);
@@ -74,73 +85,22 @@ static void add_count(struct moe_vk_compiler *c)
     moe_vk_use(d, MOE_SLOT_ROUTING, c->ws.count, MOE_VK_WRITE);
 }
 
-static uint32_t route_rules(const struct moe_vk_compiler *c)
+// Passes over all slots that list them by expert, `shared_by` in a row counting as one; with lists:
+// and cut them into tiles.
+void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[3],
+                         const struct group_params *p, struct moe_vk_range routing,
+                         uint32_t shared_by, bool lists)
 {
-    const vkmoe_layer_desc *desc = c->desc;
-    uint32_t rules = 0;
-    if (desc->score == VKMOE_SCORE_SIGMOID)
-        rules |= MOE_ROUTE_SIGMOID;
-    if (desc->rank == VKMOE_RANK_LOGIT)
-        rules |= MOE_ROUTE_RANK_LOGIT;
-    if (desc->gate_source == VKMOE_GATE_SOFTMAX_SELECTED)
-        rules |= MOE_ROUTE_SOFTMAX_SELECTED;
-    if (desc->norm == VKMOE_NORM_SUM_PLUS_EPS)
-        rules |= MOE_ROUTE_NORM_SUM;
-    if (desc->norm == VKMOE_NORM_MAX_SUM_EPS)
-        rules |= MOE_ROUTE_NORM_MAX;
-    if (moe_graph_uses(c->graph, MOE_VALUE_SHARED_GATE))
-        rules |= MOE_ROUTE_SHARED_GATE;
-    if (moe_graph_uses(c->graph, MOE_VALUE_SCORES))
-        rules |= MOE_ROUTE_SCORES;
-    return rules;
-}
-
-// Smallest power of two that gives every expert a lane, or all lanes a token has.
-static uint32_t route_span(uint32_t n_experts, uint32_t lanes)
-{
-    uint32_t span = 1;
-    while (span < n_experts && span < lanes)
-        span *= 2;
-    return span;
-}
-
-static void add_route(struct moe_vk_compiler *c)
-{
-    struct moe_vk_range out = moe_vk_choice_range(c, true);
-    uint32_t quads = c->map.quads;
-    uint32_t parts = (uint32_t) moe_max(1, MOE_LOCAL_SIZE / quads);
-    bool two = parts * quads * 4 * MOE_ROUTE_TOKENS <= MOE_ROUTE_VALUES;
-    struct route_params p = {
-        .n_experts = c->desc->n_experts,
-        .top_k = c->desc->top_k,
-        .d_model = c->desc->d_model,
-        .quads = quads,
-        .parts = parts,
-        .part_size = (uint32_t) moe_div_up(c->desc->d_model, parts),
-        .tokens = two ? MOE_ROUTE_TOKENS : 1,
-        .span = route_span(c->desc->n_experts,
-                           two ? MOE_LOCAL_SIZE / MOE_ROUTE_TOKENS : MOE_LOCAL_SIZE),
-        .weight = c->map.router_weight,
-        .bias = c->map.router_bias,
-        .selection_bias = c->map.router_selection,
-        .ids = moe_vk_word(out, c->ws.ids),
-        .gates = moe_vk_word(out, c->ws.gates),
-        .shared_gate = moe_vk_word(out, c->ws.shared_gate),
-        .scores = moe_vk_word(out, c->ws.scores),
-        .rules = route_rules(c),
-        .norm_eps = c->desc->norm_eps,
-        .routed_scale = c->desc->routed_scale,
-    };
-    struct moe_vk_range head = {MOE_VK_BUF_WEIGHTS, 0,
-                                c->map.whole ? c->map.total : c->map.experts};
-    struct moe_vk_dispatch *d = moe_vk_add(c, "route", MOE_SPV_ROUTE, &p, sizeof p);
-    d->spec[0] = c->x_type;
-    d->spec[MOE_SPEC_TABLE] = moe_vk_n_blocks(&c->graph->layer);
-    moe_vk_use(d, MOE_SLOT_WEIGHTS, head, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_INPUT, moe_vk_x_range(c), MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_ROUTING, out, MOE_VK_READ | MOE_VK_WRITE);
-    d->x = (struct moe_vk_count){.per_token = 1, .divisor = p.tokens};
-    d->work_per_token = 2.0 * p.d_model * p.n_experts;
+    for (uint32_t pass = 0; pass < 3; pass++) {
+        enum moe_spv_id spv = pass == 1 ? MOE_SPV_GROUP_SCAN : MOE_SPV_GROUP_BLOCK;
+        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, p, sizeof *p);
+        moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ | MOE_VK_WRITE);
+        d->work_per_token = (double) p->n_experts * p->top_k;
+        d->spec[0] = pass == 1 ? lists : pass == 2;
+        d->spec[1] = shared_by;
+        if (pass != 1)
+            d->x = (struct moe_vk_count){.per_token = p->top_k, .divisor = MOE_GROUP_BLOCK};
+    }
 }
 
 static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
@@ -172,26 +132,19 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
         {"group count", "group scan", "group scatter"},
         {"adjugate count", "adjugate scan", "adjugate scatter"},
     };
-    for (uint32_t pass = 0; pass < 3; pass++) {
-        enum moe_spv_id spv = pass == 1 ? MOE_SPV_GROUP_SCAN : MOE_SPV_GROUP_BLOCK;
-        struct moe_vk_dispatch *d = moe_vk_add(c, labels[adjugates][pass], spv, &p, sizeof p);
-        moe_vk_use(d, MOE_SLOT_ROUTING, grouping, MOE_VK_READ | MOE_VK_WRITE);
-        d->work_per_token = (double) p.n_experts * p.top_k;
-        if (pass == 1)
-            continue;
-        d->spec[0] = pass == 2;
-        d->spec[1] = adjugates ? c->desc->adjugate_group : 1;
-        d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = MOE_GROUP_BLOCK};
-    }
+    moe_vk_add_grouping(c, labels[adjugates], &p, grouping,
+                        adjugates ? c->desc->adjugate_group : 1, true);
 }
 
 static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 {
     switch (op->kind) {
     case MOE_OP_ROUTE:
-        add_route(c);
+        moe_vk_add_route(c);
         break;
     case MOE_OP_CAPACITY:
+        moe_vk_add_capacity(c);
+        break;
         break;
     case MOE_OP_LATENT_IN:
         moe_vk_add_matmul(c, MOE_VK_BANK_LATENT, false);
@@ -218,10 +171,10 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 
 // ---- sequences -------------------------------------------------------------------------------
 
-// The most dispatches there can be: those of the matmuls, and one or three for every other op.
+// The most dispatches there can be: those of the matmuls, and a few for every other op.
 static uint32_t most_dispatches(const struct moe_vk_compiler *c)
 {
-    uint32_t n = 16;
+    uint32_t n = 24;
     for (uint32_t i = 0; i < MOE_VK_N_BANKS; i++) {
         const struct moe_vk_bank *bank = &c->banks[i];
         if (moe_vk_has_bank(c, i))
@@ -263,12 +216,14 @@ static enum vkmoe_status compile_regime(struct moe_vk_compiler *c, const vkmoe_h
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_vk_dispatch *which;
-    for (c->tokens = max_tokens;; c->tokens = (c->tokens + 1) / 2) {
+    for (c->tokens = max_tokens;;) {
         TRY(compile_block(c, host));
         if (moe_vk_fits(c->limits, c->sequence, &which))
             return VKMOE_OK;
-        if (c->tokens == 1)
+        uint32_t smaller = moe_vk_smaller_block(c->desc, c->tokens);
+        if (smaller == 0)
             return moe_vk_too_large(c->limits, c->sequence, which);
+        c->tokens = smaller;
     }
 
 fail:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the files of the compiler share: the layer at hand, its workspace, and how a dispatch is
-// added. compile.c has the ops, compile_experts.c the matmuls, compile_sum.c what comes after them,
-// workspace.c the ranges.
+// added. compile.c has the ops, compile_route.c the router and the capacity, compile_experts.c the
+// matmuls, compile_sum.c what comes after them, workspace.c the ranges.
 #ifndef MOE_VULKAN_COMPILE_H
 #define MOE_VULKAN_COMPILE_H
 
@@ -14,7 +14,8 @@ enum {
 };
 
 // The slots of a bank by expert: positions is in the order of slots, rows in that of experts. args
-// are those of the indirect dispatches over the tile lists full and small. See group_*.comp.
+// are those of the indirect dispatches over the tile lists full and small, which there are in the
+// grouped regime. See group_*.comp.
 struct moe_vk_grouping {
     struct moe_vk_range counts, rows, positions, args, full, small;
 };
@@ -68,6 +69,14 @@ void moe_vk_use(struct moe_vk_dispatch *d, int slot, struct moe_vk_range range, 
 // x and y: the rows of a block, if they follow each other.
 struct moe_vk_range moe_vk_x_range(const struct moe_vk_compiler *c);
 struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c);
+// The router's input, which may be x, and the token ids.
+struct moe_vk_range moe_vk_router_range(const struct moe_vk_compiler *c);
+struct moe_vk_range moe_vk_token_ids_range(const struct moe_vk_compiler *c);
+// The passes of group_block.comp and group_scan.comp, where `shared_by` experts in a row count as
+// one; without lists of tiles, or with them.
+void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[3],
+                         const struct group_params *p, struct moe_vk_range routing,
+                         uint32_t shared_by, bool lists);
 
 // workspace.c
 void moe_vk_lay_out(struct moe_vk_compiler *c);
@@ -81,6 +90,12 @@ uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner);
 uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small);
 // Dispatches that matmuls over tile lists take: for each chunk and tile size, the pieces.
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank);
+
+// compile_route.c
+void moe_vk_add_route(struct moe_vk_compiler *c);
+void moe_vk_add_capacity(struct moe_vk_compiler *c);
+// About half as many tokens for a block; 0: there is none, as slots compete over more.
+uint32_t moe_vk_smaller_block(const vkmoe_layer_desc *desc, uint32_t tokens);
 
 // compile_experts.c
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c);

@@ -194,21 +194,8 @@ enum vkmoe_status moe_vk_weights_map(const struct moe_layer *layer,
 {
     enum vkmoe_status status = VKMOE_OK;
     const vkmoe_layer_desc *desc = &layer->desc;
-    uint64_t rows = desc->n_experts + (desc->shared_gate == VKMOE_SHARED_SIGMOID);
-    uint64_t quads = moe_div_up(rows, 4);
-    uint64_t weight = moe_align_up(moe_vk_n_blocks(layer) * sizeof(uint64_t), VEC) / VEC;
-    uint64_t bias = weight + desc->d_model * quads;
-    uint64_t end = (bias + 2 * quads) * VEC;
     *out = (struct moe_vk_weights_map){0};
-    if (end / VEC > MOE_VK_MAX_INDEX)
-        return too_large("the router", end);
-    *out = (struct moe_vk_weights_map){
-        .quads = (uint32_t) quads,
-        .router_weight = (uint32_t) weight,
-        .router_bias = (uint32_t) bias,
-        .router_selection = (uint32_t) (bias + quads),
-        .experts = moe_align_up(end, BLOCK_ALIGN),
-    };
+    TRY(moe_vk_head_map(layer, out));
     TRY(size_blocks(layer, out));
     place_blocks(desc, out);
     TRY(cut(out, desc, limits));
@@ -369,20 +356,5 @@ void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_
     const struct moe_layer *layer = &weights->base.layer;
     for (uint32_t i = 0; i < moe_vk_n_blocks(layer); i++)
         table[i] = table_entry(weights, moe_vk_placed(layer, map, i).offset);
-
-    float *weight = (float *) ((unsigned char *) head + (uint64_t) map->router_weight * VEC);
-    float *bias = (float *) ((unsigned char *) head + (uint64_t) map->router_bias * VEC);
-    float *selection =
-        (float *) ((unsigned char *) head + (uint64_t) map->router_selection * VEC);
-    uint64_t stride = (uint64_t) map->quads * 4;
-    for (uint32_t e = 0; e < desc->n_experts; e++) {
-        moe_tensor_row(&router->weight, e, desc->d_model, row);
-        for (uint64_t i = 0; i < desc->d_model; i++)
-            weight[i * stride + e] = row[i];
-        bias[e] = router->bias ? router->bias[e] : 0.0f;
-        selection[e] = router->selection_bias ? router->selection_bias[e] : 0.0f;
-    }
-    if (router->shared_gate)
-        for (uint64_t i = 0; i < desc->d_model; i++)
-            weight[i * stride + desc->n_experts] = router->shared_gate[i];
+    moe_vk_pack_router(layer, map, router, row, head);
 }

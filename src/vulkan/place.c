@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Where things are when they are bound: segments of the weights, windows of x and y.
+// Where things are when they are bound: segments of the weights, windows of the inputs and y.
 #include <inttypes.h>
 
 #include "base/bits.h"
@@ -23,10 +23,10 @@ static uint32_t regime_tokens(const struct moe_vk_bound *b, enum moe_vk_regime r
 
 static uint64_t stride_of(const struct moe_vk_bound *b, enum moe_vk_buffer_id id)
 {
-    return (uint64_t) (id == MOE_VK_BUF_X ? b->x_stride : b->y_stride) * 4;
+    return (uint64_t) b->strides[id] * 4;
 }
 
-// Bytes of x or y from row `first` on that `n_rows` rows take, to the end of the last row.
+// Bytes of an input or y from row `first` on that `n_rows` rows take, to the end of the last row.
 static uint64_t rows_size(const struct moe_vk_bound *b, enum moe_vk_buffer_id id, uint64_t first,
                           uint64_t n_rows)
 {
@@ -34,27 +34,52 @@ static uint64_t rows_size(const struct moe_vk_bound *b, enum moe_vk_buffer_id id
     return moe_min(b->buffers[id].size - first * stride, n_rows * stride);
 }
 
+// Of a layer's inputs and y, for `most` rows: the largest extent and stride in bytes, the largest
+// step.
+struct extents {
+    uint64_t size, stride;
+    uint32_t step;
+};
+
+static struct extents extents_of(const struct moe_vk_bound *b, uint32_t most)
+{
+    struct extents all = {.step = 1};
+    for (int id = 0; id < MOE_VK_N_BUFS; id++) {
+        if (b->strides[id] == 0)
+            continue;
+        uint64_t stride = stride_of(b, (enum moe_vk_buffer_id) id);
+        all.size = moe_max(all.size, rows_size(b, (enum moe_vk_buffer_id) id, 0, most));
+        all.stride = moe_max(all.stride, stride);
+        all.step = (uint32_t) moe_max(all.step, step_of(stride));
+    }
+    return all;
+}
+
 enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regime regime)
 {
     struct moe_vk_blocks *blocks = &b->blocks[regime];
     uint64_t limit = moe_vk_limits(moe_vk_of(&b->base), 0).range;
+    const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
     uint32_t most = regime_tokens(b, regime);
-    uint64_t x_stride = stride_of(b, MOE_VK_BUF_X), y_stride = stride_of(b, MOE_VK_BUF_Y);
-    uint64_t size = moe_max(rows_size(b, MOE_VK_BUF_X, 0, most),
-                            rows_size(b, MOE_VK_BUF_Y, 0, most));
+    struct extents all = extents_of(b, most);
     *blocks = (struct moe_vk_blocks){.block_tokens = moe_vk_sequence_of(b, regime)->block_tokens,
-                                     .whole = size <= limit,
+                                     .whole = all.size <= limit,
                                      .n_windows = 1,
                                      .window_step = 1};
     if (blocks->whole)
         return VKMOE_OK;
-    uint64_t rows = limit / moe_max(x_stride, y_stride);
-    uint32_t step = (uint32_t) moe_max(step_of(x_stride), step_of(y_stride));
+    if (desc->capacity_mode != VKMOE_CAPACITY_NONE)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "vk_io: %u rows of up to %" PRIu64 " bytes, which share their experts' "
+                        "capacity; this device binds at most %" PRIu64 " bytes",
+                        most, all.stride, limit);
+    uint64_t rows = limit / all.stride;
+    uint32_t step = all.step;
     if (rows < step)
         return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "vk_io: %u rows of strides %" PRIu64 " and %" PRIu64 " bytes, so that an "
-                        "offset is a multiple of %d; this device binds at most %" PRIu64 " bytes",
-                        step, x_stride, y_stride, BIND_ALIGN, limit);
+                        "vk_io: %u rows of strides up to %" PRIu64 " bytes, so that an offset is "
+                        "a multiple of %d; this device binds at most %" PRIu64 " bytes",
+                        step, all.stride, BIND_ALIGN, limit);
     // Blocks of whole steps begin where a window can; shorter ones need rows before them.
     uint64_t fit = rows >= 2 * step ? rows / step * step : rows - step + 1;
     blocks->block_tokens = (uint32_t) moe_min(blocks->block_tokens, fit);
@@ -65,7 +90,7 @@ enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regim
     return VKMOE_OK;
 }
 
-// Rows of x or y for a window: all of the regime's, or from its begin to what a block can reach.
+// Rows of an input or y for a window: all of the regime's, or from its begin to what a block can reach.
 static struct moe_vk_place rows_place(const struct moe_vk_bound *b, enum moe_vk_regime regime,
                                       uint32_t window, enum moe_vk_buffer_id id)
 {
@@ -96,7 +121,7 @@ struct moe_vk_place moe_vk_place(const struct moe_vk_bound *b, enum moe_vk_regim
 {
     if (range->buffer == MOE_VK_BUF_WEIGHTS)
         return weights_place(b, range);
-    if (range->buffer == MOE_VK_BUF_X || range->buffer == MOE_VK_BUF_Y)
+    if (b->strides[range->buffer] > 0)
         return rows_place(b, regime, window, range->buffer);
     struct moe_vk_place place = b->buffers[range->buffer];
     place.offset += range->offset;

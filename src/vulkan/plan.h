@@ -17,12 +17,15 @@ enum { MOE_VK_DECODE_TOKENS = 4 }; // most tokens of the decode regime
 
 enum moe_vk_buffer_id {
     MOE_VK_BUF_WEIGHTS, // in one or more segments; offsets go on from one to the next
-    MOE_VK_BUF_X,
+    MOE_VK_BUF_X, // inputs of the layer, which follow each other
+    MOE_VK_BUF_ROUTER_X,
+    MOE_VK_BUF_TOKEN_IDS,
     MOE_VK_BUF_WORK,
     MOE_VK_BUF_Y,
     MOE_VK_BUF_COUNT, // the caller's token count
     MOE_VK_N_BUFS,
 };
+enum { MOE_VK_N_INPUTS = MOE_VK_BUF_TOKEN_IDS - MOE_VK_BUF_X + 1 };
 
 // SPIR-V takes array indices as signed: an index is below 2^31. So a range of words may have 8 GiB,
 // and an expert, which counts in uvec4, 32 GiB.
@@ -117,12 +120,13 @@ static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row);
 
 // Where things are in the weights. Head: the table of blocks; then the router, transposed to
-// (d_model, quads * 4), its bias and the selection bias (quads * 4). Then the blocks: experts,
+// (d_model, quads * 4); vectors MOE_VECTOR_* (quads * 4) of it; the scale of its norm (d_model); the
+// table of expert ids (n_token_ids, top_k), rows padded to whole uvec4. Then the blocks: experts,
 // adjugates, the shared expert, the latent matrices. Then vectors of f32: out_bias if there is no
 // latent width (padded to MOE_PANEL_ROWS), the scale of the latent norm.
 struct moe_vk_weights_map {
-    uint32_t quads;                                        // of router rows, the shared gate's too
-    uint32_t router_weight, router_bias, router_selection; // in uvec4
+    uint32_t quads; // of router rows: experts, identity experts, the shared expert's gate
+    uint32_t router_weight, router_vectors, router_prenorm, router_table; // in uvec4
     uint64_t experts, expert_size, shared, shared_size, total; // bytes
     uint64_t adjugates, adjugate_size, latent, latent_size;
     uint64_t vectors, vectors_size, out_bias, latent_norm;
@@ -149,6 +153,8 @@ struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,
                                    const struct moe_vk_weights_map *map, uint32_t i);
 // The place in the table of an index as for moe_vk_block.
 uint32_t moe_vk_table_index(const struct moe_layer *layer, uint32_t expert);
+// head.c: the parts of the map that are about the head, and where it ends, in bytes.
+enum vkmoe_status moe_vk_head_map(const struct moe_layer *layer, struct moe_vk_weights_map *map);
 // Where the i-th segment begins; the end of all for i = n_segments.
 uint64_t moe_vk_segment_start(const struct moe_vk_weights_map *map, uint32_t i);
 
@@ -186,8 +192,11 @@ enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const stru
 // The vectors behind the blocks. vectors: map->vectors_size bytes, zero.
 void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
                          const struct moe_weights_source *source, void *vectors);
-// The head of the weights: expert table, transposed router, biases. head: map->experts bytes, zero;
-// row: room for d_model.
+// head.c: the head of the weights, but for the table of blocks. head: map->experts bytes, zero; row:
+// room for d_model.
+void moe_vk_pack_router(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
+                        const vkmoe_router_tensors *router, float *row, void *head);
+// And all of it.
 void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_weights_map *map,
                       const vkmoe_router_tensors *router, float *row, void *head);
 

@@ -20,11 +20,14 @@ static void push_constants(const struct moe_vk *vk, const struct moe_vk_bound *b
                            const struct moe_vk_block_run *run)
 {
     struct push push;
+    enum moe_vk_buffer_id input = d->ranges[MOE_SLOT_INPUT].buffer;
     push.head = (struct head_params){.n_tokens = run->n_tokens,
                                      .block_first = run->block_first,
                                      .first_token = run->first_token,
-                                     .x_stride = b->x_stride,
-                                     .y_stride = b->y_stride};
+                                     .x_stride = b->strides[input == MOE_VK_BUF_ROUTER_X
+                                                                ? input
+                                                                : MOE_VK_BUF_X],
+                                     .y_stride = b->strides[MOE_VK_BUF_Y]};
     for (int slot = 0; slot < 4 && vk->bda; slot++)
         if (d->ranges[slot].size)
             push.head.address[slot] =

@@ -15,16 +15,37 @@ static bool counts(const struct moe_vk_bound *b)
     return ((const struct moe_vk_program *) b->base.program)->counters;
 }
 
-void moe_vk_write_x(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
-                    const vkmoe_io *io)
+// Bytes of a block of an input; 0: the layer does not have it.
+static uint64_t input_size(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
+                           uint32_t i)
 {
-    const struct moe_program *program = b->base.program;
-    size_t row = (size_t) moe_dtype_size(program->x_type, program->graph.layer.desc.d_model);
-    size_t stride = (size_t) b->x_stride * 4;
-    unsigned char *dst = b->x.mapped ? b->x.mapped : b->upload.mapped;
-    const unsigned char *src = (const unsigned char *) io->x + block->first * io->x_stride;
-    for (uint32_t t = 0; t < block->run.n_tokens; t++)
-        memcpy(dst + t * stride, src + t * io->x_stride, row);
+    return (uint64_t) block->run.n_tokens * b->strides[MOE_VK_BUF_X + i] * 4;
+}
+
+void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
+                         const vkmoe_io *io)
+{
+    const struct {
+        const void *rows;
+        size_t stride;
+    } from[MOE_VK_N_INPUTS] = {{io->x, io->x_stride},
+                               {io->router_x, io->router_x_stride},
+                               {io->token_ids, sizeof *io->token_ids}};
+    unsigned char *staged = b->upload.mapped;
+    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
+        struct moe_vk_input input = moe_vk_input(b->base.program, i);
+        if (input.n_elements == 0)
+            continue;
+        size_t row = (size_t) moe_dtype_size(input.type, input.n_elements);
+        size_t stride = (size_t) b->strides[MOE_VK_BUF_X + i] * 4;
+        unsigned char *dst = b->inputs[i].mapped ? b->inputs[i].mapped : staged;
+        const unsigned char *src =
+            (const unsigned char *) from[i].rows + block->first * from[i].stride;
+        for (uint32_t t = 0; t < block->run.n_tokens; t++)
+            memcpy(dst + t * stride, src + t * from[i].stride, row);
+        if (!b->inputs[i].mapped)
+            staged += input_size(b, block, i);
+    }
 }
 
 void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block *block,
@@ -34,12 +55,13 @@ void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block 
     const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
     uint64_t n_tokens = block->run.n_tokens, slots = n_tokens * desc->top_k * 4;
     struct moe_vk_result *results = block->results;
-    results[0] = (struct moe_vk_result){&b->y, 0, n_tokens * b->y_stride * 4, NULL};
+    results[0] = (struct moe_vk_result){&b->y, 0, n_tokens * b->strides[MOE_VK_BUF_Y] * 4, NULL};
     results[1] = (struct moe_vk_result){&b->work, sequence->ids.offset, io->ids ? slots : 0, NULL};
     results[2] =
         (struct moe_vk_result){&b->work, sequence->gates.offset, io->gates ? slots : 0, NULL};
+    uint64_t scores_size = n_tokens * moe_layer_n_scored(desc) * 4;
     results[3] = (struct moe_vk_result){&b->work, sequence->scores.offset,
-                                        io->scores ? n_tokens * desc->n_experts * 4 : 0, NULL};
+                                        io->scores ? scores_size : 0, NULL};
     results[4] = (struct moe_vk_result){&b->work, MOE_COUNTER_WORD * 4,
                                         counts(b) ? MOE_VK_COUNTERS_SIZE : 0, NULL};
     block->n_staged = 0;
@@ -56,16 +78,21 @@ void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block 
     }
 }
 
-void moe_vk_record_x(const struct moe_vk *vk, const struct moe_vk_bound *b,
-                     const struct moe_vk_host_block *block)
+void moe_vk_record_inputs(const struct moe_vk *vk, const struct moe_vk_bound *b,
+                          const struct moe_vk_host_block *block)
 {
-    if (b->x.mapped)
-        return;
-    VkBufferCopy copy = {.size = (uint64_t) block->run.n_tokens * b->x_stride * 4};
-    vk->fn.vkCmdCopyBuffer(b->command.buffer, b->upload.handle, b->x.handle, 1, &copy);
-    moe_vk_barrier(vk, b->command.buffer, VK_PIPELINE_STAGE_TRANSFER_BIT,
-                   VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-                   VK_ACCESS_SHADER_READ_BIT);
+    VkBufferCopy copy = {0};
+    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
+        copy.size = input_size(b, block, i);
+        if (copy.size == 0 || b->inputs[i].mapped)
+            continue;
+        vk->fn.vkCmdCopyBuffer(b->command.buffer, b->upload.handle, b->inputs[i].handle, 1, &copy);
+        copy.srcOffset += copy.size;
+    }
+    if (copy.srcOffset > 0)
+        moe_vk_barrier(vk, b->command.buffer, VK_PIPELINE_STAGE_TRANSFER_BIT,
+                       VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                       VK_ACCESS_SHADER_READ_BIT);
 }
 
 void moe_vk_record_readback(const struct moe_vk *vk, const struct moe_vk_bound *b,
@@ -100,7 +127,7 @@ enum vkmoe_status moe_vk_read_results(const struct moe_vk_bound *b,
     const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
     const struct moe_vk_result *results = block->results;
     size_t row = (size_t) moe_dtype_size(b->base.program->x_type, desc->d_out);
-    size_t stride = (size_t) b->y_stride * 4, first = block->first;
+    size_t stride = (size_t) b->strides[MOE_VK_BUF_Y] * 4, first = block->first;
     unsigned char *y = (unsigned char *) io->y + first * io->y_stride;
     for (uint32_t t = 0; t < block->run.n_tokens; t++)
         memcpy(y + t * io->y_stride, results[0].host + t * stride, row);
@@ -109,7 +136,7 @@ enum vkmoe_status moe_vk_read_results(const struct moe_vk_bound *b,
     if (io->gates)
         memcpy(io->gates + first * desc->top_k, results[2].host, results[2].size);
     if (io->scores)
-        memcpy(io->scores + first * desc->n_experts, results[3].host, results[3].size);
+        memcpy(io->scores + first * moe_layer_n_scored(desc), results[3].host, results[3].size);
 
 fail:
     return status;
@@ -180,7 +207,7 @@ static enum vkmoe_status run_block(struct moe_vk *vk, struct moe_vk_bound *b,
         if (first == begin && block->first == 0 && counts(b))
             record_zero(vk, b);
         if (first == begin)
-            moe_vk_record_x(vk, b, block);
+            moe_vk_record_inputs(vk, b, block);
         moe_vk_record_block(b, b->command.buffer, &block->run, first, n);
         if (first + n == end)
             moe_vk_record_readback(vk, b, block);
@@ -207,7 +234,7 @@ enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const v
     for (; block.first < n_tokens; block.first += block.run.n_tokens) {
         block.run.n_tokens = (uint32_t) moe_min(block_tokens, n_tokens - block.first);
         moe_vk_plan_results(b, &block, io);
-        moe_vk_write_x(b, &block, io);
+        moe_vk_write_inputs(b, &block, io);
         TRY(run_block(vk, b, &block));
         TRY(moe_vk_read_results(b, &block, io));
         if (counts(b))

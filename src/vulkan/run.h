@@ -25,11 +25,11 @@ struct moe_vk_host_block {
 // Where each asked-for result is, and where it will be read from.
 void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block *block,
                          const vkmoe_io *io);
-// A block's x into memory that the device sees; then, where that is staging, on to the device.
-void moe_vk_write_x(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
-                    const vkmoe_io *io);
-void moe_vk_record_x(const struct moe_vk *vk, const struct moe_vk_bound *b,
-                     const struct moe_vk_host_block *block);
+// A block's inputs into memory that the device sees; then, where that is staging, on to the device.
+void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
+                         const vkmoe_io *io);
+void moe_vk_record_inputs(const struct moe_vk *vk, const struct moe_vk_bound *b,
+                          const struct moe_vk_host_block *block);
 // Results into memory that the host sees; then, when the device is done, to the caller.
 void moe_vk_record_readback(const struct moe_vk *vk, const struct moe_vk_bound *b,
                             const struct moe_vk_host_block *block);

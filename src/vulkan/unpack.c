@@ -128,23 +128,28 @@ fail:
     return status;
 }
 
+static void unpack_vector(const struct moe_vk_weights_map *map, const unsigned char *head,
+                          uint32_t vector, uint32_t n, float *out)
+{
+    uint64_t at = map->router_vectors + (uint64_t) vector * map->quads;
+    if (out)
+        memcpy(out, head + at * VEC, n * sizeof *out);
+}
+
 static void unpack_router(const vkmoe_layer_desc *desc, const struct moe_vk_weights_map *map,
                           const unsigned char *head, const struct moe_router_copy *out)
 {
     const float *weight = (const float *) (head + (uint64_t) map->router_weight * VEC);
+    const uint32_t n_scored = moe_layer_n_scored(desc);
     uint64_t stride = (uint64_t) map->quads * 4;
     for (uint64_t i = 0; i < desc->d_model; i++) {
-        for (uint64_t e = 0; out->weight && e < desc->n_experts; e++)
+        for (uint64_t e = 0; out->weight && e < n_scored; e++)
             out->weight[e * desc->d_model + i] = weight[i * stride + e];
         if (out->shared_gate)
-            out->shared_gate[i] = weight[i * stride + desc->n_experts];
+            out->shared_gate[i] = weight[i * stride + n_scored];
     }
-    if (out->bias)
-        memcpy(out->bias, head + (uint64_t) map->router_bias * VEC,
-               desc->n_experts * sizeof *out->bias);
-    if (out->selection_bias)
-        memcpy(out->selection_bias, head + (uint64_t) map->router_selection * VEC,
-               desc->n_experts * sizeof *out->selection_bias);
+    unpack_vector(map, head, MOE_VECTOR_BIAS, n_scored, out->bias);
+    unpack_vector(map, head, MOE_VECTOR_SELECTION, n_scored, out->selection_bias);
 }
 
 enum vkmoe_status moe_vk_read_router(struct moe_packed_weights *base,

@@ -66,7 +66,7 @@ struct moe_vk_buffer {
 };
 
 // A compute pipeline, shared by all programs of a device and kept until the device closes.
-enum { MOE_VK_MAX_SPEC = 16 };
+enum { MOE_VK_MAX_SPEC = 20 };
 struct moe_vk_pipeline {
     enum moe_spv_id spv;
     uint32_t spec[MOE_VK_MAX_SPEC];

@@ -43,14 +43,17 @@ uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)
     return bank->n_chunks * 2 * (bank->in.pieces + bank->out.pieces);
 }
 
+// Without grouping for matmuls it is that of the capacity, which needs no tiles.
 static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t slots,
                              uint64_t *end)
 {
     struct moe_vk_grouping *g = &c->ws.groupings[bank];
     uint32_t n = moe_vk_bank_experts(c, bank);
-    g->counts = take(end, moe_div_up(slots, MOE_GROUP_BLOCK) * n);
+    g->counts = take(end, moe_div_up(slots, MOE_GROUP_BLOCK) * n + 1);
     g->rows = take(end, slots);
     g->positions = take(end, slots);
+    if (c->regime != MOE_VK_GROUPED)
+        return;
     g->args = take(end, moe_vk_listed_dispatches(&c->banks[bank]) * (uint64_t) MOE_ARGS_WORDS);
     g->full = take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
     g->small = take(end, moe_vk_most_tiles(n, slots, true) * MOE_TILE_WORDS);
@@ -96,8 +99,10 @@ void moe_vk_lay_out(struct moe_vk_compiler *c)
     if (moe_graph_uses(c->graph, MOE_VALUE_SCORES))
         ws->scores =
             take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SCORES].width);
-    for (uint32_t bank = 0; bank < MOE_VK_N_BANKS && c->regime == MOE_VK_GROUPED; bank++)
-        if (moe_vk_is_slotted(bank) && moe_vk_has_bank(c, bank))
+    bool drops = desc->capacity_mode != VKMOE_CAPACITY_NONE;
+    for (uint32_t bank = 0; bank < MOE_VK_N_BANKS; bank++)
+        if (moe_vk_is_slotted(bank) && moe_vk_has_bank(c, bank) &&
+            (c->regime == MOE_VK_GROUPED || (drops && bank == MOE_BANK_ROUTED)))
             lay_out_grouping(c, bank, slots, &end);
     lay_out_rows(c, slots, &end);
     ws->size = end;
