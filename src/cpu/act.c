@@ -31,6 +31,12 @@ static void gelu_tanh(float *v, size_t n)
     }
 }
 
+static void situ(float beta, float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        v[i] = beta * tanhf(v[i] / beta) * moe_cpu_sigmoid(v[i]);
+}
+
 // Written so that a NaN stays one.
 static void relu(float *v, size_t n)
 {
@@ -38,13 +44,46 @@ static void relu(float *v, size_t n)
         v[i] = v[i] <= 0.0f ? 0.0f : v[i];
 }
 
-void moe_cpu_act(enum vkmoe_act act, float alpha, float *v, size_t n)
+static void at_most(float limit, float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        v[i] = v[i] > limit ? limit : v[i];
+}
+
+// The up half before it is multiplied with the gate half.
+static void finish_up(const vkmoe_layer_desc *layer, float limit, float *v, size_t n)
+{
+    const float lambda = layer->situ_lambda;
+    if (layer->clamp != VKMOE_CLAMP_NONE) {
+        at_most(limit, v, n);
+        for (size_t i = 0; i < n; i++)
+            v[i] = v[i] < -limit ? -limit : v[i];
+    }
+    for (size_t i = 0; layer->act == VKMOE_ACT_SITU && lambda > 0.0f && i < n; i++)
+        v[i] = lambda * tanhf(v[i] / lambda);
+    for (size_t i = 0; layer->up_add != 0.0f && i < n; i++)
+        v[i] += layer->up_add;
+}
+
+void moe_cpu_gated(const vkmoe_layer_desc *layer, float limit, float *gate, float *up, size_t n)
+{
+    if (layer->clamp == VKMOE_CLAMP_BEFORE_ACT)
+        at_most(limit, gate, n);
+    moe_cpu_act(layer, layer->act, gate, n);
+    if (layer->clamp == VKMOE_CLAMP_AFTER_ACT)
+        at_most(limit, gate, n);
+    finish_up(layer, limit, up, n);
+    for (size_t i = 0; i < n; i++)
+        up[i] *= gate[i];
+}
+
+void moe_cpu_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, float *v, size_t n)
 {
     switch (act) {
     case VKMOE_ACT_NONE:
         return;
     case VKMOE_ACT_SILU:
-        silu(alpha, v, n);
+        silu(layer->act_alpha, v, n);
         return;
     case VKMOE_ACT_GELU_ERF:
         gelu_erf(v, n);
@@ -69,7 +108,18 @@ void moe_cpu_act(enum vkmoe_act act, float alpha, float *v, size_t n)
             v[i] = tanhf(v[i]);
         return;
     case VKMOE_ACT_SITU:
-        break;
+        situ(layer->situ_beta, v, n);
+        return;
     }
-    assert(!"an activation that core/layer.c refuses");
+    assert(!"not an activation");
+}
+
+void moe_cpu_rms_norm(float eps, const float *scale, float factor, float *v, size_t n)
+{
+    double sum = 0; // of many terms, and it is in all of the row
+    for (size_t i = 0; i < n; i++)
+        sum += (double) v[i] * (double) v[i];
+    const double by = (double) factor / sqrt(sum / (double) n + (double) eps);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (float) ((double) v[i] * by) * scale[i];
 }

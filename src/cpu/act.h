@@ -5,8 +5,16 @@
 
 #include <vkmoe/vkmoe.h>
 
-// v[i] = act(v[i]) for i < n, in place. alpha: the factor inside VKMOE_ACT_SILU.
-void moe_cpu_act(enum vkmoe_act act, float alpha, float *v, size_t n);
+// v[i] = act(v[i]) for i < n, in place. Of the layer come the constants of the activation; of
+// VKMOE_ACT_SITU it is the gate half.
+void moe_cpu_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, float *v, size_t n);
+
+// up[i] = what a gated expert of the layer makes of gate[i] and up[i], with its clamps and addends,
+// by this limit. gate is scratch afterwards.
+void moe_cpu_gated(const vkmoe_layer_desc *layer, float limit, float *gate, float *up, size_t n);
+
+// v = v / sqrt(mean v^2 + eps) * scale * factor; scale (n).
+void moe_cpu_rms_norm(float eps, const float *scale, float factor, float *v, size_t n);
 
 float moe_cpu_sigmoid(float v);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Graph -> program. Ops are fused here and nowhere else: both banks of experts share their phases,
-// and the output side adds into y at once, so that a layer's experts are two phases and every
+// Graph -> program. Ops are fused here and nowhere else: all banks of experts share their phases,
+// and the output side adds into the sum at once, so that a layer's experts are two phases and every
 // weight is read once.
 //
 // There are no 16-bit kernels: whatever x, y and the precision are, operands are f32. A first phase
@@ -19,6 +19,16 @@ static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
 static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
                                               moe_cpu_select_task};
 static const struct cpu_phase group_phase = {"group", moe_cpu_group_prepare, moe_cpu_group_task};
+static const struct cpu_phase router_rows_phase = {"router rows", moe_cpu_router_rows_prepare,
+                                                   moe_cpu_router_rows_task};
+static const struct cpu_phase capacity_phase = {"capacity", moe_cpu_capacity_prepare,
+                                                moe_cpu_capacity_task};
+static const struct cpu_phase latent_in_phase = {"latent in", moe_cpu_latent_in_prepare,
+                                                 moe_cpu_latent_in_task};
+static const struct cpu_phase latent_norm_phase = {"latent norm", moe_cpu_latent_norm_prepare,
+                                                   moe_cpu_latent_norm_task};
+static const struct cpu_phase latent_out_phase = {"latent out", moe_cpu_latent_out_prepare,
+                                                  moe_cpu_out_task};
 static const struct cpu_phase in_phase = {"expert in", moe_cpu_in_prepare, moe_cpu_in_task};
 static const struct cpu_phase out_phase = {"expert out", moe_cpu_out_prepare, moe_cpu_out_task};
 
@@ -30,19 +40,26 @@ static void add_phase(struct cpu_program *program, const struct cpu_phase *phase
 
 static void compile_op(struct cpu_program *program, const struct moe_op *op)
 {
+    const vkmoe_layer_desc *layer = &program->base.graph.layer.desc;
+    const bool widens = program->base.x_type != VKMOE_F32;
     switch (op->kind) {
     case MOE_OP_ROUTE:
+        if (layer->router_prenorm || (layer->router_input && widens))
+            add_phase(program, &router_rows_phase);
         add_phase(program, &logits_phase);
         add_phase(program, &select_phase);
         return;
     case MOE_OP_CAPACITY:
-    case MOE_OP_LATENT_IN:
-    case MOE_OP_LATENT_OUT:
-        break;
-    case MOE_OP_GROUP:
-        add_phase(program, &group_phase);
+        add_phase(program, &capacity_phase);
         return;
-    case MOE_OP_EXPERT_IN: // the routed bank's phase does the shared expert too
+    case MOE_OP_LATENT_IN:
+        add_phase(program, &latent_in_phase);
+        return;
+    case MOE_OP_GROUP: // those of all banks are made at once
+        if (op->bank == MOE_BANK_ROUTED)
+            add_phase(program, &group_phase);
+        return;
+    case MOE_OP_EXPERT_IN: // the routed bank's phase does the others too
         if (op->bank == MOE_BANK_ROUTED)
             add_phase(program, &in_phase);
         return;
@@ -50,6 +67,11 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         return;
     case MOE_OP_COMBINE:
         add_phase(program, &out_phase);
+        return;
+    case MOE_OP_LATENT_OUT:
+        if (layer->latent_norm)
+            add_phase(program, &latent_norm_phase);
+        add_phase(program, &latent_out_phase);
         return;
     }
     assert(!"not an op");
@@ -62,7 +84,7 @@ static enum vkmoe_status check_params(const struct moe_graph *graph,
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "plan.variant = \"%s\": the CPU has no variants to choose from",
                         params->variant);
-    uint64_t n_rows = (uint64_t) params->max_tokens * (graph->layer.desc.top_k + 1ull);
+    uint64_t n_rows = (uint64_t) params->max_tokens * (graph->layer.desc.top_k + 2ull);
     if (n_rows > UINT32_MAX)
         return moe_fail(VKMOE_E_SHAPE, "%u tokens with top_k %u are more than %u rows of experts",
                         params->max_tokens, graph->layer.desc.top_k, UINT32_MAX);
@@ -77,7 +99,6 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     assert(graph->layer.desc.n_experts <= MOE_MAX_EXPERTS);
     struct cpu_program *program;
     enum vkmoe_status status;
-    TRY(moe_layer_check_gradients(&graph->layer.desc)); // what is computed so far
     TRY(check_params(graph, params));
     TRY(moe_try_alloc(device->host, sizeof *program, "program", &program));
     program->base.device = device;

@@ -19,7 +19,7 @@ struct cpu_device {
     struct moe_pool *pool;
 };
 
-// ---- weights (pack.c) ------------------------------------------------------------------------
+// ---- weights (pack.c, weights.c) -------------------------------------------------------------
 
 // Where things lie in a packed expert, in bytes from its start:
 //   in-panels   for each panel of d_ff: the gate panel (if gated), then the up panel
@@ -29,28 +29,43 @@ struct cpu_device {
 struct cpu_expert_layout {
     enum vkmoe_dtype in_type, out_type;
     bool gated;
-    uint32_t d_model, d_ff, d_out;
+    uint32_t d_in, d_ff, d_out;
     uint32_t n_in_panels, n_out_panels; // in-panels of one matrix
     uint64_t in_panel_size, out_panel_size;
     uint64_t gate_bias, up_bias, out_panels, out_bias;
-    uint64_t size; // a multiple of 256
+    uint64_t size; // a multiple of CPU_BLOCK_ALIGN
 };
+enum { CPU_BLOCK_ALIGN = 256 };
 
-// expert: an index, or VKMOE_SHARED_EXPERT.
+// expert: an index, VKMOE_SHARED_EXPERT or VKMOE_ADJUGATE_EXPERT + i.
 void moe_cpu_expert_layout(struct cpu_expert_layout *out, const struct moe_layer *layer,
                            uint32_t expert);
+// What lies around the routed experts of a layer with a latent width, as an expert: its in-panels
+// are latent_down, its out-panels latent_up.
+void moe_cpu_latent_layout(struct cpu_expert_layout *out, const vkmoe_layer_desc *desc);
+
+enum vkmoe_status moe_cpu_pack_block(const vkmoe_host *host, const struct cpu_expert_layout *l,
+                                     const vkmoe_expert_tensors *tensors, char *block);
 
 struct cpu_weights {
     struct moe_packed_weights base;
-    // Router panels over (n_experts, d_model), f32. The sigmoid gate of the shared expert is one
-    // more output behind the experts.
+    // Router panels over (n, d_model), f32, n experts and identity experts. The gates of the shared
+    // expert are one or two more outputs behind them.
     uint32_t n_router_panels;
-    float *router;         // (n_router_panels, d_model, 16)
+    float *router;         // (n_router_panels, d_model, 16); all that follows is behind it
     float *router_bias;    // (n_router_panels * 16), zeros where there is none
-    float *selection_bias; // (n_experts), zeros where there is none
-    struct cpu_expert_layout routed, shared;
-    char *experts; // (n_experts) blocks of routed.size bytes
+    float *selection_bias; // (n), zeros where there is none
+    float *expert_scale;   // (n), NULL where there is none, like those that follow
+    float *prenorm_scale;  // (d_model)
+    float *latent_norm;    // (d_latent)
+    float *out_bias;       // (d_out)
+    int32_t *table;        // (n_token_ids, top_k)
+    struct cpu_expert_layout routed, adjugate, shared;
+    char *experts;       // (n_experts) blocks of routed.size bytes; all other blocks are behind it
+    char *adjugates;     // blocks of adjugate.size bytes
     char *shared_expert;
+    struct cpu_expert_layout latent;
+    char *latent_expert;
 };
 
 enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,
@@ -81,7 +96,7 @@ struct cpu_phase {
     void (*task)(struct cpu_bind *bind, uint32_t i);
 };
 
-enum { CPU_MAX_PHASES = 8 };
+enum { CPU_MAX_PHASES = 12 };
 
 struct cpu_program {
     struct moe_program base;
@@ -96,19 +111,29 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
 void moe_cpu_program_destroy(struct moe_program *program);
 void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out);
 
-// The phases, in phases_route.c and phases_expert.c.
+// The phases, in phases_route.c, phases_group.c and phases_expert.c.
 uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind);
 void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_router_rows_prepare(struct cpu_bind *bind);
+void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind);
 void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_select_prepare(struct cpu_bind *bind);
 void moe_cpu_select_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_capacity_prepare(struct cpu_bind *bind);
+void moe_cpu_capacity_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_group_prepare(struct cpu_bind *bind);
 void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind);
+void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_in_prepare(struct cpu_bind *bind);
 void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_out_prepare(struct cpu_bind *bind);
 void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind);
+void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i);
+// Its tasks are those of `out`.
+uint32_t moe_cpu_latent_out_prepare(struct cpu_bind *bind);
 
 // ---- binds and runs (run.c) ------------------------------------------------------------------
 
@@ -151,18 +176,26 @@ static inline struct cpu_range moe_cpu_grid_panels(const struct cpu_grid *grid, 
 // A token as one expert's row.
 struct cpu_row {
     uint32_t token;
+    float weight; // of the expert's input, with weight_on_input
     float factor; // multiplies the expert's output: gate weight times the layer's constants
 };
 
-// The rows of one expert. The shared expert is a group like the others, of all tokens.
+// The rows of one expert. The shared expert is a group like the others, of all tokens, and so is
+// latent_up. An adjugate expert has a group of the rows of each routed expert that it runs with.
 struct cpu_group {
-    const struct cpu_expert_layout *layout;
+    const struct cpu_expert_layout *layout; // NULL: an identity expert, its output is its input
     const char *expert;         // its packed block
     const struct cpu_row *rows; // in token order
+    const char *x;              // rows of tokens, f32
+    size_t x_stride;
     float *h;                   // (n_rows, h_stride)
     struct cpu_grid in;         // how its EXPERT_IN is cut
     uint32_t n_rows, h_stride;
     uint32_t first_task;        // its first EXPERT_IN task
+    enum vkmoe_act act, act_out;
+    float limit;                // of the layer's clamp
+    float scale;                // of its output, with the factor of a row
+    bool weighted;              // has weights on its input
 };
 
 // What the tasks of a run have done. Kernels compute no rows but those that they are given.
@@ -182,14 +215,19 @@ struct cpu_bind {
     float *logits;      // (n_tokens, n_router_panels * 16)
     int32_t *ids;       // (n_tokens, top_k)
     float *gates;       // (n_tokens, top_k)
-    float *shared_gate; // (n_tokens)
-    struct cpu_row *rows; // by expert, in token order; then those of the shared expert
-    uint32_t *starts;     // (n_experts + 2) first row of each expert; the rest is for sorting
-    struct cpu_group *groups; // experts that have rows, ascending; then the shared one
-    float *h;
+    float *factors;     // (n_tokens, 2) of the routed sum and of the shared expert
+    uint64_t *keys;     // (n_tokens * top_k) to sort by, with a capacity
+    uint32_t *slots;    // (n_tokens * top_k) by expert, likewise
+    struct cpu_row *rows; // by expert, in token order; then those of all tokens: shared, latent_up
+    uint32_t *starts;     // (n + 2) first row of each expert and identity expert; to sort
+    struct cpu_group *groups; // those that have rows: routed, adjugate and identity experts, each
+                              // ascending; latent_up; the shared expert
+    float *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
+    float *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
+    float *x_latent, *r_latent; // (n_tokens, d_latent padded to panels)
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
-    // x_type is not f32; NULL for others.
-    float *wide;
+    // x_type is not f32; NULL for others. With identity experts y has its own place.
+    float *wide, *wide_y;
 
     // The run, and the phase it is in.
     uint32_t n_tokens;
@@ -197,10 +235,19 @@ struct cpu_bind {
     const char *x; // rows of f32, and the sums of y: io's own memory, or `wide`
     char *y;
     size_t x_stride, y_stride;
+    const char *router_x; // what the router reads, f32
+    size_t router_x_stride;
     const struct cpu_phase *phase;
     uint32_t n_groups, n_in_tasks; // made by the group phase
+    uint32_t n_routed;             // groups of the routed sum: those before latent_up
+    struct cpu_group latent_in;
     struct cpu_grid grid;
-    uint32_t block_tokens;         // of a widen or select task
+    uint32_t block_tokens;         // of a task that goes by tokens
+    // What an `out` phase adds up: groups [first_group, end_group) into rows of a width.
+    uint32_t first_group, end_group;
+    char *sum;
+    size_t sum_stride;
+    uint32_t sum_width;
 };
 
 static inline const struct cpu_program *moe_cpu_bind_program(const struct cpu_bind *bind)
@@ -218,10 +265,31 @@ static inline const vkmoe_layer_desc *moe_cpu_bind_layer(const struct cpu_bind *
     return &bind->base.program->graph.layer.desc;
 }
 
-static inline const float *moe_cpu_x_row(const struct cpu_bind *bind, uint32_t token)
+// Tokens [begin, end) of task i of a phase that goes by tokens.
+static inline struct cpu_range moe_cpu_block(const struct cpu_bind *bind, uint32_t i)
 {
-    return (const float *) (bind->x + (size_t) token * bind->x_stride);
+    uint32_t begin = i * bind->block_tokens, left = bind->n_tokens - begin;
+    return (struct cpu_range){begin,
+                              begin + (left < bind->block_tokens ? left : bind->block_tokens)};
 }
+
+// Cuts the tokens into tasks of about as many elements as are worth handing out, `width` a token.
+uint32_t moe_cpu_cut_tokens(struct cpu_bind *bind, uint32_t n_elements, uint32_t width);
+
+// A group with rows [first, first + n); `h` is of its first row.
+struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
+                                    const struct cpu_expert_layout *layout, const char *expert,
+                                    uint32_t first, uint32_t n, float *h);
+
+// The constants of the routed sum of a token.
+static inline float moe_cpu_routed_scale(const struct cpu_bind *bind, uint32_t token)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    return layer->out_scale * layer->c_routed * bind->factors[2 * (size_t) token];
+}
+
+// Gives the caller the choice of these tokens, if it asked for it.
+void moe_cpu_store_choice(const struct cpu_bind *bind, struct cpu_range tokens);
 
 static inline void moe_cpu_count(_Atomic uint64_t *counter, uint64_t n)
 {

@@ -12,7 +12,7 @@
 
 uint32_t moe_cpu_in_prepare(struct cpu_bind *bind)
 {
-    return bind->n_in_tasks;
+    return (uint32_t) moe_max(bind->n_in_tasks, 1); // no row at all: one task of nothing
 }
 
 // The group that task i belongs to: the last whose first task is not behind i.
@@ -40,9 +40,14 @@ static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, cons
     bind->kernels->panel[type](x, n, panel, k, out);
 }
 
-// v (n, 16): adds the bias of each output.
-static void add_bias(float *v, uint32_t n, const float *bias)
+// v (n, 16) of rows of a group: the weight of each row's input, which is as well one of W x, then
+// the bias of each output.
+static void finish_panel(const struct cpu_group *group, const struct cpu_row *rows, float *v,
+                         uint32_t n, const float *bias)
 {
+    for (uint32_t r = 0; group->weighted && r < n; r++)
+        for (uint32_t c = 0; c < CPU_PANEL; c++)
+            v[r * CPU_PANEL + c] *= rows[r].weight;
     for (uint32_t r = 0; r < n; r++)
         for (uint32_t c = 0; c < CPU_PANEL; c++)
             v[r * CPU_PANEL + c] += bias[c];
@@ -50,61 +55,107 @@ static void add_bias(float *v, uint32_t n, const float *bias)
 
 // One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch.
 static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                         const float *const *x, uint32_t n, float *gate, float *h)
+                         const struct cpu_row *rows, const float *const *x, uint32_t n, float *gate,
+                         float *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const struct cpu_expert_layout *l = group->layout;
-    const float *gate_bias = (const float *) (group->expert + l->gate_bias);
-    const float *up_bias = (const float *) (group->expert + l->up_bias);
-    const size_t n_values = (size_t) n * CPU_PANEL;
+    const size_t n_values = (size_t) n * CPU_PANEL, first = (size_t) panel * CPU_PANEL;
+    const float *gate_bias = (const float *) (group->expert + l->gate_bias) + first;
+    const float *up_bias = (const float *) (group->expert + l->up_bias) + first;
     const char *w = group->expert + (l->gated ? 2 : 1) * panel * l->in_panel_size;
     if (!l->gated) {
-        times_panel(bind, l->in_type, x, n, w, l->d_model, h);
-        add_bias(h, n, up_bias + (size_t) panel * CPU_PANEL);
-        moe_cpu_act(layer->act, layer->act_alpha, h, n_values);
+        times_panel(bind, l->in_type, x, n, w, l->d_in, h);
+        finish_panel(group, rows, h, n, up_bias);
+        moe_cpu_act(layer, group->act, h, n_values);
         return;
     }
-    times_panel(bind, l->in_type, x, n, w, l->d_model, gate);
-    times_panel(bind, l->in_type, x, n, w + l->in_panel_size, l->d_model, h);
-    add_bias(gate, n, gate_bias + (size_t) panel * CPU_PANEL);
-    add_bias(h, n, up_bias + (size_t) panel * CPU_PANEL);
-    moe_cpu_act(layer->act, layer->act_alpha, gate, n_values);
-    for (size_t i = 0; i < n_values; i++)
-        h[i] *= gate[i];
+    times_panel(bind, l->in_type, x, n, w, l->d_in, gate);
+    times_panel(bind, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
+    finish_panel(group, rows, gate, n, gate_bias);
+    finish_panel(group, rows, h, n, up_bias);
+    moe_cpu_gated(layer, group->limit, gate, h, n_values);
+}
+
+// Task i of a group's EXPERT_IN.
+static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t i)
+{
+    const struct cpu_range range = moe_cpu_grid_rows(&group->in, i);
+    const struct cpu_range panels = moe_cpu_grid_panels(&group->in, i);
+    const uint32_t n = range.end - range.begin;
+    const struct cpu_row *rows = group->rows + range.begin;
+    const float *x[CPU_TILE_ROWS];
+    _Alignas(64) float gate[CPU_TILE_ROWS * CPU_PANEL], h[CPU_TILE_ROWS * CPU_PANEL];
+
+    for (uint32_t r = 0; r < n; r++)
+        x[r] = (const float *) (group->x + rows[r].token * group->x_stride);
+    for (uint32_t p = panels.begin; p < panels.end; p++) {
+        hidden_panel(bind, group, p, rows, x, n, gate, h);
+        for (uint32_t r = 0; r < n; r++)
+            memcpy(group->h + (size_t) (range.begin + r) * group->h_stride + p * CPU_PANEL,
+                   h + r * CPU_PANEL, CPU_PANEL * sizeof *h);
+    }
 }
 
 void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i)
 {
     const struct cpu_group *group = group_of_task(bind, i);
-    const struct cpu_range rows = moe_cpu_grid_rows(&group->in, i - group->first_task);
-    const struct cpu_range panels = moe_cpu_grid_panels(&group->in, i - group->first_task);
-    const uint32_t n = rows.end - rows.begin;
-    const float *x[CPU_TILE_ROWS];
-    _Alignas(64) float gate[CPU_TILE_ROWS * CPU_PANEL], h[CPU_TILE_ROWS * CPU_PANEL];
-
-    for (uint32_t r = 0; r < n; r++)
-        x[r] = moe_cpu_x_row(bind, group->rows[rows.begin + r].token);
-    for (uint32_t p = panels.begin; p < panels.end; p++) {
-        hidden_panel(bind, group, p, x, n, gate, h);
-        for (uint32_t r = 0; r < n; r++)
-            memcpy(group->h + (size_t) (rows.begin + r) * group->h_stride + p * CPU_PANEL,
-                   h + r * CPU_PANEL, CPU_PANEL * sizeof *h);
-    }
+    if (i < bind->n_in_tasks)
+        run_in_task(bind, group, i - group->first_task);
 }
 
-// ---- expert out and combine: y += factor * act_out(W_down h + b_down) ------------------------
+// ---- latent in: W_down x, the in side of an expert of all tokens -----------------------------
 
-// A task owns a block of tokens and of columns of y and goes through the experts in ascending
-// order, the shared one last: no two tasks write the same place, and the order of the sum is fixed.
-// Blocks of tokens make each of them read the weights again, so they are cut only as far as there
-// are too few columns for the threads of a machine.
-uint32_t moe_cpu_out_prepare(struct cpu_bind *bind)
+uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    for (uint32_t t = 0; t < bind->n_tokens; t++) // until the group phase needs them
+        bind->rows[t] = (struct cpu_row){t, 1, 1};
+    bind->latent_in = moe_cpu_make_group(bind, &w->latent, w->latent_expert, 0, bind->n_tokens,
+                                         bind->x_latent);
+    bind->latent_in.act = VKMOE_ACT_NONE;
+    return bind->latent_in.in.n_tiles * bind->latent_in.in.n_blocks;
+}
+
+void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i)
+{
+    run_in_task(bind, &bind->latent_in, i);
+}
+
+// ---- latent norm: of the combined latent -----------------------------------------------------
+
+uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind)
+{
+    enum { ELEMENTS = 16384 }; // in one task
+    return moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_latent);
+}
+
+void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const struct cpu_range tokens = moe_cpu_block(bind, i);
+    for (uint32_t t = tokens.begin; t < tokens.end; t++)
+        moe_cpu_rms_norm(layer->latent_norm_eps, w->latent_norm, 1,
+                         bind->r_latent + (size_t) t * w->latent.n_in_panels * CPU_PANEL,
+                         layer->d_latent);
+}
+
+// ---- expert out and combine: sum += factor * act_out(W_down h + b_down) ----------------------
+
+// A task owns a block of tokens and of columns of the sum and goes through the groups in their
+// order, experts ascending and the shared one last: no two tasks write the same place, and the
+// order of the sum is fixed. Blocks of tokens make each of them read the weights again, so they are
+// cut only as far as there are too few columns for the threads of a machine.
+static uint32_t cut_sum(struct cpu_bind *bind)
 {
     enum { MANY_TASKS = 64, REUSE_PANELS = 4, MIN_TOKENS = 16 };
-    const uint32_t n_panels = moe_cpu_bind_weights(bind)->routed.n_out_panels;
-    uint64_t macs = 0; // of one panel of columns
-    for (uint32_t g = 0; g < bind->n_groups; g++)
-        macs += (uint64_t) bind->groups[g].n_rows * bind->groups[g].layout->d_ff * CPU_PANEL;
+    const uint32_t n_panels = (uint32_t) moe_div_up(bind->sum_width, CPU_PANEL);
+    uint64_t macs = 1; // of one panel of columns
+    for (uint32_t g = bind->first_group; g < bind->end_group; g++) {
+        const struct cpu_group *group = &bind->groups[g];
+        macs += (uint64_t) group->n_rows * CPU_PANEL * (group->layout ? group->layout->d_ff : 1);
+    }
 
     uint64_t panels = moe_min(moe_div_up(CPU_TASK_MACS, macs), n_panels);
     // Rows of h are read from memory for every block: several panels should use them.
@@ -125,6 +176,30 @@ uint32_t moe_cpu_out_prepare(struct cpu_bind *bind)
     return bind->grid.n_tiles * bind->grid.n_blocks;
 }
 
+uint32_t moe_cpu_out_prepare(struct cpu_bind *bind)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const bool is_latent = layer->d_latent > 0;
+    bind->first_group = 0;
+    bind->end_group = is_latent ? bind->n_routed : bind->n_groups;
+    bind->sum = is_latent ? (char *) bind->r_latent : bind->y;
+    bind->sum_stride = is_latent ? moe_cpu_bind_weights(bind)->latent.n_in_panels * CPU_PANEL *
+                                       sizeof(float)
+                                 : bind->y_stride;
+    bind->sum_width = moe_layer_routed_out(layer);
+    return cut_sum(bind);
+}
+
+uint32_t moe_cpu_latent_out_prepare(struct cpu_bind *bind)
+{
+    bind->first_group = bind->n_routed;
+    bind->end_group = bind->n_groups;
+    bind->sum = bind->y;
+    bind->sum_stride = bind->y_stride;
+    bind->sum_width = moe_cpu_bind_layer(bind)->d_out;
+    return cut_sum(bind);
+}
+
 // Index of the group's first row whose token is not below `token`.
 static uint32_t first_row(const struct cpu_group *group, uint32_t token)
 {
@@ -139,9 +214,22 @@ static uint32_t first_row(const struct cpu_group *group, uint32_t token)
     return low;
 }
 
-static float *y_row(const struct cpu_bind *bind, uint32_t token)
+static float *sum_row(const struct cpu_bind *bind, uint32_t token)
 {
-    return (float *) (bind->y + (size_t) token * bind->y_stride);
+    return (float *) (bind->sum + (size_t) token * bind->sum_stride);
+}
+
+// Columns [first, end) of a token's sum, before any expert.
+static void begin_sum(const struct cpu_bind *bind, uint32_t token, uint32_t first, uint32_t end)
+{
+    const float *bias = moe_cpu_bind_weights(bind)->out_bias;
+    float *sum = sum_row(bind, token);
+    memset(sum + first, 0, (end - first) * sizeof *sum);
+    if (!bias || bind->sum != bind->y)
+        return;
+    const float scale = moe_cpu_routed_scale(bind, token);
+    for (uint32_t c = first; c < end; c++)
+        sum[c] = scale * bias[c];
 }
 
 // Rounds columns [first, end) of a token's sums to where the caller wants them.
@@ -149,7 +237,7 @@ static void store_y(const struct cpu_bind *bind, uint32_t token, uint32_t first,
 {
     const enum vkmoe_dtype type = bind->base.program->x_type;
     char *y = (char *) bind->io->y + (size_t) token * bind->io->y_stride;
-    moe_dtype_encode(type, y_row(bind, token) + first, end - first,
+    moe_dtype_encode(type, sum_row(bind, token) + first, end - first,
                      y + moe_dtype_size(type, first));
 }
 
@@ -161,17 +249,49 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
     const struct cpu_expert_layout *l = group->layout;
     const uint32_t column = panel * CPU_PANEL;
     const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, l->d_out - column);
+    const float *bias = (const float *) (group->expert + l->out_bias) + column;
     _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
 
     times_panel(bind, l->out_type, h, n, group->expert + l->out_panels + panel * l->out_panel_size,
                 l->d_ff, f);
-    add_bias(f, n, (const float *) (group->expert + l->out_bias) + column);
-    moe_cpu_act(layer->act_out, layer->act_alpha, f, (size_t) n * CPU_PANEL);
+    for (uint32_t r = 0; r < n; r++)
+        for (uint32_t c = 0; c < CPU_PANEL; c++)
+            f[r * CPU_PANEL + c] += bias[c];
+    moe_cpu_act(layer, group->act_out, f, (size_t) n * CPU_PANEL);
     for (uint32_t r = 0; r < n; r++) {
         const struct cpu_row row = group->rows[first + r];
-        float *y = y_row(bind, row.token) + column;
+        const float factor = row.factor * group->scale;
+        float *sum = sum_row(bind, row.token) + column;
         for (uint32_t c = 0; c < n_columns; c++)
-            y[c] += row.factor * f[r * CPU_PANEL + c];
+            sum[c] += factor * f[r * CPU_PANEL + c];
+    }
+}
+
+// Rows [first, last) of an expert's group.
+static void add_expert(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t first,
+                       uint32_t last, struct cpu_range panels)
+{
+    const float *h[CPU_TILE_ROWS];
+    while (first < last) {
+        uint32_t n = (uint32_t) moe_min(last - first, CPU_TILE_ROWS);
+        for (uint32_t r = 0; r < n; r++)
+            h[r] = group->h + (size_t) (first + r) * group->h_stride;
+        for (uint32_t p = panels.begin; p < panels.end; p++)
+            add_panel(bind, group, p, h, first, n);
+        first += n;
+    }
+}
+
+// Columns [begin, end) of what the rows read.
+static void add_identity(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t first,
+                         uint32_t last, uint32_t begin, uint32_t end)
+{
+    for (uint32_t r = first; r < last; r++) {
+        const struct cpu_row row = group->rows[r];
+        const float *x = (const float *) (group->x + row.token * group->x_stride);
+        float *sum = sum_row(bind, row.token);
+        for (uint32_t c = begin; c < end; c++)
+            sum[c] += row.factor * x[c];
     }
 }
 
@@ -180,24 +300,18 @@ void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i)
     const struct cpu_range tokens = moe_cpu_grid_rows(&bind->grid, i);
     const struct cpu_range panels = moe_cpu_grid_panels(&bind->grid, i);
     const uint32_t column = panels.begin * CPU_PANEL;
-    const uint32_t end = (uint32_t) moe_min((uint64_t) panels.end * CPU_PANEL,
-                                            moe_cpu_bind_layer(bind)->d_out);
-    const float *h[CPU_TILE_ROWS];
+    const uint32_t end = (uint32_t) moe_min((uint64_t) panels.end * CPU_PANEL, bind->sum_width);
 
     for (uint32_t t = tokens.begin; t < tokens.end; t++)
-        memset(y_row(bind, t) + column, 0, (end - column) * sizeof(float));
-    for (uint32_t g = 0; g < bind->n_groups; g++) {
+        begin_sum(bind, t, column, end);
+    for (uint32_t g = bind->first_group; g < bind->end_group; g++) {
         const struct cpu_group *group = &bind->groups[g];
-        const uint32_t last = first_row(group, tokens.end);
-        for (uint32_t first = first_row(group, tokens.begin); first < last;) {
-            uint32_t n = (uint32_t) moe_min(last - first, CPU_TILE_ROWS);
-            for (uint32_t r = 0; r < n; r++)
-                h[r] = group->h + (size_t) (first + r) * group->h_stride;
-            for (uint32_t p = panels.begin; p < panels.end; p++)
-                add_panel(bind, group, p, h, first, n);
-            first += n;
-        }
+        const uint32_t first = first_row(group, tokens.begin), last = first_row(group, tokens.end);
+        if (group->layout)
+            add_expert(bind, group, first, last, panels);
+        else
+            add_identity(bind, group, first, last, column, end);
     }
-    for (uint32_t t = tokens.begin; bind->wide && t < tokens.end; t++)
+    for (uint32_t t = tokens.begin; bind->wide && bind->sum == bind->y && t < tokens.end; t++)
         store_y(bind, t, column, end);
 }

@@ -38,27 +38,65 @@ static uint64_t reserve(struct layout *layout, uint64_t n, uint64_t width, uint6
     return offset;
 }
 
-static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
+// One array of the workspace: n rows of `width` elements of `size` bytes, to be found at *to. None
+// where n is 0: *to stays NULL.
+struct array {
+    void *to;
+    uint64_t n, width;
+    size_t size;
+};
+
+enum { MAX_ARRAYS = 20 };
+
+// All arrays that the bind's layer needs; returns how many.
+static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAYS])
 {
     const struct moe_program *program = bind->base.program;
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     const vkmoe_layer_desc *layer = &program->graph.layer.desc;
-    const bool shared = moe_layer_has_shared(&program->graph.layer);
     const uint64_t n_tokens = program->max_tokens, n_slots = n_tokens * layer->top_k;
-    const uint64_t n_shared = shared ? n_tokens : 0;
+    const uint64_t n_shared = layer->d_shared_ff > 0 ? n_tokens : 0;
+    const uint64_t n_latent = layer->d_latent > 0 ? n_tokens : 0;
+    const uint64_t n_adjugate = layer->adjugate_group > 0 ? n_slots : 0;
+    const uint64_t n_sorted = layer->capacity_mode == VKMOE_CAPACITY_BY_GATE ? n_slots : 0;
+    const uint64_t n_wide = program->x_type != VKMOE_F32 ? n_tokens : 0;
+    const uint64_t n_scored = moe_layer_n_scored(layer);
+    const bool has_rows = layer->router_prenorm || (layer->router_input && n_wide > 0);
+    // Identity experts of x read it while y is added up.
+    const bool apart = layer->n_zero > 0 && layer->d_latent == 0;
+    const struct array all[] = {
+        {&bind->logits, n_tokens, w->n_router_panels * CPU_PANEL, sizeof(float)},
+        {&bind->ids, n_slots, 1, sizeof(int32_t)},
+        {&bind->gates, n_slots, 1, sizeof(float)},
+        {&bind->factors, n_tokens, 2, sizeof(float)},
+        {&bind->keys, n_sorted, 1, sizeof(uint64_t)},
+        {&bind->slots, n_sorted, 1, sizeof(uint32_t)},
+        {&bind->rows, n_slots + n_shared + n_latent, 1, sizeof(struct cpu_row)},
+        {&bind->starts, n_scored + 2, 1, sizeof(uint32_t)},
+        {&bind->groups, n_scored + layer->n_experts + 2, 1, sizeof(struct cpu_group)},
+        {&bind->h, n_slots, w->routed.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->h_adjugate, n_adjugate, w->adjugate.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->h_shared, n_shared, w->shared.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->router_rows, has_rows ? n_tokens : 0, layer->d_model, sizeof(float)},
+        {&bind->x_latent, n_latent, w->latent.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->r_latent, n_latent, w->latent.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->wide, n_wide, apart ? layer->d_model : moe_max(layer->d_model, layer->d_out),
+         sizeof(float)},
+        {&bind->wide_y, apart ? n_wide : 0, layer->d_out, sizeof(float)},
+    };
+    memcpy(arrays, all, sizeof all);
+    return MOE_COUNT(all);
+}
+
+static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
+{
+    const struct moe_program *program = bind->base.program;
+    struct array arrays[MAX_ARRAYS];
+    uint64_t offsets[MAX_ARRAYS];
     struct layout l = {0};
-    uint64_t logits = reserve(&l, n_tokens, w->n_router_panels * CPU_PANEL, sizeof(float));
-    uint64_t ids = reserve(&l, n_slots, 1, sizeof(int32_t));
-    uint64_t gates = reserve(&l, n_slots, 1, sizeof(float));
-    uint64_t shared_gate = reserve(&l, n_tokens, 1, sizeof(float));
-    uint64_t rows = reserve(&l, n_slots + n_shared, 1, sizeof(struct cpu_row));
-    uint64_t starts = reserve(&l, layer->n_experts + 2, 1, sizeof(uint32_t));
-    uint64_t groups = reserve(&l, layer->n_experts + 1, 1, sizeof(struct cpu_group));
-    uint64_t h = reserve(&l, n_slots, (uint64_t) w->routed.n_in_panels * CPU_PANEL, sizeof(float));
-    reserve(&l, n_shared, (uint64_t) w->shared.n_in_panels * CPU_PANEL, sizeof(float));
-    const bool widens = program->x_type != VKMOE_F32;
-    uint64_t wide = reserve(&l, widens ? n_tokens : 0, moe_max(layer->d_model, layer->d_out),
-                            sizeof(float));
+    const uint32_t n = list_arrays(bind, arrays);
+    for (uint32_t i = 0; i < n; i++)
+        offsets[i] = reserve(&l, arrays[i].n, arrays[i].width, arrays[i].size);
     if (l.overflow)
         return moe_fail(VKMOE_E_MEMORY, "workspace for %u tokens is beyond the address space",
                         program->max_tokens);
@@ -67,16 +105,10 @@ static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
         moe_try_alloc(program->device->host, (size_t) l.size, "workspace", &bind->memory);
     if (status != VKMOE_OK)
         return status;
-    char *memory = bind->memory;
-    bind->logits = (float *) (memory + logits);
-    bind->ids = (int32_t *) (memory + ids);
-    bind->gates = (float *) (memory + gates);
-    bind->shared_gate = (float *) (memory + shared_gate);
-    bind->rows = (struct cpu_row *) (memory + rows);
-    bind->starts = (uint32_t *) (memory + starts);
-    bind->groups = (struct cpu_group *) (memory + groups);
-    bind->h = (float *) (memory + h);
-    bind->wide = widens ? (float *) (memory + wide) : NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        char *here = arrays[i].n > 0 ? (char *) bind->memory + offsets[i] : NULL;
+        memcpy(arrays[i].to, &here, sizeof here);
+    }
     return VKMOE_OK;
 }
 
@@ -119,11 +151,27 @@ void moe_cpu_bind_destroy(struct moe_bound *bound)
 static void set_rows(struct cpu_bind *bind, const vkmoe_io *io)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    float *sums = bind->wide_y ? bind->wide_y : bind->wide;
     bind->io = io;
     bind->x = bind->wide ? (const char *) bind->wide : io->x;
-    bind->y = bind->wide ? (char *) bind->wide : io->y;
+    bind->y = bind->wide ? (char *) sums : io->y;
     bind->x_stride = bind->wide ? layer->d_model * sizeof *bind->wide : io->x_stride;
     bind->y_stride = bind->wide ? layer->d_out * sizeof *bind->wide : io->y_stride;
+    bind->router_x = bind->x;
+    bind->router_x_stride = bind->x_stride;
+    if (bind->router_rows) {
+        bind->router_x = (const char *) bind->router_rows;
+        bind->router_x_stride = layer->d_model * sizeof *bind->router_rows;
+    } else if (layer->router_input) {
+        bind->router_x = io->router_x;
+        bind->router_x_stride = io->router_x_stride;
+    }
+}
+
+uint32_t moe_cpu_cut_tokens(struct cpu_bind *bind, uint32_t n_elements, uint32_t width)
+{
+    bind->block_tokens = (uint32_t) moe_div_up(n_elements, width);
+    return (uint32_t) moe_div_up(bind->n_tokens, bind->block_tokens);
 }
 
 void moe_cpu_parallel(const struct cpu_device *device, uint32_t n, moe_task_fn *task, void *arg)

@@ -33,9 +33,9 @@ enum vkmoe_status moe_cpu_read_expert(struct moe_packed_weights *weights, uint32
     const struct cpu_expert_layout *l = is_shared ? &w->shared : &w->routed;
     const char *block = is_shared ? w->shared_expert : w->experts + expert * l->size;
     const uint64_t stride = (l->gated ? 2 : 1) * l->in_panel_size;
-    unpack_panels(l->in_type, block, stride, l->d_ff, l->d_model, out->gate);
+    unpack_panels(l->in_type, block, stride, l->d_ff, l->d_in, out->gate);
     unpack_panels(l->in_type, block + (l->gated ? l->in_panel_size : 0), stride, l->d_ff,
-                  l->d_model, out->up);
+                  l->d_in, out->up);
     unpack_panels(l->out_type, block + l->out_panels, l->out_panel_size, l->d_out, l->d_ff,
                   out->down);
     copy(block + l->gate_bias, l->d_ff, out->gate_bias);

@@ -26,7 +26,8 @@ static void check_ids(const float *logits, uint32_t n_experts, const int32_t *wa
     float gates[MAX_N], ranking[MAX_N], bias[MAX_N];
     for (uint32_t i = 0; i < n_experts; i++)
         bias[i] = -0.0f; // adds nothing, not even to -0
-    moe_cpu_route(&layer, logits, bias, ids, gates, ranking);
+    moe_cpu_route(&layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+                  ranking);
     assert_memory_equal(ids, want, top_k * sizeof *want);
 }
 
@@ -77,7 +78,8 @@ static void gates_of_a_token(const vkmoe_layer_desc *layer, const float *logits,
                              int32_t *ids, float *gates)
 {
     float ranking[MAX_N];
-    moe_cpu_route(layer, logits, bias, ids, gates, ranking);
+    moe_cpu_route(layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+                  ranking);
 }
 
 static void gate_weights_by_hand(void **state)

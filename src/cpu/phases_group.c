@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+// From each token's experts to each expert's rows.
+#include "cpu/cpu.h"
+
+#include "base/bits.h"
+#include "cpu/route.h"
+
+#include <string.h>
+
+// ---- capacity: slots that an expert has no place for -----------------------------------------
+
+uint32_t moe_cpu_capacity_prepare(struct cpu_bind *bind)
+{
+    const uint32_t n_rows = moe_cpu_bind_layer(bind)->capacity_rows;
+    bind->block_tokens = n_rows > 0 ? n_rows : bind->n_tokens;
+    return (uint32_t) moe_div_up(bind->n_tokens, bind->block_tokens);
+}
+
+static void drop(struct cpu_bind *bind, size_t slot)
+{
+    bind->ids[slot] = -1;
+    bind->gates[slot] = 0.0f;
+}
+
+static void drop_by_position(struct cpu_bind *bind, struct cpu_range tokens, uint32_t n_places)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    uint32_t n_kept[MOE_MAX_EXPERTS] = {0};
+    for (uint32_t k = 0; k < layer->top_k; k++) {
+        for (uint32_t t = tokens.begin; t < tokens.end; t++) {
+            const size_t slot = (size_t) t * layer->top_k + k;
+            const uint32_t id = (uint32_t) bind->ids[slot]; // identity experts have no capacity
+            if (id < layer->n_experts && ++n_kept[id] > n_places)
+                drop(bind, slot);
+        }
+    }
+}
+
+// Sorts the slots of the block by expert, in token order, then keeps the best of each.
+static void drop_by_gate(struct cpu_bind *bind, struct cpu_range tokens, uint32_t n_places)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const uint32_t first = tokens.begin * layer->top_k, end = tokens.end * layer->top_k;
+    uint32_t *slots = bind->slots + first;
+    uint64_t *keys = bind->keys + first;
+    uint32_t next[MOE_MAX_EXPERTS + 1] = {0}, begin = 0;
+    for (uint32_t slot = first; slot < end; slot++)
+        if ((uint32_t) bind->ids[slot] < layer->n_experts)
+            next[bind->ids[slot] + 1]++;
+    for (uint32_t e = 0; e < layer->n_experts; e++)
+        next[e + 1] += next[e];
+    for (uint32_t slot = first; slot < end; slot++)
+        if ((uint32_t) bind->ids[slot] < layer->n_experts)
+            slots[next[bind->ids[slot]]++] = slot;
+    for (uint32_t e = 0; e < layer->n_experts; begin = next[e++]) {
+        const uint32_t n = next[e] - begin;
+        if (n <= n_places)
+            continue;
+        for (uint32_t i = 0; i < n; i++)
+            keys[i] = moe_cpu_sort_key(bind->gates[slots[begin + i]], slots[begin + i]);
+        moe_cpu_keep_smallest(keys, n, n_places);
+        for (uint32_t i = n_places; i < n; i++)
+            drop(bind, (uint32_t) keys[i]);
+    }
+}
+
+void moe_cpu_capacity_task(struct cpu_bind *bind, uint32_t i)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const struct cpu_range tokens = moe_cpu_block(bind, i);
+    const uint32_t n_places = moe_layer_capacity(layer, tokens.end - tokens.begin);
+    if (layer->capacity_mode == VKMOE_CAPACITY_BY_POSITION)
+        drop_by_position(bind, tokens, n_places);
+    else
+        drop_by_gate(bind, tokens, n_places);
+    for (uint32_t t = tokens.begin; layer->capacity_renorm && t < tokens.end; t++)
+        moe_cpu_normalise(layer, moe_cpu_bind_weights(bind)->expert_scale,
+                          bind->ids + (size_t) t * layer->top_k,
+                          bind->gates + (size_t) t * layer->top_k);
+    moe_cpu_store_choice(bind, tokens);
+}
+
+// ---- group: slots sorted by expert -----------------------------------------------------------
+
+static struct cpu_row make_row(const struct cpu_bind *bind, uint32_t slot)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const uint32_t token = slot / layer->top_k;
+    const float gate = bind->gates[slot];
+    // With a latent width the constants come behind latent_up.
+    const float scale = layer->d_latent > 0 ? 1 : moe_cpu_routed_scale(bind, token);
+    if (layer->weight_on_input && (uint32_t) bind->ids[slot] < layer->n_experts)
+        return (struct cpu_row){token, gate, scale};
+    return (struct cpu_row){token, 1, scale * gate};
+}
+
+// Stable counting sort, so that the rows of an expert keep the order of the tokens. Leaves in
+// starts[e] where the rows of expert e begin, identity experts behind the others, and in starts[n]
+// where all end.
+static void sort_slots(struct cpu_bind *bind)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const uint32_t n = moe_layer_n_scored(layer), n_slots = bind->n_tokens * layer->top_k;
+    uint32_t *next = bind->starts + 1; // next[e] is starts[e + 1] once all its rows are placed
+
+    memset(bind->starts, 0, (n + 2) * sizeof *bind->starts);
+    for (uint32_t slot = 0; slot < n_slots; slot++)
+        if (bind->ids[slot] >= 0)
+            next[bind->ids[slot] + 1]++;
+    for (uint32_t e = 0; e < n; e++)
+        next[e + 1] += next[e];
+    for (uint32_t slot = 0; slot < n_slots; slot++)
+        if (bind->ids[slot] >= 0)
+            bind->rows[next[bind->ids[slot]]++] = make_row(bind, slot);
+}
+
+struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
+                                    const struct cpu_expert_layout *layout, const char *expert,
+                                    uint32_t first, uint32_t n, float *h)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    uint64_t macs = (uint64_t) layout->d_in * CPU_PANEL * (layout->gated ? 2 : 1);
+    return (struct cpu_group){
+        .layout = layout,
+        .expert = expert,
+        .rows = bind->rows + first,
+        .x = bind->x,
+        .x_stride = bind->x_stride,
+        .h = h,
+        .in = moe_cpu_grid(n, layout->n_in_panels, macs),
+        .n_rows = n,
+        .h_stride = layout->n_in_panels * CPU_PANEL,
+        .act = layer->act,
+        .act_out = layer->act_out,
+        .limit = layer->limit,
+        .scale = 1,
+    };
+}
+
+static void add_group(struct cpu_bind *bind, struct cpu_group group)
+{
+    group.first_task = bind->n_in_tasks;
+    bind->n_in_tasks += group.in.n_tiles * group.in.n_blocks;
+    bind->groups[bind->n_groups++] = group;
+}
+
+// What the routed experts read.
+static void read_routed(const struct cpu_bind *bind, struct cpu_group *group)
+{
+    const uint32_t latent_width = moe_cpu_bind_weights(bind)->latent.n_in_panels * CPU_PANEL;
+    group->x = latent_width > 0 ? (const char *) bind->x_latent : bind->x;
+    group->x_stride = latent_width > 0 ? latent_width * sizeof(float) : bind->x_stride;
+}
+
+// All of them, then the adjugate experts' rows again, then identity experts. The hidden rows of
+// adjugate experts are behind those of the routed ones.
+static void add_routed(struct cpu_bind *bind)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const uint32_t n = layer->n_experts, *starts = bind->starts;
+    float *h = bind->h, *h_adjugate = bind->h_adjugate;
+    for (uint32_t pass = 0; pass < (layer->adjugate_group > 0 ? 2 : 1); pass++) {
+        const struct cpu_expert_layout *l = pass == 0 ? &w->routed : &w->adjugate;
+        for (uint32_t e = 0; e < n; e++) {
+            const uint32_t n_rows = starts[e + 1] - starts[e];
+            if (n_rows == 0)
+                continue;
+            const char *expert = pass == 0 ? w->experts + e * l->size
+                                           : w->adjugates + e / layer->adjugate_group * l->size;
+            float *rows = (pass == 0 ? h : h_adjugate) +
+                          (size_t) starts[e] * l->n_in_panels * CPU_PANEL;
+            struct cpu_group group = moe_cpu_make_group(bind, l, expert, starts[e], n_rows, rows);
+            read_routed(bind, &group);
+            group.scale = pass == 0 ? 1 : layer->adjugate_scale;
+            group.weighted = layer->weight_on_input;
+            add_group(bind, group);
+        }
+    }
+    for (uint32_t e = n; e < moe_layer_n_scored(layer); e++) {
+        struct cpu_group group = {.rows = bind->rows + starts[e],
+                                  .n_rows = starts[e + 1] - starts[e], .scale = 1};
+        read_routed(bind, &group);
+        if (group.n_rows > 0)
+            add_group(bind, group);
+    }
+}
+
+static void add_latent_up(struct cpu_bind *bind, uint32_t first_row)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    for (uint32_t t = 0; t < bind->n_tokens; t++)
+        bind->rows[first_row + t] = (struct cpu_row){t, 1, moe_cpu_routed_scale(bind, t)};
+    struct cpu_group group = moe_cpu_make_group(bind, &w->latent, w->latent_expert, first_row,
+                                                bind->n_tokens, bind->r_latent);
+    group.in.n_tiles = 0; // its rows are the sums of others
+    group.act_out = VKMOE_ACT_NONE;
+    add_group(bind, group);
+}
+
+static void add_shared(struct cpu_bind *bind, uint32_t first_row)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const float scale = layer->out_scale * layer->c_shared;
+    for (uint32_t t = 0; t < bind->n_tokens; t++)
+        bind->rows[first_row + t] =
+            (struct cpu_row){t, 1, scale * bind->factors[2 * (size_t) t + 1]};
+    struct cpu_group group = moe_cpu_make_group(bind, &w->shared, w->shared_expert, first_row,
+                                                bind->n_tokens, bind->h_shared);
+    group.limit = layer->limit_shared;
+    add_group(bind, group);
+}
+
+uint32_t moe_cpu_group_prepare(struct cpu_bind *bind)
+{
+    (void) bind;
+    return 1;
+}
+
+void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i)
+{
+    (void) i;
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    uint32_t n_rows = bind->n_tokens * layer->top_k;
+    sort_slots(bind);
+    bind->n_groups = bind->n_in_tasks = 0;
+    add_routed(bind);
+    bind->n_routed = bind->n_groups;
+    if (layer->d_latent > 0) {
+        add_latent_up(bind, n_rows);
+        n_rows += bind->n_tokens;
+    }
+    if (layer->d_shared_ff > 0)
+        add_shared(bind, n_rows);
+}
