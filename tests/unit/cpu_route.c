@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The CPU's selection on values where the answer is plain: ties, signed zeros, NaN, every top_k.
 #include "check.h"
+#include "fixture.h"
 
+#include "core/ref_route.h"
 #include "cpu/route.h"
 
 enum { MAX_N = 64 };
@@ -136,6 +138,75 @@ static void all_nan_gives_nan(void **state)
     assert_false(isnan(gates[0]) || isnan(gates[1]));
 }
 
+// ---- many experts ------------------------------------------------------------------------------
+
+enum { MANY = 1024 };
+
+// The oracle's choice among n experts, of logits that f32 and f64 order alike.
+static void check_many(const vkmoe_layer_desc *layer, uint32_t seed)
+{
+    static float logits[MANY], bias[MANY], gates[MANY], ranking[MANY];
+    static double as_f64[MANY], want_ids[MANY], want_gates[MANY], want_ranking[MANY];
+    static int32_t ids[MANY];
+    const uint32_t n = moe_layer_n_scored(layer);
+    fill_random(logits, n, seed);
+    for (uint32_t e = 0; e < n; e++) {
+        logits[e] *= 4;
+        as_f64[e] = (double) logits[e];
+    }
+    memset(bias, 0, sizeof bias);
+    moe_cpu_route(layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+                  ranking);
+    moe_ref_route(layer, as_f64, &(struct moe_ref_rule){0},
+                  &(struct moe_ref_routing){want_ids, want_gates, want_ranking});
+    for (uint32_t k = 0; k < layer->top_k; k++) {
+        if (ids[k] != (int32_t) want_ids[k])
+            fail_msg("%u experts, top_k %u, slot %u: expert %d, not %g", n, layer->top_k, k, ids[k],
+                     want_ids[k]);
+        check_near((double) gates[k], want_gates[k], 1e-5 * fabs(want_gates[k]));
+    }
+}
+
+static void as_the_oracle_with_many_experts(void **state)
+{
+    (void) state;
+    static const uint32_t sizes[][2] = {{60, 7},   {160, 6},   {512, 22},  {512, 64},
+                                        {896, 16}, {1000, 64}, {1024, 64}, {1024, 1024}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (int select = VKMOE_SELECT_TOP_K; select <= VKMOE_SELECT_THRESHOLD; select++) {
+            vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+            layer.n_experts = sizes[i][0];
+            layer.top_k = sizes[i][1];
+            layer.rank = VKMOE_RANK_LOGIT;
+            layer.gate_source = VKMOE_GATE_SOFTMAX_SELECTED;
+            layer.select = (enum vkmoe_select) select;
+            layer.select_p = select == VKMOE_SELECT_TOP_P ? 0.3f : 3.5f;
+            layer.sparsemixer_eps = 0.1f;
+            if (select != VKMOE_SELECT_TABLE)
+                check_many(&layer, (uint32_t) i);
+        }
+    }
+}
+
+static void as_the_oracle_with_many_groups(void **state)
+{
+    (void) state;
+    for (uint32_t n_group = 2; n_group <= 512; n_group *= 2) {
+        for (int rule = VKMOE_GROUP_MAX; rule <= VKMOE_GROUP_TOP_SHARE_SUM; rule++) {
+            vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+            layer.n_experts = 1024;
+            layer.n_zero = 0;
+            layer.n_group = n_group;
+            layer.topk_group = (n_group + 1) / 2;
+            layer.top_k = 2 * layer.topk_group < 64 ? 2 * layer.topk_group : layer.topk_group;
+            layer.rank = VKMOE_RANK_LOGIT;
+            layer.gate_source = VKMOE_GATE_SOFTMAX_SELECTED;
+            layer.group_score = (enum vkmoe_group_score) rule;
+            check_many(&layer, n_group);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +215,8 @@ int main(void)
         cmocka_unit_test(any_top_k_of_any_order),
         cmocka_unit_test(gate_weights_by_hand),
         cmocka_unit_test(all_nan_gives_nan),
+        cmocka_unit_test(as_the_oracle_with_many_experts),
+        cmocka_unit_test(as_the_oracle_with_many_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }

@@ -53,7 +53,7 @@ static void pick_router(uint32_t *s, vkmoe_layer_desc *l)
     l->prenorm_eps = PICK(s, 0, 1e-5f, 0.1f);
     l->router_bias = rarely(s, 3);
     l->selection_bias = rarely(s, 3);
-    l->logit_softcap = PICK(s, 0, 0, 0.5f, 30);
+    l->logit_softcap = PICK(s, 0, 0, 2, 30); // smaller ones make ties in f32
     l->score = (enum vkmoe_score) below(s, 5);
     l->rank = (enum vkmoe_rank) below(s, 3);
     l->select = rarely(s, 2) ? VKMOE_SELECT_TOP_K : (enum vkmoe_select) below(s, 5);
