@@ -351,7 +351,6 @@ static uint64_t table_entry(const struct moe_vk_weights *weights, uint64_t offse
 void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_weights_map *map,
                       const vkmoe_router_tensors *router, float *row, void *head)
 {
-    const vkmoe_layer_desc *desc = &weights->base.layer.desc;
     uint64_t *table = (uint64_t *) head;
     const struct moe_layer *layer = &weights->base.layer;
     for (uint32_t i = 0; i < moe_vk_n_blocks(layer); i++)
