@@ -31,7 +31,7 @@ static bool read_suffix(const char *path, unsigned long long *no, unsigned long 
     if (size < SUFFIX_SIZE)
         return false;
     const char *suffix = path + size - SUFFIX_SIZE;
-    if (suffix[0] != '-' || sscanf(suffix + 1, "%5llu-of-%5llu", no, count) != 2)
+    if (sscanf(suffix, "-%5llu-of-%5llu", no, count) != 2)
         return false;
     snprintf(again, sizeof again, SUFFIX, *no, *count);
     return strcmp(suffix, again) == 0;
@@ -66,7 +66,7 @@ enum vkmoe_status moe_gguf_part_split(const struct moe_gguf_part *part, struct m
         TRY(moe_gguf_part_u64(part, SPLIT_NO, &split.no));
         TRY(moe_gguf_part_u64(part, SPLIT_TENSORS, &split.n_tensors));
     }
-    if (split.count < 1 || split.count > MAX_PARTS || split.no >= split.count)
+    if (split.count > MAX_PARTS || split.no >= split.count)
         return moe_fail(VKMOE_E_DATA, "%s: " SPLIT_NO " %llu of " SPLIT_COUNT " %llu, at most %d",
                         part->path, (unsigned long long) split.no,
                         (unsigned long long) split.count, MAX_PARTS);
