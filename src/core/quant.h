@@ -13,7 +13,10 @@
 
 #include <vkmoe/vkmoe.h>
 
-enum { MOE_MAX_BLOCK = 256 }; // values of the largest block
+enum {
+    MOE_MAX_BLOCK = 256,      // values of the largest block
+    MOE_MAX_BLOCK_SIZE = 210, // its bytes
+};
 
 typedef void moe_block_decode_fn(const unsigned char *block, float *out);
 typedef void moe_block_encode_fn(const float *values, unsigned char *block);

@@ -172,8 +172,8 @@ void moe_fp8_encode(const float *values, unsigned char *block)
 
 // ---- nvfp4 -----------------------------------------------------------------------------------
 
-// Four parts of 16 with scales that have no sign: its bit is unused, and of the two codes that would
-// be NaN 0x7f is 0 and 0xff 480.
+// Four parts of 16 with scales that have no sign: its bit is unused. Of the two codes that would be
+// NaN 0x7f is 0 and 0xff 480.
 void moe_nvfp4_decode(const unsigned char *block, float *out)
 {
     for (uint32_t i = 0; i < 64; i++) {

@@ -3,7 +3,9 @@
 // then overwrites the entries it does better.
 //
 // All matrix work is one kernel. A weight matrix (n_out, k) is stored as panels of 16 outputs,
-// k-major: panel[i][c] = w[16 p + c][i], outputs beyond the matrix being zero.
+// k-major: panel[i][c] = w[16 p + c][i], outputs beyond the matrix being zero. Of a type of blocks
+// i counts the bytes of a row as it is stored, so that what 16 rows have in the same place of their
+// blocks is side by side, and a panel has just the bytes of its rows.
 #ifndef MOE_CPU_KERNELS_H
 #define MOE_CPU_KERNELS_H
 
@@ -12,14 +14,16 @@
 
 enum {
     CPU_PANEL = 16,    // outputs of a panel
-    CPU_N_WEIGHTS = 3, // f32, f16, bf16: entries are indexed by enum vkmoe_dtype
+    CPU_N_WEIGHTS = 11, // types of weights: entries are indexed by enum vkmoe_dtype
+    CPU_N_FLOATS = 3,   // those that are f32, f16 and bf16
 };
 
 // out[r][c] = sum over i < k of x[r][i] * panel[i][c], for r < n_rows and c < 16
 //
 //   x       n_rows pointers to rows of k floats, 4-byte aligned
 //   n_rows  at least 1
-//   panel   (k, 16) in the entry's type, k at least 1, 32-byte aligned
+//   panel   k steps in the entry's type, 32-byte aligned; of types of blocks 16-byte aligned. k is
+//           at least 1 and whole blocks (fp8: any number)
 //   out     (n_rows, 16), 64-byte aligned; may not overlap the inputs
 //
 // Each output is one chain of f32 multiply-adds in ascending i from zero. So a row's bits never
@@ -32,6 +36,11 @@ typedef void cpu_panel_fn(const float *const *x, uint32_t n_rows, const void *pa
 // `more` out goes on from what it was. Rows of out are 4-byte aligned. As cpu_panel_fn else.
 typedef void cpu_chain_fn(const float *const *x, uint32_t n_rows, uint32_t first,
                           const float *panel, uint32_t k, bool more, float *const *out);
+
+// The same with rows of out that follow each other: (n_rows, 16). Types of blocks are decoded piece
+// by piece, and multiplied by this.
+typedef void cpu_steps_fn(const float *const *x, uint32_t n_rows, uint32_t first,
+                          const float *panel, uint32_t k, bool more, float *out);
 
 // out[i * stride + r] = rows[r][first + i] for r < n_rows <= 16 and i < n; the other r < 16 of
 // each i become 0. rows 4-byte aligned, out 32-byte aligned, stride a multiple of 16.
@@ -56,8 +65,8 @@ enum { CPU_READ_WORDS = 64, CPU_ROUND_MACS = 96 };
 
 struct cpu_kernels {
     cpu_panel_fn *panel[CPU_N_WEIGHTS];
-    cpu_decode_fn *decode[CPU_N_WEIGHTS]; // NULL for f32
-    cpu_encode_fn *encode[CPU_N_WEIGHTS]; // likewise
+    cpu_decode_fn *decode[CPU_N_FLOATS]; // NULL for f32
+    cpu_encode_fn *encode[CPU_N_FLOATS]; // likewise
     cpu_chain_fn *chain;
     cpu_transpose_fn *transpose;
     cpu_read_fn *read;
@@ -71,6 +80,11 @@ void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 // The levels' own parts, in order. The scalar one fills every entry.
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels);
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels);
+
+// Their panels of types of blocks, and what those multiply with.
+void moe_cpu_blocks_scalar(struct cpu_kernels *kernels);
+void moe_cpu_blocks_avx2(struct cpu_kernels *kernels);
+cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2;
 
 // Their arrays: the same text (arrays_text.h), compiled for each level.
 void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);

@@ -138,6 +138,15 @@ static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const 
     }
 }
 
+void moe_cpu_steps_avx2(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
+                        uint32_t k, bool more, float *out)
+{
+    for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS, out += BLOCK_ROWS * CPU_PANEL) {
+        uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
+        block_of(W_F32, rows, x + r, first, (const char *) panel, k, more, &out, false);
+    }
+}
+
 // 8 rows of 8 to 8 columns of `out`: pairs, pairs of pairs, halves.
 INLINE void transpose_8x8(const float *const *rows, uint32_t first, float *out, size_t stride)
 {

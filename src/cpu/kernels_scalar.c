@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The definition of every kernel, in plain C.
+// The definition of the kernels, in plain C; blocks_scalar.c has those of types of blocks.
 #include "cpu/kernels.h"
 
 #include "core/dtype.h"
 
 #include <string.h>
 
-_Static_assert((int) CPU_N_WEIGHTS == (int) MOE_N_FLOAT_DTYPES, "one kernel for each weight type");
+_Static_assert((int) CPU_N_WEIGHTS == (int) MOE_N_DTYPES, "one kernel for each weight type");
+_Static_assert((int) CPU_N_FLOATS == (int) MOE_N_FLOAT_DTYPES, "f32, f16, bf16");
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -64,18 +65,25 @@ static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel
     panel_any(VKMOE_BF16, x, n_rows, panel, k, out);
 }
 
-static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
-                  uint32_t k, bool more, float *const *out)
+void moe_cpu_steps_scalar(const float *const *x, uint32_t n_rows, uint32_t first,
+                          const float *panel, uint32_t k, bool more, float *out)
 {
-    for (uint32_t r = 0; r < n_rows; r++) {
+    for (uint32_t r = 0; r < n_rows; r++, out += CPU_PANEL) {
         float sum[CPU_PANEL] = {0};
         if (more)
-            memcpy(sum, out[r], sizeof sum);
+            memcpy(sum, out, sizeof sum);
         for (uint32_t i = 0; i < k; i++)
             for (uint32_t c = 0; c < CPU_PANEL; c++)
                 sum[c] += x[r][first + i] * panel[i * CPU_PANEL + c];
-        memcpy(out[r], sum, sizeof sum);
+        memcpy(out, sum, sizeof sum);
     }
+}
+
+static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
+                  uint32_t k, bool more, float *const *out)
+{
+    for (uint32_t r = 0; r < n_rows; r++)
+        moe_cpu_steps_scalar(x + r, 1, first, panel, k, more, out[r]);
 }
 
 static void transpose(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,

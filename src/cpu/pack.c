@@ -21,8 +21,8 @@ static void lay_out(struct cpu_expert_layout *out, struct moe_expert_shape shape
     };
     l.n_in_panels = (uint32_t) moe_div_up(l.d_ff, CPU_PANEL);
     l.n_out_panels = (uint32_t) moe_div_up(l.d_out, CPU_PANEL);
-    l.in_panel_size = moe_dtype_size(l.in_type, (uint64_t) l.d_in * CPU_PANEL);
-    l.out_panel_size = moe_dtype_size(l.out_type, (uint64_t) l.d_ff * CPU_PANEL);
+    l.in_panel_size = moe_cpu_panel_size(l.in_type, l.d_in);
+    l.out_panel_size = moe_cpu_panel_size(l.out_type, l.d_ff);
 
     const uint64_t n_matrices = l.gated ? 2 : 1;
     const uint64_t in_bias_size = (uint64_t) l.n_in_panels * CPU_PANEL * sizeof(float);
@@ -48,19 +48,32 @@ void moe_cpu_latent_layout(struct cpu_expert_layout *out, const vkmoe_layer_desc
     lay_out(out, shape, false);
 }
 
-// Room to convert the rows of one panel of k inputs: one row as f32, then 16 rows as stored.
+// Room to convert the rows of one panel of k inputs: one row as f32, then 16 rows as stored, which
+// f32 makes the largest, or fp8 where one block of it is more.
 static enum vkmoe_status alloc_rows(const vkmoe_host *host, uint32_t k, float **out)
 {
-    return moe_try_alloc(host, (size_t) k * (1 + CPU_PANEL) * sizeof(float), "rows to pack", out);
+    const uint64_t row = moe_max(moe_dtype_size(VKMOE_F32, k), moe_dtype_size(VKMOE_FP8, k));
+    return moe_try_alloc(host, (size_t) (k * sizeof(float) + CPU_PANEL * row), "rows to pack", out);
 }
 
 // The elements of n rows side by side: dst[i][c] = rows[c][i], of `size` bytes each.
-static inline void interleave(const char *const *rows, uint32_t n, uint32_t k, size_t size,
+static inline void interleave(const char *const *rows, uint32_t n, size_t n_elements, size_t size,
                               char *dst)
 {
-    for (size_t i = 0; i < k; i++)
+    for (size_t i = 0; i < n_elements; i++)
         for (uint32_t c = 0; c < n; c++)
             memcpy(dst + (i * CPU_PANEL + c) * size, rows[c] + i * size, size);
+}
+
+void moe_cpu_pack_panel(enum vkmoe_dtype type, const char *const *rows, uint32_t n, uint32_t k,
+                        char *dst)
+{
+    if (!moe_dtype_is_float(type))
+        interleave(rows, n, (size_t) moe_dtype_size(type, k), 1, dst);
+    else if (type == VKMOE_F32)
+        interleave(rows, n, k, 4, dst);
+    else
+        interleave(rows, n, k, 2, dst);
 }
 
 // Packs a matrix (n_out, k) into panels, `stride` bytes from one to the next. The padding of dst is
@@ -83,10 +96,7 @@ static void pack_panels(enum vkmoe_dtype type, const vkmoe_tensor *tensor, uint3
             moe_tensor_row(tensor, first + c, k, scratch);
             moe_dtype_encode(type, scratch, k, converted);
         }
-        if (moe_dtype_size(type, 1) == 4)
-            interleave(rows, n, k, 4, dst);
-        else
-            interleave(rows, n, k, 2, dst);
+        moe_cpu_pack_panel(type, rows, n, k, dst);
     }
 }
 

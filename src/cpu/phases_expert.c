@@ -34,7 +34,7 @@ static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, cons
                         uint32_t n, const char *panel, uint32_t k, float *out)
 {
     if (bind->counts) {
-        moe_cpu_count(&bind->counts->weight_loads, moe_dtype_size(type, (uint64_t) k * CPU_PANEL));
+        moe_cpu_count(&bind->counts->weight_loads, moe_cpu_panel_size(type, k));
         moe_cpu_count(&bind->counts->columns, n);
     }
     bind->kernels->panel[type](x, n, panel, k, out);

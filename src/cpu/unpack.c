@@ -4,19 +4,32 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "core/quant.h"
 
 #include <string.h>
+
+// A row of k values from its panel, block by block. An element of the panel is a value, or a byte
+// of a type of blocks.
+static void unpack_row(enum vkmoe_dtype type, const char *panel, uint32_t row, uint32_t k,
+                       float *to)
+{
+    const struct moe_dtype_info *info = moe_dtype_info(type);
+    const size_t size = moe_dtype_is_float(type) ? info->block_size : 1;
+    const char *element = panel + row * size;
+    char block[MOE_MAX_BLOCK_SIZE];
+    for (uint32_t i = 0; i < k; i += info->block_elements) {
+        for (size_t at = 0; at < info->block_size; at += size, element += CPU_PANEL * size)
+            memcpy(block + at, element, size);
+        moe_dtype_decode(type, block, moe_min(k - i, info->block_elements), to + i);
+    }
+}
 
 // A matrix (n_out, k) from its panels, `stride` bytes from one to the next; `to` NULL: not wanted.
 static void unpack_panels(enum vkmoe_dtype type, const char *from, uint64_t stride, uint32_t n_out,
                           uint32_t k, float *to)
 {
-    const size_t size = (size_t) moe_dtype_size(type, 1);
-    for (uint32_t row = 0; to && row < n_out; row++) {
-        const char *column = from + row / CPU_PANEL * stride + row % CPU_PANEL * size;
-        for (size_t i = 0; i < k; i++)
-            moe_dtype_decode(type, column + i * CPU_PANEL * size, 1, to + (size_t) row * k + i);
-    }
+    for (uint32_t row = 0; to && row < n_out; row++, to += k)
+        unpack_row(type, from + row / CPU_PANEL * stride, row % CPU_PANEL, k, to);
 }
 
 static void copy(const void *from, uint32_t n, float *to)

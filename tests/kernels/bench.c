@@ -44,7 +44,7 @@ static double read_gbs(const struct cpu_kernels *kernels, const void *memory)
 static double time_panels(const struct kernel *kernel, const char *panels, uint32_t n_panels,
                           const float *const *x, uint32_t n_rows, uint32_t k, float *out)
 {
-    const size_t panel_size = (size_t) moe_dtype_size(kernel->type, (uint64_t) k * CPU_PANEL);
+    const size_t panel_size = CPU_PANEL * (size_t) moe_dtype_size(kernel->type, k);
     double best = 1e9;
     for (double began = seconds(); seconds() - began < 0.15;) {
         double start = seconds();
@@ -78,7 +78,7 @@ static void bench_kernel(const struct kernel *kernel, const char *memory, double
         printf("  %u row%s %.1f", n_rows[i], n_rows[i] > 1 ? "s" : "", rate);
     }
     printf(" (%.0f %% of the probe)", 100 * rate / peak);
-    const size_t panel_size = (size_t) moe_dtype_size(kernel->type, K * CPU_PANEL);
+    const size_t panel_size = CPU_PANEL * (size_t) moe_dtype_size(kernel->type, K);
     double t = time_panels(kernel, memory, (uint32_t) (STREAM_SIZE / panel_size), rows, 1, K, out);
     double stream = STREAM_SIZE / t * 1e-9;
     printf("\n              1 row from memory: %.1f GB/s (%.0f %% of the probe)\n", stream,
@@ -92,7 +92,7 @@ int run_bench(const struct kernels_options *options)
     struct kernel kernels[MAX_KERNELS];
     const uint32_t n = list_kernels(options, kernels);
     char *memory = aligned_memory(STREAM_SIZE);
-    memset(memory, 1, STREAM_SIZE); // 0x01010101: a small number in every type
+    memset(memory, 0x3c, STREAM_SIZE); // neither a small number nor a large one in any type
     struct level levels[CPU_N_ISAS];
     const struct cpu_kernels *best = &levels[list_levels(options, levels) - 1].kernels;
     const double peak = fma_gflops(best), read = read_gbs(best, memory);

@@ -37,7 +37,7 @@ struct panel_case {
     float *x;              // (MAX_ROWS, MAX_K + 1); rows begin at odd multiples of 4 bytes
     const float *rows[MAX_ROWS];
     float *w;              // (k, 16): exactly what `panel` holds
-    void *panel;
+    void *panel, *stored;  // stored: 16 rows
     float *memory, *out;   // out = memory + GUARD
 };
 
@@ -49,6 +49,7 @@ static void case_create(struct panel_case *c)
         .x = aligned_memory(sizeof(float) * MAX_ROWS * (MAX_K + 1)),
         .w = aligned_memory(sizeof(float) * MAX_K * CPU_PANEL),
         .panel = aligned_memory(sizeof(float) * MAX_K * CPU_PANEL),
+        .stored = aligned_memory(sizeof(float) * MAX_K * CPU_PANEL),
         .memory = aligned_memory(sizeof(float) * (MAX_ROWS * CPU_PANEL + 2 * GUARD)),
     };
     c->out = c->memory + GUARD;
@@ -59,15 +60,51 @@ static void case_destroy(struct panel_case *c)
     free(c->x);
     free(c->w);
     free(c->panel);
+    free(c->stored);
     free(c->memory);
 }
 
-// A random number of magnitude below the smallest normal of the type.
+// A random number of magnitude below the smallest normal of the type, or of its scales.
 static float denormal(enum vkmoe_dtype type, uint64_t *state)
 {
-    const float smallest_normal[] = {
-        [VKMOE_F32] = 0x1p-126f, [VKMOE_F16] = 0x1p-14f, [VKMOE_BF16] = 0x1p-126f};
-    return random_value(state) * smallest_normal[type];
+    const bool wide = type == VKMOE_F32 || type == VKMOE_BF16 || type == VKMOE_MXFP4 ||
+                      type == VKMOE_FP8;
+    return random_value(state) * (wide ? 0x1p-126f : type == VKMOE_F16 ? 0x1p-14f : 0x1p-10f);
+}
+
+// Every third row has one scale that is an infinity or NaN, so that all of its block is.
+static void spoil_scale(enum vkmoe_dtype type, char *row, uint64_t *state)
+{
+    const float bad = INFINITY;
+    if (type == VKMOE_FP8)
+        memcpy(row, &bad, sizeof bad);
+    else if (type == VKMOE_MXFP4)
+        row[0] = (char) 255;
+    else if (type == VKMOE_Q8_0 || type == VKMOE_Q4_0 || type == VKMOE_Q4_K)
+        row[1] = (char) (random_bits(state) % 2 ? 0x7c : 0xfe);
+}
+
+// The 16 rows of w side by side: elements of floats, bytes of blocks. w becomes what they hold.
+static void fill_panel(struct panel_case *c, enum vkmoe_dtype type, uint64_t *state)
+{
+    const size_t row_size = (size_t) moe_dtype_size(type, c->k);
+    const size_t element = type == VKMOE_F32 ? 4 : type <= VKMOE_BF16 ? 2 : 1;
+    for (uint32_t column = 0; column < CPU_PANEL; column++) {
+        float row[MAX_K];
+        char *stored = c->stored;
+        for (uint32_t i = 0; i < c->k; i++)
+            row[i] = c->w[i * CPU_PANEL + column];
+        moe_dtype_encode(type, row, c->k, stored);
+        if (c->flavour == SPECIAL && column % 3 == 0)
+            spoil_scale(type, stored, state);
+        moe_dtype_decode(type, stored, c->k, row);
+        for (uint32_t i = 0; i < c->k; i++)
+            c->w[i * CPU_PANEL + column] = row[i];
+        for (size_t i = 0; i < row_size; i++) {
+            size_t to = i / element * element * CPU_PANEL + column * element + i % element;
+            ((char *) c->panel)[to] = stored[i];
+        }
+    }
 }
 
 static void case_fill(struct panel_case *c, enum vkmoe_dtype type)
@@ -86,11 +123,9 @@ static void case_fill(struct panel_case *c, enum vkmoe_dtype type)
         row[random_bits(&state) % c->k] = special[random_bits(&state) % 3];
         row[random_bits(&state) % c->k] = special[random_bits(&state) % 3];
     }
-    const size_t n = (size_t) c->k * CPU_PANEL;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < (size_t) c->k * CPU_PANEL; i++)
         c->w[i] = c->flavour == DENORMAL ? denormal(type, &state) : random_value(&state);
-    moe_dtype_encode(type, c->w, n, c->panel);
-    moe_dtype_decode(type, c->panel, n, c->w);
+    fill_panel(c, type, &state);
 }
 
 // Runs the kernel on `n` rows from `first` into poisoned memory between guards.
@@ -196,6 +231,13 @@ static void check_rows_alone(struct panel_case *c, const struct kernel *kernel)
 
 static const uint32_t all_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 64, 100, 255, 256, 257, 513, MAX_K};
 
+// Rows of blocks have whole ones, fp8 any number of values.
+static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
+{
+    const uint32_t block = type == VKMOE_FP8 ? 1 : moe_dtype_info(type)->block_elements;
+    return k < block ? block : k / block * block;
+}
+
 static void each_case(void (*check)(struct panel_case *c, const struct kernel *kernel))
 {
     struct kernel kernels[MAX_KERNELS];
@@ -207,7 +249,7 @@ static void each_case(void (*check)(struct panel_case *c, const struct kernel *k
         for (size_t k = 0; k < MOE_COUNT(all_k); k++) {
             // All small numbers of rows, then some that are several blocks.
             for (c.n_rows = 1; c.n_rows <= MAX_ROWS; c.n_rows += c.n_rows < 14 ? 1 : 17) {
-                c.k = all_k[k];
+                c.k = whole_blocks(kernels[i].type, all_k[k]);
                 c.flavour = (enum flavour)((c.n_rows + k) % N_FLAVOURS);
                 c.seed++;
                 check(&c, &kernels[i]);

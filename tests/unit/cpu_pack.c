@@ -17,13 +17,21 @@ static vkmoe_context *open_cpu(void)
     return context;
 }
 
+// Of a row of whole blocks, else the width given: no multiple of anything.
+static uint32_t width(enum vkmoe_dtype type, uint32_t odd)
+{
+    uint32_t block;
+    check_ok(vkmoe_dtype_block(type, &block, NULL));
+    return block == 1 || type == VKMOE_FP8 ? odd : block * (odd % 2 + 1);
+}
+
 static vkmoe_layer_desc typed_layer(enum vkmoe_dtype in, enum vkmoe_dtype out)
 {
     vkmoe_layer_desc layer = full_layer();
-    layer.d_model = 35; // no multiple of anything
-    layer.d_ff = 19;
+    layer.d_model = width(in, 35);
+    layer.d_ff = width(out, 19);
     layer.d_out = 33;
-    layer.d_shared_ff = 18;
+    layer.d_shared_ff = width(out, 18);
     layer.in_type = in;
     layer.out_type = out;
     return layer;
@@ -55,13 +63,19 @@ static size_t pack(vkmoe_context *context, const vkmoe_layer_desc *layer, uint32
 }
 
 // The same tensor in its stored type, at an odd address; the caller frees `*memory`.
-static vkmoe_tensor stored_tensor(const vkmoe_tensor *tensor, enum vkmoe_dtype type, size_t n,
-                                  char **memory)
+static vkmoe_tensor stored_tensor(const vkmoe_tensor *tensor, enum vkmoe_dtype type,
+                                  uint32_t n_rows, uint32_t n, char **memory)
 {
-    char *converted = allocate(n * sizeof(float));
-    *memory = allocate(n * sizeof(float) + 1);
-    check_ok(vkmoe_dtype_convert(type, tensor->data, n, converted));
-    memcpy(*memory + 1, converted, n * (type == VKMOE_F32 ? 4 : 2));
+    uint32_t block, block_size;
+    check_ok(vkmoe_dtype_block(type, &block, &block_size));
+    const size_t size = (size_t) (n + block - 1) / block * block_size;
+    const float *values = tensor->data;
+    char *converted = allocate(size);
+    *memory = allocate(n_rows * size + 1);
+    for (uint32_t row = 0; row < n_rows; row++) {
+        check_ok(vkmoe_dtype_convert(type, values + (size_t) row * n, n, converted));
+        memcpy(*memory + 1 + row * size, converted, size);
+    }
     free(converted);
     return (vkmoe_tensor){*memory + 1, type};
 }
@@ -69,16 +83,14 @@ static vkmoe_tensor stored_tensor(const vkmoe_tensor *tensor, enum vkmoe_dtype t
 static void check_types(vkmoe_context *context, enum vkmoe_dtype in, enum vkmoe_dtype out)
 {
     const vkmoe_layer_desc layer = typed_layer(in, out);
-    const size_t n_in = (size_t) layer.d_ff * layer.d_model;
     struct layer_data data;
     char *memory[3];
     unsigned char *from_f32, *from_stored;
     layer_data_init(&data, &layer, 5);
     vkmoe_expert_tensors stored = data.experts[1];
-    stored.gate = stored_tensor(&data.experts[1].gate, in, n_in, &memory[0]);
-    stored.up = stored_tensor(&data.experts[1].up, in, n_in, &memory[1]);
-    stored.down = stored_tensor(&data.experts[1].down, out, (size_t) layer.d_out * layer.d_ff,
-                                &memory[2]);
+    stored.gate = stored_tensor(&data.experts[1].gate, in, layer.d_ff, layer.d_model, &memory[0]);
+    stored.up = stored_tensor(&data.experts[1].up, in, layer.d_ff, layer.d_model, &memory[1]);
+    stored.down = stored_tensor(&data.experts[1].down, out, layer.d_out, layer.d_ff, &memory[2]);
 
     size_t size = pack(context, &layer, 1, &data.experts[1], &from_f32);
     pack(context, &layer, 1, &stored, &from_stored);
@@ -97,9 +109,32 @@ static void any_source_type_gives_the_same_block(void **state)
 {
     (void) state;
     vkmoe_context *context = open_cpu();
-    for (uint32_t in = 0; in < 3; in++)
-        for (uint32_t out = 0; out < 3; out++)
-            check_types(context, (enum vkmoe_dtype) in, (enum vkmoe_dtype) out);
+    for (uint32_t in = 0; in <= VKMOE_FP8; in++)
+        for (uint32_t out = 0; out <= VKMOE_FP8; out++)
+            if ((in <= VKMOE_BF16 && out <= VKMOE_BF16) || out == (in + 1) % (VKMOE_FP8 + 1))
+                check_types(context, (enum vkmoe_dtype) in, (enum vkmoe_dtype) out);
+    vkmoe_context_destroy(context);
+}
+
+// Weights of blocks take the bytes that they have in a file, but for padding: rows to 16, biases,
+// and what aligns them.
+static void blocks_stay_packed(void **state)
+{
+    (void) state;
+    vkmoe_context *context = open_cpu();
+    for (uint32_t t = VKMOE_F32; t <= VKMOE_FP8; t++) {
+        const enum vkmoe_dtype type = (enum vkmoe_dtype) t;
+        vkmoe_layer_desc layer = full_layer();
+        vkmoe_weights_layout layout;
+        uint32_t values, size;
+        layer.d_model = layer.d_ff = layer.d_out = layer.d_shared_ff = 1024;
+        layer.in_type = layer.out_type = type;
+        check_ok(vkmoe_dtype_block(type, &values, &size));
+        check_ok(vkmoe_weights_get_layout(context, &layer, &layout));
+        const double stored = 3.0 * 1024 * 1024 / values * size;
+        assert_true((double) layout.expert_size >= stored);
+        assert_true((double) layout.expert_size <= stored + 3 * 1024 * 4 + 512);
+    }
     vkmoe_context_destroy(context);
 }
 
@@ -114,10 +149,9 @@ static void run_stack(const struct stack *stack, const vkmoe_layer_desc *layer, 
     free(x);
 }
 
-static void packed_experts_run_the_same(void **state)
+static void check_packed_experts(enum vkmoe_dtype in, enum vkmoe_dtype out)
 {
-    (void) state;
-    const vkmoe_layer_desc layer = typed_layer(VKMOE_BF16, VKMOE_F16);
+    const vkmoe_layer_desc layer = typed_layer(in, out);
     const size_t y_size = sizeof(float) * N_TOKENS * layer.d_out;
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     struct layer_data data;
@@ -159,10 +193,19 @@ static void packed_experts_run_the_same(void **state)
     layer_data_finish(&data);
 }
 
+static void packed_experts_run_the_same(void **state)
+{
+    (void) state;
+    check_packed_experts(VKMOE_BF16, VKMOE_F16);
+    check_packed_experts(VKMOE_Q4_K, VKMOE_Q6_K);
+    check_packed_experts(VKMOE_MXFP4, VKMOE_FP8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_source_type_gives_the_same_block),
+        cmocka_unit_test(blocks_stay_packed),
         cmocka_unit_test(packed_experts_run_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;

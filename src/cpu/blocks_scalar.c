@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Panels of types of blocks, in plain C: a block of each of the 16 rows at a time is put together
+// from the panel and decoded as core/dtype.h says, then multiplied as f32. This is their
+// definition.
+#include "cpu/kernels.h"
+
+#include "core/dtype.h"
+#include "core/quant.h"
+
+// Values first .. first + n - 1 of 16 rows, from the column of blocks that has them.
+static void decode_column(enum vkmoe_dtype type, const unsigned char *column, uint32_t n, float *w)
+{
+    const uint32_t size = moe_dtype_info(type)->block_size;
+    unsigned char block[MOE_MAX_BLOCK_SIZE];
+    float values[MOE_MAX_BLOCK];
+    for (uint32_t c = 0; c < CPU_PANEL; c++) {
+        for (uint32_t i = 0; i < size; i++)
+            block[i] = column[i * CPU_PANEL + c];
+        moe_dtype_decode(type, block, n, values);
+        for (uint32_t i = 0; i < n; i++)
+            w[i * CPU_PANEL + c] = values[i];
+    }
+}
+
+static void panel_blocks(enum vkmoe_dtype type, const float *const *x, uint32_t n_rows,
+                         const void *panel, uint32_t k, float *out)
+{
+    const struct moe_dtype_info *info = moe_dtype_info(type);
+    const unsigned char *column = panel;
+    _Alignas(64) float w[MOE_MAX_BLOCK * CPU_PANEL];
+    for (uint32_t first = 0; first < k; first += info->block_elements) {
+        const uint32_t left = k - first;
+        const uint32_t n = left < info->block_elements ? left : info->block_elements;
+        decode_column(type, column, n, w);
+        moe_cpu_steps_scalar(x, n_rows, first, w, n, first > 0, out);
+        column += (size_t) info->block_size * CPU_PANEL;
+    }
+}
+
+// X(name, type)
+#define BLOCKS(X)                                                                                  \
+    X(q8_0, VKMOE_Q8_0) X(q4_0, VKMOE_Q4_0) X(q4_K, VKMOE_Q4_K) X(q5_K, VKMOE_Q5_K)                \
+    X(q6_K, VKMOE_Q6_K) X(q2_K, VKMOE_Q2_K) X(mxfp4, VKMOE_MXFP4) X(fp8, VKMOE_FP8)
+
+#define PANEL(name, type)                                                                          \
+    static void panel_##name(const float *const *x, uint32_t n_rows, const void *panel,            \
+                             uint32_t k, float *out)                                               \
+    {                                                                                              \
+        panel_blocks(type, x, n_rows, panel, k, out);                                              \
+    }
+BLOCKS(PANEL)
+
+void moe_cpu_blocks_scalar(struct cpu_kernels *kernels)
+{
+#define ENTRY(name, type) kernels->panel[type] = panel_##name;
+    BLOCKS(ENTRY)
+}
