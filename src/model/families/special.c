@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include "model/families/special.h"
+
+#include "base/status.h"
+
+#include <math.h>
+
+enum vkmoe_status moe_special_switch(const struct moe_lookup *lookup, uint32_t layer,
+                                     struct moe_facts *facts)
+{
+    vkmoe_layer_desc *d = &facts->d;
+    enum vkmoe_status status =
+        moe_look_up_u32(lookup, "expert_capacity", NULL, layer, &d->capacity);
+    if (d->capacity > 0)
+        d->capacity_mode = VKMOE_CAPACITY_BY_POSITION;
+    return status;
+}
+
+// The scale is that of the routed sum, not of the gate weights.
+enum vkmoe_status moe_special_scaled_sum(const struct moe_lookup *lookup, uint32_t layer,
+                                         struct moe_facts *facts)
+{
+    (void) lookup, (void) layer;
+    facts->d.c_routed = facts->d.routed_scale;
+    facts->d.routed_scale = 1;
+    return VKMOE_OK;
+}
+
+// In evaluation the routed sum is scaled by what dropout would have left.
+enum vkmoe_status moe_special_nllb(const struct moe_lookup *lookup, uint32_t layer,
+                                   struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "moe_token_dropout", NULL, layer, &value));
+    if (value.kind == MOE_VALUE_NUMBER)
+        facts->d.routed_scale = 1 - (float) value.number;
+    return moe_special_scaled_sum(lookup, layer, facts);
+
+fail:
+    return status;
+}
+
+// The order of the norm that the weights are divided by; null: they are not.
+enum vkmoe_status moe_special_dbrx(const struct moe_lookup *lookup, uint32_t layer,
+                                   struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "moe_normalize_expert_weights", NULL, layer, &value));
+    if (value.kind == MOE_VALUE_NUMBER)
+        facts->d.norm_p = (float) value.number;
+    else if (!lookup->gguf)
+        facts->d.norm = VKMOE_NORM_NONE;
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_special_gemma4(const struct moe_lookup *lookup, uint32_t layer,
+                                     struct moe_facts *facts)
+{
+    (void) lookup, (void) layer;
+    facts->d.prenorm_const = 1 / sqrtf((float) facts->d.d_model);
+    facts->d.prenorm_eps = facts->rms_eps > 0 ? facts->rms_eps : 1e-6f;
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_special_ernie(const struct moe_lookup *lookup, uint32_t layer,
+                                    struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "moe_norm_min", NULL, layer, &value));
+    if (value.kind == MOE_VALUE_NUMBER)
+        facts->d.norm_eps = (float) value.number;
+
+fail:
+    return status;
+}
+
+// The authors scale only what they do not renormalise.
+enum vkmoe_status moe_special_deepseek_v2(const struct moe_lookup *lookup, uint32_t layer,
+                                          struct moe_facts *facts)
+{
+    (void) lookup, (void) layer;
+    if (facts->d.norm != VKMOE_NORM_NONE && facts->d.top_k > 1) {
+        facts->d.norm_eps = 1e-20f;
+        facts->d.routed_scale = 1;
+    }
+    return VKMOE_OK;
+}
+
+enum vkmoe_status moe_special_cohere2(const struct moe_lookup *lookup, uint32_t layer,
+                                      struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "shared_expert_combination_strategy", NULL, layer, &value));
+    bool sum = value.kind == MOE_VALUE_TEXT && strcmp(value.text, "sum") == 0;
+    if (facts->n_shared > 0 && !sum)
+        facts->d.c_routed = facts->d.c_shared = 0.5f;
+    // With sigmoids the logits still decide.
+    if (facts->d.score == VKMOE_SCORE_SIGMOID) {
+        TRY(moe_look_up(lookup, "norm_topk_prob", "expert_weights_norm", layer, &value));
+        bool plain = value.kind == MOE_VALUE_BOOL && value.number == 0;
+        facts->d.gate_source = VKMOE_GATE_SCORE;
+        facts->d.norm = plain ? VKMOE_NORM_NONE : VKMOE_NORM_SUM_PLUS_EPS;
+    } else {
+        facts->d.norm = VKMOE_NORM_NONE; // they sum to 1 already
+    }
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_special_smallthinker(const struct moe_lookup *lookup, uint32_t layer,
+                                           struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "moe_primary_router_apply_softmax", NULL, layer, &value));
+    if ((value.kind == MOE_VALUE_BOOL && value.number != 0) ||
+        facts->d.score == VKMOE_SCORE_SOFTMAX) {
+        facts->d.score = VKMOE_SCORE_SOFTMAX;
+        facts->d.gate_source = VKMOE_GATE_SOFTMAX_SELECTED;
+        facts->d.norm = VKMOE_NORM_NONE;
+    }
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_special_hash(const struct moe_lookup *lookup, uint32_t layer,
+                                   struct moe_facts *facts)
+{
+    (void) lookup;
+    if (layer < facts->n_hash) {
+        facts->d.select = VKMOE_SELECT_TABLE;
+        facts->d.selection_bias = false;
+    }
+    return VKMOE_OK;
+}
