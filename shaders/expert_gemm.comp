@@ -43,8 +43,9 @@ layout(constant_id = 4) const uint GATHER = 1;
 layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
 layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
-const uint DEPTH = 16;               // k of one step through shared memory
-const uint PER_LANE = TILE / 8;      // rows of the tile an invocation computes
+const uint DEPTH = HAS_CODES ? 32 : 16; // k of one step through shared memory
+const uint STAGED = PIECE < 16 ? PIECE : 16; // of them an invocation stages at once
+const uint PER_LANE = TILE / 8;              // rows of the tile an invocation computes
 const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
 
 #ifdef MOE_F16
@@ -57,23 +58,19 @@ shared float tile_in[DEPTH * MOE_TILE_FULL]; // (k, row)
 shared uint source[MOE_TILE_FULL];           // word where a row of the input starts
 shared float factor[MOE_TILE_FULL];          // of a row, with WEIGHTED
 
-// Stores the weights of a uvec4, neighbours in k, from `to` on.
-void stage_weights(uvec4 v, uint to)
+// Stores four weights, neighbours in k, the j-th four of a piece, from `to` on.
+void stage_weights(weight_piece w, uint j, uint to)
 {
 #ifdef MOE_F16
-    for (uint j = 0; j < 4; j++) {
-        f16vec2 pair = unpackFloat2x16(v[j]);
-        tile_w[to + 2 * j * MOE_TILE_ROWS] = pair.x;
-        tile_w[to + (2 * j + 1) * MOE_TILE_ROWS] = pair.y;
+    for (uint l = 0; l < 2; l++) {
+        f16vec2 pair = unpackFloat2x16(w.low[2 * j + l]);
+        tile_w[to + 2 * l * MOE_TILE_ROWS] = pair.x;
+        tile_w[to + (2 * l + 1) * MOE_TILE_ROWS] = pair.y;
     }
 #else
-    vec4 lo, hi;
-    weight_unpack(v, lo, hi);
-    for (uint j = 0; j < 4; j++)
-        tile_w[to + j * MOE_TILE_ROWS] = lo[j];
-    if (WEIGHTS_PER_VEC == 8)
-        for (uint j = 0; j < 4; j++)
-            tile_w[to + (4 + j) * MOE_TILE_ROWS] = hi[j];
+    vec4 v = piece_values(w, j);
+    for (uint l = 0; l < 4; l++)
+        tile_w[to + l * MOE_TILE_ROWS] = v[l];
 #endif
 }
 
@@ -104,15 +101,16 @@ float staged_weight(uint at)
 
 void load_weights(uvec2 base, uint row_block, uint k0)
 {
-    uint vecs = DEPTH / WEIGHTS_PER_VEC; // a row's uvec4 in this step
-    for (uint i = gl_LocalInvocationID.x; i < MOE_TILE_ROWS * vecs; i += MOE_LOCAL_SIZE) {
-        uint row = i / vecs, vec = i % vecs;
+    uint parts = DEPTH / STAGED; // of a row in this step
+    for (uint i = gl_LocalInvocationID.x; i < MOE_TILE_ROWS * parts; i += MOE_LOCAL_SIZE) {
+        uint row = i / parts, k = i % parts * STAGED, at = k0 + k;
         uint packed = row_block * MOE_TILE_ROWS + row;
-        uint at = k0 / WEIGHTS_PER_VEC + vec;
-        uvec4 v = uvec4(0);
-        if (packed < p.packed_rows && at < p.weight_stride)
-            v = expert_load(base, p.window, row_at(p.weight, p.weight_stride, packed) + at);
-        stage_weights(v, vec * WEIGHTS_PER_VEC * MOE_TILE_ROWS + row);
+        weight_piece w = no_weights();
+        if (packed < p.packed_rows && at < p.d_in)
+            w = load_piece(base, p.window, row_at(p.weight, p.weight_stride, packed), p.d_in,
+                           at / PIECE);
+        for (uint j = 0; j < STAGED / 4; j++)
+            stage_weights(w, at % PIECE / 4 + j, (k + 4 * j) * MOE_TILE_ROWS + row);
     }
 }
 

@@ -27,18 +27,16 @@ float gemv_input(uint type, uint row, uint k)
 float gemv_dot(uvec2 base, uint window, bool live, uint row, uint d_in, uint type, uint input_row)
 {
     float sum = 0.0;
-    uint n_vecs = (d_in + WEIGHTS_PER_VEC - 1) / WEIGHTS_PER_VEC;
-    for (uint i = gemv_lane(); i < n_vecs && live; i += GEMV_LANES) {
-        vec4 lo, hi;
-        weight_unpack(expert_load(base, window, row + i), lo, hi);
-        uint k = i * WEIGHTS_PER_VEC;
-        for (uint j = 0; j < 4; j++)
-            if (k + j < d_in)
-                sum = fma(gemv_input(type, input_row, k + j), lo[j], sum);
-        if (WEIGHTS_PER_VEC == 8)
-            for (uint j = 0; j < 4; j++)
-                if (k + 4 + j < d_in)
-                    sum = fma(gemv_input(type, input_row, k + 4 + j), hi[j], sum);
+    uint n_pieces = (d_in + PIECE - 1) / PIECE;
+    for (uint i = gemv_lane(); i < n_pieces && live; i += GEMV_LANES) {
+        weight_piece w = load_piece(base, window, row, d_in, i);
+        for (uint j = 0; j < PIECE / 4; j++) {
+            vec4 v = piece_values(w, j);
+            uint k = i * PIECE + 4 * j;
+            for (uint l = 0; l < 4; l++)
+                if (WHOLE_PIECES || k + l < d_in)
+                    sum = fma(gemv_input(type, input_row, k + l), v[l], sum);
+        }
     }
     barrier(); // an earlier call's sums have been read
     gemv_sums[gl_LocalInvocationID.x] = sum;

@@ -10,7 +10,8 @@
 #include "vulkan/feature_table.h"
 
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
-// else: precision and types say where it may compute, so bf16 never becomes f16.
+// else: precision and types say where it may compute, so bf16 never becomes f16. Nor do codes: a
+// scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
@@ -30,7 +31,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .name = "a0",
         .tier = "T0 floor",
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF),
-        .types = (1u << MOE_N_FLOAT_DTYPES) - 1,
+        .types = (1u << MOE_N_DTYPES) - 1,
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
         .arithmetic = VKMOE_ARITHMETIC_F32,
         .gemm = MOE_SPV_EXPERT_GEMM,

@@ -8,14 +8,9 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "vulkan/weight_row.h"
 
 enum { VEC = 16, BLOCK_ALIGN = 256 };
-
-// Bytes of a row of `width` weights, padded to whole uvec4.
-static uint64_t row_size(enum vkmoe_dtype type, uint32_t width)
-{
-    return moe_align_up(moe_dtype_size(type, width), VEC);
-}
 
 static enum vkmoe_status too_large(const char *what, uint64_t size)
 {
@@ -38,8 +33,8 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
     *out = (struct moe_vk_block){0};
     struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
     bool gated = layer->desc.gated && expert != MOE_VK_LATENT;
-    uint64_t in_stride = row_size(shape.in_type, shape.d_in);
-    uint64_t out_stride = row_size(shape.out_type, shape.d_ff);
+    uint64_t in_stride = moe_vk_row_size(shape.in_type, shape.d_in);
+    uint64_t out_stride = moe_vk_row_size(shape.out_type, shape.d_ff);
     uint64_t in_rows = moe_align_up(shape.d_ff, MOE_PANEL_ROWS) * (gated ? 2 : 1);
     uint64_t out_rows = moe_align_up(shape.d_out, MOE_PANEL_ROWS);
     uint64_t in_size = in_rows * in_stride + in_rows * sizeof(float);
@@ -234,10 +229,11 @@ enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
 
 // A matrix of a block, as it is packed.
 struct packing {
-    enum vkmoe_dtype type;
-    uint32_t width, stride; // of a row: weights, uvec4
+    struct moe_vk_row row;
+    uint32_t width; // values of a row
     unsigned char *bytes;
-    float *scratch; // a row
+    float *values;         // scratch for a row
+    unsigned char *stored; // and for the same as it is stored
 };
 
 // Stores a row of a tensor and its bias as packed row `packed`.
@@ -246,18 +242,36 @@ static void pack_row(const struct packing *m, const vkmoe_tensor *tensor, const 
 {
     uint64_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
     unsigned char *begin =
-        m->bytes + moe_vk_rows_size(m->stride, panel * MOE_PANEL_ROWS) * VEC;
-    unsigned char *dst = begin + i * m->stride * VEC;
-    float *biases = (float *) (begin + (uint64_t) MOE_PANEL_ROWS * m->stride * VEC);
+        m->bytes + moe_vk_rows_size(m->row.stride, panel * MOE_PANEL_ROWS) * VEC;
+    float *biases = (float *) (begin + (uint64_t) MOE_PANEL_ROWS * m->row.stride * VEC);
+    const unsigned char *stored = m->stored;
     if (bias)
         biases[i] = bias[row];
-    if (tensor->type == m->type) {
-        uint64_t size = moe_dtype_size(m->type, m->width);
-        memcpy(dst, (const unsigned char *) tensor->data + row * size, size);
-        return;
+    if (tensor->type == m->row.type) {
+        stored = (const unsigned char *) tensor->data + (uint64_t) row * m->row.stored_size;
+    } else {
+        moe_tensor_row(tensor, row, m->width, m->values);
+        moe_dtype_encode(m->row.type, m->values, m->width, m->stored);
     }
-    moe_tensor_row(tensor, row, m->width, m->scratch);
-    moe_dtype_encode(m->type, m->scratch, m->width, dst);
+    moe_vk_row_pack(&m->row, stored, begin + i * m->row.stride * VEC);
+}
+
+static void packing_init(struct packing *m, enum vkmoe_dtype type, uint32_t width,
+                         unsigned char *bytes, float *scratch)
+{
+    moe_vk_row_init(&m->row, type, width);
+    m->width = width;
+    m->bytes = bytes;
+    m->values = scratch;
+    m->stored = (unsigned char *) (scratch + width);
+}
+
+// Scratch of packing rows, in f32: values, and as they are stored, which is never more than f32 but
+// for the ragged end of a row.
+static uint64_t scratch_size(uint64_t width)
+{
+    enum { RAGGED = 64 };
+    return 2 * width + RAGGED;
 }
 
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
@@ -275,24 +289,25 @@ static enum vkmoe_status pack_block(const struct moe_device *device, const struc
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
     const bool gated = tensors->gate.data;
-    uint32_t width = (uint32_t) moe_max(shape.d_in, shape.d_ff);
+    const uint32_t width = (uint32_t) moe_max(shape.d_in, shape.d_ff);
     struct moe_vk_block block;
     TRY(moe_vk_block(layer, expert, &block));
-    float *scratch = moe_alloc_array(device->host, width, sizeof *scratch);
+    float *scratch = moe_alloc_array(device->host, scratch_size(width), sizeof *scratch);
     if (!scratch)
         return moe_fail(VKMOE_E_MEMORY, "a row of %u weights", width);
 
     unsigned char *bytes = dst;
     memset(bytes, 0, block.size);
-    struct packing in = {shape.in_type, shape.d_in, block.in_stride, bytes, scratch};
+    struct packing in, out;
+    packing_init(&in, shape.in_type, shape.d_in, bytes, scratch);
+    packing_init(&out, shape.out_type, shape.d_ff, bytes + (uint64_t) block.out_weight * VEC,
+                 scratch);
     for (uint32_t row = 0; row < shape.d_ff; row++) {
         pack_row(&in, &tensors->up, tensors->up_bias, row, moe_vk_packed_row(gated, true, row));
         if (gated)
             pack_row(&in, &tensors->gate, tensors->gate_bias, row,
                      moe_vk_packed_row(true, false, row));
     }
-    struct packing out = {shape.out_type, shape.d_ff, block.out_stride,
-                          bytes + (uint64_t) block.out_weight * VEC, scratch};
     for (uint32_t row = 0; row < shape.d_out; row++)
         pack_row(&out, &tensors->down, tensors->down_bias, row, row);
     moe_free(device->host, scratch);

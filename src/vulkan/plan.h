@@ -96,8 +96,7 @@ struct moe_vk_program {
 
 // Where things are in an expert's packed block, in uvec4; pure, from the layer alone. A matrix is
 // panels of MOE_PANEL_ROWS rows, each panel followed by its rows' biases (f32, zero where the layer
-// has none). Rows are contiguous in k and padded with zeros to 16 bytes; rows beyond the matrix are
-// zero. Gated: a panel of gate rows, then the panel of up rows that goes with it.
+// has none). Rows are as in weight_types.h; rows beyond the matrix are zero. Gated: a panel of gate rows, then the panel of up rows that goes with it.
 struct moe_vk_block {
     uint32_t in_weight, in_stride, in_rows; // rows: packed, whole panels
     uint32_t out_weight, out_stride, out_rows;
@@ -214,9 +213,6 @@ enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *weights, uint32_
                                      const vkmoe_expert_grads *out);
 // False: they wait to be uploaded by the caller.
 bool moe_vk_weights_ready(const struct moe_vk_weights *weights);
-
-// missing.c: VKMOE_E_UNSUPPORTED names the field of what is not computed yet.
-enum vkmoe_status moe_vk_check_layer(const vkmoe_layer_desc *desc);
 
 // program.c
 enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct moe_graph *graph,

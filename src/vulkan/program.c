@@ -94,7 +94,6 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(device);
-    TRY(moe_vk_check_layer(&graph->layer.desc));
     if (params->counters && !vk->bda)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "plan.counters: kernels count by buffer device address only, and this "

@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "vulkan/weight_row.h"
 
 enum { VEC = 16 };
 
@@ -69,17 +70,26 @@ static enum vkmoe_status get_map(const struct moe_vk_weights *weights,
 
 // ---- tensors -----------------------------------------------------------------------------------
 
-// Row `packed` of a packed matrix: its weights and its bias; NULL: not wanted.
-static void unpack_row(const unsigned char *matrix, enum vkmoe_dtype type, uint32_t stride,
-                       uint32_t packed, uint32_t width, float *weights, float *bias)
+// A matrix of a packed block.
+struct matrix {
+    struct moe_vk_row row;
+    uint32_t width;
+    const unsigned char *bytes;
+    unsigned char *stored; // scratch for a row
+};
+
+// Row `packed`: its weights and its bias; NULL: not wanted.
+static void unpack_row(const struct matrix *m, uint32_t packed, float *weights, float *bias)
 {
-    uint32_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
+    uint64_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
     const unsigned char *begin =
-        matrix + moe_vk_rows_size(stride, (uint64_t) panel * MOE_PANEL_ROWS) * VEC;
-    if (weights)
-        moe_dtype_decode(type, begin + (uint64_t) i * stride * VEC, width, weights);
+        m->bytes + moe_vk_rows_size(m->row.stride, panel * MOE_PANEL_ROWS) * VEC;
+    if (weights) {
+        moe_vk_row_unpack(&m->row, begin + i * m->row.stride * VEC, m->stored);
+        moe_dtype_decode(m->row.type, m->stored, m->width, weights);
+    }
     if (bias)
-        memcpy(bias, begin + (uint64_t) MOE_PANEL_ROWS * stride * VEC + i * sizeof *bias,
+        memcpy(bias, begin + (uint64_t) MOE_PANEL_ROWS * m->row.stride * VEC + i * sizeof *bias,
                sizeof *bias);
 }
 
@@ -88,22 +98,39 @@ static float *row_of(float *tensor, uint32_t row, uint32_t width)
     return tensor ? tensor + (uint64_t) row * width : NULL;
 }
 
-static void unpack_expert(const struct moe_expert_shape *shape, bool gated,
-                          const struct moe_vk_block *block, const unsigned char *bytes,
-                          const vkmoe_expert_grads *out)
+static void unpack_in(const struct matrix *m, bool gated, uint32_t n_rows,
+                      const vkmoe_expert_grads *out)
 {
-    for (uint32_t row = 0; row < shape->d_ff; row++) {
-        unpack_row(bytes, shape->in_type, block->in_stride, moe_vk_packed_row(gated, true, row),
-                   shape->d_in, row_of(out->up, row, shape->d_in), row_of(out->up_bias, row, 1));
+    for (uint32_t row = 0; row < n_rows; row++) {
+        unpack_row(m, moe_vk_packed_row(gated, true, row), row_of(out->up, row, m->width),
+                   row_of(out->up_bias, row, 1));
         if (gated)
-            unpack_row(bytes, shape->in_type, block->in_stride,
-                       moe_vk_packed_row(true, false, row), shape->d_in,
-                       row_of(out->gate, row, shape->d_in), row_of(out->gate_bias, row, 1));
+            unpack_row(m, moe_vk_packed_row(true, false, row), row_of(out->gate, row, m->width),
+                       row_of(out->gate_bias, row, 1));
     }
-    for (uint32_t row = 0; row < shape->d_out; row++)
-        unpack_row(bytes + (uint64_t) block->out_weight * VEC, shape->out_type, block->out_stride,
-                   row, shape->d_ff, row_of(out->down, row, shape->d_ff),
-                   row_of(out->down_bias, row, 1));
+}
+
+static void matrix_init(struct matrix *m, enum vkmoe_dtype type, uint32_t width,
+                        const unsigned char *bytes, unsigned char *stored)
+{
+    moe_vk_row_init(&m->row, type, width);
+    m->width = width;
+    m->bytes = bytes;
+    m->stored = stored;
+}
+
+// stored: room for a row of either matrix.
+static void unpack_expert(const struct moe_layer *layer, uint32_t expert,
+                          const struct moe_vk_block *block, const unsigned char *bytes,
+                          unsigned char *stored, const vkmoe_expert_grads *out)
+{
+    struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
+    struct matrix m;
+    matrix_init(&m, shape.in_type, shape.d_in, bytes, stored);
+    unpack_in(&m, layer->desc.gated, shape.d_ff, out);
+    matrix_init(&m, shape.out_type, shape.d_ff, bytes + (uint64_t) block->out_weight * VEC, stored);
+    for (uint32_t row = 0; row < shape.d_out; row++)
+        unpack_row(&m, row, row_of(out->down, row, m.width), row_of(out->down_bias, row, 1));
 }
 
 enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *base, uint32_t expert,
@@ -112,16 +139,17 @@ enum vkmoe_status moe_vk_read_expert(struct moe_packed_weights *base, uint32_t e
     enum vkmoe_status status;
     const struct moe_vk_weights *weights = (const struct moe_vk_weights *) base;
     const struct moe_layer *layer = &base->layer;
-    const struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
     struct moe_vk_weights_map map;
     struct moe_vk_block block;
     unsigned char *bytes = NULL;
     TRY(get_map(weights, &map));
     TRY(moe_vk_block(layer, expert, &block));
-    TRY(moe_try_alloc(base->device->host, block.size, "packed expert", &bytes));
+    // Behind it a row as it is stored, which takes no more than packed.
+    uint64_t row_size = (uint64_t) moe_max(block.in_stride, block.out_stride) * VEC;
+    TRY(moe_try_alloc(base->device->host, block.size + row_size, "packed expert", &bytes));
     uint64_t offset = moe_vk_placed(layer, &map, moe_vk_table_index(layer, expert)).offset;
     TRY(read_bytes(weights, offset, block.size, bytes));
-    unpack_expert(&shape, layer->desc.gated, &block, bytes, out);
+    unpack_expert(layer, expert, &block, bytes, bytes + block.size, out);
 
 fail:
     moe_free(base->device->host, bytes);
