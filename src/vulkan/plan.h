@@ -96,7 +96,8 @@ struct moe_vk_program {
 
 // Where things are in an expert's packed block, in uvec4; pure, from the layer alone. A matrix is
 // panels of MOE_PANEL_ROWS rows, each panel followed by its rows' biases (f32, zero where the layer
-// has none). Rows are as in weight_types.h; rows beyond the matrix are zero. Gated: a panel of gate rows, then the panel of up rows that goes with it.
+// has none). Rows are those of weight_types.h; rows beyond the matrix are zero. Gated: a panel of
+// gate rows, then the panel of up rows that goes with it.
 struct moe_vk_block {
     uint32_t in_weight, in_stride, in_rows; // rows: packed, whole panels
     uint32_t out_weight, out_stride, out_rows;
