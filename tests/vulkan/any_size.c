@@ -251,6 +251,27 @@ static void rows_of_16_bit_elements(void **state)
     }
 }
 
+// Parts of an expert whose rows are blocks, those of fp8 ragged.
+static void rows_of_blocks(void **state)
+{
+    (void) state;
+    static const struct small_device small[] = {
+        {{.max_range = 40 << 10}, 1e6f}, // an expert of q4_K and q6_K has 380 kB
+        {{0}, 0.01f},
+    };
+    vkmoe_layer_desc layer = wide_layer();
+    layer.d_model = 256;
+    layer.d_ff = layer.d_shared_ff = 768;
+    layer.in_type = VKMOE_Q4_K;
+    layer.out_type = VKMOE_Q6_K;
+    check_layer(&layer, 4, small, 2);
+    check_layer(&layer, 33, small, 2);
+    layer.d_model = 300;
+    layer.in_type = VKMOE_FP8;
+    layer.out_type = VKMOE_Q8_0;
+    check_layer(&layer, 33, small, 2);
+}
+
 // The kernel in f16 knows nothing but addresses, so that its only limits are groups, work and
 // memory.
 static void the_kernel_in_f16(void **state)
@@ -475,6 +496,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_expert_larger_than_a_range),
         cmocka_unit_test(rows_of_16_bit_elements),
+        cmocka_unit_test(rows_of_blocks),
         cmocka_unit_test(the_kernel_in_f16),
         cmocka_unit_test(a_layer_larger_than_a_range),
         cmocka_unit_test(the_most_experts),
