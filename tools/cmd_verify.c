@@ -12,14 +12,14 @@
 
 // ---- which cases -------------------------------------------------------------------------------
 
-// Walks over the cases in order: the special ones, the networks, then the covering set or the
-// product; behind the runs of each plan, its gradients.
+// Walks over the cases in order: the special ones, the forms, the networks, then the covering set
+// or the product; behind the runs of each plan, its gradients.
 struct walk {
     const struct verify_case *cover; // NULL: the product
     uint32_t n_cover;
     const regex_t *filter; // or NULL
     int precision;         // enum vkmoe_precision; -1: any
-    uint32_t i_special, i_net, i_cover;
+    uint32_t i_special, i_form, i_net, i_cover;
     bool in_product, finished;
     struct verify_case product;
     struct verify_case last, ahead; // of runs and networks: the last one, and what follows it
@@ -31,6 +31,10 @@ static bool next_run(struct walk *walk, struct verify_case *out)
 {
     if (verify_special(walk->i_special, out)) {
         walk->i_special++;
+        return true;
+    }
+    if (verify_form_case(walk->i_form, out)) {
+        walk->i_form++;
         return true;
     }
     if (walk->i_net < verify_net_count()) {

@@ -30,6 +30,13 @@ static inline struct rng_block rng_philox(struct rng_block counter, uint64_t key
     return counter;
 }
 
+// Word `index` of one stream.
+static inline uint32_t rng_word(uint64_t key, uint32_t stream, uint32_t part, uint64_t index)
+{
+    return rng_philox((struct rng_block){{(uint32_t) index, (uint32_t) (index >> 32), part,
+                                          stream}}, key).v[0];
+}
+
 // Number `index` of one stream: nearly N(0, 1), within +-3.5. The sum of four uniform numbers has
 // variance 1/3; it needs no libm, so every machine gets the same bits.
 static inline float rng_normal(uint64_t key, uint32_t stream, uint32_t part, uint64_t index)

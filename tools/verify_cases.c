@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "verify_cases.h"
+#include "verify_forms.h"
 
 #include <stdio.h>
 
@@ -143,8 +143,14 @@ bool verify_quick(const struct verify_case *c)
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
 {
     const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
+    int used = 0;
     bool wide = verify_x_type(c) == VKMOE_F32, exact = verify_precision(c) == VKMOE_PRECISION_EXACT;
-    snprintf(out, VERIFY_NAME_SIZE, "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s%s",
+    struct verify_case unused;
+    const char *form = "";
+    if (verify_form(c->form, &unused, &form))
+        used = snprintf(out, VERIFY_NAME_SIZE, "form/%s/", form);
+    snprintf(out + used, VERIFY_NAME_SIZE - (size_t) used,
+             "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s%s",
              (unsigned) s->n_experts, (unsigned) s->top_k, (unsigned) s->d_model,
              (unsigned) s->d_ff, (unsigned) s->d_out, types[c->level[VERIFY_TYPE]].name,
              routers[c->level[VERIFY_ROUTER]].name, experts[c->level[VERIFY_EXPERT]].name,
@@ -221,13 +227,15 @@ vkmoe_layer_desc verify_layer(const struct verify_case *c)
     desc.c_routed = shared->c_routed;
     desc.c_shared = shared->c_shared;
     desc.out_scale = shared->out_scale;
+    verify_form_apply(c->form, &desc);
     return desc;
 }
 
 bool verify_same_plan(const struct verify_case *a, const struct verify_case *b)
 {
     bool nets = a->what == VERIFY_NET || b->what == VERIFY_NET;
-    return !nets && a->twist == b->twist && memcmp(a->level, b->level, VERIFY_N_PLAN_FACTORS) == 0;
+    return !nets && a->form == b->form && a->twist == b->twist &&
+           memcmp(a->level, b->level, VERIFY_N_PLAN_FACTORS) == 0;
 }
 
 uint32_t verify_layer_code(const struct verify_case *c)
@@ -235,7 +243,7 @@ uint32_t verify_layer_code(const struct verify_case *c)
     uint32_t code = c->twist;
     for (uint32_t f = 0; f < VERIFY_N_LAYER_FACTORS; f++)
         code = code * verify_n_levels(f) + c->level[f];
-    return code;
+    return code | (uint32_t) c->form << 24; // the rest takes 20 bits
 }
 
 // ---- sets of cases -----------------------------------------------------------------------------
@@ -298,7 +306,18 @@ bool verify_gradients_case(const struct verify_case *c, struct verify_case *out)
             break;
         out->level[VERIFY_TOKENS] = level;
     }
-    return compared[c->twist] && verify_precision(c) == VKMOE_PRECISION_EXACT;
+    return c->form == 0 && compared[c->twist] && verify_precision(c) == VKMOE_PRECISION_EXACT;
+}
+
+bool verify_form_case(uint32_t i, struct verify_case *out)
+{
+    static const uint8_t of_a_form[] = {0, 4}; // 33 tokens and 2
+    const char *name;
+    if (!verify_form(1 + i / COUNT(of_a_form), out, &name))
+        return false;
+    out->level[VERIFY_TOKENS] = of_a_form[i % COUNT(of_a_form)];
+    out->level[VERIFY_STRIDE] = i % 2;
+    return true;
 }
 
 bool verify_gradients_quick(const struct verify_case *c)

@@ -49,6 +49,7 @@ struct verify_case {
     uint8_t level[VERIFY_N_FACTORS];
     uint8_t twist; // enum verify_twist
     uint8_t what;  // enum verify_what
+    uint8_t form;  // of verify_forms.h, or 0
 };
 
 enum { VERIFY_NAME_SIZE = 160 };
@@ -61,7 +62,7 @@ bool verify_allowed(const struct verify_case *c);
 bool verify_quick(const struct verify_case *c); // allowed in the covering set
 
 // "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", then what is not as usual:
-// "/x-bf16", "/half", the twist, "/gradients". Not for VERIFY_NET.
+// "/x-bf16", "/half", the twist, "/gradients". Forms begin with "form/NAME/". Not for VERIFY_NET.
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE]);
 
 uint32_t verify_tokens(const struct verify_case *c);
@@ -92,6 +93,10 @@ bool verify_gradients_case(const struct verify_case *c, struct verify_case *out)
 // Such a case may come behind a plan of the covering set, so that they take no more than the runs
 // do: up to 60 experts, and few tokens where d_model is above 64. More experts have special cases.
 bool verify_gradients_quick(const struct verify_case *c);
+
+// Runs of the forms of verify_forms.h, counted from 0; those of a layer follow each other. false:
+// there are no more.
+bool verify_form_case(uint32_t i, struct verify_case *out);
 
 // The product of all factors: turns a case into the next one. false: it was the last. `c` starts
 // as verify_first().

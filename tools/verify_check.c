@@ -22,19 +22,20 @@ bool verify_outputs_create(const vkmoe_layer_desc *desc, struct verify_kind kind
         .n_tokens = n_tokens,
         .d_out = desc->d_out,
         .top_k = desc->top_k,
-        .n_experts = desc->n_experts,
+        .n_experts = desc->n_experts + desc->n_zero,
+        .n_real = desc->n_experts,
         .y_stride = desc->d_out + (padded ? 3 : 0),
     };
     size_t n_slots = rows * desc->top_k, n_y = rows * out->y_stride + 1;
     bool halves = kind.y_type != VKMOE_F32;
-    out->size = (n_y + 2 * n_slots + rows * desc->n_experts + (halves ? n_y : 0)) * 4;
+    out->size = (n_y + 2 * n_slots + rows * out->n_experts + (halves ? n_y : 0)) * 4;
     float *at = out->memory = malloc(out->size);
     if (!at)
         return false;
     out->y = at + (padded ? 1 : 0);
     out->gates = at + n_y;
     out->scores = out->gates + n_slots;
-    out->ids = (int32_t *) (void *) (out->scores + rows * desc->n_experts);
+    out->ids = (int32_t *) (void *) (out->scores + rows * out->n_experts);
     out->stored_y = halves ? (uint16_t *) (void *) (out->ids + n_slots) + (padded ? 1 : 0)
                            : (void *) out->y;
     verify_poison(out);
@@ -127,100 +128,6 @@ bool verify_untouched(const struct verify_outputs *o, uint32_t n_tokens, const c
     return true;
 }
 
-// ---- bounds of scores --------------------------------------------------------------------------
-
-#define U (FLT_EPSILON / 2) // unit roundoff of f32
-#define ULP FLT_EPSILON
-
-static double gamma_n(double n)
-{
-    return n * U / (1 - n * U);
-}
-
-// Logits in f64, and how far f32 may be from each: d_model products and the bias are d_model + 1
-// terms, so gamma_{d_model+1} * sum|terms|.
-static void logit_bounds(const struct verify_weights *weights, const float *x, double *logits,
-                         double *bounds)
-{
-    const vkmoe_layer_desc *desc = &weights->desc;
-    const float *router = weights->router.weight.data;
-    for (uint32_t e = 0; e < desc->n_experts; e++) {
-        const float *w = router + (size_t) e * desc->d_model;
-        double sum = weights->router.bias ? weights->router.bias[e] : 0, terms = fabs(sum);
-        for (uint32_t i = 0; i < desc->d_model; i++) {
-            double term = (double) x[i] * w[i];
-            sum += term;
-            terms += fabs(term);
-        }
-        logits[e] = sum;
-        bounds[e] = gamma_n(desc->d_model + 1.0) * terms;
-    }
-}
-
-// What Vulkan promises of exp(v) is 3 + 2|v| ulp and of a division 2.5 ulp; forming v loses up to
-// |v| / 2 ulp more.
-static double exp_error(double v)
-{
-    return (3 + 2.5 * fabs(v)) * ULP;
-}
-
-// s_i = exp(l_i - max) / sum. Errors d of the logits move it by at most
-// s_i (1 - s_i) d_i + s_i sum_{j != i} s_j d_j <= 2 s_i max d.
-static void softmax_bounds(uint32_t n, const double *logits, double *bounds)
-{
-    double max = -INFINITY, sum = 0, sum_error = 0, error = 0;
-    for (uint32_t e = 0; e < n; e++) {
-        max = fmax(max, logits[e]);
-        error = fmax(error, bounds[e]);
-    }
-    for (uint32_t e = 0; e < n; e++) {
-        sum += exp(logits[e] - max);
-        sum_error += exp(logits[e] - max) * exp_error(logits[e] - max);
-    }
-    for (uint32_t e = 0; e < n; e++) {
-        double s = exp(logits[e] - max) / sum;
-        double relative = exp_error(logits[e] - max) + sum_error / sum + gamma_n(n) + 2.5 * ULP;
-        bounds[e] = s * (2 * error + relative) + FLT_MIN;
-    }
-}
-
-// s = 1 / (1 + exp(-l)); ds/dl = s (1 - s), also what an error of the exponential meets.
-static void sigmoid_bounds(uint32_t n, const double *logits, double *bounds)
-{
-    for (uint32_t e = 0; e < n; e++) {
-        double s = 1 / (1 + exp(-logits[e]));
-        bounds[e] = s * (1 - s) * (bounds[e] + exp_error(logits[e])) + s * (2.5 * ULP + U) +
-                    FLT_MIN;
-    }
-}
-
-// The sum with the selection bias rounds once, the oracle's result in f32 too.
-static void rank_bounds(const struct verify_weights *weights, const double *logits, double *bounds)
-{
-    const vkmoe_layer_desc *desc = &weights->desc;
-    bool by_logit = desc->rank == VKMOE_RANK_LOGIT;
-    for (uint32_t e = 0; e < desc->n_experts; e++) {
-        double bias = weights->router.selection_bias ? weights->router.selection_bias[e] : 0;
-        double value = by_logit ? fabs(logits[e]) : 1;
-        bounds[e] += 2 * U * (value + fabs(bias));
-    }
-}
-
-void verify_score_bounds(const struct verify_weights *weights, const float *x, size_t stride,
-                         uint32_t n_tokens, double *bounds)
-{
-    const vkmoe_layer_desc *desc = &weights->desc;
-    double logits[1024]; // as many experts as a layer can have
-    for (uint32_t t = 0; t < n_tokens; t++, bounds += desc->n_experts) {
-        logit_bounds(weights, x + t * stride, logits, bounds);
-        if (desc->rank == VKMOE_RANK_SCORE && desc->score == VKMOE_SCORE_SOFTMAX)
-            softmax_bounds(desc->n_experts, logits, bounds);
-        else if (desc->rank == VKMOE_RANK_SCORE)
-            sigmoid_bounds(desc->n_experts, logits, bounds);
-        rank_bounds(weights, logits, bounds);
-    }
-}
-
 // ---- comparison --------------------------------------------------------------------------------
 
 __attribute__((format(printf, 3, 4)))
@@ -251,6 +158,11 @@ static const char *row_ids(const struct verify_outputs *got, const struct verify
         *at = k;
         if (b[k] == POISON_ID)
             return "not written";
+        if (a[k] < 0 || b[k] == -1) {
+            if (a[k] != b[k])
+                return "wrong";
+            continue;
+        }
         if (b[k] < 0 || (uint32_t) b[k] >= want->n_experts)
             return "out of range";
         if (seen[b[k] / 64] >> (b[k] % 64) & 1)
@@ -275,7 +187,8 @@ static void compare_ids(const struct verify_outputs *got, const struct verify_ou
         verdict->n_exempt += exempt[t];
         if (reason) {
             size_t i = (size_t) t * want->top_k + k;
-            size_t score = (size_t) t * want->n_experts + (uint32_t) want->ids[i];
+            size_t score = (size_t) t * want->n_experts +
+                           (want->ids[i] < 0 ? 0 : (uint32_t) want->ids[i]);
             fail(verdict, VERIFY_CHECK_IDS,
                  "ids: row %u place %u is %s: got %d, want %d (score %.9g, bound %.2g)",
                  (unsigned) t, (unsigned) k, reason, (int) got->ids[i], (int) want->ids[i],
@@ -383,12 +296,26 @@ static void compare_scores(const struct verify_outputs *got, const struct verify
     }
 }
 
+// A gate weight of an unused slot is exactly 0.
+static void compare_unused(const struct verify_outputs *got, const struct verify_outputs *want,
+                           uint32_t n_tokens, struct verify_verdict *verdict)
+{
+    for (size_t i = 0; i < (size_t) n_tokens * want->top_k; i++) {
+        if (want->ids[i] < 0 && got->ids[i] < 0 && got->gates[i] != 0)
+            fail(verdict, VERIFY_CHECK_GATES,
+                 "gates: row %zu place %zu is unused: got %.9g, want 0", i / want->top_k,
+                 i % want->top_k, got->gates[i]);
+    }
+}
+
 void verify_compare(const struct verify_outputs *got, const struct verify_outputs *want,
                     uint32_t n_tokens, const double *bounds, bool with_scores, bool *exempt,
                     struct verify_verdict *verdict)
 {
     memset(verdict, 0, sizeof *verdict);
     compare_ids(got, want, n_tokens, bounds, exempt, verdict);
+    if (!verify_all_poison(got->gates, 1)) // the run was asked for them
+        compare_unused(got, want, n_tokens, verdict);
     compare_l2(got, want, VERIFY_CHECK_GATES, n_tokens, exempt, verdict);
     compare_l2(got, want, VERIFY_CHECK_Y, n_tokens, exempt, verdict);
     if (with_scores)

@@ -28,7 +28,8 @@ struct verify_kind {
 // nobody may write, and so has the room between rows of y.
 struct verify_outputs {
     struct verify_kind kind;
-    uint32_t n_tokens, d_out, top_k, n_experts;
+    uint32_t n_tokens, d_out, top_k;
+    uint32_t n_experts, n_real; // with identity experts, and without
     size_t y_stride;  // in elements
     void *stored_y;   // (n_tokens + 1, y_stride) of y_type, for the run; f32: y itself
     float *y;         // the same as f32, made by verify_read_y; for all else
@@ -74,9 +75,9 @@ double verify_rounding(enum vkmoe_dtype type, double v);
 
 // ---- comparisons ----
 
-// How far f32 arithmetic may take each score from its exact value: (n_tokens, n_experts), the f32
-// rounding of the oracle's own included.
-//   x (n_tokens, d_model), `stride` floats from row to row
+// How far f32 arithmetic may take each score from its exact value: (n_tokens, n_experts + n_zero),
+// the f32 rounding of the oracle's own included. verify_bounds.c.
+//   x (n_tokens, d_model) that the router reads, `stride` floats from row to row
 void verify_score_bounds(const struct verify_weights *weights, const float *x, size_t stride,
                          uint32_t n_tokens, double *bounds);
 
@@ -87,7 +88,7 @@ struct verify_verdict {
     char text[VERIFY_TEXT_SIZE]; // of the first failed check
 };
 
-// Compares the first n_tokens rows.
+// Compares the first n_tokens rows. A slot that the oracle leaves unused is left so: id -1, gate 0.
 //   want    the oracle's, whose y is f32: it has not been rounded to got's type
 //   exempt  (n_tokens) out: rows left out of gates and y
 //   with_scores  got has scores; the oracle always has

@@ -16,6 +16,8 @@ enum part {
     PART_SHARED_GATE,
     PART_EXPERT, // PARTS_PER_EXPERT for each expert, the shared one last
     PARTS_PER_EXPERT = 6,
+    PART_OTHER = 1 << 27, // of a few more tensors, one each
+    PART_ROUTER_X_BIT = 1 << 28, // with the token count, as the next two
     PART_DY_BIT = 1 << 29, // with the token count: every run has its own dy
     PART_X_BIT = 1 << 30,  // and its own x
 };
@@ -80,40 +82,117 @@ static float *make_matrix(struct arena *arena, const struct source *source, uint
     return make_array(arena, source, part, (size_t) n_rows * width, scale / sqrtf((float) width));
 }
 
+// Widths of an expert.
+struct shape {
+    uint32_t d_in, d_ff, d_out;
+    enum vkmoe_dtype in_type;
+};
+
 // An expert whose f32 numbers are all made; `up` becomes its stored type in place.
 static void make_expert(struct arena *arena, const struct source *source,
-                        const vkmoe_layer_desc *desc, uint32_t index, uint32_t d_ff,
+                        const vkmoe_layer_desc *desc, uint32_t index, struct shape shape,
                         vkmoe_expert_tensors *out)
 {
     uint32_t part = PART_EXPERT + PARTS_PER_EXPERT * index;
-    size_t n_in = (size_t) d_ff * desc->d_model;
+    size_t n_in = (size_t) shape.d_ff * shape.d_in;
     float scale = source->expert_scale;
     vkmoe_expert_tensors tensors = {{0}};
     if (desc->gated)
-        tensors.gate.data = make_matrix(arena, source, part, d_ff, desc->d_model, scale);
-    float *up = make_matrix(arena, source, part + 1, d_ff, desc->d_model, scale);
-    tensors.down.data = make_matrix(arena, source, part + 2, desc->d_out, d_ff, scale);
+        tensors.gate.data = make_matrix(arena, source, part, shape.d_ff, shape.d_in, scale);
+    float *up = make_matrix(arena, source, part + 1, shape.d_ff, shape.d_in, scale);
+    tensors.down.data = make_matrix(arena, source, part + 2, shape.d_out, shape.d_ff, scale);
     if (desc->gate_bias)
-        tensors.gate_bias = make_array(arena, source, part + 3, d_ff, BIAS_SCALE);
+        tensors.gate_bias = make_array(arena, source, part + 3, shape.d_ff, BIAS_SCALE);
     if (desc->up_bias)
-        tensors.up_bias = make_array(arena, source, part + 4, d_ff, BIAS_SCALE);
+        tensors.up_bias = make_array(arena, source, part + 4, shape.d_ff, BIAS_SCALE);
     if (desc->down_bias)
-        tensors.down_bias = make_array(arena, source, part + 5, desc->d_out, BIAS_SCALE);
+        tensors.down_bias = make_array(arena, source, part + 5, shape.d_out, BIAS_SCALE);
 
     unsigned char *stored = take(arena, n_in * sizeof(float));
-    tensors.up.type = desc->in_type;
+    tensors.up.type = shape.in_type;
     tensors.up.data = stored;
     if (!arena->base)
         return;
-    vkmoe_dtype_convert(desc->in_type, up, n_in, stored);
+    vkmoe_dtype_convert(shape.in_type, up, n_in, stored);
     *out = tensors;
+}
+
+static uint32_t n_adjugates(const vkmoe_layer_desc *desc)
+{
+    uint32_t group = desc->adjugate_group;
+    return group ? (desc->n_experts + group - 1) / group : 0;
+}
+
+static void make_experts(struct arena *arena, const struct source *source,
+                         struct verify_weights *out)
+{
+    const vkmoe_layer_desc *desc = &out->desc;
+    const uint32_t n = desc->n_experts, n_more = n_adjugates(desc);
+    const uint32_t d_in = desc->d_latent ? desc->d_latent : desc->d_model;
+    const uint32_t d_out = desc->d_latent ? desc->d_latent : desc->d_out;
+    out->experts = take(arena, n * sizeof *out->experts);
+    out->adjugates = n_more ? take(arena, n_more * sizeof *out->adjugates) : NULL;
+    for (uint32_t e = 0; e < n; e++)
+        make_expert(arena, source, desc, e,
+                    (struct shape){d_in, desc->d_ff, d_out, desc->in_type},
+                    arena->base ? &out->experts[e] : NULL);
+    if (desc->d_shared_ff)
+        make_expert(arena, source, desc, n,
+                    (struct shape){desc->d_model, desc->d_shared_ff, desc->d_out,
+                                   desc->own_shared_types ? desc->shared_in_type : desc->in_type},
+                    &out->shared);
+    for (uint32_t a = 0; a < n_more; a++)
+        make_expert(arena, source, desc, n + 1 + a,
+                    (struct shape){d_in, desc->d_adjugate, d_out, desc->in_type},
+                    arena->base ? &out->adjugates[a] : NULL);
+}
+
+// Rows of experts in order, from one that is drawn, on odd rows backwards.
+static int32_t *make_table(struct arena *arena, const struct source *source, uint32_t part,
+                           const vkmoe_layer_desc *desc)
+{
+    const uint32_t n = desc->n_experts + desc->n_zero, top_k = desc->top_k;
+    int32_t *table = take(arena, (size_t) desc->n_token_ids * top_k * sizeof *table);
+    for (uint32_t t = 0; arena->base && t < desc->n_token_ids; t++) {
+        uint32_t first = rng_word(source->seed, source->layer_code, part, t) % n;
+        for (uint32_t k = 0; k < top_k; k++)
+            table[t * top_k + k] = (int32_t) ((t % 2 ? first + n - k : first + k) % n);
+    }
+    return table;
+}
+
+// What only some forms have, each of a part of its own.
+static void make_others(struct arena *arena, const struct source *source,
+                        struct verify_weights *out)
+{
+    const vkmoe_layer_desc *desc = &out->desc;
+    const uint32_t n = desc->n_experts + desc->n_zero, d = desc->d_model, r = desc->d_latent;
+    const uint32_t n_gates = desc->shared_gate == VKMOE_SHARED_SOFTMAX2 ? 2 : 1;
+    vkmoe_router_tensors *router = &out->router;
+    uint32_t part = PART_OTHER;
+    if (desc->expert_scale)
+        router->expert_scale = make_array(arena, source, part, n, 1);
+    if (desc->router_prenorm)
+        router->prenorm_scale = make_array(arena, source, part + 1, d, 1);
+    if (desc->shared_gate_bias)
+        router->shared_gate_bias = make_array(arena, source, part + 2, n_gates, 1);
+    if (desc->out_bias)
+        out->out_bias = make_array(arena, source, part + 3, desc->d_out, BIAS_SCALE);
+    if (desc->select == VKMOE_SELECT_TABLE)
+        router->table = make_table(arena, source, part + 4, desc);
+    if (r == 0)
+        return;
+    out->latent.down.data = make_matrix(arena, source, part + 5, r, d, 1);
+    out->latent.up.data = make_matrix(arena, source, part + 6, desc->d_out, r, 1);
+    if (desc->latent_norm)
+        out->latent.norm = make_array(arena, source, part + 7, r, 1);
 }
 
 static void make_all(struct arena *arena, const struct source *source, struct verify_weights *out)
 {
     const vkmoe_layer_desc *desc = &out->desc;
-    uint32_t n = desc->n_experts;
-    out->experts = take(arena, n * sizeof *out->experts);
+    const uint32_t n = desc->n_experts + desc->n_zero;
+    const uint32_t n_gates = desc->shared_gate == VKMOE_SHARED_SOFTMAX2 ? 2 : 1;
     vkmoe_router_tensors router = {{0}};
     router.weight.data = make_matrix(arena, source, PART_ROUTER, n, desc->d_model, 1);
     if (desc->router_bias)
@@ -122,13 +201,12 @@ static void make_all(struct arena *arena, const struct source *source, struct ve
     float selection_scale = desc->score == VKMOE_SCORE_SOFTMAX ? 1.0f / (float) n : 0.25f;
     if (desc->selection_bias)
         router.selection_bias = make_array(arena, source, PART_SELECTION_BIAS, n, selection_scale);
-    if (desc->d_shared_ff && desc->shared_gate == VKMOE_SHARED_SIGMOID)
-        router.shared_gate = make_matrix(arena, source, PART_SHARED_GATE, 1, desc->d_model, 1);
+    if (desc->d_shared_ff && desc->shared_gate != VKMOE_SHARED_PLAIN)
+        router.shared_gate = make_matrix(arena, source, PART_SHARED_GATE, n_gates, desc->d_model,
+                                         1);
     out->router = router;
-    for (uint32_t e = 0; e < n; e++)
-        make_expert(arena, source, desc, e, desc->d_ff, out->experts ? &out->experts[e] : NULL);
-    if (desc->d_shared_ff)
-        make_expert(arena, source, desc, n, desc->d_shared_ff, &out->shared);
+    make_experts(arena, source, out);
+    make_others(arena, source, out);
 }
 
 static void fill(const void *array, size_t n, float value)
@@ -216,6 +294,22 @@ void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t 
     }
 }
 
+void verify_fill_router_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride)
+{
+    struct source source = case_source(c, seed);
+    uint32_t n_tokens = verify_tokens(c), d = verify_layer(c).d_model;
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t i = 0; i < d; i++)
+            x[t * stride + i] = draw(&source, PART_ROUTER_X_BIT | n_tokens, (uint64_t) t * d + i);
+}
+
+void verify_fill_token_ids(const struct verify_case *c, uint64_t seed, int32_t *ids)
+{
+    uint32_t n_tokens = verify_tokens(c), n_ids = verify_layer(c).n_token_ids;
+    for (uint32_t t = 0; n_ids && t < n_tokens; t++)
+        ids[t] = (int32_t) (rng_word(seed, verify_layer_code(c), PART_ROUTER_X_BIT, t) % n_ids);
+}
+
 void verify_fill_dy(const struct verify_case *c, uint64_t seed, float *dy, size_t stride)
 {
     struct source source = case_source(c, seed);
@@ -224,133 +318,4 @@ void verify_fill_dy(const struct verify_case *c, uint64_t seed, float *dy, size_
         for (uint32_t i = 0; i < width; i++)
             dy[t * stride + i] = draw(&source, PART_DY_BIT | n_tokens, (uint64_t) t * width + i);
     }
-}
-
-// ---- rows --------------------------------------------------------------------------------------
-
-bool verify_rows_create(enum vkmoe_dtype type, uint32_t n_rows, size_t stride,
-                        struct verify_rows *out)
-{
-    const size_t n = ((size_t) n_rows + 1) * stride;
-    *out = (struct verify_rows){.type = type, .stride = stride, .n = n};
-    out->values = malloc(n * sizeof *out->values);
-    out->stored = type == VKMOE_F32 ? out->values : malloc(n * sizeof(uint16_t));
-    if (!out->values || !out->stored) {
-        verify_rows_finish(out);
-        return false;
-    }
-    fill(out->values, n, NAN);
-    return true;
-}
-
-void verify_rows_store(struct verify_rows *rows)
-{
-    if (rows->type == VKMOE_F32)
-        return;
-    vkmoe_dtype_convert(rows->type, rows->values, rows->n, rows->stored);
-    verify_decode(rows->type, rows->stored, rows->n, rows->values);
-}
-
-void verify_rows_finish(struct verify_rows *rows)
-{
-    if (rows->stored != rows->values)
-        free(rows->stored);
-    free(rows->values);
-    memset(rows, 0, sizeof *rows);
-}
-
-static float decode_f16(uint16_t bits)
-{
-    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    float value = ldexpf((float) (exponent ? mantissa + 1024 : mantissa),
-                         (exponent ? exponent : 1) - 25);
-    if (exponent == 31)
-        value = mantissa ? NAN : INFINITY;
-    return bits & 0x8000 ? -value : value;
-}
-
-static float decode_bf16(uint16_t bits)
-{
-    uint32_t wide = (uint32_t) bits << 16;
-    float value;
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *out)
-{
-    const uint16_t *halves = stored;
-    if (type == VKMOE_F32) {
-        memcpy(out, stored, n * sizeof *out);
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        out[i] = type == VKMOE_F16 ? decode_f16(halves[i]) : decode_bf16(halves[i]);
-}
-
-// ---- perturbations -----------------------------------------------------------------------------
-
-static size_t row_size(const vkmoe_tensor *tensor, uint32_t width)
-{
-    return (size_t) width * (tensor->type == VKMOE_F32 ? 4 : 2);
-}
-
-static void swap_rows(const vkmoe_tensor *tensor, uint32_t a, uint32_t b, uint32_t width)
-{
-    size_t size = row_size(tensor, width);
-    unsigned char *p = (unsigned char *) tensor->data + a * size;
-    unsigned char *q = (unsigned char *) tensor->data + b * size;
-    for (size_t i = 0; i < size; i++) {
-        unsigned char byte = p[i];
-        p[i] = q[i];
-        q[i] = byte;
-    }
-}
-
-// Flips sign bits: the highest of each element's last byte, little-endian.
-static void negate_row(const vkmoe_tensor *tensor, uint32_t row, uint32_t width)
-{
-    size_t size = row_size(tensor, width), element = size / width;
-    unsigned char *p = (unsigned char *) tensor->data + row * size;
-    for (uint32_t i = 0; i < width; i++)
-        p[(i + 1) * element - 1] ^= 0x80;
-}
-
-bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,
-                    uint32_t expert, uint32_t row)
-{
-    const vkmoe_layer_desc *desc = &weights->desc;
-    uint32_t out = row % desc->d_out, in = row % desc->d_ff;
-    const vkmoe_expert_tensors *e = &weights->experts[expert];
-    const vkmoe_tensor *router = &weights->router.weight;
-    switch (perturbation) {
-    case VERIFY_SWAP_DOWN:
-        if (desc->d_out < 2)
-            return false;
-        swap_rows(&e->down, out, (out + 1) % desc->d_out, desc->d_ff);
-        return true;
-    case VERIFY_SWAP_UP:
-        if (desc->d_ff < 2)
-            return false;
-        swap_rows(&e->up, in, (in + 1) % desc->d_ff, desc->d_model);
-        return true;
-    case VERIFY_NEGATE_UP:
-        negate_row(&e->up, in, desc->d_model);
-        return true;
-    case VERIFY_NEGATE_DOWN:
-        negate_row(&e->down, out, desc->d_ff);
-        return true;
-    case VERIFY_SWAP_ROUTER:
-        if (desc->n_experts < 2)
-            return false;
-        swap_rows(router, expert, expert + 1 < desc->n_experts ? expert + 1 : expert - 1,
-                  desc->d_model);
-        return true;
-    case VERIFY_NEGATE_ROUTER:
-        negate_row(router, expert, desc->d_model);
-        return true;
-    case VERIFY_N_PERTURBATIONS:
-        break;
-    }
-    return false;
 }

@@ -12,7 +12,10 @@ struct verify_weights {
     vkmoe_layer_desc desc;
     vkmoe_router_tensors router;
     vkmoe_expert_tensors *experts; // (n_experts)
+    vkmoe_expert_tensors *adjugates; // or NULL
     vkmoe_expert_tensors shared;
+    vkmoe_latent_tensors latent;
+    const float *out_bias; // or NULL
     void *memory; // owned; all of the above points into it
 };
 
@@ -22,6 +25,10 @@ void verify_weights_finish(struct verify_weights *weights); // zeroed is fine
 
 // Fills x (n_tokens rows, `stride` floats apart). What lies between rows is left alone.
 void verify_fill_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride);
+
+// What the router reads, likewise, and the ids of tokens (n_tokens), where the layer has them.
+void verify_fill_router_x(const struct verify_case *c, uint64_t seed, float *x, size_t stride);
+void verify_fill_token_ids(const struct verify_case *c, uint64_t seed, int32_t *ids);
 
 // The gradient that reaches y (n_tokens rows, `stride` floats apart), likewise.
 void verify_fill_dy(const struct verify_case *c, uint64_t seed, float *dy, size_t stride);

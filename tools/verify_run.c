@@ -26,6 +26,9 @@ enum vkmoe_status verify_upload(vkmoe_context *context, const struct verify_weig
     desc.router = &data->router;
     desc.experts = data->experts;
     desc.shared = data->desc.d_shared_ff ? &data->shared : NULL;
+    desc.adjugates = data->adjugates;
+    desc.latent = data->desc.d_latent ? &data->latent : NULL;
+    desc.out_bias = data->out_bias;
     return vkmoe_weights_create(context, &desc, out);
 }
 
@@ -95,20 +98,27 @@ struct job {
     uint32_t n_tokens;
     bool with_scores;
     enum vkmoe_dtype x_type;
-    struct verify_rows x;
+    struct verify_rows x, router_x;
+    int32_t *token_ids; // (n_tokens)
     struct verify_outputs got, again, want, control;
-    double *bounds; // (n_tokens, n_experts)
+    double *bounds; // (n_tokens, n_experts + n_zero)
     bool *exempt;   // (n_tokens), of the first comparison
     bool *scratch;  // (n_tokens), of the others
 };
 
 static bool create_x(struct job *job, const struct verify_case *c)
 {
-    size_t stride = job->subject->data.desc.d_model + (verify_padded(c) ? 5 : 0);
-    if (!verify_rows_create(job->x_type, job->n_tokens, stride, &job->x))
+    const size_t stride = job->subject->data.desc.d_model + (verify_padded(c) ? 5 : 0);
+    const uint64_t seed = job->subject->session->seed;
+    job->token_ids = calloc(job->n_tokens + 1, sizeof *job->token_ids);
+    if (!job->token_ids || !verify_rows_create(job->x_type, job->n_tokens, stride, &job->x) ||
+        !verify_rows_create(job->x_type, job->n_tokens, stride, &job->router_x))
         return false;
-    verify_fill_x(c, job->subject->session->seed, job->x.values, stride);
+    verify_fill_x(c, seed, job->x.values, stride);
     verify_rows_store(&job->x);
+    verify_fill_router_x(c, seed, job->router_x.values, stride);
+    verify_rows_store(&job->router_x);
+    verify_fill_token_ids(c, seed, job->token_ids);
     return true;
 }
 
@@ -119,7 +129,7 @@ static bool create_job(struct job *job, const struct verify_case *c)
     const struct verify_kind exact = {VKMOE_F32, VKMOE_PRECISION_EXACT};
     bool padded = verify_padded(c);
     size_t n = job->n_tokens;
-    job->bounds = calloc(n * desc->n_experts + 1, sizeof *job->bounds);
+    job->bounds = calloc(n * (desc->n_experts + desc->n_zero) + 1, sizeof *job->bounds);
     job->exempt = calloc(2 * n + 1, sizeof *job->exempt);
     if (!create_x(job, c) || !job->bounds || !job->exempt ||
         !verify_outputs_create(desc, kind, job->n_tokens, padded, &job->got) ||
@@ -128,14 +138,17 @@ static bool create_job(struct job *job, const struct verify_case *c)
         !verify_outputs_create(desc, exact, job->n_tokens, false, &job->control))
         return verify_fail(job->result, "no memory for the case");
     job->scratch = job->exempt + n;
-    verify_score_bounds(&job->subject->data, job->x.values, job->x.stride, job->n_tokens,
-                        job->bounds);
+    verify_score_bounds(&job->subject->data,
+                        desc->router_input ? job->router_x.values : job->x.values, job->x.stride,
+                        job->n_tokens, job->bounds);
     return true;
 }
 
 static void finish_job(struct job *job)
 {
     verify_rows_finish(&job->x);
+    verify_rows_finish(&job->router_x);
+    free(job->token_ids);
     free(job->bounds);
     free(job->exempt);
     verify_outputs_finish(&job->got);
@@ -150,9 +163,15 @@ static bool run_bind(struct job *job, vkmoe_bind *bind, const char *name, uint32
 {
     verify_poison(out);
     vkmoe_io io = vkmoe_io_init();
+    const vkmoe_layer_desc *layer = &job->subject->data.desc;
     const size_t size = out->kind.y_type == VKMOE_F32 ? 4 : 2; // of an element of x and y
     io.x = size == 4 ? job->x.values : job->x.stored;
     io.x_stride = job->x.stride * size;
+    if (layer->router_input) {
+        io.router_x = size == 4 ? job->router_x.values : job->router_x.stored;
+        io.router_x_stride = io.x_stride;
+    }
+    io.token_ids = layer->select == VKMOE_SELECT_TABLE ? job->token_ids : NULL;
     io.y = out->stored_y;
     io.y_stride = out->y_stride * size;
     io.ids = y_only ? NULL : out->ids;
@@ -198,14 +217,16 @@ static bool check_repeat(struct job *job)
     return true;
 }
 
-// Half of a long batch takes the same path as the whole.
+// Half of a long batch takes the same path as the whole. With a capacity rows are not what they are
+// alone.
 enum { MAX_WHOLE = 64 };
 
 static bool check_half(struct job *job)
 {
     uint32_t n = job->n_tokens / 2;
     struct verify_verdict verdict;
-    if (job->n_tokens > MAX_WHOLE)
+    if (job->n_tokens > MAX_WHOLE ||
+        job->subject->data.desc.capacity_mode != VKMOE_CAPACITY_NONE)
         return true;
     if (!run_bind(job, job->subject->device.bind, "half", n, false, job->with_scores, &job->again))
         return false;
@@ -245,16 +266,18 @@ static const char *const check_names[] = {
 uint32_t verify_choose_expert(const struct verify_outputs *want, const bool *exempt,
                               uint32_t attempt)
 {
-    uint32_t top_k = want->top_k, expert = 0;
-    for (uint32_t t = 0; t < want->n_tokens; t++) {
-        if (exempt[t] || !isfinite(want->y[t * want->y_stride]))
+    uint32_t expert = 0;
+    for (size_t slot = 0; slot < (size_t) want->n_tokens * want->top_k; slot++) {
+        const size_t t = slot / want->top_k;
+        // Unused slots and identity experts have no weights.
+        if (exempt[t] || !isfinite(want->y[t * want->y_stride]) ||
+            (uint32_t) want->ids[slot] >= want->n_real)
             continue;
-        expert = (uint32_t) want->ids[(size_t) t * top_k + attempt % top_k];
-        if (attempt < top_k)
+        expert = (uint32_t) want->ids[slot];
+        if (attempt-- == 0)
             return expert;
-        attempt -= top_k;
     }
-    return (expert + attempt + 1) % want->n_experts;
+    return (expert + attempt + 1) % want->n_real;
 }
 
 // The oracle on perturbed weights, into job->control. *exists: the layer has such rows.

@@ -58,7 +58,7 @@ uint32_t verify_choose_expert(const struct verify_outputs *want, const bool *exe
 //   - the device against the oracle, every output poisoned before; the oracle gets the same x as
 //     f32 and gives y as f32, so that the rounding of y counts once;
 //   - a second run, without ids and gates, gives the same bits;
-//   - of up to 64 rows, the first half alone still agrees with the oracle;
+//   - of up to 64 rows, the first half alone still agrees with the oracle, but with a capacity;
 //   - the controls: with a weight row of the oracle changed, each check must fail.
 void verify_run(struct verify_subject *subject, const struct verify_case *c,
                 struct verify_result *result);

@@ -221,6 +221,47 @@ static void test_old_names(void **state)
     free(cases);
 }
 
+// Each form is a layer that the library accepts, with a name of its own and runs that follow each
+// other; and together they have each value that the factors do not have.
+static void test_forms(void **state)
+{
+    (void) state;
+    enum { MAX_FORMS = 256 };
+    static char names[MAX_FORMS][VERIFY_NAME_SIZE];
+    uint32_t n = 0, score = 0, rank = 0, select = 0, groups = 0, clamp = 0, gate = 0, capacity = 0;
+    uint32_t others = 0;
+    struct verify_case c, last = verify_first();
+    for (; verify_form_case(n, &c); n++, last = c) {
+        assert_true(n < MAX_FORMS && c.form > 0 && verify_tokens(&c) > 0);
+        check_layer(&c);
+        verify_name(&c, names[n]);
+        assert_int_equal(verify_same_plan(&c, &last), n % 2);
+        const vkmoe_layer_desc d = verify_layer(&c);
+        score |= 1u << d.score, rank |= 1u << d.rank, select |= 1u << d.select;
+        groups |= d.n_group > 1 ? 1u << d.group_score : 0, clamp |= 1u << d.clamp;
+        gate |= 1u << d.shared_gate, capacity |= 1u << d.capacity_mode;
+        const bool has[] = {
+            d.router_input, d.router_prenorm, d.logit_softcap > 0, d.norm_p != 1, d.expert_scale,
+            d.n_zero > 0, d.weight_on_input, d.up_add != 0, d.act == VKMOE_ACT_SITU,
+            d.d_latent > 0, d.latent_norm, d.adjugate_group > 0, d.out_bias, d.shared_gate_bias,
+            d.own_shared_types, d.capacity_rows > 0, d.capacity_renorm, d.group_fill_zero,
+        };
+        for (uint32_t i = 0; i < sizeof has / sizeof *has; i++)
+            others |= (uint32_t) has[i] << i;
+    }
+    assert_int_equal(score, 31);
+    assert_int_equal(rank, 7);
+    assert_int_equal(select, 31);
+    assert_int_equal(groups, 7);
+    assert_int_equal(clamp, 7);
+    assert_int_equal(gate, 7);
+    assert_int_equal(capacity, 7);
+    assert_int_equal(others, (1u << 18) - 1);
+    qsort(names, n, sizeof *names, compare_names);
+    for (uint32_t i = 1; i < n; i++)
+        assert_true(strcmp(names[i - 1], names[i]) != 0);
+}
+
 // Every layer is one the library accepts, every case has a name of its own.
 static void test_names_and_layers(void **state)
 {
@@ -259,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_product),
         cmocka_unit_test(test_old_names),
         cmocka_unit_test(test_names_and_layers),
+        cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }

@@ -144,7 +144,8 @@ static void test_ids(void **state)
         {0, 3, "row 1 place 1 is wrong: got 3, want 2"},
         {2, 0, "row 1 place 0 is wrong"},
         {0, 0, "twice"},
-        {0, -1, "out of range"},
+        {0, -1, "row 1 place 1 is wrong: got -1, want 2"},
+        {0, -2, "out of range"},
         {0, E, "out of range"},
         {0, INT32_MAX, "not written"},
     };
