@@ -129,6 +129,14 @@ static struct moe_vk_range sum_routing(const struct moe_vk_compiler *c)
         g[moe_vk_has_bank(c, MOE_BANK_ADJUGATE) ? MOE_BANK_ADJUGATE : MOE_BANK_ROUTED].positions);
 }
 
+// Where a bank's rows are by slot; MOE_NONE: in the order of slots.
+static uint32_t positions_word(const struct moe_vk_compiler *c, struct moe_vk_range routing,
+                               uint32_t bank)
+{
+    return c->regime == MOE_VK_DECODE ? MOE_NONE
+                                      : moe_vk_word(routing, c->ws.groupings[bank].positions);
+}
+
 static void add_slots(struct moe_vk_compiler *c)
 {
     const vkmoe_layer_desc *desc = c->desc;
@@ -143,11 +151,11 @@ static void add_slots(struct moe_vk_compiler *c)
         .d_out = moe_layer_routed_out(desc),
         .top_k = desc->top_k,
         .gates = moe_vk_word(routing, ws->gates),
-        .positions = moe_vk_word(routing, ws->groupings[MOE_BANK_ROUTED].positions),
+        .positions = positions_word(c, routing, MOE_BANK_ROUTED),
         .ids = moe_vk_word(routing, ws->ids),
         .n_experts = desc->n_experts,
         .identity_stride = desc->d_latent,
-        .adjugate_positions = moe_vk_word(routing, ws->groupings[MOE_BANK_ADJUGATE].positions),
+        .adjugate_positions = positions_word(c, routing, MOE_BANK_ADJUGATE),
         .adjugate_input = moe_vk_word(input, ws->f[MOE_BANK_ADJUGATE]),
         .adjugate_scale = desc->adjugate_scale,
         .shared_gate = MOE_NONE,

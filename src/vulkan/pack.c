@@ -366,8 +366,8 @@ static uint64_t table_entry(const struct moe_vk_weights *weights, uint64_t offse
 void moe_vk_pack_head(const struct moe_vk_weights *weights, const struct moe_vk_weights_map *map,
                       const vkmoe_router_tensors *router, float *row, void *head)
 {
-    uint64_t *table = (uint64_t *) head;
     const struct moe_layer *layer = &weights->base.layer;
+    uint64_t *table = head;
     for (uint32_t i = 0; i < moe_vk_n_blocks(layer); i++)
         table[i] = table_entry(weights, moe_vk_placed(layer, map, i).offset);
     moe_vk_pack_router(layer, map, router, row, head);
