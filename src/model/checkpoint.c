@@ -81,7 +81,11 @@ static const struct moe_family *family_of_config(const json_t *config)
 {
     static const char *const parts[] = {"text_config", "language_config", "llm_config",
                                         "thinker_config"};
-    const struct moe_family *family = moe_family_of_type(text_of(config, "model_type"));
+    const json_t *class = json_array_get(json_object_get(config, "architectures"), 0);
+    const struct moe_family *family =
+        json_is_string(class) ? moe_family_of_type(json_string_value(class)) : NULL;
+    if (!family)
+        family = moe_family_of_type(text_of(config, "model_type"));
     for (size_t i = 0; !family && i < MOE_COUNT(parts); i++)
         family = moe_family_of_type(text_of(json_object_get(config, parts[i]), "model_type"));
     return family;

@@ -95,7 +95,8 @@ const json_t *moe_look_up_list(const struct moe_lookup *lookup, const char *name
 
 struct moe_family {
     const char *name;
-    const char *types;  // model_type of config.json: "a|b"
+    const char *types;  // model_type of config.json: "a|b"; or where several families have the
+                        // same one, the class among its architectures
     const char *archs;  // general.architecture of GGUF, or NULL
     const struct moe_layout *layout;
     vkmoe_layer_desc rules; // struct_size is not set

@@ -163,7 +163,8 @@ const struct moe_family moe_families[] = {
     {"dots1", "dots1|dots3_note", "dots1|dots3note", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(1)}, 2},
     // Masked groups rank as -infinity; MLX ranks them as 0.
-    {"bailing_moe_v2", "bailing_moe_v2|bailing_moe_linear", "bailingmoe2", &moe_layout_mlp,
+    {"bailing_moe_v2", "bailing_moe_v2|bailing_moe_linear|BailingMoeV2ForCausalLM",
+     "bailingmoe2", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(2.5f)}, 1},
     {"bailing_moe_v3", "bailing_moe_v3", "bailingmoe3", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(2.5f), .clamp = VKMOE_CLAMP_AFTER_ACT}, 1},
