@@ -431,6 +431,41 @@ static void test_every_allocation_fails_once(void **state)
     assert_true(n > 9);
 }
 
+static const char *cut_path;
+static size_t n_allocs, cut_at;
+
+// Another process that empties the file, at the moment of an allocation.
+static void *cut_alloc(void *user, size_t size, size_t align)
+{
+    if (++n_allocs == cut_at)
+        assert_int_equal(truncate(cut_path, 0), 0);
+    n_left = 1;
+    return scarce_alloc(user, size, align);
+}
+
+// Rule 9: of the header, too.
+static void test_a_file_that_shrinks_while_it_is_opened(void **state)
+{
+    (void) state;
+    enum { PATH = 1, HEADER };
+    vkmoe_host host = scarce_host();
+    host.alloc = cut_alloc;
+    for (cut_at = PATH; cut_at < 10; cut_at++) {
+        struct moe_gguf file;
+        cut_path = gguf_file("x.gguf", H(1, 1) KEY(8) "t'x' " A DATA);
+        n_allocs = 0;
+        if (cut_at == PATH)
+            check_fails(moe_gguf_open(&host, cut_path, &file), VKMOE_E_DATA, "byte 0 of 0");
+        else if (cut_at == HEADER)
+            check_fails(moe_gguf_open(&host, cut_path, &file), VKMOE_E_IO,
+                        "x.gguf: bytes 0 to 128: the file has 0 bytes now, 128 when it was opened");
+        else
+            check_ok(moe_gguf_open(&host, cut_path, &file));
+        moe_gguf_close(&file);
+        assert_int_equal(n_blocks, 0);
+    }
+}
+
 // Numbers of a small file never make a large block.
 static void test_no_memory_for_what_is_not_there(void **state)
 {
@@ -468,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_a_long_header),
         cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_every_allocation_fails_once),
+        cmocka_unit_test(test_a_file_that_shrinks_while_it_is_opened),
         cmocka_unit_test(test_no_memory_for_what_is_not_there),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;

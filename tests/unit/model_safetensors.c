@@ -301,6 +301,37 @@ static void test_a_file_that_shrinks(void **state)
     moe_safetensors_close(&file);
 }
 
+static const char *cut_path;
+static size_t n_allocs;
+
+// Another process that empties the file, just before the header is read.
+static void *cut_alloc(void *user, size_t size, size_t align)
+{
+    (void) user;
+    if (++n_allocs == 2) // the first is for the path
+        assert_int_equal(truncate(cut_path, 0), 0);
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void cut_free(void *user, void *memory)
+{
+    (void) user;
+    free(memory);
+}
+
+static void test_a_file_that_shrinks_while_it_is_opened(void **state)
+{
+    (void) state;
+    struct moe_safetensors file;
+    vkmoe_host host = *moe_host_default();
+    host.alloc = cut_alloc;
+    host.free = cut_free;
+    n_allocs = 0;
+    cut_path = write_header("{" A "}", 8);
+    check_fails(moe_safetensors_open(&host, cut_path, &file), VKMOE_E_IO,
+                "x.safetensors: bytes 8 to 62: the file has 0 bytes now, 70 when it was opened");
+}
+
 static void test_write_bad(void **state)
 {
     (void) state;
@@ -350,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_bad_prefix), cmocka_unit_test(test_write_and_read),
         cmocka_unit_test(test_write_bad), cmocka_unit_test(test_read),
         cmocka_unit_test(test_a_file_that_shrinks),
+        cmocka_unit_test(test_a_file_that_shrinks_while_it_is_opened),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }
