@@ -22,7 +22,7 @@ static uint32_t width(enum vkmoe_dtype type, uint32_t odd)
 {
     uint32_t block;
     check_ok(vkmoe_dtype_block(type, &block, NULL));
-    return block == 1 || type == VKMOE_FP8 ? odd : block * (odd % 2 + 1);
+    return block == 1 || type == VKMOE_FP8 ? odd : block * (odd / 32 + 1);
 }
 
 static vkmoe_layer_desc typed_layer(enum vkmoe_dtype in, enum vkmoe_dtype out)
