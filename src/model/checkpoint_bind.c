@@ -246,11 +246,13 @@ static enum vkmoe_status bind_others(struct binder *b, const struct found *found
         if (status != VKMOE_OK)
             return status;
         const struct moe_matrix *m = &part->matrices[i], *first = &part->matrices[0];
-        char name[MAX_NAME];
+        char name[MAX_NAME], zero[MAX_NAME];
         name_of(b, found->place, found->prefix, i, name);
+        name_of(b, found->place, found->prefix, 0, zero);
         if (!m->weight.name)
-            return moe_fail(VKMOE_E_DATA, "%s: layer %u: tensor '%s' is missing (expert %u of %u)",
-                            b->checkpoint->path, b->layer, name, i, part->n);
+            return moe_fail(VKMOE_E_DATA, "%s: layer %u: tensor '%s%s' is missing (expert %u of "
+                            "%u)", b->checkpoint->path, b->layer, name,
+                            first->weight.name + strlen(zero), i, part->n);
         if (m->rows != first->rows || m->columns != first->columns)
             return moe_fail(VKMOE_E_DATA, "%s: tensor '%s' is (%llu, %llu), that of expert 0 "
                             "(%llu, %llu)", b->checkpoint->path, m->weight.name,
