@@ -303,8 +303,8 @@ void main()
     uint n_used = SELECT == SELECT_THRESHOLD ? count_reached(t) : p.top_k;
     bool valid = true;
     if (SELECT == SELECT_TABLE) {
-        uint row = min(head.first_token + first_token + token, head.first_token + head.n_tokens - 1);
-        uint id = output_at(row);
+        uint row = min(first_token + token, head.n_tokens - 1); // inside, see buffers.glsl
+        uint id = output_at(head.first_token + row);
         valid = id < p.n_token_ids;
         select_by_table(t, id);
     } else if (SELECT == SELECT_SPARSEMIXER) {

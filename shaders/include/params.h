@@ -64,8 +64,8 @@ struct head_params {
     MOE_UINT x_stride, y_stride; // words
 };
 
-// Specialisation constants of route.comp and capacity.comp beside 0, the type of the router's input.
-// Enums are numbered as in vkmoe/layer.h, floats are named as there.
+// Specialisation constants of route.comp and capacity_drop.comp beside 0, the type of the router's
+// input. Enums are numbered as in vkmoe/layer.h, floats are named as there.
 #define MOE_SPEC_SCORE 1
 #define MOE_SPEC_RANK 2
 #define MOE_SPEC_SELECT 3

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// log(1 + exp(v)) without log, which loses most of its digits near 1 on some devices. Included after
-// act.glsl.
+// log(1 + exp(v)) without log, which loses most of its digits near 1 on some devices. Included
+// after act.glsl.
 
 // 2 atanh(s) for |s| <= 1/3: the odd series; the next term is below 2e-9 of it.
 float two_atanh(float s)

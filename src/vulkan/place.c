@@ -90,7 +90,8 @@ enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regim
     return VKMOE_OK;
 }
 
-// Rows of an input or y for a window: all of the regime's, or from its begin to what a block can reach.
+// Rows of an input or y for a window: all of the regime's, or from its begin to what a block can
+// reach.
 static struct moe_vk_place rows_place(const struct moe_vk_bound *b, enum moe_vk_regime regime,
                                       uint32_t window, enum moe_vk_buffer_id id)
 {

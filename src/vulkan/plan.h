@@ -120,7 +120,7 @@ static inline uint64_t moe_vk_rows_size(uint32_t stride, uint64_t n_rows)
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row);
 
 // Where things are in the weights. Head: the table of blocks; then the router, transposed to
-// (d_model, quads * 4); vectors MOE_VECTOR_* (quads * 4) of it; the scale of its norm (d_model); the
+// (d_model, quads * 4); its vectors MOE_VECTOR_* (quads * 4); the scale of its norm (d_model); the
 // table of expert ids (n_token_ids, top_k), rows padded to whole uvec4. Then the blocks: experts,
 // adjugates, the shared expert, the latent matrices. Then vectors of f32: out_bias if there is no
 // latent width (padded to MOE_PANEL_ROWS), the scale of the latent norm.
@@ -192,8 +192,8 @@ enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const stru
 // The vectors behind the blocks. vectors: map->vectors_size bytes, zero.
 void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
                          const struct moe_weights_source *source, void *vectors);
-// head.c: the head of the weights, but for the table of blocks. head: map->experts bytes, zero; row:
-// room for d_model.
+// head.c: the head of the weights, but for the table of blocks. head: map->experts bytes, zero;
+// row: room for d_model.
 void moe_vk_pack_router(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
                         const vkmoe_router_tensors *router, float *row, void *head);
 // And all of it.
