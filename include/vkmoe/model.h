@@ -376,6 +376,12 @@ typedef struct vkmoe_gradients vkmoe_gradients;
 VKMOE_API enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *path,
                                                    vkmoe_gradients **out);
 
+// The same for a layer that is bound already; only bind is borrowed, host may be NULL.
+// VKMOE_E_UNSUPPORTED: a layer without gradients; the text names the field.
+VKMOE_API enum vkmoe_status vkmoe_gradients_create_bound(const vkmoe_host *host, vkmoe_bind *bind,
+                                                         const vkmoe_layer_desc *layer,
+                                                         const char *path, vkmoe_gradients **out);
+
 // Runs the layer forward and backward on the next rows. Memory grows with the rows, by x.
 //   io   as for vkmoe_run, in f32, but that y may be NULL
 //   dy   (n_rows, d_out)
@@ -410,6 +416,20 @@ VKMOE_API enum vkmoe_status vkmoe_array_finish(vkmoe_array_writer *writer);
 
 // Without vkmoe_array_finish nothing is left.
 VKMOE_API void vkmoe_array_destroy(vkmoe_array_writer *writer);
+
+// Whole numbers of a .npy file, i4 or i8 of shape (n) or (n, 1), read piece by piece.
+typedef struct vkmoe_number_reader vkmoe_number_reader;
+
+//   n_numbers  out: how many there are; or NULL
+VKMOE_API enum vkmoe_status vkmoe_numbers_open(const vkmoe_host *host, const char *path,
+                                               vkmoe_number_reader **out, uint64_t *n_numbers);
+
+// Reads the next ones.
+//   n  in: room; out: how many were read, 0 at the end
+// VKMOE_E_DATA: one does not fit 32 bits; the text says which.
+VKMOE_API enum vkmoe_status vkmoe_numbers_read(vkmoe_number_reader *reader, uint32_t *n,
+                                               int32_t *out);
+VKMOE_API void vkmoe_numbers_destroy(vkmoe_number_reader *reader);
 
 // ---- other files -----------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@
 enum { MAX_TENSORS = 18 }; // x, three of the router, six of the experts and of the shared expert
 
 struct vkmoe_gradients {
-    struct moe_session_layer layer;
+    struct moe_session_layer layer; // desc and host are the next two
+    vkmoe_layer_desc desc;
+    vkmoe_host host;
     char *path;
     struct moe_file_writer *file; // NULL: finished
     struct moe_st_source tensors[MAX_TENSORS]; // the first one is x
@@ -110,11 +112,39 @@ static enum vkmoe_status check_device(const struct vkmoe_gradients *g)
     return vkmoe_backward(g->layer.bind, 0, &io, &out);
 }
 
-enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *path,
-                                         vkmoe_gradients **out)
+// Of a layer that is bound; `layer` is copied, what it points to lives as long as the gradients.
+static enum vkmoe_status create(const struct moe_session_layer *layer, const char *path,
+                                vkmoe_gradients **out)
 {
     enum vkmoe_status status;
     struct vkmoe_gradients *g = NULL;
+    TRY(moe_try_alloc(layer->host, sizeof *g, "gradients", &g));
+    g->host = *layer->host;
+    g->desc = *layer->desc;
+    if (g->desc.d_out == 0)
+        g->desc.d_out = g->desc.d_model;
+    g->layer = (struct moe_session_layer){layer->bind, &g->desc, &g->host};
+    TRY(check_device(g));
+    list_tensors(g);
+    TRY(moe_try_alloc(&g->host, strlen(path) + 1, "path", &g->path));
+    strcpy(g->path, path);
+    TRY(moe_try_alloc(&g->host, g->n_params * sizeof *g->params, "gradients", &g->params));
+    TRY(moe_try_alloc(&g->host, g->desc.n_experts * sizeof *g->experts, "gradients of experts",
+                      &g->experts));
+    place_tensors(g);
+    point_at_tensors(g);
+    TRY(moe_file_create(&g->host, path, &g->file));
+    *out = g;
+    return VKMOE_OK;
+
+fail:
+    vkmoe_gradients_destroy(g);
+    return status;
+}
+
+enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *path,
+                                         vkmoe_gradients **out)
+{
     struct moe_session_layer layer;
     if (!session || !path || !out)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_gradients_create: %s is NULL",
@@ -122,24 +152,22 @@ enum vkmoe_status vkmoe_gradients_create(vkmoe_session *session, const char *pat
     *out = NULL;
     if (!moe_session_get_layer(session, &layer))
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_gradients_create: a session without one_layer");
-    TRY(moe_try_alloc(layer.host, sizeof *g, "gradients", &g));
-    g->layer = layer;
-    TRY(check_device(g));
-    list_tensors(g);
-    TRY(moe_try_alloc(layer.host, strlen(path) + 1, "path", &g->path));
-    strcpy(g->path, path);
-    TRY(moe_try_alloc(layer.host, g->n_params * sizeof *g->params, "gradients", &g->params));
-    TRY(moe_try_alloc(layer.host, layer.desc->n_experts * sizeof *g->experts,
-                      "gradients of experts", &g->experts));
-    place_tensors(g);
-    point_at_tensors(g);
-    TRY(moe_file_create(layer.host, path, &g->file));
-    *out = g;
-    return VKMOE_OK;
+    return create(&layer, path, out);
+}
 
-fail:
-    vkmoe_gradients_destroy(g);
-    return status;
+enum vkmoe_status vkmoe_gradients_create_bound(const vkmoe_host *host, vkmoe_bind *bind,
+                                               const vkmoe_layer_desc *layer, const char *path,
+                                               vkmoe_gradients **out)
+{
+    vkmoe_host services;
+    if (!bind || !layer || !path || !out)
+        return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_gradients_create_bound: %s is NULL",
+                        !bind ? "bind" : !layer ? "layer" : !path ? "path" : "out");
+    *out = NULL;
+    enum vkmoe_status status = moe_host_init(&services, host);
+    if (status != VKMOE_OK)
+        return status;
+    return create(&(struct moe_session_layer){bind, layer, &services}, path, out);
 }
 
 // Room for n more rows of x.
@@ -207,11 +235,11 @@ void vkmoe_gradients_destroy(vkmoe_gradients *gradients)
 {
     if (!gradients)
         return;
-    const vkmoe_host *host = gradients->layer.host;
+    const vkmoe_host host = gradients->host;
     moe_file_discard(gradients->file);
-    moe_free(host, gradients->x);
-    moe_free(host, gradients->experts);
-    moe_free(host, gradients->params);
-    moe_free(host, gradients->path);
-    moe_free(host, gradients);
+    moe_free(&host, gradients->x);
+    moe_free(&host, gradients->experts);
+    moe_free(&host, gradients->params);
+    moe_free(&host, gradients->path);
+    moe_free(&host, gradients);
 }

@@ -249,6 +249,29 @@ enum vkmoe_status moe_npy_read(struct moe_npy *npy, size_t n, float *out)
     return VKMOE_OK;
 }
 
+enum vkmoe_status moe_npy_read_i32(struct moe_npy *npy, uint64_t first, size_t n, int32_t *out)
+{
+    if (!npy->is_integer)
+        return moe_fail(VKMOE_E_DATA, "%s: not whole numbers, which are <i4 or <i8", npy->path);
+    if (npy->element_size == 4)
+        return read_bytes(npy, out, n * sizeof *out);
+    int64_t chunk[512];
+    for (size_t at = 0; at < n;) {
+        size_t part = (size_t) moe_min(n - at, MOE_COUNT(chunk));
+        enum vkmoe_status status = read_bytes(npy, chunk, part * sizeof *chunk);
+        if (status != VKMOE_OK)
+            return status;
+        for (size_t i = 0; i < part; i++, at++) {
+            if (chunk[i] < INT32_MIN || chunk[i] > INT32_MAX)
+                return moe_fail(VKMOE_E_DATA, "%s: number %llu: %lld does not fit 32 bits",
+                                npy->path, (unsigned long long) (first + at),
+                                (long long) chunk[i]);
+            out[at] = (int32_t) chunk[i];
+        }
+    }
+    return VKMOE_OK;
+}
+
 // ---- writing ---------------------------------------------------------------------------------
 
 static void make_header(const struct moe_npy_writer *writer, char header[WRITTEN_HEADER_SIZE])

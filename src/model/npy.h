@@ -27,6 +27,9 @@ void moe_npy_close(struct moe_npy *npy); // a zeroed one is fine
 // Reads the next n elements, converted. The caller knows how many there are.
 enum vkmoe_status moe_npy_read(struct moe_npy *npy, size_t n, float *out);
 
+// The same of integers that stay such. VKMOE_E_DATA: element `first` + i does not fit 32 bits.
+enum vkmoe_status moe_npy_read_i32(struct moe_npy *npy, uint64_t first, size_t n, int32_t *out);
+
 struct moe_npy_writer {
     struct moe_file_writer *file;
     bool is_integer;

@@ -124,6 +124,9 @@ static void test_failures(void **state)
     check_fails(vkmoe_gradients_create(o.session, path, NULL), VKMOE_E_ARGUMENT, "out is NULL");
     check_fails(vkmoe_gradients_create(o.session, scratch_path("no/c"), &g), VKMOE_E_IO, "no/c");
     assert_null(g);
+    const vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    check_fails(vkmoe_gradients_create_bound(NULL, NULL, &layer, path, &g), VKMOE_E_ARGUMENT,
+                "bind is NULL");
     check_fails(vkmoe_gradients_add(NULL, 1, &io, o.dy), VKMOE_E_ARGUMENT, "gradients is NULL");
     check_fails(vkmoe_gradients_finish(NULL), VKMOE_E_ARGUMENT, "gradients is NULL");
     vkmoe_gradients_destroy(NULL);

@@ -6,6 +6,8 @@
 #include "base/host.h"
 #include "model/npy.h"
 
+#include <vkmoe/model.h>
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -228,9 +230,59 @@ static void test_writes(void **state)
     assert_int_equal(scratch_count(), before);
 }
 
+static enum vkmoe_status open_numbers(const char *header, const void *data, size_t size,
+                                      vkmoe_number_reader **out, uint64_t *n)
+{
+    enum vkmoe_status status = vkmoe_numbers_open(NULL, write_npy(1, header, data, size), out, n);
+    assert_int_equal(status == VKMOE_OK, *out != NULL);
+    return status;
+}
+
+// Token ids: whole, beyond what f32 can hold, in pieces.
+static void test_numbers(void **state)
+{
+    (void) state;
+    const int32_t i4[3] = {16777217, -3, INT32_MAX};
+    const int64_t i8[3] = {16777217, -3, INT32_MAX}, large[2] = {1, INT64_C(1) << 31};
+    const float f4[3] = {1, 2, 3};
+    vkmoe_number_reader *reader;
+    uint64_t n;
+    for (int wide = 0; wide < 2; wide++) {
+        int32_t got[3];
+        uint32_t room = 2;
+        check_ok(wide ? open_numbers(HEADER("<i8", "False", "(3,)"), i8, sizeof i8, &reader, &n)
+                      : open_numbers(HEADER("<i4", "False", "(3, 1)"), i4, sizeof i4, &reader, &n));
+        assert_int_equal(n, 3);
+        check_ok(vkmoe_numbers_read(reader, &room, got));
+        assert_int_equal(room, 2);
+        check_ok(vkmoe_numbers_read(reader, &room, got + 2));
+        assert_int_equal(room, 1);
+        assert_memory_equal(got, i4, sizeof i4);
+        check_ok(vkmoe_numbers_read(reader, &room, got));
+        assert_int_equal(room, 0);
+        vkmoe_numbers_destroy(reader);
+    }
+    check_fails(open_numbers(HEADER("<f4", "False", "(3,)"), f4, sizeof f4, &reader, &n),
+                VKMOE_E_DATA, "not whole numbers");
+    check_fails(open_numbers(HEADER("<i4", "False", "(1, 3)"), i4, sizeof i4, &reader, &n),
+                VKMOE_E_DATA, "2 dimensions, a row of many");
+    check_fails(open_numbers(HEADER("<i4", "False", "()"), i4, 4, &reader, &n), VKMOE_E_DATA,
+                "0 dimensions");
+    check_ok(open_numbers(HEADER("<i8", "False", "(2,)"), large, sizeof large, &reader, NULL));
+    int32_t got[2];
+    uint32_t room = 2;
+    check_fails(vkmoe_numbers_read(reader, &room, got), VKMOE_E_DATA,
+                "number 1: 2147483648 does not fit");
+    vkmoe_numbers_destroy(reader);
+    check_fails(vkmoe_numbers_open(NULL, NULL, &reader, &n), VKMOE_E_ARGUMENT, "path is NULL");
+    check_fails(vkmoe_numbers_read(NULL, &room, got), VKMOE_E_ARGUMENT, "reader is NULL");
+    vkmoe_numbers_destroy(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_reads_types),
         cmocka_unit_test(test_reads_many),
         cmocka_unit_test(test_headers),
