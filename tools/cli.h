@@ -65,6 +65,9 @@ struct cli_option {
 // The words of --precision, in the order of enum vkmoe_precision.
 #define CLI_PRECISIONS "exact|half|int8"
 
+// The words of --type, in the order of enum vkmoe_dtype.
+#define CLI_TYPES "f32 f16 bf16 q8_0 q4_0 q4_K q5_K q6_K q2_K mxfp4 fp8"
+
 // The options every command with a device has.
 struct cli_device {
     const char *spec; // as given with -d; NULL: the library's choice
