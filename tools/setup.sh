@@ -22,6 +22,7 @@ g++                      run:c++                              checks the headers
 binutils                 run:nm                               lists exported symbols
 python3                  run:python3                          linters and tests of the program
 python3-jsonschema       python:jsonschema                    checks files of results
+python3-numpy            python:numpy                         tests of the Python module
 mesa-vulkan-drivers      file:/usr/share/vulkan/icd.d/lvp_*   lavapipe, Vulkan on the CPU
 vulkan-validationlayers  file:/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_v*  validation
 '
