@@ -80,12 +80,17 @@ static bool computes(const struct moe_vk_variant *variant, enum vkmoe_dtype weig
     return (variant->types & MOE_VK_BIT(weights)) && (variant->inputs & MOE_VK_BIT(input));
 }
 
-// Either of the two matmuls; the second one's input is f32 always.
+// Any of the matmuls; the input of those that do not read x is f32 always.
 static bool computes_any(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
                          enum vkmoe_dtype x_type)
 {
-    return computes(variant, layer->in_type, x_type) ||
-           computes(variant, layer->out_type, VKMOE_F32);
+    const bool shared = layer->d_shared_ff > 0, latent = layer->d_latent > 0;
+    return computes(variant, layer->in_type, latent ? VKMOE_F32 : x_type) ||
+           computes(variant, layer->out_type, VKMOE_F32) ||
+           (shared && (computes(variant, layer->shared_in_type, x_type) ||
+                       computes(variant, layer->shared_out_type, VKMOE_F32))) ||
+           (latent && (computes(variant, layer->latent_type, x_type) ||
+                       computes(variant, layer->latent_type, VKMOE_F32)));
 }
 
 static bool allowed(const struct moe_vk_variant *variant, enum vkmoe_precision precision)

@@ -12,7 +12,8 @@ void moe_vk_program_kernels(const struct moe_program *program, vkmoe_plan_kernel
     const struct moe_vk_program *p = (const struct moe_vk_program *) program;
     const struct moe_layer *layer = &program->graph.layer;
     const struct moe_vk_variant *in =
-        moe_vk_matmul_variant(p->variant, layer->desc.in_type, program->x_type);
+        moe_vk_matmul_variant(p->variant, layer->desc.in_type,
+                              layer->desc.d_latent > 0 ? VKMOE_F32 : program->x_type);
     const struct moe_vk_variant *down =
         moe_vk_matmul_variant(p->variant, layer->desc.out_type, VKMOE_F32);
     struct moe_vk_block block;
