@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "fixture.h"
 #include "verify_cases.h"
 #include "vulkan/choose.h"
 #include "vulkan/plan.h"
@@ -100,6 +101,19 @@ static void visit_limits(const struct subject *subject, visitor visit)
     }
 }
 
+// Layers with anything in any field.
+static void each_random_program(visitor visit)
+{
+    static const uint32_t tokens[] = {1, 3, 5, 40, 300};
+    for (uint32_t seed = 1; seed <= 400; seed++) {
+        struct subject subject = {.layer = random_layer(seed, 3),
+                                  .max_tokens = tokens[seed % MOE_COUNT(tokens)],
+                                  .scores = seed & 1,
+                                  .x_type = (enum vkmoe_dtype)(seed % 3)};
+        visit_limits(&subject, visit);
+    }
+}
+
 // Programs over what changes their shape.
 static void each_program(visitor visit)
 {
@@ -120,6 +134,7 @@ static void each_program(visitor visit)
                     layer->shared_gate = bits & 4 ? VKMOE_SHARED_SIGMOID : VKMOE_SHARED_PLAIN;
                 visit_limits(&subject, visit);
             }
+    each_random_program(visit);
 }
 
 // ---- barriers ----------------------------------------------------------------------------------
