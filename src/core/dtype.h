@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Types of weights, and of x and y, which have one of the first three. Adding a weight type of
 // blocks is a line in MOE_DTYPE_LIST and one in MOE_BLOCK_LIST (quant.h), its decoder and encoder,
-// a kernel entry on the CPU and a case in shaders/include/weight.glsl.
+// a kernel entry on the CPU, a row of shaders/include/weight_types.h and its cases in weight.glsl.
 #ifndef MOE_CORE_DTYPE_H
 #define MOE_CORE_DTYPE_H
 
