@@ -142,7 +142,7 @@ bool verify_quick(const struct verify_case *c)
 
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
 {
-    const struct shape *s = &shapes[c->level[VERIFY_SHAPE]];
+    const vkmoe_layer_desc d = verify_layer(c);
     int used = 0;
     bool wide = verify_x_type(c) == VKMOE_F32, exact = verify_precision(c) == VKMOE_PRECISION_EXACT;
     struct verify_case unused;
@@ -151,8 +151,8 @@ void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE])
         used = snprintf(out, VERIFY_NAME_SIZE, "form/%s/", form);
     snprintf(out + used, VERIFY_NAME_SIZE - (size_t) used,
              "E%uK%uD%uF%uO%u/%s/%s/%s/%s/%s/n%u/%s%s%s%s%s%s%s",
-             (unsigned) s->n_experts, (unsigned) s->top_k, (unsigned) s->d_model,
-             (unsigned) s->d_ff, (unsigned) s->d_out, types[c->level[VERIFY_TYPE]].name,
+             (unsigned) d.n_experts, (unsigned) d.top_k, (unsigned) d.d_model,
+             (unsigned) d.d_ff, (unsigned) d.d_out, types[c->level[VERIFY_TYPE]].name,
              routers[c->level[VERIFY_ROUTER]].name, experts[c->level[VERIFY_EXPERT]].name,
              shareds[c->level[VERIFY_SHARED]].name, biases[c->level[VERIFY_BIAS]].name,
              (unsigned) verify_tokens(c), strides[c->level[VERIFY_STRIDE]], wide ? "" : "/x-",

@@ -94,7 +94,6 @@ static void make_expert(struct arena *arena, const struct source *source,
                         vkmoe_expert_tensors *out)
 {
     uint32_t part = PART_EXPERT + PARTS_PER_EXPERT * index;
-    size_t n_in = (size_t) shape.d_ff * shape.d_in;
     float scale = source->expert_scale;
     vkmoe_expert_tensors tensors = {{0}};
     if (desc->gated)
@@ -108,12 +107,15 @@ static void make_expert(struct arena *arena, const struct source *source,
     if (desc->down_bias)
         tensors.down_bias = make_array(arena, source, part + 5, shape.d_out, BIAS_SCALE);
 
-    unsigned char *stored = take(arena, n_in * sizeof(float));
+    const size_t row = verify_row_size(shape.in_type, shape.d_in);
+    unsigned char *stored = take(arena, shape.d_ff * row);
     tensors.up.type = shape.in_type;
     tensors.up.data = stored;
     if (!arena->base)
         return;
-    vkmoe_dtype_convert(shape.in_type, up, n_in, stored);
+    for (uint32_t i = 0; i < shape.d_ff; i++)
+        vkmoe_dtype_convert(shape.in_type, up + (size_t) i * shape.d_in, shape.d_in,
+                            stored + i * row);
     *out = tensors;
 }
 

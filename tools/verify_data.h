@@ -6,7 +6,7 @@
 
 #include "verify_cases.h"
 
-// A layer's weights on the host. Tensors whose place stores 16-bit types are given in both ways the
+// A layer's weights on the host. Tensors whose place does not store f32 are given in both ways the
 // library takes: `up` in its stored type, the others as f32 that packing rounds.
 struct verify_weights {
     vkmoe_layer_desc desc;
@@ -51,6 +51,9 @@ void verify_rows_finish(struct verify_rows *rows); // zeroed is fine
 
 // n stored elements as f32, which holds each type exactly.
 void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *out);
+
+// Bytes of a row of weights, whatever their type.
+size_t verify_row_size(enum vkmoe_dtype type, uint32_t width);
 
 // Changes of one weight row, or of two neighbours, of one expert. Done twice, each is undone.
 enum verify_perturbation {

@@ -70,14 +70,16 @@ void verify_decode(enum vkmoe_dtype type, const void *stored, size_t n, float *o
 
 // ---- perturbations -----------------------------------------------------------------------------
 
-static size_t row_size(const vkmoe_tensor *tensor, uint32_t width)
+size_t verify_row_size(enum vkmoe_dtype type, uint32_t width)
 {
-    return (size_t) width * (tensor->type == VKMOE_F32 ? 4 : 2);
+    uint32_t values = 1, size = 0;
+    vkmoe_dtype_block(type, &values, &size);
+    return (size_t) (width / values + (width % values != 0)) * size;
 }
 
 static void swap_rows(const vkmoe_tensor *tensor, uint32_t a, uint32_t b, uint32_t width)
 {
-    size_t size = row_size(tensor, width);
+    size_t size = verify_row_size(tensor->type, width);
     unsigned char *p = (unsigned char *) tensor->data + a * size;
     unsigned char *q = (unsigned char *) tensor->data + b * size;
     for (size_t i = 0; i < size; i++) {
@@ -87,13 +89,29 @@ static void swap_rows(const vkmoe_tensor *tensor, uint32_t a, uint32_t b, uint32
     }
 }
 
-// Flips sign bits: the highest of each element's last byte, little-endian.
+// The bytes of a block, or of an element, whose highest bits are its signs: the last ones of its
+// scale and minimum, little-endian. Those of mxfp4 are in each of its codes.
+static const struct {
+    uint8_t first, last;
+} sign_bytes[] = {
+    [VKMOE_F32] = {3, 3},   [VKMOE_F16] = {1, 1},      [VKMOE_BF16] = {1, 1},
+    [VKMOE_Q8_0] = {1, 1},  [VKMOE_Q4_0] = {1, 1},     [VKMOE_Q4_K] = {1, 3},
+    [VKMOE_Q5_K] = {1, 3},  [VKMOE_Q6_K] = {209, 209}, [VKMOE_Q2_K] = {81, 83},
+    [VKMOE_MXFP4] = {1, 0}, [VKMOE_FP8] = {3, 3},
+};
+
 static void negate_row(const vkmoe_tensor *tensor, uint32_t row, uint32_t width)
 {
-    size_t size = row_size(tensor, width), element = size / width;
+    const size_t size = verify_row_size(tensor->type, width);
+    uint32_t block = 0;
+    vkmoe_dtype_block(tensor->type, NULL, &block);
     unsigned char *p = (unsigned char *) tensor->data + row * size;
-    for (uint32_t i = 0; i < width; i++)
-        p[(i + 1) * element - 1] ^= 0x80;
+    for (const unsigned char *end = p + size; p < end; p += block) {
+        for (uint32_t i = sign_bytes[tensor->type].first; i <= sign_bytes[tensor->type].last; i += 2)
+            p[i] ^= 0x80;
+        for (uint32_t i = 1; tensor->type == VKMOE_MXFP4 && i < block; i++)
+            p[i] ^= 0x88;
+    }
 }
 
 bool verify_perturb(struct verify_weights *weights, enum verify_perturbation perturbation,

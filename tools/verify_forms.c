@@ -101,10 +101,43 @@
     X(SHARED_TYPES, "shared-types", 0, 0, 0, 1, 1, 0, d->own_shared_types = true,                  \
       d->shared_in_type = VKMOE_F16, d->shared_out_type = VKMOE_BF16)
 
+// Types of weights, the shared expert's among them: whole blocks of d_model and d_ff, fp8 ragged
+// ones and less than one.
+#define TYPE_FORMS(X)                                                                              \
+    X(Q8_0, "q8_0", 0, 0, 0, 1, 1, 0, types(d, VKMOE_Q8_0, VKMOE_Q8_0, 96, 64))                    \
+    X(Q4_0, "q4_0", 5, 0, 0, 1, 1, 0, types(d, VKMOE_Q4_0, VKMOE_Q4_0, 64, 32))                    \
+    X(Q4_0_Q8_0, "q4_0-q8_0", 0, 4, 2, 0, 0, 2, types(d, VKMOE_Q4_0, VKMOE_Q8_0, 32, 96))          \
+    X(Q4_K, "q4_K-q6_K", 0, 0, 0, 1, 0, 0, types(d, VKMOE_Q4_K, VKMOE_Q6_K, 256, 256))             \
+    X(Q5_K, "q5_K", 3, 0, 2, 0, 1, 0, types(d, VKMOE_Q5_K, VKMOE_Q5_K, 512, 256))                  \
+    X(Q6_K, "q6_K-q4_K", 3, 4, 0, 0, 1, 1, types(d, VKMOE_Q6_K, VKMOE_Q4_K, 256, 512))             \
+    X(Q2_K, "q2_K", 3, 0, 0, 1, 1, 0, types(d, VKMOE_Q2_K, VKMOE_Q2_K, 256, 256))                  \
+    X(MXFP4, "mxfp4", 0, 2, 0, 0, 1, 0, types(d, VKMOE_MXFP4, VKMOE_MXFP4, 96, 160),               \
+      d->clamp = VKMOE_CLAMP_BEFORE_ACT, d->limit = 0.75f, d->act_alpha = 1.702f, d->up_add = 1)   \
+    X(FP8, "fp8", 0, 4, 0, 1, 0, 0, types(d, VKMOE_FP8, VKMOE_FP8, 131, 200))                      \
+    X(FP8_SMALL, "fp8-f16", 3, 0, 2, 0, 1, 2, types(d, VKMOE_FP8, VKMOE_F16, 33, 20))              \
+    X(BF16_FP8, "bf16-fp8", 7, 2, 2, 0, 1, 0, types(d, VKMOE_BF16, VKMOE_FP8, 12, 9))              \
+    X(SHARED_BLOCKS, "shared-q8_0-q4_0", 0, 0, 0, 2, 1, 0, types(d, VKMOE_F16, VKMOE_F16, 64, 32), \
+      d->own_shared_types = true, d->shared_in_type = VKMOE_Q8_0, d->shared_out_type = VKMOE_Q4_0) \
+    X(LATENT_BLOCKS, "latent-q8_0", 0, 0, 0, 0, 0, 0, types(d, VKMOE_Q4_0, VKMOE_F32, 64, 19),     \
+      d->d_latent = 32, d->latent_type = VKMOE_Q8_0)                                               \
+    X(ADJUGATE_BLOCKS, "adjugate-q4_0", 0, 0, 0, 0, 1, 0, types(d, VKMOE_Q4_0, VKMOE_Q4_0, 32, 64),\
+      d->adjugate_group = 3, d->d_adjugate = 32, d->adjugate_scale = 0.75f)
+
+static void types(vkmoe_layer_desc *d, enum vkmoe_dtype in, enum vkmoe_dtype out,
+                  uint32_t d_model, uint32_t d_ff)
+{
+    d->in_type = in;
+    d->out_type = out;
+    d->d_model = d_model;
+    d->d_ff = d_ff;
+    if (d->d_shared_ff)
+        d->d_shared_ff = d_ff;
+}
+
 enum form_id {
     FORM_NONE,
 #define ID(id, ...) FORM_##id,
-    ROUTER_FORMS(ID) EXPERT_FORMS(ID)
+    ROUTER_FORMS(ID) EXPERT_FORMS(ID) TYPE_FORMS(ID)
 #undef ID
     N_FORMS,
 };
@@ -117,7 +150,7 @@ bool verify_form(uint32_t i, struct verify_case *out, const char **name)
     } forms[N_FORMS] = {
 #define FORM(id, name, shape, router, expert, shared, bias, x_type, ...)                           \
     [FORM_##id] = {name, shape, router, expert, shared, bias, x_type},
-        ROUTER_FORMS(FORM) EXPERT_FORMS(FORM)
+        ROUTER_FORMS(FORM) EXPERT_FORMS(FORM) TYPE_FORMS(FORM)
 #undef FORM
     };
     if (i == FORM_NONE || i >= N_FORMS)
@@ -142,7 +175,7 @@ void verify_form_apply(uint32_t i, vkmoe_layer_desc *d)
     case FORM_##id:                                                                                \
         (void) (__VA_ARGS__);                                                                      \
         return;
-        ROUTER_FORMS(APPLY) EXPERT_FORMS(APPLY)
+        ROUTER_FORMS(APPLY) EXPERT_FORMS(APPLY) TYPE_FORMS(APPLY)
 #undef APPLY
     }
 }
