@@ -85,9 +85,9 @@ class Bench(helper.Case):
         for part, *args in [
                 ('presets are granite-1b-a400m', '-m', 'no-such-model'),
                 ("'a.safetensors'; presets are", '-m', 'a.safetensors'),
-                ('known are f32 f16 bf16 q8_0', *SHAPE, '--type', 'f32,q9'),
+                ('known are f32 f16 bf16', *SHAPE, '--type', 'f32,q8_0'),
                 ('known are exact, half and int8', *SHAPE, '--precision', 'f16'),
-                ('known are f32 f16 bf16', *SHAPE, '--x-type', 'q9'),
+                ('known are f32 f16 bf16', *SHAPE, '--x-type', 'fp8'),
                 ('known are uniform, zipf:A', *SHAPE, '--routing', 'hot'),
                 ('a trace needs a --routing of its own', *SHAPE, '--routing', 'single,trace:a.npy'),
                 ('known are forward, backward and train', *SHAPE, '--mode', 'sideways'),

@@ -58,12 +58,13 @@ static enum vkmoe_status find_mode(const char *name, enum bench_mode *out)
     return refuse("--mode %s: known are forward, backward and train", name);
 }
 
+// Types of blocks are none: rows of weights are cut from noise at any value.
 static enum vkmoe_status find_type(const char *option, const char *name, enum vkmoe_dtype *out)
 {
     char known[128] = "";
-    if (vkmoe_dtype_from_name(name, out) == VKMOE_OK)
+    if (vkmoe_dtype_from_name(name, out) == VKMOE_OK && *out <= VKMOE_BF16)
         return VKMOE_OK;
-    for (int i = 0; strcmp(vkmoe_dtype_name((enum vkmoe_dtype) i), "unknown") != 0; i++) {
+    for (int i = VKMOE_F32; i <= VKMOE_BF16; i++) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, " %s",
                  vkmoe_dtype_name((enum vkmoe_dtype) i));
