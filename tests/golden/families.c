@@ -3,7 +3,8 @@
 //
 // Each block of families.json runs twice: as vkmoe_checkpoint_load puts it on the device, and from
 // the values that vkmoe_checkpoint_read gives, in f32. The second way then has to fail with two
-// neighbouring rows of every up matrix swapped.
+// neighbouring rows of every up matrix swapped. On Vulkan, which is slow to compile a plan, only
+// every tenth block runs the second way.
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -256,7 +257,7 @@ static struct verdict run_values(const struct golden *g, vkmoe_checkpoint *check
 
 // ---- one block -------------------------------------------------------------------------------
 
-static bool check_block(const json_t *row)
+static bool check_block(const json_t *row, bool both_ways)
 {
     struct golden g;
     vkmoe_checkpoint *checkpoint;
@@ -278,7 +279,7 @@ static bool check_block(const json_t *row)
     printf("%-36s y %.1e  gates %.1e  ids %u wrong  %s\n", g.model, verdict.error,
            verdict.gate_error, verdict.n_wrong, right ? "ok" : "WRONG");
     // A table is no weights, and cannot be read as such.
-    if (right && layer.select != VKMOE_SELECT_TABLE) {
+    if (right && both_ways && layer.select != VKMOE_SELECT_TABLE) {
         verdict = run_values(&g, checkpoint, &layer, false);
         if (!is_right(&verdict)) {
             printf("    from values: y %.1e\n", verdict.error);
@@ -313,8 +314,8 @@ int main(int argc, char **argv)
         const char *model = json_string_value(json_object_get(row, "model"));
         if (argc > 3 && strcmp(argv[3], model) != 0)
             continue;
+        n_wrong += !check_block(row, strcmp(argv[1], "vulkan") != 0 || n % 10 == 0);
         n++;
-        n_wrong += !check_block(row);
     }
     json_decref(list);
     vkmoe_context_destroy(context);
