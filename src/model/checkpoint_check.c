@@ -57,7 +57,8 @@ static uint32_t shared_width(const vkmoe_checkpoint *checkpoint, const struct mo
 {
     if (facts->d_shared > 0)
         return facts->d_shared;
-    return checkpoint->source.is_gguf ? 0 : facts->n_shared * d_ff;
+    uint64_t all = (uint64_t) facts->n_shared * d_ff;
+    return checkpoint->source.is_gguf ? 0 : (uint32_t) moe_min(all, UINT32_MAX);
 }
 
 static enum vkmoe_status check_around(const vkmoe_checkpoint *checkpoint, uint32_t layer,

@@ -12,6 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'cli'))
 import bench_sample  # noqa: E402
+import seeds_checkpoint  # noqa: E402
 import seeds_gguf  # noqa: E402
 
 CONFIG = {
@@ -509,7 +510,8 @@ def bench_seeds():
 
 
 TARGETS = {'bench': bench_seeds, 'config': config_seeds, 'csv': csv_seeds, 'dataset': dataset_seeds,
-           'gguf': seeds_gguf.seeds, 'model': model_seeds, 'npy': npy_seeds,
+           'describe': seeds_checkpoint.describe_seeds, 'gguf': seeds_gguf.seeds,
+           'hf_config': seeds_checkpoint.config_seeds, 'model': model_seeds, 'npy': npy_seeds,
            'safetensors': safetensors_seeds, 'shards': shards_seeds, 'train': train_seeds,
            'tsv': tsv_seeds}
 
