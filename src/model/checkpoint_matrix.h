@@ -69,6 +69,8 @@ struct moe_reader {
     uint32_t stacked;     // which of those in the tensor
     double factor;        // global
     unsigned char *all;   // its stored bytes, where it is transposed
+    float *tile;          // some columns of those
+    uint64_t tile_first;  // the first of them; UINT64_MAX: none yet
     unsigned char *row;   // one stored row
     float *values;        // of a stored row, then of a row
     float *scales;        // of a row of the grid

@@ -11,6 +11,8 @@
 
 enum { FP8_BLOCK = 128, FP8_SIZE = 132, MXFP4_BLOCK = 32, MXFP4_SIZE = 17, MAX_EXPONENT = 255 };
 
+enum { TILE = 32 }; // columns of a transposed matrix that are turned at a time
+
 // ---- opening ---------------------------------------------------------------------------------
 
 // The factor of all of the matrix.
@@ -47,6 +49,7 @@ enum vkmoe_status moe_reader_open(const struct moe_source *source, const struct 
         .matrix = m,
         .stacked = bound->n_matrices == 1 && m->n_stacked > 1 ? i : 0,
         .scales_row = UINT64_MAX,
+        .tile_first = UINT64_MAX,
     };
     *out = (struct moe_reader){0};
     uint64_t size, width = moe_max(m->columns, bound->n_columns);
@@ -61,6 +64,7 @@ enum vkmoe_status moe_reader_open(const struct moe_source *source, const struct 
             goto fail;
         }
         TRY(moe_try_alloc(host, (size_t) size, "transposed tensor", &reader.all));
+        TRY(moe_try_alloc(host, (size_t) m->rows * TILE * sizeof(float), "columns", &reader.tile));
         TRY(moe_source_read(source, &m->weight, reader.stacked * size, (size_t) size, reader.all));
     }
     *out = reader;
@@ -68,7 +72,7 @@ enum vkmoe_status moe_reader_open(const struct moe_source *source, const struct 
 
 fail:
     out->source = source;
-    out->all = reader.all, out->row = reader.row;
+    out->all = reader.all, out->row = reader.row, out->tile = reader.tile;
     out->values = reader.values, out->scales = reader.scales;
     moe_reader_close(out);
     return status;
@@ -80,6 +84,7 @@ void moe_reader_close(struct moe_reader *reader)
         return;
     const vkmoe_host *host = reader->source->host;
     moe_free(host, reader->all);
+    moe_free(host, reader->tile);
     moe_free(host, reader->row);
     moe_free(host, reader->values);
     moe_free(host, reader->scales);
@@ -230,23 +235,42 @@ static enum vkmoe_status read_stored(struct moe_reader *reader, uint64_t row)
                            reader->row);
 }
 
-// One value of each stored row.
-static enum vkmoe_status read_column(struct moe_reader *reader, uint64_t column, float *dst)
+// Stored columns `first` and on, turned: reader->tile has one after the other.
+static enum vkmoe_status read_tile(struct moe_reader *reader, uint64_t first)
 {
     const struct moe_matrix *m = reader->matrix;
+    uint64_t n = moe_min(TILE, m->columns - first);
     bool simple = !m->scale.name && m->code <= MOE_CODE_BF16;
     for (uint64_t k = 0; k < m->rows; k++) {
         const unsigned char *row = reader->all + k * m->row_size;
+        const float *values = reader->values + first;
         if (simple) {
-            decode(&m->weight, m->code, row + column * m->weight.block_size, 1, &dst[k]);
-            continue;
+            decode(&m->weight, m->code, row + first * m->weight.block_size, n, reader->values);
+            values = reader->values;
+        } else {
+            decode(&m->weight, m->code, row, m->columns, reader->values);
+            enum vkmoe_status status = apply_scales(reader, k, reader->values);
+            if (status != VKMOE_OK)
+                return status;
         }
-        decode(&m->weight, m->code, row, m->columns, reader->values);
-        enum vkmoe_status status = apply_scales(reader, k, reader->values);
+        for (uint64_t i = 0; i < n; i++)
+            reader->tile[i * m->rows + k] = values[i];
+    }
+    reader->tile_first = first;
+    return VKMOE_OK;
+}
+
+// One value of each stored row.
+static enum vkmoe_status read_column(struct moe_reader *reader, uint64_t column, float *dst)
+{
+    const uint64_t rows = reader->matrix->rows;
+    uint64_t first = column / TILE * TILE;
+    if (first != reader->tile_first) {
+        enum vkmoe_status status = read_tile(reader, first);
         if (status != VKMOE_OK)
             return status;
-        dst[k] = reader->values[column];
     }
+    memcpy(dst, reader->tile + (column - first) * rows, (size_t) rows * sizeof *dst);
     return VKMOE_OK;
 }
 
