@@ -220,7 +220,7 @@ static void first_name(const struct binder *b, enum vkmoe_part part, char out[MA
         name_of(b, &layout->places[i], prefix, 0, out);
         bool weight = moe_part_is_matrix(part) || part == VKMOE_PART_ROUTER;
         size_t n = strlen(out);
-        if (weight && layout->places[i].stack == MOE_STACK_NONE)
+        if (weight && (layout->places[i].stack == MOE_STACK_NONE || c->source.is_gguf))
             append(out, &n, ".weight", 7);
         return;
     }
