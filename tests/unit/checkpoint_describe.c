@@ -63,6 +63,29 @@ static void test_overrules(void **state)
     folder_finish(&folder);
 }
 
+// Keys that only one family reads.
+static void test_special(void **state)
+{
+    struct folder folder;
+    vkmoe_checkpoint *checkpoint;
+    vkmoe_checkpoint_layer layer;
+    (void) state;
+    folder_mixtral(&folder);
+    folder_write(&folder, MIXTRAL_CONFIG(", \"router_jitter_noise\": 0.25, "
+                                         "\"norm_topk_prob\": false"));
+    check_ok(open_with("phimoe", NULL, &checkpoint));
+    check_ok(vkmoe_checkpoint_get_layer(checkpoint, 1, &layer));
+    assert_int_equal(layer.desc.select, VKMOE_SELECT_SPARSEMIXER);
+    assert_true(layer.desc.sparsemixer_eps == 0.25f);
+    vkmoe_checkpoint_destroy(checkpoint);
+    check_ok(open_with("mixtral", NULL, &checkpoint));
+    check_ok(vkmoe_checkpoint_get_layer(checkpoint, 1, &layer));
+    assert_int_equal(layer.desc.norm, VKMOE_NORM_NONE);
+    assert_true(layer.desc.sparsemixer_eps == 0);
+    vkmoe_checkpoint_destroy(checkpoint);
+    folder_finish(&folder);
+}
+
 // All forms of tensors, without a family.
 static void test_all(void **state)
 {
@@ -227,8 +250,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_assume), cmocka_unit_test(test_overrules),
-        cmocka_unit_test(test_all),    cmocka_unit_test(test_wrong),
-        cmocka_unit_test(test_layer),  cmocka_unit_test(test_types),
+        cmocka_unit_test(test_special), cmocka_unit_test(test_all),
+        cmocka_unit_test(test_wrong),  cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_types),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -5,6 +5,20 @@
 
 #include <math.h>
 
+// What trains as jitter decides in evaluation, too, how far below the best an expert may be.
+enum vkmoe_status moe_special_phimoe(const struct moe_lookup *lookup, uint32_t layer,
+                                     struct moe_facts *facts)
+{
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, "router_jitter_noise", NULL, layer, &value));
+    if (value.kind == MOE_VALUE_NUMBER)
+        facts->d.sparsemixer_eps = (float) value.number;
+
+fail:
+    return status;
+}
+
 enum vkmoe_status moe_special_switch(const struct moe_lookup *lookup, uint32_t layer,
                                      struct moe_facts *facts)
 {

@@ -57,7 +57,8 @@ const struct moe_family moe_families[] = {
     // A threshold on relative distance, for each of the two slots. llama.cpp takes a softmax over
     // the two best instead.
     {"phimoe", "phimoe", "phimoe", &moe_layout_mixtral,
-     {SWIGLU, .select = VKMOE_SELECT_SPARSEMIXER, .sparsemixer_eps = 0.01f, SCALE(1)}},
+     {SWIGLU, .select = VKMOE_SELECT_SPARSEMIXER, .sparsemixer_eps = 0.01f, SCALE(1)}, 0,
+     moe_special_phimoe},
     // transformers 5 multiplies by w1 where the authors multiply by its transpose.
     {"dbrx", "dbrx", "dbrx", &moe_layout_dbrx, {SWIGLU, SOFTMAX, NORM(0), SCALE(1)}, 0,
      moe_special_dbrx},
