@@ -106,8 +106,9 @@ static void negate_row(const vkmoe_tensor *tensor, uint32_t row, uint32_t width)
     uint32_t block = 0;
     vkmoe_dtype_block(tensor->type, NULL, &block);
     unsigned char *p = (unsigned char *) tensor->data + row * size;
+    const uint32_t first = sign_bytes[tensor->type].first, last = sign_bytes[tensor->type].last;
     for (const unsigned char *end = p + size; p < end; p += block) {
-        for (uint32_t i = sign_bytes[tensor->type].first; i <= sign_bytes[tensor->type].last; i += 2)
+        for (uint32_t i = first; i <= last; i += 2)
             p[i] ^= 0x80;
         for (uint32_t i = 1; tensor->type == VKMOE_MXFP4 && i < block; i++)
             p[i] ^= 0x88;
