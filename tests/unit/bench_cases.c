@@ -53,20 +53,25 @@ static void bad_token_lists(void **state)
 
 // ---- presets -----------------------------------------------------------------------------------
 
-// Every preset is computed, and so is the same shape as a plain layer.
+// Every preset is a layer; most are measured as they are, the same shape as a plain layer always.
 static void presets(void **state)
 {
     (void) state;
-    uint32_t n = 0;
+    uint32_t n = 0, n_measured = 0;
+    char refusal[192];
     for (const char *name; (name = bench_preset_name(n)); n++) {
         vkmoe_layer_desc layer;
         assert_true(bench_preset(name, &layer));
         check_ok(vkmoe_layer_check(&layer));
+        bench_layer_refusal(&layer, refusal, sizeof refusal);
+        n_measured += !*refusal;
         check_ok(bench_find_preset(name, true, &layer));
         check_ok(vkmoe_layer_check(&layer));
-        assert_null(bench_routing_refusal(&layer));
+        bench_layer_refusal(&layer, refusal, sizeof refusal);
+        assert_string_equal(refusal, "");
     }
     assert_in_range(n, 15, 100);
+    assert_in_range(n_measured, 12, n - 1);
     vkmoe_layer_desc layer;
     check_fails(bench_find_preset("no-such", false, &layer), VKMOE_E_ARGUMENT, "mixtral-8x7b");
 }

@@ -250,10 +250,10 @@ fail:
 static enum vkmoe_status check_layer(struct bench_case *what)
 {
     enum vkmoe_status status = vkmoe_layer_check(&what->layer);
-    const char *refusal = status == VKMOE_OK ? bench_routing_refusal(&what->layer)
-                                             : vkmoe_error_text();
-    if (refusal)
-        snprintf(what->refusal, sizeof what->refusal, "%s", refusal);
+    if (status == VKMOE_OK)
+        bench_layer_refusal(&what->layer, what->refusal, sizeof what->refusal);
+    else
+        snprintf(what->refusal, sizeof what->refusal, "%s", vkmoe_error_text());
     return status == VKMOE_E_UNSUPPORTED ? VKMOE_OK : status;
 }
 

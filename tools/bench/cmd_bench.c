@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "host.h"
 #include "presets.h"
+#include "routing.h"
 #include "run.h"
 
 #include <stdio.h>
@@ -147,9 +148,10 @@ static int list_presets(void)
         if (layer.d_shared_ff)
             snprintf(shape + used, sizeof shape - (size_t) used, "+%u",
                      (unsigned) layer.d_shared_ff);
-        bool computed = vkmoe_layer_check(&layer) == VKMOE_OK;
+        char refusal[192];
+        bench_layer_refusal(&layer, refusal, sizeof refusal);
         printf("%-20s %-22s %s, %s%s%s\n", name, shape, rule, expert,
-               computed ? "" : "; only --plain: ", computed ? "" : vkmoe_error_text());
+               *refusal ? "; only --plain: " : "", refusal);
     }
     return CLI_OK;
 }

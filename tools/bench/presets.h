@@ -8,8 +8,8 @@
 // The i-th preset's name; NULL: there are no more. Static text.
 const char *bench_preset_name(uint32_t i);
 
-// The layer of a preset, with weights of f32. It may be one that this version does not compute:
-// vkmoe_layer_check says why. false: no preset has this name.
+// The layer of a preset, with weights of f32. It may be one that is not measured:
+// bench_layer_refusal says why. false: no preset has this name.
 bool bench_preset(const char *name, vkmoe_layer_desc *out);
 
 // The commonest layer: softmax, gate weights divided by their sum, gated SiLU experts.

@@ -173,11 +173,35 @@ enum vkmoe_status bench_routing_count(const int32_t *ids, struct bench_row *row)
 #define LOGIT_NOISE 0.25f
 #define ROUTER_NOISE 0.01f // of a logit, when x is of order 1
 
-const char *bench_routing_refusal(const vkmoe_layer_desc *layer)
+void bench_layer_refusal(const vkmoe_layer_desc *layer, char *out, size_t size)
 {
-    return layer->n_experts > layer->d_model
-               ? "a routing is only made for layers with no more experts than columns"
-               : NULL;
+    const struct {
+        const char *name;
+        uint32_t value; // 0: as benchmarks have it
+    } fields[] = {
+        {"n_zero", layer->n_zero},
+        {"d_latent", layer->d_latent},
+        {"router_input", layer->router_input},
+        {"router_prenorm", layer->router_prenorm},
+        {"select", layer->select},
+        {"n_group", layer->n_group > 1 ? layer->n_group : 0},
+        {"expert_scale", layer->expert_scale},
+        {"out_bias", layer->out_bias},
+        {"adjugate_group", layer->adjugate_group},
+        {"shared_gate", layer->shared_gate == VKMOE_SHARED_SOFTMAX2 ? layer->shared_gate : 0},
+        {"capacity_mode", layer->capacity_mode},
+        {"shared_gate_bias", layer->shared_gate_bias},
+    };
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].value == 0)
+            continue;
+        snprintf(out, size, "layer.%s = %u: no weights and routings are made for that",
+                 fields[i].name, (unsigned) fields[i].value);
+        return;
+    }
+    if (layer->n_experts > layer->d_model)
+        snprintf(out, size, "a routing is only made for layers with no more experts than columns");
 }
 
 float *bench_noise(uint64_t seed)

@@ -59,8 +59,9 @@ enum vkmoe_status bench_routing_count(const int32_t *ids, struct bench_row *row)
 // columns of a token are thus its logits: about 2.5 for the wanted experts, -0.5 for all others,
 // with noise so that no two tokens are alike. Router and selection bias are small beside that.
 
-// NULL, or why the routing of this layer cannot be chosen. Static text.
-const char *bench_routing_refusal(const vkmoe_layer_desc *layer);
+// Why nothing is measured of a layer: no tensors are made for it, or its routing cannot be chosen;
+// "" for one that can.
+void bench_layer_refusal(const vkmoe_layer_desc *layer, char *out, size_t size);
 
 // Random numbers, nearly N(0, 1), in a ring; whose length is prime, so that rows which follow each
 // other never begin alike.
