@@ -222,7 +222,7 @@ static enum vkmoe_status compile_regime(struct moe_vk_compiler *c, const vkmoe_h
             return VKMOE_OK;
         uint32_t smaller = moe_vk_smaller_block(c->desc, c->tokens);
         if (smaller == 0)
-            return moe_vk_too_large(c->limits, c->sequence, which);
+            return moe_vk_no_block(c, which);
         c->tokens = smaller;
     }
 

@@ -96,6 +96,9 @@ void moe_vk_add_route(struct moe_vk_compiler *c);
 void moe_vk_add_capacity(struct moe_vk_compiler *c);
 // About half as many tokens for a block; 0: there is none, as slots compete over more.
 uint32_t moe_vk_smaller_block(const vkmoe_layer_desc *desc, uint32_t tokens);
+// The failure that says so. which: as moe_vk_fits says it.
+enum vkmoe_status moe_vk_no_block(const struct moe_vk_compiler *c,
+                                  const struct moe_vk_dispatch *which);
 
 // compile_experts.c
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c);

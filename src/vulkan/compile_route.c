@@ -3,6 +3,7 @@
 #include "vulkan/compile.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -199,4 +200,16 @@ uint32_t moe_vk_smaller_block(const vkmoe_layer_desc *desc, uint32_t tokens)
     if (desc->capacity_mode == VKMOE_CAPACITY_NONE)
         return half;
     return desc->capacity_rows ? half - half % desc->capacity_rows : 0;
+}
+
+enum vkmoe_status moe_vk_no_block(const struct moe_vk_compiler *c,
+                                  const struct moe_vk_dispatch *which)
+{
+    char text[256];
+    enum vkmoe_status status = moe_vk_too_large(c->limits, c->sequence, which);
+    if (c->desc->capacity_mode == VKMOE_CAPACITY_NONE)
+        return status;
+    snprintf(text, sizeof text, "%s", vkmoe_error_text());
+    return moe_fail(status, "layer.capacity_rows = %u: %u tokens at once: %s",
+                    c->desc->capacity_rows, c->tokens, text);
 }

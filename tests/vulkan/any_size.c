@@ -77,15 +77,24 @@ static void open_stack(struct stack *stack, const struct layer_data *data,
     check_ok(stack_create_plan(stack, &context, data, plan));
 }
 
-static void run(struct stack *stack, const char *x, uint32_t n_tokens, struct outcome *out)
+// A layer whose router has an input of its own gets x again; its token ids are NULL for others.
+static void run_ids(struct stack *stack, const char *x, const int32_t *token_ids,
+                    uint32_t n_tokens, struct outcome *out)
 {
     vkmoe_io io = vkmoe_io_init();
     io.x = x;
+    io.router_x = token_ids ? x : NULL;
+    io.token_ids = token_ids;
     io.y = out->y;
     io.ids = out->ids;
     io.gates = out->gates;
     io.scores = out->scores;
     check_ok(vkmoe_run(stack->bind, n_tokens, &io));
+}
+
+static void run(struct stack *stack, const char *x, uint32_t n_tokens, struct outcome *out)
+{
+    run_ids(stack, x, NULL, n_tokens, out);
 }
 
 static void check_same(const struct outcome *got, const struct outcome *want)
@@ -373,7 +382,7 @@ static void more_tokens_than_workgroups(void **state)
     layer_data_finish(&data);
 }
 
-// ---- windows of the caller's x and y -----------------------------------------------------------
+// ---- windows of the caller's inputs and y ------------------------------------------------------
 
 struct window_case {
     uint32_t max_range, n_tokens, x_stride, y_stride;
@@ -385,15 +394,22 @@ static void check_windows(const struct layer_data *data, const struct window_cas
 {
     struct stack stack;
     struct host host;
-    struct host_buffer x, y, n_tokens;
+    struct host_buffer x, y, n_tokens, token_ids;
     struct outcome want;
     vkmoe_plan_desc plan = plan_for(c->n_tokens);
+    const bool has_table = data->layer.select == VKMOE_SELECT_TABLE;
+    int32_t *ids = malloc(c->n_tokens * sizeof *ids);
+    assert_non_null(ids);
+    for (uint32_t t = 0; t < c->n_tokens && has_table; t++)
+        ids[t] = (int32_t) (t * 7 % data->layer.n_token_ids);
     interpose = (struct interpose){.max_range = c->max_range};
     open_stack(&stack, data, &plan);
     outcome_init(&want, data, &plan);
     char *dense = random_x(data, &plan);
-    run(&stack, dense, c->n_tokens, &want);
+    run_ids(&stack, dense, has_table ? ids : NULL, c->n_tokens, &want);
     host_init(&host, stack.context);
+    host_buffer_init(&host, c->n_tokens * sizeof *ids, &token_ids);
+    memcpy(token_ids.mapped, ids, c->n_tokens * sizeof *ids);
     host_buffer_init(&host, (uint64_t) c->n_tokens * c->x_stride, &x);
     host_buffer_init(&host, (uint64_t) c->n_tokens * c->y_stride, &y);
     host_buffer_init(&host, 4, &n_tokens);
@@ -410,6 +426,11 @@ static void check_windows(const struct layer_data *data, const struct window_cas
     io.y = (vkmoe_vk_buffer){y.handle, 0, y.size};
     io.x_stride = c->x_stride;
     io.y_stride = c->y_stride;
+    if (has_table) {
+        io.router_x = io.x;
+        io.router_x_stride = c->x_stride;
+        io.token_ids = (vkmoe_vk_buffer){token_ids.handle, 0, token_ids.size};
+    }
     if (count < c->n_tokens)
         io.n_tokens = (vkmoe_vk_buffer){n_tokens.handle, 0, 4};
     desc.vk_io = &io;
@@ -428,8 +449,10 @@ static void check_windows(const struct layer_data *data, const struct window_cas
     host_buffer_finish(&host, &x);
     host_buffer_finish(&host, &y);
     host_buffer_finish(&host, &n_tokens);
+    host_buffer_finish(&host, &token_ids);
     host_finish(&host);
     free(dense);
+    free(ids);
     outcome_finish(&want);
     stack_destroy(&stack);
     interpose = (struct interpose){0};
@@ -453,6 +476,15 @@ static void rows_larger_than_a_range(void **state)
         check_windows(&data, &cases[i], cases[i].n_tokens / 2 + 1);
         check_windows(&data, &cases[i], 0);
     }
+    layer_data_finish(&data);
+    layer.shared_gate = VKMOE_SHARED_PLAIN;
+    layer.selection_bias = false;
+    layer.router_input = true;
+    layer.select = VKMOE_SELECT_TABLE;
+    layer.n_token_ids = 50;
+    layer_data_init(&data, &layer, 4);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_windows(&data, &cases[i], cases[i].n_tokens / 2 + 1);
     layer_data_finish(&data);
 }
 
@@ -480,7 +512,7 @@ static void what_no_window_holds_is_refused(void **state)
     io.x_stride = 1028;
     desc.vk_io = &io;
     check_fails(vkmoe_bind_create(stack.plan, stack.weights, &desc, &bind), VKMOE_E_UNSUPPORTED,
-                "64 rows of strides 1028 and 12 bytes");
+                "64 rows of strides up to 1028 bytes");
     assert_null(bind);
     host_buffer_finish(&host, &buffer);
     host_finish(&host);

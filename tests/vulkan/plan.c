@@ -375,6 +375,28 @@ static void limits_of_the_device_are_kept(void **state)
     assert_int_equal(block_tokens(&layer, 1000, &limits), 500);
 }
 
+// Slots that compete for places are in one block.
+static void blocks_keep_capacity_rows(void **state)
+{
+    (void) state;
+    struct moe_vk_program program;
+    struct moe_vk_limits limits = floor_limits();
+    vkmoe_layer_desc layer = small_layer(7, 3);
+    layer.capacity_mode = VKMOE_CAPACITY_BY_GATE;
+    layer.capacity = 2;
+    layer.capacity_rows = 1000;
+    assert_int_equal(block_tokens(&layer, 65535, &limits), 65535);
+    assert_int_equal(block_tokens(&layer, 65536, &limits), 32000);
+    layer.capacity_rows = 40000;
+    check_fails(try_compile(&program, &layer, 65536, &limits), VKMOE_E_UNSUPPORTED,
+                "layer.capacity_rows = 40000: 65536 tokens at once: combine: a block of");
+    moe_vk_sequences_finish(&program);
+    layer.capacity_rows = 0;
+    check_fails(try_compile(&program, &layer, 65536, &limits), VKMOE_E_UNSUPPORTED,
+                "layer.capacity_rows = 0: 65536 tokens at once: ");
+    moe_vk_sequences_finish(&program);
+}
+
 // More rows than there are workgroups along an axis.
 static void wide_layers_are_cut(void **state)
 {
@@ -549,6 +571,7 @@ int main(void)
         cmocka_unit_test(ranges_are_aligned_and_inside),
         cmocka_unit_test(chunks_and_pieces_cover_everything),
         cmocka_unit_test(limits_of_the_device_are_kept),
+        cmocka_unit_test(blocks_keep_capacity_rows),
         cmocka_unit_test(wide_layers_are_cut),
         cmocka_unit_test(what_no_block_makes_fit_is_refused),
         cmocka_unit_test(ranges_by_address_stay_below_2_31_words),
