@@ -203,6 +203,53 @@ VKMOE_API enum vkmoe_status vkmoe_checkpoint_load(vkmoe_checkpoint *checkpoint,
                                                   vkmoe_layer_desc *layer_out, vkmoe_weights **out,
                                                   vkmoe_load_report *report);
 
+// ---- writing ---------------------------------------------------------------------------------
+
+// What became of one part of a layer.
+typedef struct vkmoe_save_part {
+    uint32_t layer;         // of the checkpoint
+    uint32_t layer_out;     // its number in the new file
+    enum vkmoe_part part;
+    enum vkmoe_dtype type;  // that it has now; f32 of a table, too, whose ids are i32
+    bool fallback;          // a row is no whole blocks of the type that was asked for
+    bool exact;             // the values are those of the file
+    double error;           // else, as in vkmoe_load_part
+    uint64_t size_before, size; // bytes, then and now
+    char stored[96];
+} vkmoe_save_part;
+
+typedef struct vkmoe_save_desc {
+    size_t struct_size;
+    enum vkmoe_dtype type; // of the experts' and the latent matrices
+    bool one_layer;        // only layer `layer`, else all that have experts
+    uint32_t layer;
+    void (*report)(void *user, const vkmoe_save_part *part); // when a part is written; or NULL
+    bool (*progress)(void *user, uint64_t done, uint64_t total); // bytes; false: stop. Or NULL
+    void *user;
+} vkmoe_save_desc;
+
+static inline vkmoe_save_desc vkmoe_save_desc_init(void)
+{
+    vkmoe_save_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.struct_size = sizeof desc;
+    desc.type = VKMOE_F16;
+    return desc;
+}
+
+// Writes layers with their matrices in another type, expert by expert. A row that is no multiple of
+// the type's block becomes q8_0, or else f16. The file appears when it is complete. Its suffix says
+// what it is:
+//   .gguf         the tensors of the layers with experts, under the names and with the keys that
+//                 readers of the family's architecture know; those of a GGUF are copied. Read
+//                 again it gives the same layers, or it is not written.
+//   .safetensors  a vkmoe-model/1: see vkmoe/model.h. A vkmoe-model stays whole; of any other
+//                 model the layers with experts are numbered anew, from 0.
+// VKMOE_E_ARGUMENT: another suffix, or no such layer.  VKMOE_E_UNSUPPORTED: what the format cannot
+// say; the text names it.  VKMOE_E_CANCELLED: `progress` said so.
+VKMOE_API enum vkmoe_status vkmoe_checkpoint_save(vkmoe_checkpoint *checkpoint, const char *path,
+                                                  const vkmoe_save_desc *desc);
+
 // A layer from JSON text: the object `layer` of a description, alone.
 // VKMOE_E_DATA: not valid; the text names the key.
 VKMOE_API enum vkmoe_status vkmoe_layer_parse(const char *text, vkmoe_layer_desc *out);

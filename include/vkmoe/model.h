@@ -62,6 +62,10 @@
 //                           pairing         "each" | "all": see enum vkmoe_pairing
 //                           d_query
 //               recompute   (false) training: see struct vkmoe_net_layer
+//      moe      layer       instead of all of these but d_in and residual: an object with fields of
+//                           vkmoe_layer_desc by name, as in vkmoe_layer_parse; types are left to
+//                           the tensors. Layers with inputs or tensors that sessions do not pass
+//                           on run alone, by vkmoe_checkpoint_load
 //      linear   d_out, activation ("none"), bias (true)
 //      norm     rms (false), bias (true without rms), eps (1e-5)
 //      pool     pool        "mean" | "sum" | "max"; one at most, none with embed_bag
@@ -69,7 +73,8 @@
 //     head      "softmax" | "sigmoid" | "identity"; for classify identity says that the last layer
 //               gives probabilities already; softmax only for classify
 //
-// Tensors of layer N, in F32, F16 or BF16; gate and up have one type, down may have another:
+// Tensors of layer N, in F32, F16 or BF16; gate and up have one type, down may have another, and
+// the shared expert its own two:
 //
 //     layers.N.router.weight (n_experts, d_in)   .router.bias, .router.selection_bias (n_experts)
 //     layers.N.experts.gate.weight, .experts.up.weight (n_experts, d_ff, d_in)
@@ -79,6 +84,16 @@
 //     layers.N.shared.gate.bias, .shared.up.bias (shared.d_ff)
 //     layers.N.shared.down.weight (d_out, shared.d_ff)   .bias (d_out)
 //     layers.N.shared.gate_vector (d_in)
+//
+// Only of a layer in full: gate_vector (2, d_in) and shared.gate_vector.bias (1) or (2),
+// router.expert_scale (n_experts + n_zero), router.prenorm_scale (d_in), router.table (n_token_ids,
+// top_k) in I32, latent.down.weight (d_latent, d_in), latent.up.weight (d_out, d_latent),
+// latent.norm (d_latent), out_bias (d_out), adjugate.{gate,up,down} as experts, of d_adjugate.
+// Experts are d_latent wide outside where that is not 0.
+//
+// Matrices of experts (routed, shared, adjugate) and latent ones may have a type of blocks: a U8
+// tensor whose last dimension is the bytes of a row of whole blocks as in enum vkmoe_dtype. Its
+// type is in __metadata__.types, a JSON text: {"layers.0.experts.up.weight": "q8_0"}.
 //
 // Tokens of a text. First it is normalised: with `lower` A to Z become a to z, a space is put in
 // front and behind, then every run of white space (bytes 9 to 13 and 32) becomes one space. Units:

@@ -184,6 +184,7 @@ static enum vkmoe_status open_model(vkmoe_checkpoint *c)
     if (!format || strcmp(format, MOE_MODEL_FORMAT) != 0 || !text)
         return moe_fail(VKMOE_E_DATA, "%s: not a " MOE_MODEL_FORMAT " file: its format is '%.40s'",
                         c->path, format ? format : "(none)");
+    TRY(moe_safetensors_read_types(&c->source.single, c->path));
     TRY(moe_description_parse(&c->host, c->path, text, strlen(text), false, &c->model));
     c->says = "vkmoe-model/1";
     c->layout = &moe_layout_model;

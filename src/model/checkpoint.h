@@ -66,6 +66,9 @@ void moe_checkpoint_types(struct moe_checkpoint_layer *layer);
 enum vkmoe_status moe_bound_read(const vkmoe_checkpoint *checkpoint, const struct moe_bound *bound,
                                  uint32_t i, uint32_t first_row, uint32_t n_rows, float *dst);
 
+// checkpoint_load.c: the types that `desc` asks for, or what fits their widths.
+void moe_checkpoint_choose_types(const vkmoe_load_desc *desc, vkmoe_layer_desc *layer);
+
 // The type of a part, as `desc` has it.
 enum vkmoe_dtype moe_part_type(const vkmoe_layer_desc *desc, enum vkmoe_part part);
 

@@ -192,9 +192,8 @@ fail:
 
 // ---- all -------------------------------------------------------------------------------------
 
-static void choose_types(struct loader *loader, const vkmoe_load_desc *desc)
+void moe_checkpoint_choose_types(const vkmoe_load_desc *desc, vkmoe_layer_desc *d)
 {
-    vkmoe_layer_desc *d = &loader->desc;
     uint32_t d_in = d->d_latent ? d->d_latent : d->d_model;
     bool own = d->own_shared_types;
     enum vkmoe_dtype shared_in = own ? d->shared_in_type : d->in_type;
@@ -298,7 +297,7 @@ enum vkmoe_status vkmoe_checkpoint_load(vkmoe_checkpoint *checkpoint, vkmoe_cont
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_load_desc"));
     TRY(moe_checkpoint_moe_layer(checkpoint, layer, &loader.layer));
     loader.desc = loader.layer->desc;
-    choose_types(&loader, &full);
+    moe_checkpoint_choose_types(&full, &loader.desc);
     TRY(vkmoe_layer_check(&loader.desc));
     TRY(load_around(&loader));
     TRY(prepare_memory(&loader));

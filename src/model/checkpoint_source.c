@@ -96,6 +96,13 @@ static void from_safetensors(const struct moe_safetensors *file,
         if (strcmp(st_codes[i].dtype, tensor->dtype->name) == 0)
             out->code = st_codes[i].code;
     }
+    uint64_t n_columns;
+    if (!moe_st_block_type(file, tensor, &out->type, &n_columns))
+        return;
+    out->code = MOE_CODE_BLOCK;
+    out->type_name = vkmoe_dtype_name(out->type);
+    vkmoe_dtype_block(out->type, &out->block_values, &out->block_size);
+    out->dims[out->n_dims - 1] = n_columns;
 }
 
 static enum vkmoe_status find_in_shards(struct moe_source *source, const char *name,
@@ -126,6 +133,16 @@ static const struct {
     {MOE_GGML_Q5_K, VKMOE_Q5_K}, {MOE_GGML_Q6_K, VKMOE_Q6_K}, {MOE_GGML_Q2_K, VKMOE_Q2_K},
     {MOE_GGML_MXFP4, VKMOE_MXFP4},
 };
+
+bool moe_gguf_id_of(enum vkmoe_dtype type, uint32_t *out)
+{
+    *out = type == VKMOE_F16 ? MOE_GGML_F16 : type == VKMOE_BF16 ? MOE_GGML_BF16 : MOE_GGML_F32;
+    for (size_t i = 0; i < MOE_COUNT(gguf_types); i++) {
+        if (gguf_types[i].type == type)
+            *out = gguf_types[i].id;
+    }
+    return *out != MOE_GGML_F32 || type == VKMOE_F32;
+}
 
 static void set_gguf_code(uint32_t id, struct moe_source_tensor *out)
 {

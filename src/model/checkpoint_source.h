@@ -67,6 +67,9 @@ enum vkmoe_status moe_source_read(const struct moe_source *source,
                                   const struct moe_source_tensor *tensor, uint64_t offset,
                                   size_t size, void *dst);
 
+// Its id in GGUF; false: there it has none.
+bool moe_gguf_id_of(enum vkmoe_dtype type, uint32_t *out);
+
 // "BF16 (8, 14336, 4096)". Returns `text`.
 const char *moe_source_describe(const struct moe_source_tensor *tensor, char *text, size_t size);
 

@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "base/host.h"
 #include "base/status.h"
+#include "model/families/families.h"
 
 #define ACTIVATIONS "none|silu|gelu_erf|gelu_tanh|relu|relu2|sigmoid|tanh" // as in enum vkmoe_act
 
@@ -213,6 +214,36 @@ static enum vkmoe_status check_moe(const struct reading *r)
                            vkmoe_error_text());
 }
 
+// A layer in full, by the fields of vkmoe_layer_desc.
+static enum vkmoe_status read_full(struct reading *r)
+{
+    static const char *const keys[] = {"kind", "d_in", "layer", "residual", NULL};
+    enum vkmoe_status status;
+    struct moe_config c;
+    const char *key;
+    json_t *value;
+    vkmoe_layer_desc *desc = r->moe;
+    TRY(moe_config_keys(&r->c, keys));
+    TRY(moe_config_object(&r->c, "layer", &c));
+    json_object_foreach((json_t *) c.object, key, value) {
+        if (moe_layer_field_is_type(key))
+            return moe_config_fail(&c, VKMOE_E_DATA, key, "the tensors say it");
+    }
+    TRY(moe_layer_fields_read(c.object, desc));
+    if (desc->expert_kind != VKMOE_EXPERT_MLP)
+        return moe_config_fail(&c, VKMOE_E_UNSUPPORTED, "expert_kind", "mlp only");
+    if (desc->d_model != r->d_in)
+        return moe_config_fail(&c, VKMOE_E_DATA, "d_model", "%u, but the layer is given %u",
+                               desc->d_model, r->d_in);
+    if (desc->d_out == 0)
+        desc->d_out = desc->d_model;
+    r->d_out = desc->d_out;
+    TRY(check_moe(r));
+
+fail:
+    return status;
+}
+
 static enum vkmoe_status read_moe(struct reading *r)
 {
     static const char *const keys[] = {"kind", "d_in", "d_ff", "d_out", "n_experts", "top_k",
@@ -226,6 +257,8 @@ static enum vkmoe_status read_moe(struct reading *r)
     r->layer->layer = desc;
     desc->d_model = r->d_in;
     desc->d_out = r->d_in;
+    if (moe_config_has(c, "layer"))
+        return read_full(r);
     TRY(moe_config_keys(c, keys));
     if (moe_config_has(c, "d_out"))
         TRY(moe_config_size(c, "d_out", &desc->d_out));

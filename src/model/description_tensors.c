@@ -56,7 +56,7 @@ static void add_own(struct list *list, bool has, const char *name, const uint64_
 static void add_router(struct list *list, const vkmoe_net_layer *layer, uint64_t in)
 {
     const vkmoe_layer_desc *d = layer->layer;
-    const uint64_t e = d->n_experts, s = layer->d_score;
+    const uint64_t e = d->n_experts + d->n_zero, s = layer->d_score;
     switch (layer->scorer) {
     case VKMOE_SCORER_LINEAR:
     case VKMOE_SCORER_KERNEL:
@@ -78,17 +78,46 @@ static void add_router(struct list *list, const vkmoe_net_layer *layer, uint64_t
     add_own(list, d->router_bias, "router.bias", DIMS(layer->scorer == VKMOE_SCORER_ONE ? 1 : e));
     add_own(list, d->selection_bias, "router.selection_bias", DIMS(e));
     add_own(list, layer->noisy, "router.noise", DIMS(e, in));
+    add_own(list, d->select == VKMOE_SELECT_TABLE, "router.table",
+            DIMS(d->n_token_ids, d->top_k));
+    add_own(list, d->expert_scale, "router.expert_scale", DIMS(e));
+    add_own(list, d->router_prenorm, "router.prenorm_scale", DIMS(in));
+}
+
+// What lies around the routed experts.
+static void add_around(struct list *list, const vkmoe_layer_desc *d)
+{
+    const uint64_t latent = d->d_latent;
+    add_own(list, latent > 0, "latent.down.weight", DIMS(latent, d->d_model));
+    add_own(list, latent > 0, "latent.up.weight", DIMS(d->d_out, latent));
+    add_own(list, d->latent_norm, "latent.norm", DIMS(latent));
+    add_own(list, d->out_bias, "out_bias", DIMS(d->d_out));
+}
+
+// Of experts that work in a latent width, the widths in and out.
+static void add_adjugate(struct list *list, const vkmoe_layer_desc *d, uint64_t in, uint64_t out)
+{
+    const uint64_t n = moe_div_up(d->n_experts, d->adjugate_group), f = d->d_adjugate;
+    add_own(list, d->gated, "adjugate.gate.weight", DIMS(n, f, in));
+    add_own(list, d->gate_bias, "adjugate.gate.bias", DIMS(n, f));
+    add_own(list, true, "adjugate.up.weight", DIMS(n, f, in));
+    add_own(list, d->up_bias, "adjugate.up.bias", DIMS(n, f));
+    add_own(list, true, "adjugate.down.weight", DIMS(n, out, f));
+    add_own(list, d->down_bias, "adjugate.down.bias", DIMS(n, out));
 }
 
 static void add_mlp(struct list *list, const vkmoe_layer_desc *d)
 {
-    const uint64_t e = d->n_experts, f = d->d_ff, in = d->d_model, out = d->d_out;
+    const uint64_t e = d->n_experts, f = d->d_ff, in = d->d_latent ? d->d_latent : d->d_model;
+    const uint64_t out = d->d_latent ? d->d_latent : d->d_out;
     add_own(list, d->gated, "experts.gate.weight", DIMS(e, f, in));
     add_own(list, d->gate_bias, "experts.gate.bias", DIMS(e, f));
     add_own(list, true, "experts.up.weight", DIMS(e, f, in));
     add_own(list, d->up_bias, "experts.up.bias", DIMS(e, f));
     add_own(list, true, "experts.down.weight", DIMS(e, out, f));
     add_own(list, d->down_bias, "experts.down.bias", DIMS(e, out));
+    if (d->adjugate_group > 0)
+        add_adjugate(list, d, in, out);
 }
 
 static void add_shared(struct list *list, const vkmoe_layer_desc *d)
@@ -101,6 +130,9 @@ static void add_shared(struct list *list, const vkmoe_layer_desc *d)
     add_own(list, true, "shared.down.weight", DIMS(out, f));
     add_own(list, d->down_bias, "shared.down.bias", DIMS(out));
     add_own(list, d->shared_gate == VKMOE_SHARED_SIGMOID, "shared.gate_vector", DIMS(in));
+    add_own(list, d->shared_gate == VKMOE_SHARED_SOFTMAX2, "shared.gate_vector", DIMS(2, in));
+    add_own(list, d->shared_gate_bias, "shared.gate_vector.bias",
+            DIMS(d->shared_gate == VKMOE_SHARED_SOFTMAX2 ? 2 : 1));
 }
 
 static void add_moe(struct list *list, const vkmoe_net_layer *layer, uint64_t in)
@@ -121,6 +153,7 @@ static void add_moe(struct list *list, const vkmoe_net_layer *layer, uint64_t in
     }
     add_own(list, stack, "combine.weight", DIMS(e));
     add_own(list, stack, "combine.bias", DIMS(out));
+    add_around(list, d);
     if (d->d_shared_ff > 0)
         add_shared(list, d);
 }

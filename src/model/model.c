@@ -29,6 +29,7 @@ enum vkmoe_status vkmoe_model_open(const vkmoe_host *host, const char *path, vkm
     model->host = services;
     model->path = path;
     TRY(moe_safetensors_open(&model->host, path, &model->file));
+    TRY(moe_safetensors_read_types(&model->file, path));
     TRY(read_config(model));
     TRY(moe_model_read_tensors(model));
     model->path = NULL;

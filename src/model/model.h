@@ -32,6 +32,9 @@ struct vkmoe_model {
     size_t n_copies;
 };
 
+// Does the layer have inputs or tensors that sessions do not pass on? vkmoe_checkpoint_load does.
+bool moe_layer_needs_more(const vkmoe_layer_desc *desc);
+
 // The one layer that a session with one_layer runs.
 struct moe_session_layer {
     vkmoe_bind *bind;

@@ -34,19 +34,42 @@ static enum vkmoe_status copy_memory(vkmoe_model *model, size_t size, const char
     return status;
 }
 
-// The float tensor that `spec` wants.
+// Ids, in I32.
+static bool is_table(const struct moe_tensor_spec *spec)
+{
+    return strstr(spec->name, ".router.table") != NULL;
+}
+
+// Of experts or latent: may be rows of blocks.
+static bool is_matrix(const struct moe_tensor_spec *spec)
+{
+    const char *dot = spec->n_dims > 1 ? strrchr(spec->name, '.') : NULL;
+    return dot && strcmp(dot, ".weight") == 0 && !strstr(spec->name, ".router.");
+}
+
+// The float tensor that `spec` wants, or what may stand in its place.
 static enum vkmoe_status find(vkmoe_model *model, const struct moe_tensor_spec *spec,
                               struct moe_st_tensor **out, enum vkmoe_dtype *type)
 {
     char is[192], wanted[192];
+    uint64_t dims[MOE_ST_MAX_DIMS];
     struct moe_st_tensor *tensor = moe_safetensors_find(&model->file, spec->name);
     if (!tensor)
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s' is missing", model->path, spec->name);
-    if (!moe_st_float_type(tensor, type))
+    memcpy(dims, tensor->dims, sizeof dims);
+    if (is_table(spec)) {
+        if (strcmp(tensor->dtype->name, "I32") != 0)
+            return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s: only I32 here", model->path,
+                            spec->name, moe_st_describe(tensor, is));
+        *type = VKMOE_F32; // as large; nobody looks at it
+    } else if (!moe_st_float_type(tensor, type) &&
+               !(is_matrix(spec) && tensor->n_dims > 0 &&
+                 moe_st_block_type(&model->file, tensor, type, &dims[tensor->n_dims - 1]))) {
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s: only F32, F16 and BF16 here",
                         model->path, spec->name, moe_st_describe(tensor, is));
+    }
     if (tensor->n_dims != spec->n_dims ||
-        memcmp(tensor->dims, spec->dims, spec->n_dims * sizeof *spec->dims) != 0) {
+        memcmp(dims, spec->dims, spec->n_dims * sizeof *spec->dims) != 0) {
         struct moe_st_tensor other = {.dtype = tensor->dtype, .n_dims = spec->n_dims};
         memcpy(other.dims, spec->dims, spec->n_dims * sizeof *spec->dims);
         return moe_fail(VKMOE_E_DATA, "%s: tensor '%s': %s, the configuration makes it %s",
@@ -61,7 +84,7 @@ static enum vkmoe_status find(vkmoe_model *model, const struct moe_tensor_spec *
 static void warn_nan(const vkmoe_model *model, const char *name, enum vkmoe_dtype type,
                      const unsigned char *data, uint64_t n_elements)
 {
-    float chunk[1024];
+    float chunk[1024]; // whole blocks; rows are, too
     uint64_t n_nan = 0;
     for (uint64_t i = 0; i < n_elements; i += MOE_COUNT(chunk)) {
         size_t n = (size_t) moe_min(MOE_COUNT(chunk), n_elements - i);
@@ -74,6 +97,13 @@ static void warn_nan(const vkmoe_model *model, const char *name, enum vkmoe_dtyp
                 model->path, name, (unsigned long long) n_nan, (unsigned long long) n_elements);
 }
 
+// What data is aligned to; blocks are bytes.
+static uint64_t element_size(enum vkmoe_dtype type)
+{
+    uint32_t n_values, size;
+    return vkmoe_dtype_block(type, &n_values, &size) == VKMOE_OK && n_values == 1 ? size : 1;
+}
+
 // The tensor in its own type: in the mapping where it lies aligned, else in a copy.
 static enum vkmoe_status get(vkmoe_model *model, const struct moe_tensor_spec *spec,
                              vkmoe_tensor *out)
@@ -82,14 +112,15 @@ static enum vkmoe_status get(vkmoe_model *model, const struct moe_tensor_spec *s
     struct moe_st_tensor *tensor = NULL;
     TRY(find(model, spec, &tensor, &out->type));
     out->data = tensor->data;
-    if ((uintptr_t) tensor->data % moe_dtype_size(out->type, 1) != 0) {
+    if ((uintptr_t) tensor->data % element_size(out->type) != 0) {
         void *copy;
         size_t size = (size_t) (tensor->end - tensor->begin);
         TRY(copy_memory(model, size, spec->name, &copy));
         memcpy(copy, tensor->data, size);
         out->data = copy;
     }
-    warn_nan(model, spec->name, out->type, out->data, tensor->n_elements);
+    if (!is_table(spec))
+        warn_nan(model, spec->name, out->type, out->data, spec->n_elements);
 
 fail:
     return status;
@@ -189,12 +220,15 @@ static enum vkmoe_status read_bank(vkmoe_model *model, const char *prefix, uint3
         d->in_type = up.weight.type;
         d->out_type = down.weight.type;
     }
-    if (up.weight.type != d->in_type || (d->gated && gate.weight.type != d->in_type) ||
-        down.weight.type != d->out_type)
-        return moe_fail(VKMOE_E_DATA,
-                        "%s: tensors '%s': gate and up must be %s and down %s, as in the experts",
-                        model->path, prefix, vkmoe_dtype_name(d->in_type),
-                        vkmoe_dtype_name(d->out_type));
+    if (d->gated && gate.weight.type != up.weight.type)
+        return moe_fail(VKMOE_E_DATA, "%s: tensors '%s': gate is %s and up %s: one type for both",
+                        model->path, prefix, vkmoe_dtype_name(gate.weight.type),
+                        vkmoe_dtype_name(up.weight.type));
+    if (up.weight.type != d->in_type || down.weight.type != d->out_type) {
+        d->own_shared_types = true;
+        d->shared_in_type = up.weight.type;
+        d->shared_out_type = down.weight.type;
+    }
     for (uint32_t e = 0; e < moe_max(n_experts, 1); e++) {
         out[e] = (vkmoe_expert_tensors){
             .gate = slice(&gate, e, d_ff, d->d_model),
@@ -210,6 +244,14 @@ fail:
     return status;
 }
 
+bool moe_layer_needs_more(const vkmoe_layer_desc *d)
+{
+    return d->router_input || d->router_prenorm || d->select == VKMOE_SELECT_TABLE ||
+           d->capacity_mode != VKMOE_CAPACITY_NONE || d->n_zero > 0 || d->d_latent > 0 ||
+           d->adjugate_group > 0 || d->out_bias || d->expert_scale ||
+           d->shared_gate == VKMOE_SHARED_SOFTMAX2 || d->shared_gate_bias;
+}
+
 // Do plans compute this layer, but for what `residual` adds?
 static bool is_planned(const vkmoe_net_layer *layer)
 {
@@ -217,7 +259,7 @@ static bool is_planned(const vkmoe_net_layer *layer)
            layer->combine == VKMOE_COMBINE_WEIGHTED_SUM &&
            layer->pairing == VKMOE_PAIRING_NONE &&
            layer->layer->expert_kind == VKMOE_EXPERT_MLP &&
-           vkmoe_layer_check(layer->layer) == VKMOE_OK;
+           !moe_layer_needs_more(layer->layer) && vkmoe_layer_check(layer->layer) == VKMOE_OK;
 }
 
 static enum vkmoe_status read_layer(vkmoe_model *model, uint32_t index)

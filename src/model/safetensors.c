@@ -279,6 +279,7 @@ void moe_safetensors_close(struct moe_safetensors *file)
     if (!file->host)
         return;
     moe_free(file->host, file->tensors);
+    json_decref(file->types);
     json_decref(file->header);
     moe_file_unmap(&file->map);
     moe_file_close(&file->file);

@@ -40,6 +40,7 @@ struct moe_safetensors {
     struct moe_file_map map;
     uint64_t data_start; // where the tensors' bytes begin in the file
     json_t *header;
+    json_t *types; // of moe_safetensors_read_types; NULL: none
     struct moe_st_tensor *tensors; // sorted by name
     size_t n_tensors;
 };
@@ -67,19 +68,30 @@ enum vkmoe_status moe_safetensors_read_f32(const struct moe_safetensors *file,
 // Text of a key of __metadata__; NULL: there is none.
 const char *moe_safetensors_metadata(const struct moe_safetensors *file, const char *key);
 
+// Reads the key "types" of __metadata__, which says of U8 tensors that their rows are blocks:
+// {"layers.0.experts.up.weight": "q8_0"}. VKMOE_E_DATA: not such a list, or of other tensors.
+enum vkmoe_status moe_safetensors_read_types(struct moe_safetensors *file, const char *path);
+
+// Is it one of those? A row is as many blocks as its bytes make.
+bool moe_st_block_type(const struct moe_safetensors *file, const struct moe_st_tensor *tensor,
+                       enum vkmoe_dtype *type, uint64_t *n_columns);
+
 // "F32 (8, 64)", for messages. Returns `text`.
 const char *moe_st_describe(const struct moe_st_tensor *tensor, char text[192]);
 
 // The vkmoe type of a float tensor; false for any other.
 bool moe_st_float_type(const struct moe_st_tensor *tensor, enum vkmoe_dtype *out);
 
-// One tensor to write; bytes are given in full.
+// One tensor to write; bytes are given in full, or piece by piece.
 struct moe_st_source {
     const char *name;
     const char *dtype;
     uint32_t n_dims;
     uint64_t dims[MOE_ST_MAX_DIMS];
     const void *data;
+    // Where data is NULL: called for one piece after the other, from the first byte to the last.
+    enum vkmoe_status (*fill)(void *user, uint64_t offset, size_t size, void *dst);
+    void *user;
 };
 
 // Writes a file, atomically. `metadata` is a JSON object of texts or NULL. The reader takes

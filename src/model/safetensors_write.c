@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { DATA_ALIGN = 8 };
+enum { DATA_ALIGN = 8, PIECE_SIZE = 1 << 20 };
 
 static enum vkmoe_status add_metadata(json_t *metadata, json_t *header)
 {
@@ -89,8 +89,26 @@ fail:
     return status;
 }
 
+static enum vkmoe_status write_pieces(const vkmoe_host *host, struct moe_file_writer *writer,
+                                      const struct moe_st_source *tensor, uint64_t size)
+{
+    enum vkmoe_status status;
+    void *piece = NULL;
+    TRY(moe_try_alloc(host, (size_t) moe_min(size, PIECE_SIZE), "piece of a tensor", &piece));
+    for (uint64_t at = 0; at < size; at += PIECE_SIZE) {
+        size_t n = (size_t) moe_min(PIECE_SIZE, size - at);
+        TRY(tensor->fill(tensor->user, at, n, piece));
+        TRY(moe_file_write(writer, piece, n));
+    }
+
+fail:
+    moe_free(host, piece);
+    return status;
+}
+
 // Header and tensors; the writer is gone afterwards.
-static enum vkmoe_status write_all(struct moe_file_writer *writer, const char *text,
+static enum vkmoe_status write_all(const vkmoe_host *host, struct moe_file_writer *writer,
+                                   const char *text,
                                    const struct moe_st_source *tensors, size_t n_tensors)
 {
     enum vkmoe_status status;
@@ -99,7 +117,10 @@ static enum vkmoe_status write_all(struct moe_file_writer *writer, const char *t
         uint64_t n_elements, size = 0;
         moe_st_shape_size(moe_st_find_dtype(tensors[i].dtype), tensors[i].dims, tensors[i].n_dims,
                           &n_elements, &size);
-        TRY(moe_file_write(writer, tensors[i].data, (size_t) size));
+        if (tensors[i].fill)
+            TRY(write_pieces(host, writer, &tensors[i], size));
+        else
+            TRY(moe_file_write(writer, tensors[i].data, (size_t) size));
     }
     status = moe_file_commit(writer);
     writer = NULL;
@@ -118,7 +139,7 @@ enum vkmoe_status moe_safetensors_write(const vkmoe_host *host, const char *path
     char *text = NULL;
     TRY(make_header(path, tensors, n_tensors, metadata, &text));
     TRY(moe_file_create(host, path, &writer));
-    TRY(write_all(writer, text, tensors, n_tensors));
+    TRY(write_all(host, writer, text, tensors, n_tensors));
 
 fail:
     free(text);
@@ -132,7 +153,7 @@ enum vkmoe_status moe_safetensors_commit(struct moe_file_writer *writer, const c
     char *text = NULL;
     enum vkmoe_status status = make_header(path, tensors, n_tensors, metadata, &text);
     if (status == VKMOE_OK)
-        status = write_all(writer, text, tensors, n_tensors);
+        status = write_all(moe_host_default(), writer, text, tensors, n_tensors);
     else
         moe_file_discard(writer);
     free(text);

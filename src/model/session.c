@@ -83,6 +83,17 @@ static enum vkmoe_status check_session(const vkmoe_model *model, const vkmoe_ses
     return VKMOE_OK;
 }
 
+static enum vkmoe_status check_layers(const struct vkmoe_session *s)
+{
+    for (uint32_t i = s->first; i < s->first + s->n_layers; i++) {
+        const vkmoe_net_layer *layer = &s->model->d.layers[i];
+        if (layer->kind == VKMOE_NET_MOE && moe_layer_needs_more(layer->layer))
+            return moe_fail(VKMOE_E_UNSUPPORTED, "layer %u has inputs or tensors that sessions do "
+                            "not pass on: it runs alone, by vkmoe_checkpoint_load or vkmoe run", i);
+    }
+    return VKMOE_OK;
+}
+
 static enum vkmoe_status create_buffers(struct vkmoe_session *s)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -146,6 +157,7 @@ enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const vkmoe_model
     s->desc = d;
     s->first = d.one_layer ? d.layer : 0;
     s->n_layers = d.one_layer ? 1 : model->d.info.n_layers;
+    TRY(check_layers(s));
     if (is_planned(s))
         TRY(create_stages(context, s));
     else

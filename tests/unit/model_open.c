@@ -238,18 +238,23 @@ static void test_types(void **state)
     full_tensors(tensors);
     named(tensors, "layers.0.experts.up.weight")->dtype = "BF16";
     check_fails(open_path(write_model(full_config, tensors, FULL_TENSORS), &model), VKMOE_E_DATA,
-                "gate and up must be bf16");
+                "experts': gate is f32 and up bf16");
     named(tensors, "layers.0.experts.gate.weight")->dtype = "BF16";
-    check_fails(open_path(write_model(full_config, tensors, FULL_TENSORS), &model), VKMOE_E_DATA,
-                "layers.0.shared");
+    check_ok(open_path(write_model(full_config, tensors, FULL_TENSORS), &model));
+    check_ok(vkmoe_model_layer(model, 0, &d));
+    assert_true(d.in_type == VKMOE_BF16 && d.out_type == VKMOE_F32 && d.own_shared_types);
+    assert_true(d.shared_in_type == VKMOE_F32 && d.shared_out_type == VKMOE_F32);
+    vkmoe_model_destroy(model);
     named(tensors, "layers.0.shared.gate.weight")->dtype = "BF16";
+    check_fails(open_path(write_model(full_config, tensors, FULL_TENSORS), &model), VKMOE_E_DATA,
+                "layers.0.shared': gate is bf16 and up f32");
     named(tensors, "layers.0.shared.up.weight")->dtype = "BF16";
     named(tensors, "layers.0.experts.down.weight")->dtype = "F16";
     named(tensors, "layers.0.shared.down.weight")->dtype = "F16";
     named(tensors, "layers.0.router.bias")->dtype = "F16";
     check_ok(open_path(write_model(full_config, tensors, FULL_TENSORS), &model));
     check_ok(vkmoe_model_layer(model, 0, &d));
-    assert_true(d.in_type == VKMOE_BF16 && d.out_type == VKMOE_F16);
+    assert_true(d.in_type == VKMOE_BF16 && d.out_type == VKMOE_F16 && !d.own_shared_types);
     vkmoe_model_destroy(model);
 }
 

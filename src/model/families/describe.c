@@ -118,6 +118,65 @@ enum vkmoe_status moe_layer_fields_read(const json_t *object, vkmoe_layer_desc *
     return VKMOE_OK;
 }
 
+bool moe_layer_field_is_type(const char *name)
+{
+    return strstr(name, "_type") != NULL;
+}
+
+// The word of an enum's value.
+static json_t *write_enum(const char *field, uint32_t value)
+{
+    for (size_t i = 0; i < MOE_COUNT(enum_words); i++) {
+        const char *words = enum_words[i].words;
+        if (!words || strcmp(enum_words[i].field, field) != 0)
+            continue;
+        for (; value > 0; value--)
+            words += strcspn(words, "|") + 1;
+        return json_stringn(words, strcspn(words, "|"));
+    }
+    return NULL;
+}
+
+static json_t *write_field(const struct moe_layer_field *field, const char *at)
+{
+    uint32_t number = 0;
+    float real;
+    memcpy(&number, at, field->kind == MOE_FIELD_BOOL ? 1 : sizeof number);
+    memcpy(&real, &number, sizeof real);
+    switch (field->kind) {
+    case MOE_FIELD_BOOL:
+        return json_boolean(*(const bool *) at);
+    case MOE_FIELD_U32:
+        return json_integer(number);
+    case MOE_FIELD_F32:
+        return json_real((double) real);
+    case MOE_FIELD_ENUM:
+        return write_enum(field->name, number);
+    case MOE_FIELD_ARRAY:
+        break;
+    }
+    return NULL;
+}
+
+json_t *moe_layer_fields_write(const vkmoe_layer_desc *desc)
+{
+    const vkmoe_layer_desc plain = vkmoe_layer_desc_init();
+    json_t *object = json_object();
+    for (uint32_t i = 0; i < moe_n_layer_fields; i++) {
+        const struct moe_layer_field *field = &moe_layer_fields[i];
+        const char *at = (const char *) desc + field->offset;
+        size_t size = field->kind == MOE_FIELD_BOOL ? sizeof(bool) : sizeof(uint32_t);
+        if (field->kind == MOE_FIELD_ARRAY || moe_layer_field_is_type(field->name) ||
+            memcmp(at, (const char *) &plain + field->offset, size) == 0)
+            continue;
+        if (json_object_set_new(object, field->name, write_field(field, at)) != 0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
 static enum vkmoe_status parse(const char *text, json_t **out)
 {
     json_error_t error;

@@ -147,6 +147,13 @@ void moe_explicit_finish(const vkmoe_host *host, struct moe_explicit *d);
 // Writes the fields that a JSON object names into a layer.
 enum vkmoe_status moe_layer_fields_read(const json_t *object, vkmoe_layer_desc *desc);
 
+// The fields that are not as vkmoe_layer_desc_init has them, but those of stored types, as such an
+// object. NULL: no memory.
+json_t *moe_layer_fields_write(const vkmoe_layer_desc *desc);
+
+// Is it one of those: in_type, own_shared_types?
+bool moe_layer_field_is_type(const char *name);
+
 // ---- words -----------------------------------------------------------------------------------
 
 // How a layer routes, in words.
