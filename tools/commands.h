@@ -9,6 +9,7 @@
     X(info, "list the devices of this machine")                                                    \
     X(run, "run one layer of a model on the rows of a file")                                       \
     X(inspect, "tell what a model file holds, and what it takes to run it")                        \
+    X(quantize, "write a model's layers in another type")                                          \
     X(train, "train a model from a configuration")                                                 \
     X(eval, "measure a model on a data set")                                                       \
     X(predict, "write a model's answers for the rows of a file")                                   \

@@ -10,8 +10,10 @@
 // Does a session give the layer all that it needs?
 static bool session_runs(const vkmoe_layer_desc *d, const struct run_source *source)
 {
-    return !d->router_input && d->select != VKMOE_SELECT_TABLE &&
-           d->capacity_mode == VKMOE_CAPACITY_NONE && !source->type;
+    return !source->type && !d->router_input && !d->router_prenorm &&
+           d->select != VKMOE_SELECT_TABLE && d->capacity_mode == VKMOE_CAPACITY_NONE &&
+           d->n_zero == 0 && d->d_latent == 0 && d->adjugate_group == 0 && !d->out_bias &&
+           !d->expert_scale && d->shared_gate != VKMOE_SHARED_SOFTMAX2 && !d->shared_gate_bias;
 }
 
 static enum vkmoe_status open_checkpoint(struct run_layer *layer, const struct run_source *source)

@@ -2,6 +2,7 @@
 """What tests of commands on published checkpoints share."""
 import json
 import math
+import os
 import pathlib
 import shutil
 import struct
@@ -41,6 +42,27 @@ class Case(helper.Case):
         header, data = helper.read_model(path)
         header, data = change(header, data) or (header, data)
         helper.write_model(path, header, data)
+
+    def hole(self, n_experts, d_ff, d_model):
+        """A folder like Mixtral's with weights that are a hole in a file, and their bytes."""
+        folder = self.copy('mixtral')
+        at = 'model.layers.1.block_sparse_moe.'
+        tensors = {at + 'gate.weight': [n_experts, d_model]}
+        for i in range(n_experts):
+            for name, shape in [('w1', [d_ff, d_model]), ('w2', [d_model, d_ff]),
+                                ('w3', [d_ff, d_model])]:
+                tensors[f'{at}experts.{i}.{name}.weight'] = shape
+        header, size = {}, 0
+        for name, shape in tensors.items():
+            n = 4 * shape[0] * shape[1]
+            header[name] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [size, size + n]}
+            size += n
+        path = helper.write_model(folder / 'model.safetensors', header, b'')
+        os.truncate(path, path.stat().st_size + size)
+        config = json.loads((folder / 'config.json').read_text())
+        config.update(num_local_experts=n_experts, intermediate_size=d_ff, hidden_size=d_model)
+        (folder / 'config.json').write_text(json.dumps(config))
+        return folder, size
 
     def run_layer(self, model, row, device, *args):
         """Runs a golden's layer; shape and values of y, and of ids."""

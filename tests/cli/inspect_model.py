@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """vkmoe inspect. Usage: inspect_model.py PROGRAM"""
 import json
-import os
 import unittest
 
 import checkpoints
@@ -111,26 +110,11 @@ class Inspect(checkpoints.Case):
         self.assertIn('does not compute it: ', text)
 
     def test_reads_no_weights(self):
-        """A model of 64 GiB, all of it a hole, is told at once."""
-        folder, e, f, d = self.copy('mixtral'), 8, 16384, 8192
-        tensors = {'model.layers.1.block_sparse_moe.gate.weight': [e, d]}
-        for i in range(e):
-            at = f'model.layers.1.block_sparse_moe.experts.{i}.'
-            tensors |= {at + 'w1.weight': [f, d], at + 'w2.weight': [d, f],
-                        at + 'w3.weight': [f, d]}
-        header, size = {}, 0
-        for name, shape in tensors.items():
-            n = 4 * shape[0] * shape[1]
-            header[name] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [size, size + n]}
-            size += n
-        path = helper.write_model(folder / 'model.safetensors', header, b'')
-        os.truncate(path, path.stat().st_size + size)
-        config = json.loads((folder / 'config.json').read_text())
-        config.update(num_local_experts=e, intermediate_size=f, hidden_size=d)
-        (folder / 'config.json').write_text(json.dumps(config))
+        """A model of 12 GiB, all of it a hole, is told at once."""
+        folder, size = self.hole(8, 16384, 8192)
         layer = self.json(folder)['layers'][1]
         self.assertEqual(layer['file_bytes'], size)
-        self.assertGreater(size, 12 << 30)
+        self.assertGreaterEqual(size, 12 << 30)
 
     def test_bad_input(self):
         """Nothing on stdout when something is wrong."""
