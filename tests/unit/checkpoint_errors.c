@@ -2,6 +2,7 @@
 // Checkpoints with one thing wrong: a clear error that names it, and nothing made.
 #include "checkpoint_folder.h"
 
+#include "budget.h"
 #include "fixture.h"
 #include "scratch.h"
 
@@ -309,6 +310,59 @@ static void test_shrinks(void **state)
     folder_finish(&folder);
 }
 
+// Opens and loads with a host's memory.
+static enum vkmoe_status load_with(const vkmoe_host *host, vkmoe_context *context,
+                                   const char *description)
+{
+    vkmoe_checkpoint *checkpoint;
+    vkmoe_layer_desc layer;
+    vkmoe_weights *weights = NULL;
+    vkmoe_checkpoint_desc desc = vkmoe_checkpoint_desc_init();
+    desc.host = host;
+    desc.description = description;
+    enum vkmoe_status status = vkmoe_checkpoint_open(scratch_folder(), &desc, &checkpoint);
+    if (status == VKMOE_OK)
+        status = vkmoe_checkpoint_load(checkpoint, context, 1, NULL, &layer, &weights, NULL);
+    vkmoe_weights_destroy(weights);
+    vkmoe_checkpoint_destroy(checkpoint);
+    return status;
+}
+
+// Each allocation fails once.
+static void test_memory(void **state)
+{
+    struct folder folder;
+    vkmoe_context *context = context_on("reference", NULL);
+    const char *transposed = "{\"family\": \"mixtral\", \"tensors\": {\"router\": {\"name\": "
+                             "\"turned\", \"transposed\": true}}}";
+    (void) state;
+    folder_mixtral(&folder);
+    folder_add(&folder, "turned", "F32", 8, 4, 0);
+    folder_write(&folder, MIXTRAL_CONFIG(""));
+    for (int way = 0; way < 2; way++) {
+        struct budget budget = {.fail_at = 0, .once = true};
+        vkmoe_host host;
+        for (;; budget.fail_at++) {
+            budget.n = budget.live = 0;
+            memset(&host, 0, sizeof host);
+            host.struct_size = sizeof host;
+            budget_host(&host, &budget);
+            vkmoe_error_set("");
+            enum vkmoe_status status = load_with(&host, context, way ? transposed : NULL);
+            assert_int_equal(budget.live, 0);
+            if (!budget_failed(&budget)) {
+                assert_int_equal(status, VKMOE_OK);
+                break;
+            }
+            assert_int_equal(status, VKMOE_E_MEMORY);
+            assert_true(*vkmoe_error_text());
+        }
+        assert_true(budget.fail_at > 20);
+    }
+    vkmoe_context_destroy(context);
+    folder_finish(&folder);
+}
+
 static void test_arguments(void **state)
 {
     struct folder folder;
@@ -347,7 +401,8 @@ int main(void)
         cmocka_unit_test(test_tensors), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_types),   cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_table),   cmocka_unit_test(test_files),
-        cmocka_unit_test(test_shrinks), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_shrinks), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
