@@ -34,12 +34,10 @@ static enum vkmoe_status load_matrix(struct loader *loader, enum vkmoe_part part
 {
     const struct moe_bound *bound = &loader->layer->parts[part];
     enum vkmoe_dtype type = moe_part_type(&loader->desc, part);
-    size_t row_size = (size_t) moe_dtype_size(type, bound->n_columns);
     struct moe_reader reader;
     enum vkmoe_status status = moe_reader_open(&loader->checkpoint->source, bound, i, &reader);
-    for (uint32_t r = 0; status == VKMOE_OK && r < bound->n_rows; r++)
-        status = moe_reader_convert(&reader, r, type, (char *) dst + r * row_size,
-                                    &loader->errors[part]);
+    if (status == VKMOE_OK)
+        status = moe_reader_convert_all(&reader, type, dst, &loader->errors[part]);
     moe_reader_close(&reader);
     return status;
 }

@@ -93,4 +93,8 @@ struct moe_error {
 enum vkmoe_status moe_reader_convert(struct moe_reader *reader, uint32_t row, enum vkmoe_dtype type,
                                      void *dst, struct moe_error *error);
 
+// All rows of the matrix, one behind the other.
+enum vkmoe_status moe_reader_convert_all(struct moe_reader *reader, enum vkmoe_dtype type,
+                                         void *dst, struct moe_error *error);
+
 #endif

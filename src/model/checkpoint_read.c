@@ -392,6 +392,24 @@ static enum vkmoe_status to_closest(struct moe_reader *reader, uint32_t row, enu
     return VKMOE_OK;
 }
 
+enum vkmoe_status moe_reader_convert_all(struct moe_reader *reader, enum vkmoe_dtype type,
+                                         void *dst, struct moe_error *error)
+{
+    const struct moe_bound *bound = reader->bound;
+    const struct moe_matrix *m = reader->matrix;
+    size_t row_size = (size_t) moe_dtype_size(type, bound->n_columns);
+    enum vkmoe_status status = VKMOE_OK;
+    bool together = bound->place->rows < MOE_ROWS_EVEN;
+    // All at once where the rows of the file are those that are wanted.
+    if (together && is_same(reader, type))
+        return moe_source_read(reader->source, &m->weight,
+                               (reader->stacked * m->rows + stored_index(bound, 0)) * m->row_size,
+                               (size_t) (bound->n_rows * m->row_size), dst);
+    for (uint32_t r = 0; status == VKMOE_OK && r < bound->n_rows; r++)
+        status = moe_reader_convert(reader, r, type, (char *) dst + r * row_size, error);
+    return status;
+}
+
 enum vkmoe_status moe_reader_convert(struct moe_reader *reader, uint32_t row, enum vkmoe_dtype type,
                                      void *dst, struct moe_error *error)
 {
