@@ -283,7 +283,7 @@ static bool type_of_block(const struct moe_matrix *m, bool transposed, enum vkmo
 {
     const struct moe_block_format *format = m->weight.format;
     if (transposed || m->scale.name) {
-        *out = VKMOE_BF16;
+        *out = m->columns % 32 == 0 && !transposed ? VKMOE_Q8_0 : VKMOE_BF16;
         return false;
     }
     *out = format ? format->to : m->weight.type;

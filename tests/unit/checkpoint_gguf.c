@@ -42,6 +42,35 @@ static void add_keys(struct keys *keys, const char *arch, uint32_t n_layers, uin
     add_number(keys, arch, "expert_used_count", 1);
 }
 
+// Experts in q8_0, all of whose values are 3, and scales for each of them.
+static void write_scaled(const struct keys *keys)
+{
+    static const char *const names[] = {"blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight",
+                                        "blk.0.ffn_down_exps.weight"};
+    static const float scales[E] = {2, 5};
+    struct moe_gguf_source sources[5];
+    enum { BLOCK = 34, N_BLOCKS = E * D * F / 32 };
+    unsigned char *blocks = calloc(N_BLOCKS, BLOCK);
+    float *zeros = calloc(E * D, sizeof *zeros);
+    assert_non_null(blocks);
+    assert_non_null(zeros);
+    for (size_t i = 0; i < N_BLOCKS; i++) {
+        blocks[i * BLOCK + 1] = 0x3c; // 1 as an f16
+        memset(blocks + i * BLOCK + 2, 3, 32);
+    }
+    for (size_t i = 0; i < MOE_COUNT(names); i++)
+        sources[i] = (struct moe_gguf_source){.name = names[i], .type_id = MOE_GGML_Q8_0,
+                                              .n_dims = 3, .dims = {D, F, E}, .data = blocks};
+    sources[3] = (struct moe_gguf_source){.name = "blk.0.ffn_gate_inp.weight", .n_dims = 2,
+                                          .dims = {D, E}, .data = zeros};
+    sources[4] = (struct moe_gguf_source){.name = "blk.0.ffn_up_exps.scale", .n_dims = 1,
+                                          .dims = {E}, .data = scales};
+    check_ok(moe_gguf_write(moe_host_default(), scratch_path("a.gguf"), keys->values, keys->n,
+                            sources, 5));
+    free(blocks);
+    free(zeros);
+}
+
 // The experts of layer 0 in one type; `without` is left out.
 static const char *write_layer(const struct keys *keys, uint32_t type, const char *without)
 {
@@ -113,6 +142,30 @@ static void test_types(void **state)
                      part.exact ? "exact" : "not exact");
         vkmoe_checkpoint_destroy(checkpoint);
     }
+}
+
+// A second scale beside the blocks: of Gemma-4 it is the factor of each expert, of all others of
+// each weight.
+static void test_scaled(void **state)
+{
+    struct keys keys;
+    vkmoe_checkpoint *checkpoint;
+    vkmoe_checkpoint_part part;
+    float row[D];
+    (void) state;
+    add_keys(&keys, "llama", 1, E);
+    write_scaled(&keys);
+    check_ok(vkmoe_checkpoint_open(scratch_path("a.gguf"), NULL, &checkpoint));
+    check_ok(vkmoe_checkpoint_get_part(checkpoint, 0, VKMOE_PART_UP, &part));
+    assert_int_equal(part.type, VKMOE_Q8_0);
+    assert_false(part.exact);
+    for (uint32_t e = 0; e < E; e++) {
+        check_ok(vkmoe_checkpoint_read(checkpoint, 0, VKMOE_PART_UP, e, F - 1, 1, row));
+        assert_true(row[0] == (e ? 15.0f : 6.0f) && row[D - 1] == row[0]);
+        check_ok(vkmoe_checkpoint_read(checkpoint, 0, VKMOE_PART_GATE, e, 0, 1, row));
+        assert_true(row[0] == 3);
+    }
+    vkmoe_checkpoint_destroy(checkpoint);
 }
 
 static void test_refused(void **state)
@@ -193,6 +246,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),
+        cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_deepseek2),
         cmocka_unit_test(test_dense),
