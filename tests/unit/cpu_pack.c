@@ -51,7 +51,9 @@ static size_t pack(vkmoe_context *context, const vkmoe_layer_desc *layer, uint32
 {
     vkmoe_weights_layout layout;
     check_ok(vkmoe_weights_get_layout(context, layer, &layout));
-    uint64_t block = expert == VKMOE_SHARED_EXPERT ? layout.shared_size : layout.expert_size;
+    uint64_t block = expert == VKMOE_SHARED_EXPERT     ? layout.shared_size
+                     : expert >= VKMOE_ADJUGATE_EXPERT ? layout.adjugate_size
+                                                       : layout.expert_size;
     const size_t size = (size_t) block;
     *memory = allocate(size + 2 * GUARD);
     check_ok(vkmoe_weights_pack_expert(context, layer, expert, tensors, *memory + GUARD, size));
@@ -151,13 +153,16 @@ static void run_stack(const struct stack *stack, const vkmoe_layer_desc *layer, 
 
 static void check_packed_experts(enum vkmoe_dtype in, enum vkmoe_dtype out)
 {
-    const vkmoe_layer_desc layer = typed_layer(in, out);
+    vkmoe_layer_desc layer = typed_layer(in, out);
+    layer.adjugate_group = 2; // three for the five experts
+    layer.d_adjugate = 256;   // whole blocks of any type
+    layer.adjugate_scale = 0.5f;
     const size_t y_size = sizeof(float) * N_TOKENS * layer.d_out;
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     struct layer_data data;
     struct stack stack;
-    unsigned char *memory[6];
-    const void *packed[5];
+    unsigned char *memory[9];
+    const void *packed[5], *adjugates[3];
     float *from_tensors = allocate(y_size), *from_packed = allocate(y_size);
     desc.device = "cpu";
     layer_data_init(&data, &layer, 7);
@@ -169,11 +174,17 @@ static void check_packed_experts(enum vkmoe_dtype in, enum vkmoe_dtype out)
         packed[e] = memory[e] + GUARD;
     }
     pack(stack.context, &layer, VKMOE_SHARED_EXPERT, &data.shared, &memory[5]);
+    for (uint32_t a = 0; a < 3; a++) {
+        pack(stack.context, &layer, VKMOE_ADJUGATE_EXPERT + a, &data.adjugates[a], &memory[6 + a]);
+        adjugates[a] = memory[6 + a] + GUARD;
+    }
     stack_destroy(&stack);
     data.desc.experts = NULL;
     data.desc.packed_experts = packed;
     data.desc.shared = NULL;
     data.desc.packed_shared = memory[5] + GUARD;
+    data.desc.adjugates = NULL;
+    data.desc.packed_adjugates = adjugates;
     check_ok(stack_create(&stack, &desc, &data, N_TOKENS, false));
     run_stack(&stack, &layer, from_packed);
     stack_destroy(&stack);
@@ -186,7 +197,14 @@ static void check_packed_experts(enum vkmoe_dtype in, enum vkmoe_dtype out)
     run_stack(&stack, &layer, from_packed);
     stack_destroy(&stack);
     assert_memory_not_equal(from_packed, from_tensors, y_size); // two experts changed places
-    for (int i = 0; i < 6; i++)
+    packed[1] = packed[0];
+    packed[0] = first;
+    adjugates[0] = adjugates[2];
+    check_ok(stack_create(&stack, &desc, &data, N_TOKENS, false));
+    run_stack(&stack, &layer, from_packed);
+    stack_destroy(&stack);
+    assert_memory_not_equal(from_packed, from_tensors, y_size); // an adjugate is another
+    for (int i = 0; i < 9; i++)
         free(memory[i]);
     free(from_packed);
     free(from_tensors);
