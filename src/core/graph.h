@@ -64,8 +64,9 @@ enum moe_op_kind {
     // H [, IDS, GROUPING] -> F: act_out(W_down h + b_down).
     MOE_OP_EXPERT_OUT,
     // F, GATES [, F_ADJUGATE] [, X or X_LATENT] [, F_SHARED, SHARED_GATE] -> Y:
-    //   r = sum_k w_k f_k + sum_k (w_k adjugate_scale) a_k, in ascending k, f_k = x for an identity
-    //   expert, w_k = 1 for what was weighted on the input already; r += out_bias
+    //   r = sum_k w_k f_k + sum_k (w_k adjugate_scale) a_k, f_k = x for an identity expert, w_k = 1
+    //   for what was weighted on the input already; r += out_bias. The order is fixed: ascending k,
+    //   on the CPU ascending experts.
     //   y = out_scale (c_routed r + c_shared g f_shared), or with softmax2 c_routed g_0 r and g_1
     // With a latent width -> R_LATENT: the sum alone.
     MOE_OP_COMBINE,
