@@ -265,12 +265,12 @@ static void rows_of_blocks(void **state)
 {
     (void) state;
     static const struct small_device small[] = {
-        {{.max_range = 40 << 10}, 1e6f}, // an expert of q4_K and q6_K has 380 kB
+        {{.max_range = 64 << 10}, 1e6f}, // an expert has more than 250 KiB
         {{0}, 0.01f},
     };
     vkmoe_layer_desc layer = wide_layer();
     layer.d_model = 256;
-    layer.d_ff = layer.d_shared_ff = 768;
+    layer.d_ff = layer.d_shared_ff = 512;
     layer.in_type = VKMOE_Q4_K;
     layer.out_type = VKMOE_Q6_K;
     check_layer(&layer, 4, small, 2);
