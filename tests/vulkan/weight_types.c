@@ -82,8 +82,8 @@ static unsigned char *random_rows(const struct block_type *t)
 }
 
 // A weight of one expert that does nothing else to x: y[t, n] = w[n, k] where x[t] is 1 at k alone,
-// k = t * step. The same functions read either weight; down, which takes far more work, is asked for
-// every fifth value.
+// k = t * step. The same functions read either weight; down, which takes far more work, is asked
+// for every fifth value.
 struct probe {
     const struct block_type *type;
     bool is_out; // the weight is down, else up; the other one is the identity
