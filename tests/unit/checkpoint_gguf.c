@@ -195,29 +195,37 @@ static void test_refused(void **state)
     assert_null(checkpoint);
 }
 
-// One architecture of several families.
-static void test_deepseek2(void **state)
+// Architectures of several families: a key beside the usual ones decides.
+static void test_families(void **state)
 {
     static const struct {
-        uint32_t n_layers, gating, n_tokens;
+        const char *arch, *key;
+        uint32_t n_layers, value, n_tokens;
         const char *family;
     } cases[] = {
-        {1, 0, 100, "deepseek_v2"},    {1, 1, 100, "deepseek_v2"},
-        {1, 2, 100, "deepseek_v3"},    {47, 0, 154880, "glm4_moe_lite"},
-        {47, 0, 100, "deepseek_v2"},   {46, 0, 154880, "deepseek_v2"},
-        {48, 1, 154880, "deepseek_v2"},
+        {"deepseek2", NULL, 1, 0, 100, "deepseek_v2"},
+        {"deepseek2", "expert_gating_func", 1, 1, 100, "deepseek_v2"},
+        {"deepseek2", "expert_gating_func", 1, 2, 100, "deepseek_v3"},
+        {"deepseek2", NULL, 47, 0, 154880, "glm4_moe_lite"},
+        {"deepseek2", NULL, 47, 0, 100, "deepseek_v2"},
+        {"deepseek2", NULL, 46, 0, 154880, "deepseek_v2"},
+        {"deepseek2", "expert_gating_func", 48, 1, 154880, "deepseek_v2"},
+        {"grok", NULL, 1, 0, 100, "grok-1"},
+        {"grok", "router_logit_softcapping", 1, 30, 100, "grok-2"},
+        {"mistral3", NULL, 1, 0, 100, "mixtral"},
     };
     (void) state;
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
         struct keys keys;
         vkmoe_checkpoint_info info;
-        add_keys(&keys, "deepseek2", cases[i].n_layers, E);
-        add_number(&keys, "deepseek2", "vocab_size", cases[i].n_tokens);
-        if (cases[i].gating)
-            add_number(&keys, "deepseek2", "expert_gating_func", cases[i].gating);
+        add_keys(&keys, cases[i].arch, cases[i].n_layers, E);
+        add_number(&keys, cases[i].arch, "vocab_size", cases[i].n_tokens);
+        if (cases[i].key)
+            add_number(&keys, cases[i].arch, cases[i].key, cases[i].value);
         vkmoe_checkpoint *checkpoint = open_layer(&keys, MOE_GGML_F16, NULL);
         check_ok(vkmoe_checkpoint_get_info(checkpoint, &info));
         assert_string_equal(info.family, cases[i].family);
+        assert_string_equal(info.says, cases[i].arch);
         assert_int_equal(info.n_layers, cases[i].n_layers);
         vkmoe_checkpoint_destroy(checkpoint);
     }
@@ -248,7 +256,7 @@ int main(void)
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_deepseek2),
+        cmocka_unit_test(test_families),
         cmocka_unit_test(test_dense),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

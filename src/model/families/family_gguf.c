@@ -42,10 +42,19 @@ static const struct moe_family *deepseek2(const struct moe_gguf *gguf, const cha
     return moe_family_named("deepseek_v2");
 }
 
+// Both generations of Grok have one architecture; only the second caps its router's logits.
+static const struct moe_family *grok(const struct moe_gguf *gguf)
+{
+    bool capped = moe_gguf_find_value(gguf, "grok.router_logit_softcapping");
+    return moe_family_named(capped ? "grok-2" : "grok-1");
+}
+
 const struct moe_family *moe_family_of_gguf(const struct moe_gguf *gguf, const char *arch)
 {
     if (strcmp(arch, "deepseek2") == 0 || strcmp(arch, "deepseek2-ocr") == 0)
         return deepseek2(gguf, arch);
+    if (strcmp(arch, "grok") == 0)
+        return grok(gguf);
     for (uint32_t i = 0; i < moe_n_families; i++) {
         if (moe_word_in(moe_families[i].archs, arch))
             return &moe_families[i];
