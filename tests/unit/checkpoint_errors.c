@@ -45,6 +45,19 @@ static void refuse_load(const struct folder *folder, const char *config, uint32_
     vkmoe_context_destroy(context);
 }
 
+// Layer 1 has experts.
+static void accept(const struct folder *folder, const char *config)
+{
+    vkmoe_checkpoint *checkpoint;
+    vkmoe_checkpoint_layer layer;
+    folder_write(folder, config);
+    check_ok(open_scratch(&checkpoint));
+    check_ok(vkmoe_checkpoint_get_layer(checkpoint, 1, &layer));
+    if (!layer.has_experts)
+        fail_msg("%s: %s", config, layer.reason);
+    vkmoe_checkpoint_destroy(checkpoint);
+}
+
 static void test_good(void **state)
 {
     struct folder folder;
@@ -130,6 +143,12 @@ static void test_dense(void **state)
                 "decoder_sparse_step is 3");
     refuse_load(&folder, MIXTRAL_CONFIG(", \"moe_layers_enum\": \"0,3\""), 1, VKMOE_E_ARGUMENT,
                 "moe_layers_enum is '0,3'");
+    // Rules that layer 1 passes, and one that is not for models with an encoder.
+    accept(&folder, MIXTRAL_CONFIG(", \"first_k_dense_replace\": 1, \"mlp_only_layers\": [0], "
+                                   "\"moe_layer_freq\": [0, 1], \"moe_layers_enum\": \"1,2\", "
+                                   "\"decoder_sparse_step\": 2, \"moe_layers\": [1], "
+                                   "\"hybrid_override_pattern\": \"ME\""));
+    accept(&folder, MIXTRAL_CONFIG(", \"decoder_sparse_step\": 3, \"encoder_sparse_step\": 3"));
     folder_finish(&folder);
 }
 

@@ -10,7 +10,7 @@
 
 enum rule_kind {
     RULE_FIRST,      // the first n
-    RULE_EVERY,      // but every n-th: (layer + 1) % n == 0
+    RULE_EVERY,      // but every n-th: (layer + 1) % n == 0; not where `second` is there
     RULE_MULTIPLE,   // but layer % n == 0; as a list, by its entry
     RULE_ODD,        // but layer % n == 1
     RULE_PERIOD,     // but layer % n == the number behind `second`
@@ -40,8 +40,10 @@ static const struct rule rules[] = {
     {RULE_UNLISTED, "moe_layers", NULL, NULL},
     {RULE_FLAGS, "moe_layer_layout|is_moe_layer", NULL, NULL},
     {RULE_ENUM, "moe_layers_enum", NULL, NULL},
-    {RULE_EVERY, "interleave_moe_layer_step|moe_layer_interval|decoder_sparse_step|"
-     "moe_layer_frequency", "interleave_moe_layer_step", NULL},
+    {RULE_EVERY, "interleave_moe_layer_step|moe_layer_interval|moe_layer_frequency",
+     "interleave_moe_layer_step", NULL},
+    // Models of two stacks count otherwise, each in its own way: there the tensors tell.
+    {RULE_EVERY, "decoder_sparse_step", NULL, "encoder_sparse_step"},
     {RULE_MULTIPLE, "moe_layer_freq", NULL, NULL},
     {RULE_ODD, "moe_every_n_layers", "moe_every_n_layers", NULL},
     {RULE_PERIOD, "expert_layer_period", NULL, "expert_layer_offset"},
@@ -50,13 +52,9 @@ static const struct rule rules[] = {
 };
 
 // The name by which the configuration has the rule, for the reason.
-static const char *spelling(const struct moe_lookup *lookup, const struct moe_value *value,
-                            char text[64])
+static void spelling(const struct moe_value *value, char text[64])
 {
-    (void) lookup;
-    const char *key = value->key;
-    snprintf(text, 64, "%.*s", (int) strcspn(key, "|"), key);
-    return text;
+    snprintf(text, 64, "%.*s", (int) strcspn(value->key, "|"), value->key);
 }
 
 static bool in_list(const json_t *list, uint32_t layer)
@@ -154,7 +152,7 @@ static void by_text(enum rule_kind kind, const char *name, const char *text, uin
 static enum vkmoe_status apply(const struct rule *rule, const struct moe_lookup *lookup,
                                uint32_t layer, char reason[160])
 {
-    struct moe_value value;
+    struct moe_value value, other;
     enum vkmoe_status status = VKMOE_OK;
     uint32_t n = 0, second = 0;
     char name[64];
@@ -165,14 +163,19 @@ static enum vkmoe_status apply(const struct rule *rule, const struct moe_lookup 
     TRY(moe_look_up(lookup, rule->hf, rule->gguf, layer, &value));
     if (value.kind == MOE_VALUE_NONE)
         return VKMOE_OK;
-    spelling(lookup, &value, name);
+    if (rule->kind == RULE_EVERY && rule->second) {
+        TRY(moe_look_up(lookup, rule->second, NULL, layer, &other));
+        if (other.kind != MOE_VALUE_NONE)
+            return VKMOE_OK;
+    }
+    spelling(&value, name);
     if (rule->kind == RULE_OFF) {
         if (value.number == 0)
             snprintf(reason, 160, "dense: %s is false", name);
     } else if (value.kind == MOE_VALUE_TEXT) {
         by_text(rule->kind, name, value.text, layer, reason);
     } else if (value.number >= 0) {
-        if (rule->second)
+        if (rule->kind == RULE_PERIOD)
             TRY(moe_look_up_u32(lookup, rule->second, NULL, layer, &second));
         n = (uint32_t) moe_min((uint64_t) value.number, UINT32_MAX);
         // moe_layer_freq as a list has 0 and 1.
