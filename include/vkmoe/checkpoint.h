@@ -9,7 +9,8 @@
 //
 // An explicit description, for models of no known family, is a JSON object:
 //
-//     family    rules to begin with, as `assume`; or left out: then `layer` and `tensors` say all
+//     family    rules to begin with, as `assume`; or left out: then `layer` and `tensors` say all,
+//               and a folder needs no config.json where `layers` is there, too
 //     layers    how many the model has; only without a family
 //     layer     fields of vkmoe_layer_desc by name: numbers, true and false, values of enums by the
 //               last words of their name ("silu", "sqrt_softplus"); sizes, too. They overrule the

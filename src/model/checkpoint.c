@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { MAX_CONFIG_SIZE = 64 << 20, MAX_LAYERS = 4096 };
 
@@ -32,6 +33,10 @@ static enum vkmoe_status read_config(vkmoe_checkpoint *c)
     int n = snprintf(path, sizeof path, "%s/config.json", c->path);
     if (n < 0 || (size_t) n >= sizeof path)
         return moe_fail(VKMOE_E_IO, "%.200s: the path is too long", c->path);
+    // A description that says all stands in for it.
+    if (c->explicit.n_layers > 0 && c->explicit.layer && c->explicit.n_places > 0 &&
+        access(path, F_OK) != 0)
+        return VKMOE_OK;
     TRY(moe_file_open(&c->host, path, &file));
     if (file.size > MAX_CONFIG_SIZE) {
         status = moe_fail(VKMOE_E_DATA, "%s: %llu bytes, at most %d", path,

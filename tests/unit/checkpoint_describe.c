@@ -6,7 +6,7 @@
 #include "fixture.h"
 #include "scratch.h"
 
-#include <stdio.h>
+#include <unistd.h>
 #include <vkmoe/checkpoint.h>
 
 static enum vkmoe_status open_with(const char *assume, const char *description,
@@ -131,6 +131,16 @@ static void test_all(void **state)
     check_ok(vkmoe_checkpoint_read(checkpoint, 2, VKMOE_PART_DOWN_BIAS, 1, 0, 1, values));
     assert_true(values[3] == folder_value("h.2.1.b", 3));
     vkmoe_checkpoint_destroy(checkpoint);
+    // It needs no configuration; one without all of it does.
+    unlink(scratch_path("config.json"));
+    check_ok(open_with(NULL, description, &checkpoint));
+    check_ok(vkmoe_checkpoint_get_info(checkpoint, &info));
+    assert_true(info.n_layers == 3 && *info.says == '\0');
+    check_ok(vkmoe_checkpoint_get_layer(checkpoint, 2, &layer));
+    assert_true(layer.has_experts);
+    vkmoe_checkpoint_destroy(checkpoint);
+    check_fails(open_with(NULL, "{\"family\": \"mixtral\"}", &checkpoint), VKMOE_E_IO,
+                "config.json");
     folder_finish(&folder);
 }
 
