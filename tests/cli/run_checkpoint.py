@@ -74,6 +74,25 @@ class Golden(checkpoints.Case):
         self.assertEqual(set(values), set(range(6)))
 
 
+    def test_capacity(self):
+        """What counts all rows of a run sees them at once, however many."""
+        model = FAMILIES / 'switch_capacity'
+        config = json.loads((model / 'config.json').read_text())
+        most = config['num_experts'] * config['expert_capacity']
+        ids, layer = self.folder / 'ids.npy', GOLDENS['switch_capacity']['layer']
+        args = ['run', model, '--layer', layer, '--ids', ids, '-d', DEVICES[0]]
+        done = run(*args, '-n', '3000')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sum(i >= 0 for i in helper.read_npy(ids)[1]), most)
+        ids.unlink()
+        self.check_fails(1, 'counts 1048577 rows together: at most 1048576', *args, '-n',
+                         str((1 << 20) + 1))
+        csv = self.folder / 'x.csv'
+        csv.write_text((','.join(['0.5'] * config['d_model']) + '\n') * 3)
+        self.check_fails(1, 'their number must be known', *args, '-i', csv)
+        self.check_files('x.csv')
+
+
 @unittest.skipIf('reference' not in DEVICES, 'does not depend on the device')
 class Run(checkpoints.Case):
     def test_gradients(self):
