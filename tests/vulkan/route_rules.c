@@ -240,7 +240,7 @@ static void many_groups(void **state)
     (void) state;
     for (uint32_t n_group = 2; n_group <= (few ? 8 : 512); n_group *= 4)
         for (int score = VKMOE_GROUP_MAX; score <= VKMOE_GROUP_TOP_SHARE_SUM; score++) {
-            vkmoe_layer_desc layer = routing_layer(1024, 0, 20);
+            vkmoe_layer_desc layer = routing_layer(few ? 64 : 1024, 0, 20);
             layer.n_group = n_group;
             layer.topk_group = (n_group + 1) / 2;
             layer.top_k = 2 * layer.topk_group < 64 ? 2 * layer.topk_group : layer.topk_group;
