@@ -272,6 +272,9 @@ class Quantize(checkpoints.Case):
         fails("there is no tensor 'up'", json.dumps({'up': 'q8_0'}))
         fails('is not rows of blocks of 18 bytes', json.dumps({up: 'q4_0'}))
         fails('is not rows of blocks', json.dumps({'layers.0.router.weight': 'q8_0'}))
+        header[up]['dtype'] = 'I8'
+        fails('I8 (8, 32, 68) is not rows of blocks', json.dumps({up: 'q8_0'}))
+        header[up]['dtype'] = 'U8'
         helper.write_model(out, {**header, '__metadata__': {
             **header['__metadata__'], 'types': '{}'}}, data)
         self.check_fails(1, 'only F32, F16 and BF16 here', 'run', out, '-n', '1', '-o',
