@@ -12,7 +12,9 @@ static void check_tensor(const vkmoe_model *model, const vkmoe_tensor *tensor, u
     const struct moe_file_map *map = &model->file.map;
     const unsigned char *data = tensor->data;
     size_t size = (size_t) moe_dtype_size(tensor->type, rows * columns);
-    FUZZ_CHECK(data && (uintptr_t) data % moe_dtype_size(tensor->type, 1) == 0);
+    uint32_t n_values, element;
+    vkmoe_dtype_block(tensor->type, &n_values, &element);
+    FUZZ_CHECK(data && (n_values > 1 || (uintptr_t) data % element == 0));
     if (data >= map->data && data < map->data + map->size)
         FUZZ_CHECK(size <= (size_t) (map->data + map->size - data));
     fuzz_touch(data, size);
@@ -27,13 +29,15 @@ static void check_f32(const vkmoe_model *model, const float *data, uint64_t n, b
 }
 
 static void check_expert(const vkmoe_model *model, const vkmoe_layer_desc *d, uint64_t d_ff,
-                         const vkmoe_expert_tensors *expert)
+                         bool own_types, const vkmoe_expert_tensors *expert)
 {
-    FUZZ_CHECK(expert->up.type == d->in_type && expert->down.type == d->out_type);
+    const enum vkmoe_dtype in_type = own_types ? d->shared_in_type : d->in_type;
+    FUZZ_CHECK(expert->up.type == in_type &&
+               expert->down.type == (own_types ? d->shared_out_type : d->out_type));
     check_tensor(model, &expert->up, d_ff, d->d_model);
     check_tensor(model, &expert->down, d->d_out, d_ff);
     if (d->gated) {
-        FUZZ_CHECK(expert->gate.type == d->in_type);
+        FUZZ_CHECK(expert->gate.type == in_type);
         check_tensor(model, &expert->gate, d_ff, d->d_model);
     }
     check_f32(model, expert->gate_bias, d_ff, d->gate_bias);
@@ -49,9 +53,9 @@ static void check_layer(const vkmoe_model *model, const struct moe_model_layer *
     check_f32(model, layer->router.bias, d->n_experts, d->router_bias);
     check_f32(model, layer->router.selection_bias, d->n_experts, d->selection_bias);
     for (uint32_t e = 0; e < d->n_experts; e++)
-        check_expert(model, d, d->d_ff, &layer->experts[e]);
+        check_expert(model, d, d->d_ff, false, &layer->experts[e]);
     if (d->d_shared_ff > 0)
-        check_expert(model, d, d->d_shared_ff, &layer->shared);
+        check_expert(model, d, d->d_shared_ff, d->own_shared_types, &layer->shared);
 }
 
 bool fuzz_target(const uint8_t *data, size_t size)

@@ -323,13 +323,55 @@ def model(config, shapes, dtypes=None, metadata=None):
         dtype, n, begin = (dtypes or {}).get(name, 'F32'), 1, len(data)
         for size in shape:
             n *= size
-        one = {'F32': struct.pack('<f', 1), 'BF16': b'\x80\x3f', 'F16': b'\x00\x3c', 'I8': b'\1'}
+        one = {'F32': struct.pack('<f', 1), 'BF16': b'\x80\x3f', 'F16': b'\x00\x3c', 'I8': b'\1',
+               'U8': b'\1', 'I32': struct.pack('<i', 1)}
         data += (bytes(4) if name == 'input.min' else one[dtype]) * n
         header[name] = tensor(dtype, shape, begin, len(data))
     return safetensors(header, 0) + data
 
 
+# A layer by all that it has, and its tensors; matrices of 32 values a row are q8_0.
+FULL = {'task': 'regress', 'input': {'kind': 'none', 'n_features': 32},
+        'layers': [{'kind': 'moe', 'layer': {
+            'n_experts': 3, 'top_k': 1, 'd_model': 32, 'd_ff': 2, 'd_shared_ff': 3, 'act': 'silu',
+            'norm': 'max_sum_eps', 'norm_eps': 0.5, 'score': 'sigmoid'}}], 'head': 'identity'}
+FULL_TENSORS = {'layers.0.router.weight': [3, 32], 'layers.0.experts.up.weight': [3, 2, 34],
+                'layers.0.experts.down.weight': [3, 32, 2], 'layers.0.shared.up.weight': [3, 32],
+                'layers.0.shared.down.weight': [32, 3]}
+LATENT = {'d_latent': 1, 'latent_norm': True, 'expert_scale': True, 'out_bias': True,
+          'router_prenorm': True, 'adjugate_group': 2, 'd_adjugate': 1, 'd_shared_ff': 0,
+          'select': 'table', 'n_token_ids': 2}
+LATENT_TENSORS = {
+    'layers.0.router.weight': [3, 32], 'layers.0.experts.up.weight': [3, 2, 1],
+    'layers.0.experts.down.weight': [3, 1, 2], 'layers.0.adjugate.up.weight': [2, 1, 1],
+    'layers.0.adjugate.down.weight': [2, 1, 1], 'layers.0.latent.down.weight': [1, 32],
+    'layers.0.latent.up.weight': [32, 1], 'layers.0.latent.norm': [1], 'layers.0.out_bias': [32],
+    'layers.0.router.expert_scale': [3], 'layers.0.router.prenorm_scale': [32],
+    'layers.0.router.table': [2, 1]}
+
+
+def full_seeds():
+    up, table = 'layers.0.experts.up.weight', 'layers.0.router.table'
+    types = {'types': json.dumps({up: 'q8_0'})}
+    yield 'good-blocks', model(FULL, FULL_TENSORS, {up: 'U8'}, types)
+    latent = changed(FULL, ['layers', 0, 'layer'], {**FULL['layers'][0]['layer'], **LATENT})
+    yield 'good-latent', model(latent, LATENT_TENSORS, {table: 'I32'})
+    yield 'bad-table', model(latent, LATENT_TENSORS)
+    yield 'bad-blocks-unlisted', model(FULL, FULL_TENSORS, {up: 'U8'})
+    yield 'bad-blocks-f32', model(FULL, FULL_TENSORS, {}, types)
+    yield 'bad-blocks-size', model(FULL, {**FULL_TENSORS, up: [3, 2, 35]}, {up: 'U8'}, types)
+    yield 'bad-blocks-width', model(FULL, {**FULL_TENSORS, up: [3, 2, 68]}, {up: 'U8'}, types)
+    for name, text in [('json', '{'), ('array', '[]'), ('word', '{"%s": "f16"}' % up),
+                       ('none', '{"x": "q8_0"}')]:
+        yield 'bad-list-' + name, model(FULL, FULL_TENSORS, {up: 'U8'}, {'types': text})
+    for key, value in [('in_type', 'q8_0'), ('d_model', 31), ('top_k', 4), ('no_field', 1),
+                       ('n_experts', 1 << 24), ('expert_kind', 'linear')]:
+        yield 'bad-layer-' + key, model(changed(FULL, ['layers', 0, 'layer', key], value),
+                                        FULL_TENSORS, {up: 'U8'}, types)
+
+
 def model_seeds():
+    yield from full_seeds()
     small = {'input.min': [2], 'input.max': [2], **SMALL_TENSORS}
     up, down = 'layers.0.experts.up.weight', 'layers.0.experts.down.weight'
     yield 'good-full', model(CONFIG, CONFIG_TENSORS)
