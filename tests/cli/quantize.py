@@ -162,6 +162,28 @@ class Quantize(checkpoints.Case):
             self.assertNotEqual(self.run_layer(FAMILIES / name, row, 'reference'),
                                 self.run_layer(FAMILIES / name, row, 'reference', '--type', 'bf16'))
 
+    def test_types(self):
+        """Every type, where rows are whole blocks of 256: the fewer bits, the larger the error."""
+        name = 'q6_k_q6_k_q8_0/model.gguf'
+        row, errors = GOLDENS[name], {}
+        for type_ in ['q6_K', 'q8_0', 'f16', 'q5_K', 'q4_K', 'q4_0', 'mxfp4', 'q2_K', 'fp8']:
+            for suffix in ['.gguf', '.safetensors']:
+                if (type_, suffix) == ('fp8', '.gguf'):
+                    continue
+                out = self.folder / ('o' + suffix)
+                told = self.json(FAMILIES / name, out, type_)
+                up, = [part for part in told['parts'] if part['part'] == 'experts.up']
+                self.assertEqual((up['type'], up['fallback']), (type_, False))
+                if type_ != 'fp8': # of which the rows of down are no whole blocks
+                    self.check_same(FAMILIES / name, row, out, up['layer_out']
+                                    if suffix == '.safetensors' else row['layer'], type_)
+                errors[type_] = up['error']
+        self.assertEqual(errors.pop('q6_K'), 0)
+        order = ['f16', 'q8_0', 'q5_K', 'q4_K', 'q4_0', 'mxfp4', 'q2_K']
+        for less, more in zip(order, order[1:]):
+            self.assertLess(errors[less], errors[more])
+        self.assertTrue(errors['q8_0'] < errors['fp8'] < errors['q4_K'])
+
     def test_layer(self):
         """One layer of several; and one that has no experts."""
         out = self.folder / 'o.safetensors'
