@@ -116,7 +116,7 @@ int cmd_quantize(int argc, char **argv)
     vkmoe_save_desc desc = vkmoe_save_desc_init();
     const struct cli_option options[] = {
         {"type", 0, CLI_TEXT, &q.type, "TYPE", "of the experts' matrices:\n" CLI_TYPES},
-        {"layer", 0, CLI_TEXT, &q.layer, "N", "only this layer (all)"},
+        {"layer", 0, CLI_TEXT, &q.layer, "N|all", "only this layer (all)"},
         {"json", 0, CLI_FLAG, &q.json, NULL, "print JSON"},
         SOURCE_OPTIONS(&q.assume, &q.desc_path),
         {0},
