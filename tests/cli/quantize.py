@@ -3,6 +3,7 @@
 import array
 import json
 import math
+import os
 import resource
 import signal
 import struct
@@ -218,6 +219,19 @@ class Quantize(checkpoints.Case):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)
+        self.check_files('model')
+
+    def test_shrinks(self):
+        """A file that becomes shorter while it is read."""
+        for suffix in ['.gguf', '.safetensors']:
+            folder, size = self.hole(8, 4096, 2048)
+            process = helper.start('quantize', folder, self.folder / ('o' + suffix), '--type',
+                                   'q8_0')
+            self.assertIn('router', process.stdout.readline())
+            os.truncate(folder / 'model.safetensors', size // 2)
+            _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 1, errors)
+            self.assertIn('model.safetensors', errors)
         self.check_files('model')
 
     def test_bad_input(self):
