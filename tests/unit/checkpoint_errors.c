@@ -143,6 +143,10 @@ static void test_dense(void **state)
                 "decoder_sparse_step is 3");
     refuse_load(&folder, MIXTRAL_CONFIG(", \"moe_layers_enum\": \"0,3\""), 1, VKMOE_E_ARGUMENT,
                 "moe_layers_enum is '0,3'");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"first_k_dense_replace\": 1e30"), 1, VKMOE_E_ARGUMENT,
+                "first_k_dense_replace is 4294967295");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"scoring_func\": 1e30"), 1, VKMOE_E_DATA,
+                "scoring_func is not a gating function from 1 to 4");
     // Rules that layer 1 passes, and one that is not for models with an encoder.
     accept(&folder, MIXTRAL_CONFIG(", \"first_k_dense_replace\": 1, \"mlp_only_layers\": [0], "
                                    "\"moe_layer_freq\": [0, 1], \"moe_layers_enum\": \"1,2\", "

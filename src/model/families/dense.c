@@ -177,7 +177,7 @@ static enum vkmoe_status apply(const struct rule *rule, const struct moe_lookup 
     } else if (value.number >= 0) {
         if (rule->kind == RULE_PERIOD)
             TRY(moe_look_up_u32(lookup, rule->second, NULL, layer, &second));
-        n = (uint32_t) moe_min((uint64_t) value.number, UINT32_MAX);
+        n = value.number < UINT32_MAX ? (uint32_t) value.number : UINT32_MAX;
         // moe_layer_freq as a list has 0 and 1.
         bool flags = rule->kind == RULE_MULTIPLE && moe_look_up_list(lookup, rule->hf);
         by_number(flags ? RULE_FLAGS : rule->kind, name, n, second, layer, reason);

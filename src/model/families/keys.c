@@ -142,7 +142,7 @@ static enum vkmoe_status take_score(const struct moe_lookup *lookup, const struc
             facts->d.score = (enum vkmoe_score) score;
         return VKMOE_OK;
     }
-    switch ((int) value->number) {
+    switch (value->number >= 1 && value->number <= 4 ? (int) value->number : 0) {
     case 1:
         facts->d.score = VKMOE_SCORE_SOFTMAX;
         break;
