@@ -55,6 +55,9 @@ enum vkmoe_expert_kind {
     VKMOE_EXPERT_MLP = 0,    // act_out(W_down h + b_down), h = act(W_up x + b_up), or
                              // h = act(W_gate x + b_gate) * (W_up x + b_up) when gated
     VKMOE_EXPERT_LINEAR = 1, // act(W x + b)
+    // The caller's own, for the operations of vkmoe_plan_desc alone: weights are those of the
+    // router, and the fields that describe what an expert computes (d_ff, act ...) are not read.
+    VKMOE_EXPERT_EXTERNAL = 2,
 };
 
 enum vkmoe_act {

@@ -208,6 +208,43 @@ VKMOE_API const char *vkmoe_precision_name(enum vkmoe_precision precision);
 // One letter case, as vkmoe_precision_name spells it. VKMOE_E_ARGUMENT: no such precision.
 VKMOE_API enum vkmoe_status vkmoe_precision_from_name(const char *name, enum vkmoe_precision *out);
 
+// What a plan computes: a layer, or a part of one for those whose experts are their own
+// (convolutions, recurrent nets, shaders). An expert gets its rows of x and gives as many of y:
+//
+//     int32_t ids[T * K], slots[T * K];  uint32_t counts[E], offsets[E + 1];  float gates[T * K];
+//     io.x = x;  io.ids = ids;  io.gates = gates;
+//     vkmoe_run(route, T, &io);
+//     io.gates = NULL;  io.rows = rows;  io.slots = slots;
+//     io.counts = counts;  io.offsets = offsets;
+//     vkmoe_run(gather, T, &io);
+//     for (uint32_t e = 0; e < E; e++) // outputs[i] = expert e of rows[i]
+//         my_expert(e, rows + offsets[e] * D, counts[e], outputs + offsets[e] * D_OUT);
+//     io = vkmoe_io_init();
+//     io.rows = outputs;  io.slots = slots;  io.gates = gates;  io.y = y;
+//     vkmoe_run(combine, T, &io);
+//
+// All that an operation reads or writes has to be given, but the scores, and nothing else. GATHER
+// and COMBINE go over all tokens at once: more than a device can hold of one run are refused with
+// VKMOE_E_UNSUPPORTED. They have no weights: their binds may be made with weights NULL. A layer
+// with n_zero > 0 has identity experts in COMBINE too; what else a layer adds to its routed experts
+// (d_shared_ff, d_latent, adjugate_group, out_bias, weight_on_input) these two refuse with
+// VKMOE_E_UNSUPPORTED.
+enum vkmoe_operation {
+    VKMOE_OPERATION_LAYER = 0,
+    // x (or router_x, and token_ids) -> ids, gates [, scores]: the router, the capacity included.
+    VKMOE_OPERATION_ROUTE = 1,
+    // x, ids -> rows, slots, counts, offsets: the rows of x in the order of experts, those of an
+    // expert in the order of slots. Slots of no expert (-1, identity experts) have no row.
+    VKMOE_OPERATION_GATHER = 2,
+    // rows, slots, gates [, x, ids] -> y = out_scale c_routed sum_k w_k row_k in ascending k, where
+    // row_k is that of the slot; a slot that has none adds nothing. With n_zero > 0 x and ids are
+    // read, and the slots of identity experts add w_k x.
+    VKMOE_OPERATION_COMBINE = 3,
+};
+
+// "layer", "route", "gather", "combine"; "unknown" for any other number. Static text.
+VKMOE_API const char *vkmoe_operation_name(enum vkmoe_operation operation);
+
 typedef struct vkmoe_plan_desc {
     size_t struct_size;
     const vkmoe_layer_desc *layer;
@@ -222,6 +259,7 @@ typedef struct vkmoe_plan_desc {
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters
     float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
                      // other work on the device gets its turn; 0: 50. Results do not depend on it
+    enum vkmoe_operation operation; // 0: the layer
 } vkmoe_plan_desc;
 
 static inline vkmoe_plan_desc vkmoe_plan_desc_init(void)
@@ -259,13 +297,15 @@ static inline vkmoe_bind_desc vkmoe_bind_desc_init(void)
 
 // Joins a plan with its weights and makes everything a run needs: buffers, workspace, descriptors.
 // Running and recording allocate nothing. desc may be NULL. Plan and weights are borrowed until the
-// bind is destroyed. VKMOE_E_SHAPE: the weights were made for another layer.
+// bind is destroyed. VKMOE_E_SHAPE: the weights were made for another layer. weights may be NULL for
+// the operations GATHER and COMBINE alone.
 VKMOE_API enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
                                               const vkmoe_bind_desc *desc, vkmoe_bind **out);
 VKMOE_API void vkmoe_bind_destroy(vkmoe_bind *bind);
 
 // Host memory of one run. Elements of x and y have the plan's x_type. Strides are bytes from row to
-// row; 0 means rows follow each other.
+// row; 0 means rows follow each other. In and out are those of a layer; for a plan of an operation
+// see enum vkmoe_operation.
 typedef struct vkmoe_io {
     size_t struct_size;
     const void *x;    // (n_tokens, d_model) in, aligned to its elements
@@ -280,6 +320,16 @@ typedef struct vkmoe_io {
     size_t router_x_stride;
     const int32_t *token_ids; // (n_tokens) in, each 0..n_token_ids - 1, when select is
                               // VKMOE_SELECT_TABLE
+
+    // For operations alone. ids are -1..n_experts + n_zero - 1 where they are read.
+    void *rows;         // GATHER out: (n_tokens * top_k, d_model), those from offsets[n_experts] on
+                        // are left as they are. COMBINE in: (n_tokens * top_k, d_out). Elements as
+                        // x, aligned to them
+    size_t rows_stride; // as x_stride
+    int32_t *slots;     // (n_tokens * top_k): which slot a row is of, token * top_k + k; -1 from
+                        // offsets[n_experts] on. COMBINE in: in any order, no slot twice
+    uint32_t *counts;   // (n_experts): rows of an expert
+    uint32_t *offsets;  // (n_experts + 1): its first row; behind them how many rows there are
 } vkmoe_io;
 
 static inline vkmoe_io vkmoe_io_init(void)
@@ -293,7 +343,8 @@ static inline vkmoe_io vkmoe_io_init(void)
 // Runs the layer on host memory and waits for the result. n_tokens is 0..max_tokens; 0 is a no-op.
 // On failure the outputs hold no promise.
 // VKMOE_E_SHAPE: n_tokens above the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned, or a
-// stride below a row.  VKMOE_E_DEVICE_LOST: now and for ever after.
+// stride below a row.  VKMOE_E_DATA: an id or a slot that there is not; the text names it.
+// VKMOE_E_DEVICE_LOST: now and for ever after.
 VKMOE_API enum vkmoe_status vkmoe_run(vkmoe_bind *bind, uint32_t n_tokens, const vkmoe_io *io);
 
 #ifdef __cplusplus

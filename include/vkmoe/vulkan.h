@@ -167,6 +167,17 @@ typedef struct vkmoe_vk_io {
     // (max_tokens) i32 in, when select is VKMOE_SELECT_TABLE. A token whose id is not in the table
     // gets NaN.
     vkmoe_vk_buffer token_ids;
+
+    // For plans of an operation, as enum vkmoe_operation and vkmoe_io say, for max_tokens; nothing
+    // else is given, but the count and the workspace. Recorded one behind the other, with the
+    // caller's own dispatches and barriers between them, they are a layer without a way to the
+    // host. Of what is read, an id or a slot that there is not counts as -1. With fewer tokens
+    // than are recorded, what belongs to the others is not written: slots and rows from
+    // n_tokens * top_k on.
+    vkmoe_vk_buffer ids, gates, scores;
+    vkmoe_vk_buffer rows; // (max_tokens * top_k, d_model or d_out)
+    size_t rows_stride;
+    vkmoe_vk_buffer slots, counts, offsets;
 } vkmoe_vk_io;
 
 static inline vkmoe_vk_io vkmoe_vk_io_init(void)
@@ -201,8 +212,8 @@ VKMOE_API enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32
 // n = UINT32_MAX means all that follow. Allocates, submits, waits and reads nothing.
 //
 // Contract. Outside a render pass; primary or secondary; a compute-capable family. The caller has
-// made x and the token count visible to COMPUTE_SHADER / SHADER_READ, and earlier uses of y and of
-// this bind's workspace are done before COMPUTE_SHADER. Each call begins with a barrier
+// made all that is read (x, the token count) visible to COMPUTE_SHADER / SHADER_READ, and earlier
+// uses of what is written (y) and of this bind's workspace are done before COMPUTE_SHADER. Each call begins with a barrier
 // COMPUTE -> COMPUTE | DRAW_INDIRECT, so slices recorded in order need none between them. No
 // transfer command and no queue transfer is recorded. On exit y is written at COMPUTE_SHADER /
 // SHADER_WRITE and made visible by the caller's next barrier. Left changed: the compute pipeline,

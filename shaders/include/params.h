@@ -34,6 +34,9 @@
 #define MOE_PANEL_ROWS 16 // packed rows of a panel; gate and up panels alternate
 #define MOE_ROUTE_VALUES 1040 // f32 of shared memory for one workgroup of route.comp
 #define MOE_ROUTE_TOKENS 2 // tokens of a workgroup of route.comp when they fit
+#define MOE_COPY_WORDS 1024 // words that a workgroup of copy.comp, of lists or of places has
+#define MOE_GATHER_ROWS 16 // rows of a workgroup of gather.comp
+#define MOE_COMBINE_TOKENS 8 // tokens of a workgroup of combine_rows.comp
 #define MOE_PROBE_CHUNK 2048 // uvec4 that a workgroup of probe_read.comp reads
 #define MOE_PROBE_STEPS 8 // of probe_math.comp in a round
 
@@ -187,6 +190,34 @@ struct combine_params {
     MOE_UINT adjugate_positions, adjugate_input; // as positions and shared_input
     MOE_FLOAT adjugate_scale;
     MOE_UINT out_bias; // in the extra range
+};
+
+struct copy_params {
+    MOE_UINT n; // words of a token
+    MOE_UINT input_words, output_words; // n on the caller's side, 0 on the other one
+};
+
+// The constant LIST of gather_lists.comp.
+#define MOE_LIST_SLOTS 0
+#define MOE_LIST_COUNTS 1
+#define MOE_LIST_OFFSETS 2
+
+struct gather_params {
+    MOE_UINT n_experts, top_k, words; // words of a row
+    MOE_UINT counts, rows; // in the routing range
+    MOE_UINT output_stride; // words; filled in when it is recorded
+};
+
+struct place_params {
+    MOE_UINT top_k, positions; // in the routing range
+};
+
+struct combine_rows_params {
+    MOE_UINT d_out, top_k;
+    MOE_UINT ids, gates, positions; // in the routing range; without IDENTITY ids are those of gates
+    MOE_UINT n_experts, n_scored;
+    MOE_UINT rows_stride; // words; filled in when it is recorded
+    MOE_FLOAT routed_scale;
 };
 
 struct norm_params {

@@ -57,12 +57,15 @@ enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buf
 enum vkmoe_status moe_api_io(vkmoe_io *out, const vkmoe_io *io, const vkmoe_bind *bind,
                              uint32_t n_tokens);
 
-// Fills in the strides of a copied io and its ranges: x, router_x, token_ids, y, ids, gates,
-// scores.
-// What the layer has no use for must be NULL. Token ids are checked one by one.
-enum { MOE_IO_RANGES = 7 };
+// arrays.c. Fills in the strides of a copied io and its ranges, one for each array of it. What the
+// plan's graph has no use for must be NULL; all else must be there, but for x and y of a layer, of
+// which callers see to themselves, and outputs that are optional. Ids and slots that are read are
+// checked one by one.
+enum { MOE_IO_RANGES = 11 };
 enum vkmoe_status moe_api_io_ranges(struct moe_range *ranges, vkmoe_io *io,
                                     const struct moe_program *program, uint32_t n_tokens);
+// The same for the caller's buffers: strides, sizes, overlap.
+enum vkmoe_status moe_api_vk_arrays(vkmoe_vk_io *io, const struct moe_program *program);
 
 // Bytes from the first row's begin to the last row's end, n_rows > 0; false when that overflows.
 bool moe_api_extent(uint64_t n_rows, size_t stride, size_t row_size, uint64_t *out);

@@ -54,7 +54,8 @@ static enum vkmoe_status check_io(const vkmoe_time_desc *desc, uint32_t i, struc
         return moe_fail(VKMOE_E_ARGUMENT, "time.ios[%u].struct_size = %zu, that of ios[0] is %zu",
                         i, io->struct_size, io_size);
     TRY(moe_api_io(&timing->ios[i], io, desc->binds[i], desc->n_tokens));
-    if (!timing->ios[i].x || !timing->ios[i].y)
+    if (desc->binds[i]->plan->program->graph.operation == VKMOE_OPERATION_LAYER &&
+        (!timing->ios[i].x || !timing->ios[i].y))
         return moe_fail(VKMOE_E_ARGUMENT, "time.ios[%u].%s is NULL", i,
                         timing->ios[i].x ? "y" : "x");
     TRY(moe_api_io_ranges(ranges, &timing->ios[i], desc->binds[i]->plan->program, desc->n_tokens));

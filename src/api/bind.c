@@ -42,25 +42,6 @@ enum vkmoe_status moe_api_vk_buffer(const char *name, const vkmoe_vk_buffer *buf
     return VKMOE_OK;
 }
 
-static enum vkmoe_status check_rows(const char *name, const vkmoe_vk_buffer *buffer,
-                                    uint64_t n_rows, size_t stride, size_t row_size)
-{
-    uint64_t extent;
-    enum vkmoe_status status = moe_api_vk_buffer(name, buffer);
-    if (status != VKMOE_OK)
-        return status;
-    if (!moe_api_extent(n_rows, stride, row_size, &extent) || buffer->size < extent)
-        return moe_fail(VKMOE_E_SHAPE, "%s.size = %llu: %llu rows of stride %zu do not fit", name,
-                        (unsigned long long) buffer->size, (unsigned long long) n_rows, stride);
-    return VKMOE_OK;
-}
-
-static bool overlap(const vkmoe_vk_buffer *a, const vkmoe_vk_buffer *b)
-{
-    return a->buffer && a->buffer == b->buffer && a->offset < b->offset + b->size &&
-           b->offset < a->offset + a->size;
-}
-
 // The buffers that may be left out.
 static enum vkmoe_status check_optional(const vkmoe_vk_io *io, const struct moe_program *program)
 {
@@ -83,82 +64,18 @@ fail:
     return status;
 }
 
-// What kernels touch of a row: they move 32-bit words.
-enum { VK_WORD = 4 };
-
-static size_t vk_row_size(enum vkmoe_dtype type, uint32_t width)
-{
-    return (size_t) moe_align_up(moe_dtype_size(type, width), VK_WORD);
-}
-
-// Inputs that only some layers have.
-static enum vkmoe_status check_inputs(vkmoe_vk_io *io, const struct moe_program *program)
-{
-    enum vkmoe_status status = VKMOE_OK;
-    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
-    const bool has_table = layer->select == VKMOE_SELECT_TABLE;
-    const enum vkmoe_dtype type = program->x_type;
-    if (layer->router_input) {
-        TRY(moe_api_stride("vk_io.router_x", &io->router_x_stride, layer->d_model, type, VK_WORD));
-        TRY(check_rows("vk_io.router_x", &io->router_x, program->max_tokens, io->router_x_stride,
-                       vk_row_size(type, layer->d_model)));
-    } else if (io->router_x.buffer) {
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.router_x is given, the layer does not read it");
-    }
-    if (has_table)
-        TRY(check_rows("vk_io.token_ids", &io->token_ids, program->max_tokens, VK_WORD, VK_WORD));
-    else if (io->token_ids.buffer)
-        return moe_fail(VKMOE_E_ARGUMENT, "vk_io.token_ids is given, the layer does not read it");
-fail:
-    return status;
-}
-
-// Nothing may share memory with what is written.
-static enum vkmoe_status check_vk_overlap(const vkmoe_vk_io *io)
-{
-    const struct {
-        const char *name;
-        const vkmoe_vk_buffer *buffer;
-        bool written;
-    } all[] = {{"x", &io->x, false},
-               {"y", &io->y, true},
-               {"n_tokens", &io->n_tokens, false},
-               {"router_x", &io->router_x, false},
-               {"token_ids", &io->token_ids, false},
-               {"workspace", &io->workspace, true}};
-    for (uint32_t i = 0; i < MOE_COUNT(all); i++)
-        for (uint32_t j = i + 1; j < MOE_COUNT(all); j++)
-            if ((all[i].written || all[j].written) && overlap(all[i].buffer, all[j].buffer))
-                return moe_fail(VKMOE_E_ARGUMENT, "vk_io.%s and vk_io.%s overlap", all[i].name,
-                                all[j].name);
-    return VKMOE_OK;
-}
-
 // Copies and checks the caller's buffers; strides are filled in.
 static enum vkmoe_status check_vk_io(vkmoe_vk_io *out, const vkmoe_vk_io *io,
                                      const struct moe_program *program)
 {
     enum vkmoe_status status;
-    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
-    const enum vkmoe_dtype type = program->x_type;
     *out = vkmoe_vk_io_init();
     if (!program->device->backend->vk_record)
         return moe_fail(VKMOE_E_UNSUPPORTED, "bind.vk_io on %s: needs a Vulkan device",
                         program->device->info.name);
     TRY(moe_desc_copy(out, sizeof *out, io, "vkmoe_vk_io"));
-    TRY(moe_api_stride("vk_io.x", &out->x_stride, layer->d_model, type, VK_WORD));
-    TRY(moe_api_stride("vk_io.y", &out->y_stride, layer->d_out, type, VK_WORD));
-    TRY(check_rows("vk_io.x", &out->x, program->max_tokens, out->x_stride,
-                   vk_row_size(type, layer->d_model)));
-    TRY(check_rows("vk_io.y", &out->y, program->max_tokens, out->y_stride,
-                   vk_row_size(type, layer->d_out)));
-    if (moe_max(out->x_stride, out->y_stride) / VK_WORD > UINT32_MAX)
-        return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "vk_io: a stride of %zu bytes: kernels count its words in 32 bits",
-                        (size_t) moe_max(out->x_stride, out->y_stride));
-    TRY(check_inputs(out, program));
     TRY(check_optional(out, program));
-    TRY(check_vk_overlap(out));
+    TRY(moe_api_vk_arrays(out, program));
     return VKMOE_OK;
 fail:
     return status;
@@ -166,6 +83,10 @@ fail:
 
 static enum vkmoe_status check_weights(const vkmoe_plan *plan, const vkmoe_weights *weights)
 {
+    if (!weights)
+        return moe_operation_is_whole(plan->program->graph.operation)
+                   ? VKMOE_OK
+                   : moe_api_not_null("vkmoe_bind_create", "weights", weights);
     const vkmoe_layer_desc *a = &weights->packed->layer.desc;
     const vkmoe_layer_desc *b = &plan->program->graph.layer.desc;
     if (plan->context != weights->context)
@@ -189,7 +110,6 @@ enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
     TRY(NOT_NULL(out));
     *out = NULL;
     TRY(NOT_NULL(plan));
-    TRY(NOT_NULL(weights));
     if (desc)
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_bind_desc"));
     TRY(check_weights(plan, weights));
@@ -200,7 +120,8 @@ enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
     TRY(moe_try_alloc(&plan->context->host, sizeof *bind, "bind object", &bind));
     bind->plan = plan;
     bind->own_io = !full.vk_io;
-    TRY(plan->context->device->backend->bind_create(plan->program, weights->packed,
+    TRY(plan->context->device->backend->bind_create(plan->program,
+                                                    weights ? weights->packed : NULL,
                                                     full.vk_io ? &vk_io : NULL, &bind->bound));
     *out = bind;
     return VKMOE_OK;

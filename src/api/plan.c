@@ -34,6 +34,31 @@ fail:
     return status;
 }
 
+static const char *const operation_names[] = {
+    [VKMOE_OPERATION_LAYER] = "layer",
+    [VKMOE_OPERATION_ROUTE] = "route",
+    [VKMOE_OPERATION_GATHER] = "gather",
+    [VKMOE_OPERATION_COMBINE] = "combine",
+};
+
+const char *vkmoe_operation_name(enum vkmoe_operation operation)
+{
+    bool known = (uint32_t) operation < MOE_COUNT(operation_names);
+    return known ? operation_names[operation] : "unknown";
+}
+
+static enum vkmoe_status check_operation(const vkmoe_plan_desc *desc)
+{
+    const bool routes = desc->operation <= VKMOE_OPERATION_ROUTE;
+    if ((uint32_t) desc->operation >= MOE_COUNT(operation_names))
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.operation = %u: must be below %zu",
+                        (uint32_t) desc->operation, MOE_COUNT(operation_names));
+    if (desc->scores && !routes)
+        return moe_fail(VKMOE_E_ARGUMENT, "plan.scores: the operation %s has none",
+                        operation_names[desc->operation]);
+    return VKMOE_OK;
+}
+
 // Slots are counted in 31 bits, so that kernels and i32 tensors can index them.
 static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct moe_layer *layer)
 {
@@ -74,6 +99,8 @@ enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_des
     TRY(moe_api_not_null(__func__, "desc->layer", full.layer));
     TRY(moe_layer_init(&layer, full.layer));
     TRY(check_plan(&full, &layer));
+    TRY(check_operation(&full));
+    TRY(moe_layer_check_operation(&layer.desc, full.operation));
     if (full.counters && !context->device->backend->counters)
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.counters: %s has no kernels that count",
                         context->device->info.name);
@@ -82,7 +109,7 @@ enum vkmoe_status vkmoe_plan_create(vkmoe_context *context, const vkmoe_plan_des
     TRY(moe_try_alloc(&context->host, sizeof *plan, "plan object", &plan));
     plan->context = context;
     plan->counters = full.counters;
-    moe_graph_forward(&graph, &layer, full.scores);
+    moe_graph_operation(&graph, &layer, full.operation, full.scores);
     struct moe_program_params params = {
         .max_tokens = full.max_tokens,
         .precision = full.precision,

@@ -121,6 +121,10 @@ enum vkmoe_status vkmoe_backward(vkmoe_bind *bind, uint32_t n_tokens, const vkmo
     TRY(NOT_NULL(io));
     TRY(NOT_NULL(out));
     const struct moe_device *device = bind->plan->context->device;
+    const enum vkmoe_operation operation = bind->plan->program->graph.operation;
+    if (operation != VKMOE_OPERATION_LAYER)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "the plan is of the operation %s: the gradient of a "
+                        "layer alone is computed", vkmoe_operation_name(operation));
     TRY(moe_layer_check_gradients(&bind->plan->program->graph.layer.desc));
     TRY(moe_desc_copy(&full_out, sizeof full_out, out, "vkmoe_backward_io"));
     TRY(moe_api_io(&full, io, bind, n_tokens));

@@ -34,9 +34,9 @@ static enum vkmoe_status check_index(const struct moe_layer *layer, uint32_t exp
         if (expert - VKMOE_ADJUGATE_EXPERT >= n_adjugates)
             return moe_fail(VKMOE_E_ARGUMENT, "adjugate expert %u: there are %u",
                             expert - VKMOE_ADJUGATE_EXPERT, n_adjugates);
-    } else if (expert >= layer->desc.n_experts) {
+    } else if (expert >= moe_layer_n_packed(&layer->desc)) {
         return moe_fail(VKMOE_E_ARGUMENT, "expert %u: there are %u", expert,
-                        layer->desc.n_experts);
+                        moe_layer_n_packed(&layer->desc));
     }
     return VKMOE_OK;
 }
@@ -121,8 +121,8 @@ static enum vkmoe_status check_experts(const struct moe_layer *layer,
                                        const vkmoe_weights_desc *desc)
 {
     const struct bank banks[] = {
-        {"experts", "packed_experts", desc->experts, desc->packed_experts, layer->desc.n_experts,
-         0},
+        {"experts", "packed_experts", desc->experts, desc->packed_experts,
+         moe_layer_n_packed(&layer->desc), 0},
         {"adjugates", "packed_adjugates", desc->adjugates, desc->packed_adjugates,
          moe_layer_n_adjugates(&layer->desc), VKMOE_ADJUGATE_EXPERT},
         {"shared", "packed_shared", desc->shared,

@@ -115,34 +115,97 @@ static void to_f32(const double *from, uint64_t n, float *to)
         to[i] = (float) from[i];
 }
 
+static void to_i32(const double *from, uint64_t n, int32_t *to)
+{
+    for (uint64_t i = 0; to && i < n; i++)
+        to[i] = (int32_t) from[i];
+}
+
+static void to_u32(const double *from, uint64_t n, uint32_t *to)
+{
+    for (uint64_t i = 0; to && i < n; i++)
+        to[i] = (uint32_t) from[i];
+}
+
+// Rows of x's type as f64, and back. to NULL: not wanted.
+static void read_rows(const struct moe_bound *base, enum moe_value_id value, const void *from,
+                      size_t stride, uint64_t n_rows)
+{
+    const struct moe_graph *graph = &base->program->graph;
+    const uint32_t width = graph->values[value].width;
+    for (uint64_t t = 0; moe_graph_has_input(graph, value) && t < n_rows; t++)
+        to_f64(base->program->x_type, (const char *) from + t * stride, width,
+               ((struct reference_bound *) base)->run->values[value] + t * width);
+}
+
+static void write_rows(const struct moe_bound *base, enum moe_value_id value, uint64_t n_rows,
+                       void *to, size_t stride)
+{
+    const struct moe_graph *graph = &base->program->graph;
+    const uint32_t width = graph->values[value].width;
+    const double *from = ((const struct reference_bound *) base)->run->values[value];
+    for (uint64_t t = 0; to && t < n_rows; t++)
+        moe_dtype_encode_f64(base->program->x_type, from + t * width, width,
+                             (char *) to + t * stride);
+}
+
+static void read_inputs(const struct moe_bound *base, uint32_t n_tokens, const vkmoe_io *io)
+{
+    const struct moe_graph *graph = &base->program->graph;
+    double *const *values = ((const struct reference_bound *) base)->run->values;
+    const uint64_t n_slots = (uint64_t) n_tokens * graph->layer.desc.top_k;
+    const struct {
+        enum moe_value_id value;
+        const int32_t *from;
+        uint64_t n;
+    } whole[] = {{MOE_VALUE_TOKEN_IDS, io->token_ids, n_tokens},
+                 {MOE_VALUE_IDS, io->ids, n_slots},
+                 {MOE_VALUE_SLOTS, io->slots, n_slots}};
+    read_rows(base, MOE_VALUE_X, io->x, io->x_stride, n_tokens);
+    read_rows(base, MOE_VALUE_ROUTER_X, io->router_x, io->router_x_stride, n_tokens);
+    read_rows(base, MOE_VALUE_ROWS, io->rows, io->rows_stride, n_slots);
+    for (uint32_t v = 0; v < MOE_COUNT(whole); v++)
+        for (uint64_t i = 0; moe_graph_has_input(graph, whole[v].value) && i < whole[v].n; i++)
+            values[whole[v].value][i] = whole[v].from[i];
+    for (uint64_t i = 0; moe_graph_has_input(graph, MOE_VALUE_GATES) && i < n_slots; i++)
+        values[MOE_VALUE_GATES][i] = (double) io->gates[i];
+}
+
+static uint64_t n_gathered(const struct moe_graph *graph, double *const *values)
+{
+    return (uint64_t) values[MOE_VALUE_OFFSETS][graph->layer.desc.n_experts];
+}
+
+static void write_outputs(const struct moe_bound *base, uint32_t n_tokens, const vkmoe_io *io)
+{
+    const struct moe_graph *graph = &base->program->graph;
+    double *const *values = ((const struct reference_bound *) base)->run->values;
+    const vkmoe_layer_desc *desc = &graph->layer.desc;
+    const uint64_t n_slots = (uint64_t) n_tokens * desc->top_k;
+    if (moe_graph_has_output(graph, MOE_VALUE_Y))
+        write_rows(base, MOE_VALUE_Y, n_tokens, io->y, io->y_stride);
+    if (moe_graph_has_output(graph, MOE_VALUE_IDS)) {
+        to_i32(values[MOE_VALUE_IDS], n_slots, io->ids);
+        to_f32(values[MOE_VALUE_GATES], n_slots, io->gates);
+        to_f32(values[MOE_VALUE_SCORES], (uint64_t) n_tokens * moe_layer_n_scored(desc),
+               io->scores);
+    }
+    if (moe_graph_has_output(graph, MOE_VALUE_ROWS)) {
+        write_rows(base, MOE_VALUE_ROWS, n_gathered(graph, values), io->rows, io->rows_stride);
+        to_i32(values[MOE_VALUE_SLOTS], n_slots, io->slots);
+        to_u32(values[MOE_VALUE_COUNTS], desc->n_experts, io->counts);
+        to_u32(values[MOE_VALUE_OFFSETS], desc->n_experts + 1ull, io->offsets);
+    }
+}
+
 // The forward run, from the inputs in io to those outputs that are not NULL.
 static void run_forward(struct moe_bound *base, uint32_t n_tokens, const vkmoe_io *io)
 {
-    struct moe_ref_run *run = ((struct reference_bound *) base)->run;
-    const struct moe_graph *graph = &base->program->graph;
-    const vkmoe_layer_desc *desc = &graph->layer.desc;
-    const enum vkmoe_dtype type = base->program->x_type;
-    for (uint64_t t = 0; t < n_tokens; t++) {
-        to_f64(type, (const char *) io->x + t * io->x_stride, desc->d_model,
-               run->values[MOE_VALUE_X] + t * desc->d_model);
-        if (desc->router_input)
-            to_f64(type, (const char *) io->router_x + t * io->router_x_stride, desc->d_model,
-                   run->values[MOE_VALUE_ROUTER_X] + t * desc->d_model);
-        if (desc->select == VKMOE_SELECT_TABLE)
-            run->values[MOE_VALUE_TOKEN_IDS][t] = io->token_ids[t];
-    }
-
-    moe_ref_run(run, graph, &((struct moe_reference_weights *) base->weights)->ref, n_tokens);
-
-    for (uint64_t t = 0; io->y && t < n_tokens; t++)
-        moe_dtype_encode_f64(type, run->values[MOE_VALUE_Y] + t * desc->d_out, desc->d_out,
-                             (char *) io->y + t * io->y_stride);
-    uint64_t n_slots = (uint64_t) n_tokens * desc->top_k;
-    for (uint64_t i = 0; io->ids && i < n_slots; i++)
-        io->ids[i] = (int32_t) run->values[MOE_VALUE_IDS][i];
-    to_f32(run->values[MOE_VALUE_GATES], n_slots, io->gates);
-    to_f32(run->values[MOE_VALUE_SCORES], (uint64_t) n_tokens * moe_layer_n_scored(desc),
-           io->scores);
+    const struct moe_reference_weights *weights = (struct moe_reference_weights *) base->weights;
+    read_inputs(base, n_tokens, io);
+    moe_ref_run(((struct reference_bound *) base)->run, &base->program->graph,
+                weights ? &weights->ref : NULL, n_tokens);
+    write_outputs(base, n_tokens, io);
 }
 
 static void reference_kernels(const struct moe_program *program, vkmoe_plan_kernels *out)

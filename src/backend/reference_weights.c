@@ -177,13 +177,14 @@ enum vkmoe_status moe_reference_layout(const struct moe_device *device,
 {
     (void) device;
     const uint64_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
-    out->expert_size = moe_reference_expert_size(layer, 0);
+    if (moe_layer_n_packed(&layer->desc) > 0)
+        out->expert_size = moe_reference_expert_size(layer, 0);
     if (moe_layer_has_shared(layer))
         out->shared_size = moe_reference_expert_size(layer, VKMOE_SHARED_EXPERT);
     if (n_adjugates > 0)
         out->adjugate_size = moe_reference_expert_size(layer, VKMOE_ADJUGATE_EXPERT);
     out->total_size =
-        moe_align_up(layer->desc.n_experts * out->expert_size + n_adjugates * out->adjugate_size +
+        moe_align_up(moe_layer_n_packed(&layer->desc) * out->expert_size + n_adjugates * out->adjugate_size +
                          out->shared_size + others_size(layer), 256);
     return VKMOE_OK;
 }
@@ -218,7 +219,7 @@ static uint64_t memory_size(const struct moe_layer *layer, const struct moe_weig
                             const vkmoe_weights_layout *layout)
 {
     uint64_t size = layout->total_size;
-    for (uint32_t e = 0; e < layer->desc.n_experts; e++)
+    for (uint32_t e = 0; e < moe_layer_n_packed(&layer->desc); e++)
         if (first_like(source, e) < e)
             size -= layout->expert_size;
     return size;
@@ -231,7 +232,7 @@ static enum vkmoe_status fill_weights(struct moe_reference_weights *weights,
     enum vkmoe_status status;
     struct moe_ref_weights *ref = &weights->ref;
     float *block = weights->memory;
-    for (uint32_t e = 0; e < ref->layer.desc.n_experts; e++) {
+    for (uint32_t e = 0; e < moe_layer_n_packed(&ref->layer.desc); e++) {
         uint32_t first = first_like(source, e);
         if (first < e) {
             ref->experts[e] = ref->experts[first];

@@ -18,15 +18,24 @@ static void add(struct moe_graph *graph, enum moe_op_kind kind, enum moe_bank ba
     graph->ops[graph->n_ops++] = (struct moe_op){kind, bank, reads, writes};
 }
 
+static void use_x(struct moe_graph *graph, const vkmoe_layer_desc *desc)
+{
+    use(graph, MOE_VALUE_X, "x", MOE_ROWS_TOKEN, desc->d_model);
+}
+
+static void use_ids(struct moe_graph *graph)
+{
+    use(graph, MOE_VALUE_IDS, "ids", MOE_ROWS_SLOT, 1);
+}
+
 static void use_router_values(struct moe_graph *graph, const vkmoe_layer_desc *desc,
                               bool with_scores)
 {
-    use(graph, MOE_VALUE_X, "x", MOE_ROWS_TOKEN, desc->d_model);
     if (desc->router_input)
         use(graph, MOE_VALUE_ROUTER_X, "router_x", MOE_ROWS_TOKEN, desc->d_model);
     if (desc->select == VKMOE_SELECT_TABLE)
         use(graph, MOE_VALUE_TOKEN_IDS, "token_ids", MOE_ROWS_TOKEN, 1);
-    use(graph, MOE_VALUE_IDS, "ids", MOE_ROWS_SLOT, 1);
+    use_ids(graph);
     use(graph, MOE_VALUE_GATES, "gates", MOE_ROWS_SLOT, 1);
     if (with_scores)
         use(graph, MOE_VALUE_SCORES, "scores", MOE_ROWS_TOKEN, moe_layer_n_scored(desc));
@@ -106,6 +115,11 @@ static void add_experts(struct moe_graph *graph, const vkmoe_layer_desc *desc, e
     add(graph, MOE_OP_EXPERT_OUT, bank, BIT(v.h) | slots, BIT(v.f));
 }
 
+static uint32_t choice_of(const struct moe_graph *graph)
+{
+    return BIT(MOE_VALUE_IDS) | BIT(MOE_VALUE_GATES) | if_used(graph, MOE_VALUE_SCORES);
+}
+
 // What the routed sum is made of.
 static uint32_t summed(const struct moe_graph *graph, const vkmoe_layer_desc *desc)
 {
@@ -118,6 +132,7 @@ void moe_graph_forward(struct moe_graph *graph, const struct moe_layer *layer, b
 {
     const vkmoe_layer_desc *desc = &layer->desc;
     *graph = (struct moe_graph){.layer = *layer};
+    use_x(graph, desc);
     use_router_values(graph, desc, with_scores);
     use_expert_values(graph, desc);
 
@@ -138,6 +153,82 @@ void moe_graph_forward(struct moe_graph *graph, const struct moe_layer *layer, b
     } else {
         add(graph, MOE_OP_COMBINE, MOE_BANK_ROUTED, summed(graph, desc) | shared,
             BIT(MOE_VALUE_Y));
+    }
+    graph->inputs = BIT(MOE_VALUE_X) | if_used(graph, MOE_VALUE_ROUTER_X) |
+                    if_used(graph, MOE_VALUE_TOKEN_IDS);
+    graph->outputs = BIT(MOE_VALUE_Y) | choice_of(graph);
+}
+
+// ---- operations --------------------------------------------------------------------------------
+
+static void build_route(struct moe_graph *graph, bool with_scores)
+{
+    const vkmoe_layer_desc *desc = &graph->layer.desc;
+    use_router_values(graph, desc, with_scores);
+    if (!desc->router_input)
+        use_x(graph, desc);
+    add_route(graph, desc);
+    graph->inputs = if_used(graph, MOE_VALUE_X) | if_used(graph, MOE_VALUE_ROUTER_X) |
+                    if_used(graph, MOE_VALUE_TOKEN_IDS);
+    graph->outputs = choice_of(graph);
+}
+
+static void build_gather(struct moe_graph *graph)
+{
+    const vkmoe_layer_desc *desc = &graph->layer.desc;
+    use_x(graph, desc);
+    use_ids(graph);
+    use(graph, MOE_VALUE_GROUPING, "grouping", MOE_ROWS_SLOT, 0);
+    use(graph, MOE_VALUE_ROWS, "rows", MOE_ROWS_SLOT, desc->d_model);
+    use(graph, MOE_VALUE_SLOTS, "slots", MOE_ROWS_SLOT, 1);
+    use(graph, MOE_VALUE_COUNTS, "counts", MOE_ROWS_ONE, desc->n_experts);
+    use(graph, MOE_VALUE_OFFSETS, "offsets", MOE_ROWS_ONE, desc->n_experts + 1);
+    graph->inputs = BIT(MOE_VALUE_X) | BIT(MOE_VALUE_IDS);
+    graph->outputs = BIT(MOE_VALUE_ROWS) | BIT(MOE_VALUE_SLOTS) | BIT(MOE_VALUE_COUNTS) |
+                     BIT(MOE_VALUE_OFFSETS);
+    add(graph, MOE_OP_GROUP, MOE_BANK_ROUTED, BIT(MOE_VALUE_IDS), BIT(MOE_VALUE_GROUPING));
+    add(graph, MOE_OP_GATHER, MOE_BANK_ROUTED, BIT(MOE_VALUE_X) | BIT(MOE_VALUE_GROUPING),
+        graph->outputs);
+}
+
+static void build_combine(struct moe_graph *graph)
+{
+    const vkmoe_layer_desc *desc = &graph->layer.desc;
+    if (desc->n_zero > 0) {
+        use_x(graph, desc);
+        use_ids(graph);
+    }
+    use(graph, MOE_VALUE_ROWS, "rows", MOE_ROWS_SLOT, desc->d_out);
+    use(graph, MOE_VALUE_SLOTS, "slots", MOE_ROWS_SLOT, 1);
+    use(graph, MOE_VALUE_GATES, "gates", MOE_ROWS_SLOT, 1);
+    use(graph, MOE_VALUE_POSITIONS, "positions", MOE_ROWS_SLOT, 1);
+    use(graph, MOE_VALUE_Y, "y", MOE_ROWS_TOKEN, desc->d_out);
+    uint32_t summed = BIT(MOE_VALUE_ROWS) | BIT(MOE_VALUE_GATES) | if_used(graph, MOE_VALUE_X) |
+                      if_used(graph, MOE_VALUE_IDS);
+    graph->inputs = summed | BIT(MOE_VALUE_SLOTS);
+    graph->outputs = BIT(MOE_VALUE_Y);
+    add(graph, MOE_OP_PLACE, MOE_BANK_ROUTED, BIT(MOE_VALUE_SLOTS), BIT(MOE_VALUE_POSITIONS));
+    add(graph, MOE_OP_COMBINE_ROWS, MOE_BANK_ROUTED, summed | BIT(MOE_VALUE_POSITIONS),
+        BIT(MOE_VALUE_Y));
+}
+
+void moe_graph_operation(struct moe_graph *graph, const struct moe_layer *layer,
+                         enum vkmoe_operation operation, bool with_scores)
+{
+    *graph = (struct moe_graph){.layer = *layer, .operation = operation};
+    switch (operation) {
+    case VKMOE_OPERATION_LAYER:
+        moe_graph_forward(graph, layer, with_scores);
+        break;
+    case VKMOE_OPERATION_ROUTE:
+        build_route(graph, with_scores);
+        break;
+    case VKMOE_OPERATION_GATHER:
+        build_gather(graph);
+        break;
+    case VKMOE_OPERATION_COMBINE:
+        build_combine(graph);
+        break;
     }
 }
 
@@ -160,6 +251,12 @@ const char *moe_op_name(enum moe_op_kind kind)
         return "combine";
     case MOE_OP_LATENT_OUT:
         return "latent_out";
+    case MOE_OP_GATHER:
+        return "gather";
+    case MOE_OP_PLACE:
+        return "place";
+    case MOE_OP_COMBINE_ROWS:
+        return "combine_rows";
     }
     return "unknown";
 }

@@ -11,6 +11,7 @@
 enum moe_rows {
     MOE_ROWS_TOKEN,   // n_tokens
     MOE_ROWS_SLOT,    // n_tokens * top_k
+    MOE_ROWS_ONE,     // one, whatever the token count is
 };
 
 // Widths of the routed experts: d_in is d_latent or d_model, d_to is d_latent or d_out.
@@ -35,6 +36,12 @@ enum moe_value_id {
     MOE_VALUE_H_SHARED,    // (token, d_shared_ff)
     MOE_VALUE_F_SHARED,    // (token, d_out)
     MOE_VALUE_Y,           // (token, d_out)    output
+    // Of operations: rows in the order of experts, d_model wide for gather and d_out for combine.
+    MOE_VALUE_ROWS,        // (slot, ...)
+    MOE_VALUE_SLOTS,       // (slot, 1) i32     which slot a row is of; -1 behind the last one
+    MOE_VALUE_COUNTS,      // (one, n_experts) u32 rows of an expert
+    MOE_VALUE_OFFSETS,     // (one, n_experts + 1) u32 its first row, then the number of all
+    MOE_VALUE_POSITIONS,   // (slot, 1)         its row; beyond all of them: it has none
     MOE_N_VALUES,
 };
 
@@ -73,6 +80,13 @@ enum moe_op_kind {
     // R_LATENT [, F_SHARED, SHARED_GATE] -> Y: r = W_up r, or W_up (rms(r) norm); from there on as
     // COMBINE.
     MOE_OP_LATENT_OUT,
+    // X, GROUPING -> ROWS, SLOTS, COUNTS, OFFSETS: the rows of x of the slots in GROUPING.
+    MOE_OP_GATHER,
+    // SLOTS -> POSITIONS: where each slot's row is.
+    MOE_OP_PLACE,
+    // ROWS, POSITIONS, GATES [, IDS, X] -> Y = out_scale c_routed sum_k w_k row_k in ascending k;
+    // the row of an identity expert's slot is x.
+    MOE_OP_COMBINE_ROWS,
 };
 
 // Which experts an EXPERT_IN or EXPERT_OUT reads.
@@ -96,6 +110,8 @@ struct moe_graph {
     struct moe_value values[MOE_N_VALUES];
     struct moe_op ops[MOE_MAX_OPS]; // in an order in which they can run
     uint32_t n_ops;
+    enum vkmoe_operation operation;
+    uint32_t inputs, outputs; // the caller's: bit i = enum moe_value_id i
 };
 
 // What the values of a bank are: its input, hidden activations, output and grouping. The shared one
@@ -107,6 +123,26 @@ struct moe_bank_values moe_graph_bank(const struct moe_graph *graph, enum moe_ba
 
 // The forward graph of a checked layer. with_scores: SCORES is an output too.
 void moe_graph_forward(struct moe_graph *graph, const struct moe_layer *layer, bool with_scores);
+
+// The graph of an operation that moe_layer_check_operation admits; of a layer: its forward graph.
+void moe_graph_operation(struct moe_graph *graph, const struct moe_layer *layer,
+                         enum vkmoe_operation operation, bool with_scores);
+
+// Does it go over all tokens of a run at once, and without weights?
+static inline bool moe_operation_is_whole(enum vkmoe_operation operation)
+{
+    return operation == VKMOE_OPERATION_GATHER || operation == VKMOE_OPERATION_COMBINE;
+}
+
+static inline bool moe_graph_has_input(const struct moe_graph *graph, enum moe_value_id value)
+{
+    return graph->inputs >> value & 1;
+}
+
+static inline bool moe_graph_has_output(const struct moe_graph *graph, enum moe_value_id value)
+{
+    return graph->outputs >> value & 1;
+}
 
 const char *moe_op_name(enum moe_op_kind kind);
 

@@ -59,7 +59,8 @@ static enum vkmoe_status check_sizes(const vkmoe_layer_desc *desc)
     TRY(check_range("n_experts", desc->n_experts, 1, MOE_MAX_EXPERTS));
     TRY(check_range("top_k", desc->top_k, 1, UINT32_MAX));
     TRY(check_range("d_model", desc->d_model, 1, MOE_MAX_WIDTH));
-    TRY(check_range("d_ff", desc->d_ff, 1, MOE_MAX_WIDTH));
+    if (!moe_layer_is_external(desc))
+        TRY(check_range("d_ff", desc->d_ff, 1, MOE_MAX_WIDTH));
     TRY(check_range("d_out", desc->d_out, 0, MOE_MAX_WIDTH));
     TRY(check_range("d_shared_ff", desc->d_shared_ff, 0, MOE_MAX_WIDTH));
     TRY(check_range("n_zero", desc->n_zero, 0, MOE_MAX_EXPERTS - desc->n_experts));
@@ -73,12 +74,45 @@ fail:
     return status;
 }
 
+// What comes to the weighted sum of the experts' outputs, or changes what they read.
+static enum vkmoe_status check_plain(const vkmoe_layer_desc *desc, enum vkmoe_status code,
+                                     const char *who)
+{
+    const struct {
+        const char *name;
+        uint32_t value;
+    } fields[] = {{"d_shared_ff", desc->d_shared_ff},
+                  {"d_latent", desc->d_latent},
+                  {"adjugate_group", desc->adjugate_group},
+                  {"out_bias", desc->out_bias},
+                  {"weight_on_input", desc->weight_on_input}};
+    for (uint32_t i = 0; i < MOE_COUNT(fields); i++)
+        if (fields[i].value != 0)
+            return moe_fail(code, "layer.%s = %u: %s", fields[i].name, fields[i].value, who);
+    return VKMOE_OK;
+}
+
+// What an expert that is not ours computes.
+static void forget_experts(vkmoe_layer_desc *desc)
+{
+    const vkmoe_layer_desc none = vkmoe_layer_desc_init();
+    desc->d_ff = none.d_ff;
+    desc->in_type = desc->out_type = none.in_type;
+    desc->gated = desc->gate_bias = desc->up_bias = desc->down_bias = false;
+    desc->act = desc->act_out = none.act;
+    desc->act_alpha = none.act_alpha;
+    desc->up_add = none.up_add;
+    desc->clamp = none.clamp;
+}
+
 enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *desc)
 {
     enum vkmoe_status status;
     out->desc = vkmoe_layer_desc_init();
     TRY(moe_desc_copy(&out->desc, sizeof out->desc, desc, "vkmoe_layer_desc"));
     TRY(moe_layer_check_fields(&out->desc));
+    if (moe_layer_is_external(&out->desc))
+        forget_experts(&out->desc);
     TRY(check_sizes(&out->desc));
     if (out->desc.d_out == 0)
         out->desc.d_out = out->desc.d_model;
@@ -88,9 +122,30 @@ enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *
     }
     TRY(moe_layer_check_pairs(&out->desc));
     TRY(check_types(&out->desc));
+    if (moe_layer_is_external(&out->desc))
+        TRY(check_plain(&out->desc, VKMOE_E_ARGUMENT, "experts that are external have none"));
     return VKMOE_OK;
 fail:
     return status;
+}
+
+enum vkmoe_status moe_layer_check_operation(const vkmoe_layer_desc *desc,
+                                            enum vkmoe_operation operation)
+{
+    switch (operation) {
+    case VKMOE_OPERATION_LAYER:
+        if (moe_layer_is_external(desc))
+            return moe_fail(VKMOE_E_UNSUPPORTED, "layer.expert_kind = external: a plan of these is "
+                            "of the operation route, gather or combine");
+        break;
+    case VKMOE_OPERATION_ROUTE:
+        break;
+    case VKMOE_OPERATION_GATHER:
+    case VKMOE_OPERATION_COMBINE:
+        return check_plain(desc, VKMOE_E_UNSUPPORTED,
+                           "the operations gather and combine do not compute it");
+    }
+    return VKMOE_OK;
 }
 
 uint32_t moe_layer_capacity(const vkmoe_layer_desc *desc, uint32_t n_tokens)
@@ -115,7 +170,7 @@ static bool same_router(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
 // Fields that experts and what lies around them depend on.
 static bool same_experts(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
 {
-    return p->d_ff == q->d_ff && p->d_out == q->d_out && p->d_shared_ff == q->d_shared_ff &&
+    return p->expert_kind == q->expert_kind && p->d_ff == q->d_ff && p->d_out == q->d_out && p->d_shared_ff == q->d_shared_ff &&
            p->in_type == q->in_type && p->out_type == q->out_type &&
            p->shared_in_type == q->shared_in_type && p->shared_out_type == q->shared_out_type &&
            p->gated == q->gated && p->gate_bias == q->gate_bias && p->up_bias == q->up_bias &&

@@ -18,6 +18,10 @@ struct moe_layer {
 // Copies a caller's description (of any struct_size), checks it and fills in defaults.
 enum vkmoe_status moe_layer_init(struct moe_layer *out, const vkmoe_layer_desc *desc);
 
+// Can a plan of this operation compute the layer? VKMOE_E_UNSUPPORTED names the field.
+enum vkmoe_status moe_layer_check_operation(const vkmoe_layer_desc *desc,
+                                            enum vkmoe_operation operation);
+
 // Is the gradient of all that the layer does computed? VKMOE_E_UNSUPPORTED names the field.
 enum vkmoe_status moe_layer_check_gradients(const vkmoe_layer_desc *desc);
 
@@ -71,6 +75,17 @@ static inline uint32_t moe_layer_n_adjugates(const vkmoe_layer_desc *desc)
 static inline bool moe_expert_is_adjugate(uint32_t expert)
 {
     return expert >= VKMOE_ADJUGATE_EXPERT && expert != VKMOE_SHARED_EXPERT;
+}
+
+static inline bool moe_layer_is_external(const vkmoe_layer_desc *desc)
+{
+    return desc->expert_kind == VKMOE_EXPERT_EXTERNAL;
+}
+
+// Routed experts that have weights here.
+static inline uint32_t moe_layer_n_packed(const vkmoe_layer_desc *desc)
+{
+    return moe_layer_is_external(desc) ? 0 : desc->n_experts;
 }
 
 // Width of what the routed experts read, and of what they write.

@@ -63,8 +63,9 @@ const struct moe_layer_field moe_layer_fields[] = {
     F32(routed_scale, ANY)
     BOOL(expert_scale, FORWARD(V(0)))
 
-    ENUM(expert_kind, 2, ONLY(V(VKMOE_EXPERT_MLP), "linear experts exist in networks "
-                              "(vkmoe/train.h), not in a layer (only mlp)"))
+    ENUM(expert_kind, 3, ONLY(V(VKMOE_EXPERT_MLP) | V(VKMOE_EXPERT_EXTERNAL),
+                              "linear experts exist in networks (vkmoe/train.h), not in a layer "
+                              "(only mlp)"))
     BOOL(gated, ANY)
     ENUM(act, 9, FORWARD(V(VKMOE_ACT_SITU) - 1))
     ENUM(act_out, 9, FORWARD(V(VKMOE_ACT_SITU) - 1))

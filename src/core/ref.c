@@ -5,6 +5,7 @@
 #include "base/host.h"
 #include "base/status.h"
 #include "core/ref_route.h"
+#include "core/ref_rows.h"
 
 #include <math.h>
 
@@ -23,6 +24,8 @@ enum vkmoe_status moe_ref_run_create(const vkmoe_host *host, const struct moe_gr
         uint64_t n_rows = max_tokens, n;
         if (value->rows == MOE_ROWS_SLOT)
             n_rows *= graph->layer.desc.top_k; // 32 bits by 11
+        if (value->rows == MOE_ROWS_ONE)
+            n_rows = 1;
         if (moe_mul(n_rows, value->width, &n))
             run->values[i] = moe_alloc_array(host, n, sizeof(double));
         if (!run->values[i]) {
@@ -363,6 +366,15 @@ void moe_ref_run(struct moe_ref_run *run, const struct moe_graph *graph,
             break;
         case MOE_OP_COMBINE:
             run_combine(run, graph, weights, n_tokens);
+            break;
+        case MOE_OP_GATHER:
+            moe_ref_gather(run, graph, n_tokens);
+            break;
+        case MOE_OP_PLACE:
+            moe_ref_place(run, graph, n_tokens);
+            break;
+        case MOE_OP_COMBINE_ROWS:
+            moe_ref_combine_rows(run, graph, n_tokens);
             break;
         }
     }

@@ -37,7 +37,8 @@ enum vkmoe_status moe_ref_run_create(const vkmoe_host *host, const struct moe_gr
                                      uint32_t max_tokens, struct moe_ref_run **out);
 void moe_ref_run_destroy(struct moe_ref_run *run);
 
-// Fills every value from those of X and, where the layer has them, ROUTER_X and TOKEN_IDS. Hidden
+// Fills every value from those of the graph's inputs: X and, where the layer has them, ROUTER_X and
+// TOKEN_IDS. weights may be NULL for what moe_operation_is_whole. Hidden
 // activations and outputs of slots that no expert runs for are 0 and have no meaning.
 void moe_ref_run(struct moe_ref_run *run, const struct moe_graph *graph,
                  const struct moe_ref_weights *weights, uint32_t n_tokens);

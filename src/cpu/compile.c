@@ -30,6 +30,12 @@ static const struct cpu_phase latent_norm_phase = {"latent norm", moe_cpu_latent
 static const struct cpu_phase latent_out_phase = {"latent out", moe_cpu_latent_out_prepare,
                                                   moe_cpu_out_task};
 static const struct cpu_phase in_phase = {"expert in", moe_cpu_in_prepare, moe_cpu_in_task};
+static const struct cpu_phase sort_phase = {"group", moe_cpu_one_prepare, moe_cpu_sort_task};
+static const struct cpu_phase gather_phase = {"gather", moe_cpu_gather_prepare,
+                                              moe_cpu_gather_task};
+static const struct cpu_phase place_phase = {"place", moe_cpu_one_prepare, moe_cpu_place_task};
+static const struct cpu_phase combine_rows_phase = {"combine rows", moe_cpu_combine_rows_prepare,
+                                                    moe_cpu_combine_rows_task};
 static const struct cpu_phase out_phase = {"expert out", moe_cpu_out_prepare, moe_cpu_out_task};
 
 static void add_phase(struct cpu_program *program, const struct cpu_phase *phase)
@@ -57,7 +63,8 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         return;
     case MOE_OP_GROUP: // those of all banks are made at once
         if (op->bank == MOE_BANK_ROUTED)
-            add_phase(program, &group_phase);
+            add_phase(program, program->base.graph.operation == VKMOE_OPERATION_GATHER
+                                   ? &sort_phase : &group_phase);
         return;
     case MOE_OP_EXPERT_IN: // the routed bank's phase does the others too
         if (op->bank == MOE_BANK_ROUTED)
@@ -72,6 +79,15 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         if (layer->latent_norm)
             add_phase(program, &latent_norm_phase);
         add_phase(program, &latent_out_phase);
+        return;
+    case MOE_OP_GATHER:
+        add_phase(program, &gather_phase);
+        return;
+    case MOE_OP_PLACE:
+        add_phase(program, &place_phase);
+        return;
+    case MOE_OP_COMBINE_ROWS:
+        add_phase(program, &combine_rows_phase);
         return;
     }
     assert(!"not an op");
@@ -107,7 +123,8 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     program->base.precision = params->precision;
     program->base.x_type = params->x_type;
     program->counters = params->counters;
-    if (params->x_type != VKMOE_F32)
+    if (params->x_type != VKMOE_F32 && moe_graph_has_input(graph, MOE_VALUE_X) &&
+        !moe_operation_is_whole(graph->operation))
         add_phase(program, &widen_phase);
     for (uint32_t i = 0; i < graph->n_ops; i++)
         compile_op(program, &graph->ops[i]);

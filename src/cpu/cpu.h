@@ -123,7 +123,7 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
 void moe_cpu_program_destroy(struct moe_program *program);
 void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out);
 
-// The phases, in phases_route.c, phases_group.c and phases_expert.c.
+// The phases, in phases_route.c, phases_group.c, phases_expert.c and, of operations, phases_rows.c.
 uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind);
 void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_router_rows_prepare(struct cpu_bind *bind);
@@ -146,6 +146,13 @@ uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind);
 void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i);
 // Its tasks are those of `out`.
 uint32_t moe_cpu_latent_out_prepare(struct cpu_bind *bind);
+uint32_t moe_cpu_one_prepare(struct cpu_bind *bind);
+void moe_cpu_sort_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_gather_prepare(struct cpu_bind *bind);
+void moe_cpu_gather_task(struct cpu_bind *bind, uint32_t i);
+void moe_cpu_place_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_combine_rows_prepare(struct cpu_bind *bind);
+void moe_cpu_combine_rows_task(struct cpu_bind *bind, uint32_t i);
 
 // ---- binds and runs (run.c) ------------------------------------------------------------------
 
@@ -240,6 +247,7 @@ struct cpu_bind {
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
     // x_type is not f32; NULL for others. With identity experts y has its own place.
     float *wide, *wide_y;
+    uint32_t *positions; // (n_tokens * top_k) of a slot's row, to combine rows
 
     // The run, and the phase it is in.
     uint32_t n_tokens;

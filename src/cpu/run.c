@@ -48,20 +48,36 @@ struct array {
 
 enum { MAX_ARRAYS = 20 };
 
+// Those of the operations that go over all slots.
+static uint32_t list_slot_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAYS])
+{
+    const struct moe_program *program = bind->base.program;
+    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
+    const uint64_t n_slots = (uint64_t) program->max_tokens * layer->top_k;
+    const bool places = moe_graph_uses(&program->graph, MOE_VALUE_POSITIONS);
+    arrays[0] = (struct array){&bind->positions, places ? n_slots : 0, 1, sizeof(uint32_t)};
+    arrays[1] = (struct array){&bind->starts, layer->n_experts + 2ull, 1, sizeof(uint32_t)};
+    return 2;
+}
+
 // All arrays that the bind's layer needs; returns how many.
 static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAYS])
 {
     const struct moe_program *program = bind->base.program;
+    const struct moe_graph *graph = &program->graph;
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
-    const vkmoe_layer_desc *layer = &program->graph.layer.desc;
+    const vkmoe_layer_desc *layer = &graph->layer.desc;
     const uint64_t n_tokens = program->max_tokens, n_slots = n_tokens * layer->top_k;
-    const uint64_t n_shared = layer->d_shared_ff > 0 ? n_tokens : 0;
-    const uint64_t n_latent = layer->d_latent > 0 ? n_tokens : 0;
-    const uint64_t n_adjugate = layer->adjugate_group > 0 ? n_slots : 0;
+    const uint64_t n_rows = moe_graph_uses(graph, MOE_VALUE_H) ? n_slots : 0;
+    const uint64_t n_shared = moe_graph_uses(graph, MOE_VALUE_H_SHARED) ? n_tokens : 0;
+    const uint64_t n_latent = moe_graph_uses(graph, MOE_VALUE_X_LATENT) ? n_tokens : 0;
+    const uint64_t n_adjugate = moe_graph_uses(graph, MOE_VALUE_H_ADJUGATE) ? n_slots : 0;
     const uint64_t n_sorted = layer->capacity_mode == VKMOE_CAPACITY_BY_GATE ? n_slots : 0;
-    const uint64_t n_wide = program->x_type != VKMOE_F32 ? n_tokens : 0;
+    const uint64_t n_wide =
+        program->x_type != VKMOE_F32 && moe_graph_uses(graph, MOE_VALUE_X) ? n_tokens : 0;
     const uint64_t n_scored = moe_layer_n_scored(layer);
-    const bool has_rows = layer->router_prenorm || (layer->router_input && n_wide > 0);
+    const bool has_rows = layer->router_prenorm ||
+                          (layer->router_input && program->x_type != VKMOE_F32);
     // Identity experts of x read it while y is added up.
     const bool apart = layer->n_zero > 0 && layer->d_latent == 0;
     const struct array all[] = {
@@ -71,10 +87,10 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         {&bind->factors, n_tokens, 2, sizeof(float)},
         {&bind->keys, n_sorted, 1, sizeof(uint64_t)},
         {&bind->slots, n_sorted, 1, sizeof(uint32_t)},
-        {&bind->rows, n_slots + n_shared + n_latent, 1, sizeof(struct cpu_row)},
+        {&bind->rows, n_rows + n_shared + n_latent, 1, sizeof(struct cpu_row)},
         {&bind->starts, n_scored + 2, 1, sizeof(uint32_t)},
         {&bind->groups, n_scored + layer->n_experts + 2, 1, sizeof(struct cpu_group)},
-        {&bind->h, n_slots, w->routed.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->h, n_rows, w->routed.n_in_panels * CPU_PANEL, sizeof(float)},
         {&bind->h_adjugate, n_adjugate, w->adjugate.n_in_panels * CPU_PANEL, sizeof(float)},
         {&bind->h_shared, n_shared, w->shared.n_in_panels * CPU_PANEL, sizeof(float)},
         {&bind->router_rows, has_rows ? n_tokens : 0, layer->d_model, sizeof(float)},
@@ -94,7 +110,8 @@ static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
     struct array arrays[MAX_ARRAYS];
     uint64_t offsets[MAX_ARRAYS];
     struct layout l = {0};
-    const uint32_t n = list_arrays(bind, arrays);
+    const uint32_t n = moe_operation_is_whole(program->graph.operation)
+                           ? list_slot_arrays(bind, arrays) : list_arrays(bind, arrays);
     for (uint32_t i = 0; i < n; i++)
         offsets[i] = reserve(&l, arrays[i].n, arrays[i].width, arrays[i].size);
     if (l.overflow)

@@ -138,7 +138,7 @@ static uint64_t lay_out_experts(struct cpu_weights *w, const struct moe_layer *l
         moe_cpu_expert_layout(&w->shared, layer, VKMOE_SHARED_EXPERT);
     if (desc->d_latent > 0)
         moe_cpu_latent_layout(&w->latent, desc);
-    return desc->n_experts * w->routed.size + moe_layer_n_adjugates(desc) * w->adjugate.size +
+    return moe_layer_n_packed(desc) * w->routed.size + moe_layer_n_adjugates(desc) * w->adjugate.size +
            w->shared.size + w->latent.size;
 }
 
@@ -149,7 +149,7 @@ enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,
     struct cpu_weights w;
     const uint64_t experts_size = lay_out_experts(&w, layer);
     *out = (vkmoe_weights_layout){
-        .expert_size = w.routed.size,
+        .expert_size = moe_layer_n_packed(&layer->desc) > 0 ? w.routed.size : 0,
         .shared_size = w.shared.size,
         .adjugate_size = w.adjugate.size,
         .total_size = moe_align_up(router_size(&layer->desc), CPU_BLOCK_ALIGN) + experts_size,
@@ -177,9 +177,12 @@ static enum vkmoe_status create_experts(struct cpu_weights *w,
 {
     const struct moe_layer *layer = &w->base.layer;
     const vkmoe_host *host = w->base.device->host;
-    const uint32_t n = layer->desc.n_experts, n_adjugates = moe_layer_n_adjugates(&layer->desc);
+    const uint32_t n = moe_layer_n_packed(&layer->desc);
+    const uint32_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
     enum vkmoe_status status;
     const uint64_t size = lay_out_experts(w, layer);
+    if (size == 0)
+        return VKMOE_OK;
     TRY(moe_try_alloc(host, (size_t) size, "expert weights", &w->experts));
     w->adjugates = w->experts + n * w->routed.size;
     w->shared_expert = w->adjugates + n_adjugates * w->adjugate.size;

@@ -44,19 +44,44 @@ static uint64_t routing_results_size(const struct moe_vk_program *program)
     return most + (program->counters ? MOE_VK_COUNTERS_SIZE : 0);
 }
 
-struct moe_vk_input moe_vk_input(const struct moe_program *program, uint32_t i)
+struct moe_vk_array moe_vk_array(const struct moe_program *program, enum moe_vk_buffer_id id)
 {
-    const struct moe_graph *graph = &program->graph;
-    const struct {
+    static const struct {
         const char *name;
         enum moe_value_id value;
         bool of_x_type;
-    } inputs[MOE_VK_N_INPUTS] = {{"vkmoe x", MOE_VALUE_X, true},
-                                 {"vkmoe router x", MOE_VALUE_ROUTER_X, true},
-                                 {"vkmoe token ids", MOE_VALUE_TOKEN_IDS, false}};
-    const struct moe_value *value = &graph->values[inputs[i].value];
-    return (struct moe_vk_input){inputs[i].name, value->used ? value->width : 0,
-                                 inputs[i].of_x_type ? program->x_type : VKMOE_F32};
+    } all[MOE_VK_N_BUFS] = {
+        [MOE_VK_BUF_X] = {"vkmoe x", MOE_VALUE_X, true},
+        [MOE_VK_BUF_ROUTER_X] = {"vkmoe router x", MOE_VALUE_ROUTER_X, true},
+        [MOE_VK_BUF_TOKEN_IDS] = {"vkmoe token ids", MOE_VALUE_TOKEN_IDS, false},
+        [MOE_VK_BUF_ROWS] = {"vkmoe rows", MOE_VALUE_ROWS, true},
+        [MOE_VK_BUF_SLOTS] = {"vkmoe slots", MOE_VALUE_SLOTS, false},
+        [MOE_VK_BUF_IDS] = {"vkmoe ids", MOE_VALUE_IDS, false},
+        [MOE_VK_BUF_GATES] = {"vkmoe gates", MOE_VALUE_GATES, false},
+        [MOE_VK_BUF_Y] = {"vkmoe y", MOE_VALUE_Y, true},
+        [MOE_VK_BUF_SCORES] = {"vkmoe scores", MOE_VALUE_SCORES, false},
+        [MOE_VK_BUF_COUNTS] = {"vkmoe counts", MOE_VALUE_COUNTS, false},
+        [MOE_VK_BUF_OFFSETS] = {"vkmoe offsets", MOE_VALUE_OFFSETS, false},
+    };
+    const struct moe_graph *graph = &program->graph;
+    if (!all[id].name)
+        return (struct moe_vk_array){0};
+    const struct moe_value *value = &graph->values[all[id].value];
+    const bool is_layer = graph->operation == VKMOE_OPERATION_LAYER;
+    struct moe_vk_array array = {
+        .name = all[id].name,
+        .is_input = moe_graph_has_input(graph, all[id].value),
+        // What a layer tells besides y is read from its workspace.
+        .is_output = moe_graph_has_output(graph, all[id].value) &&
+                     (!is_layer || id == MOE_VK_BUF_Y),
+        .n_elements = value->width,
+        .per_token = value->rows == MOE_ROWS_ONE ? 0 : 1,
+        .type = all[id].of_x_type ? program->x_type : VKMOE_F32,
+    };
+    if (value->rows == MOE_ROWS_SLOT)
+        *(id == MOE_VK_BUF_ROWS ? &array.per_token : &array.n_elements) *=
+            graph->layer.desc.top_k;
+    return array;
 }
 
 // Words of a row of our own.
@@ -65,21 +90,32 @@ static uint32_t row_words(enum vkmoe_dtype type, uint32_t width)
     return (uint32_t) moe_div_up(moe_dtype_size(type, width), 4);
 }
 
+// A buffer of our own for an array of a block; *size is what it takes.
+static enum vkmoe_status create_array(struct moe_vk *vk, struct moe_vk_bound *b,
+                                      enum moe_vk_buffer_id id, uint64_t n_tokens,
+                                      struct moe_vk_buffer *out, uint64_t *size)
+{
+    const struct moe_vk_array array = moe_vk_array(b->base.program, id);
+    const uint32_t words = row_words(array.type, array.n_elements);
+    *size = moe_vk_array_rows(&array, n_tokens) * words * 4;
+    if (array.per_token > 0)
+        b->strides[id] = words;
+    enum vkmoe_status status = moe_vk_buffer_create(vk, *size, MOE_VK_DEVICE, array.name, out);
+    set_own(b, id, out);
+    return status;
+}
+
 // Buffers for the inputs of a block, and staging where the host cannot reach one of them.
 static enum vkmoe_status create_inputs(struct moe_vk *vk, struct moe_vk_bound *b,
                                        uint64_t n_tokens)
 {
     enum vkmoe_status status = VKMOE_OK;
-    uint64_t upload_size = 0;
+    uint64_t upload_size = 0, size;
     for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
-        struct moe_vk_input input = moe_vk_input(b->base.program, i);
         enum moe_vk_buffer_id id = (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i);
-        if (input.n_elements == 0)
+        if (!moe_vk_array(b->base.program, id).is_input)
             continue;
-        b->strides[id] = row_words(input.type, input.n_elements);
-        uint64_t size = n_tokens * b->strides[id] * 4;
-        TRY(moe_vk_buffer_create(vk, size, MOE_VK_DEVICE, input.name, &b->inputs[i]));
-        set_own(b, id, &b->inputs[i]);
+        TRY(create_array(vk, b, id, n_tokens, &b->inputs[i], &size));
         upload_size += b->inputs[i].mapped ? 0 : size;
     }
     if (upload_size > 0)
@@ -89,26 +125,41 @@ fail:
     return status;
 }
 
-// Buffers for the inputs and y of a block, and staging where the host cannot reach the results
-// directly.
+// Buffers for the outputs of a block, and staging where the host cannot reach them directly.
+static enum vkmoe_status create_outputs(struct moe_vk *vk, struct moe_vk_bound *b,
+                                        uint64_t n_tokens)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    uint64_t readback_size = routing_results_size((const struct moe_vk_program *) b->base.program);
+    uint64_t size;
+    bool mapped = b->work.mapped;
+    for (int i = 0; i < MOE_VK_N_BUFS; i++) {
+        enum moe_vk_buffer_id id = (enum moe_vk_buffer_id) i;
+        struct moe_vk_buffer *out = id == MOE_VK_BUF_Y ? &b->y : &b->outputs[id];
+        if (!moe_vk_array(b->base.program, id).is_output)
+            continue;
+        TRY(create_array(vk, b, id, n_tokens, out, &size));
+        readback_size += size;
+        mapped = mapped && out->mapped;
+    }
+    if (!mapped)
+        TRY(moe_vk_buffer_create(vk, readback_size, MOE_VK_READBACK, "vkmoe readback",
+                                 &b->readback));
+
+fail:
+    return status;
+}
+
+// Buffers for the inputs and outputs of a block.
 static enum vkmoe_status create_io(struct moe_vk *vk, struct moe_vk_bound *b)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk_program *program = (const struct moe_vk_program *) b->base.program;
     if (!vk->queue)
         return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: give the bind vk_io");
-    uint64_t n_tokens = most_block_tokens(program);
+    uint64_t n_tokens = most_block_tokens((const struct moe_vk_program *) b->base.program);
     TRY(create_inputs(vk, b, n_tokens));
-    b->strides[MOE_VK_BUF_Y] =
-        row_words(program->base.x_type, program->base.graph.layer.desc.d_out);
-    uint64_t y_size = n_tokens * b->strides[MOE_VK_BUF_Y] * 4;
-    TRY(moe_vk_buffer_create(vk, y_size, MOE_VK_DEVICE, "vkmoe y", &b->y));
-    if (!b->y.mapped || !b->work.mapped)
-        TRY(moe_vk_buffer_create(vk, y_size + routing_results_size(program), MOE_VK_READBACK,
-                                 "vkmoe readback", &b->readback));
+    TRY(create_outputs(vk, b, n_tokens));
     TRY(moe_vk_command_create(vk, &b->command));
-    set_own(b, MOE_VK_BUF_Y, &b->y);
-    return VKMOE_OK;
 
 fail:
     return status;
@@ -129,30 +180,42 @@ static enum vkmoe_status create_work(struct moe_vk *vk, struct moe_vk_bound *b,
 
 // Rows that a plan can touch, of the caller's range.
 static void set_rows(const struct moe_vk *vk, struct moe_vk_bound *b, enum moe_vk_buffer_id id,
-                     const vkmoe_vk_buffer *buffer, uint64_t stride, uint64_t row_size)
+                     const vkmoe_vk_buffer *buffer, uint64_t stride)
 {
+    const struct moe_vk_array array = moe_vk_array(b->base.program, id);
+    const uint64_t row = moe_align_up(moe_dtype_size(array.type, array.n_elements), 4);
     vkmoe_vk_buffer rows = *buffer;
-    rows.size = (b->base.program->max_tokens - 1) * stride + moe_align_up(row_size, 4);
+    if (!array.is_input && !array.is_output)
+        return;
+    if (stride == 0)
+        stride = row;
+    rows.size = (moe_vk_array_rows(&array, b->base.program->max_tokens) - 1) * stride + row;
     set_callers(vk, b, id, &rows);
-    b->strides[id] = (uint32_t) (stride / 4);
+    if (array.per_token > 0)
+        b->strides[id] = (uint32_t) (stride / 4);
 }
 
 static void use_callers(const struct moe_vk *vk, struct moe_vk_bound *b, const vkmoe_vk_io *io)
 {
-    const struct moe_program *program = b->base.program;
     const struct {
+        enum moe_vk_buffer_id id;
         const vkmoe_vk_buffer *buffer;
-        size_t stride;
-    } inputs[MOE_VK_N_INPUTS] = {
-        {&io->x, io->x_stride}, {&io->router_x, io->router_x_stride}, {&io->token_ids, 4}};
-    for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
-        struct moe_vk_input input = moe_vk_input(program, i);
-        if (input.n_elements > 0)
-            set_rows(vk, b, (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i), inputs[i].buffer,
-                     inputs[i].stride, moe_dtype_size(input.type, input.n_elements));
-    }
-    set_rows(vk, b, MOE_VK_BUF_Y, &io->y, io->y_stride,
-             moe_dtype_size(program->x_type, program->graph.layer.desc.d_out));
+        size_t stride; // 0: rows follow each other
+    } arrays[] = {
+        {MOE_VK_BUF_X, &io->x, io->x_stride},
+        {MOE_VK_BUF_ROUTER_X, &io->router_x, io->router_x_stride},
+        {MOE_VK_BUF_TOKEN_IDS, &io->token_ids, 0},
+        {MOE_VK_BUF_ROWS, &io->rows, io->rows_stride},
+        {MOE_VK_BUF_SLOTS, &io->slots, 0},
+        {MOE_VK_BUF_IDS, &io->ids, 0},
+        {MOE_VK_BUF_GATES, &io->gates, 0},
+        {MOE_VK_BUF_Y, &io->y, io->y_stride},
+        {MOE_VK_BUF_SCORES, &io->scores, 0},
+        {MOE_VK_BUF_COUNTS, &io->counts, 0},
+        {MOE_VK_BUF_OFFSETS, &io->offsets, 0},
+    };
+    for (uint32_t i = 0; i < MOE_COUNT(arrays); i++)
+        set_rows(vk, b, arrays[i].id, arrays[i].buffer, arrays[i].stride);
     b->counted = io->n_tokens.buffer;
     if (b->counted)
         set_callers(vk, b, MOE_VK_BUF_COUNT, &io->n_tokens);
@@ -274,6 +337,8 @@ void moe_vk_bind_destroy(struct moe_bound *bound)
     moe_vk_buffer_destroy(vk, &b->readback);
     moe_vk_buffer_destroy(vk, &b->upload);
     moe_vk_buffer_destroy(vk, &b->y);
+    for (uint32_t i = 0; i < MOE_VK_N_BUFS; i++)
+        moe_vk_buffer_destroy(vk, &b->outputs[i]);
     for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++)
         moe_vk_buffer_destroy(vk, &b->inputs[i]);
     moe_vk_buffer_destroy(vk, &b->work);

@@ -24,7 +24,7 @@ struct moe_vk_blocks {
 struct moe_vk_bound {
     struct moe_bound base;
     struct moe_vk_place buffers[MOE_VK_N_BUFS]; // not the weights
-    uint32_t strides[MOE_VK_N_BUFS];            // words of a row: inputs and y
+    uint32_t strides[MOE_VK_N_BUFS]; // words of a row: inputs and outputs with rows
     bool counted; // the token count is in the caller's buffer
     struct moe_vk_blocks blocks[MOE_VK_N_REGIMES];
     VkDescriptorPool pool;
@@ -33,6 +33,7 @@ struct moe_vk_bound {
     // For run: inputs, y and staging of our own, for a block. Unused when the caller gave buffers.
     // In `upload` the inputs follow each other.
     struct moe_vk_buffer inputs[MOE_VK_N_INPUTS], y, upload, readback;
+    struct moe_vk_buffer outputs[MOE_VK_N_BUFS]; // of operations, but y
     struct moe_vk_command command;
     double ns_per_work; // as measured by runs
     vkmoe_counters counters; // of the last run
@@ -71,13 +72,21 @@ enum vkmoe_status moe_vk_bind_create(struct moe_program *program,
 void moe_vk_bind_destroy(struct moe_bound *bound);
 uint64_t moe_vk_workspace_size(const struct moe_program *program);
 
-// An input of a layer, MOE_VK_BUF_X + i; n_elements 0: the layer does not have it.
-struct moe_vk_input {
+// An input or output of a program outside its workspace. Small numbers of slots are one row a
+// token.
+struct moe_vk_array {
     const char *name; // of its buffer
-    uint32_t n_elements;
-    enum vkmoe_dtype type; // i32 has the size of f32
+    bool is_input, is_output; // neither: the program does not have it
+    uint32_t n_elements;      // of a row
+    uint32_t per_token;       // rows; 0: there is one row
+    enum vkmoe_dtype type;    // i32 has the size of f32
 };
-struct moe_vk_input moe_vk_input(const struct moe_program *program, uint32_t i);
+struct moe_vk_array moe_vk_array(const struct moe_program *program, enum moe_vk_buffer_id id);
+// All rows for n_tokens.
+static inline uint64_t moe_vk_array_rows(const struct moe_vk_array *array, uint64_t n_tokens)
+{
+    return array->per_token > 0 ? n_tokens * array->per_token : 1;
+}
 
 // place.c: where a dispatch's range is, in a window of a regime.
 struct moe_vk_place moe_vk_place(const struct moe_vk_bound *b, enum moe_vk_regime regime,

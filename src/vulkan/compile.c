@@ -136,6 +136,11 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
                         adjugates ? c->desc->adjugate_group : 1, true);
 }
 
+static bool is_layer(const struct moe_vk_compiler *c)
+{
+    return c->graph->operation == VKMOE_OPERATION_LAYER;
+}
+
 static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 {
     switch (op->kind) {
@@ -145,7 +150,6 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
     case MOE_OP_CAPACITY:
         moe_vk_add_capacity(c);
         break;
-        break;
     case MOE_OP_LATENT_IN:
         moe_vk_add_matmul(c, MOE_VK_BANK_LATENT, false);
         break;
@@ -153,7 +157,9 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
         moe_vk_add_latent_out(c);
         break;
     case MOE_OP_GROUP:
-        if (c->regime == MOE_VK_GROUPED)
+        if (!is_layer(c))
+            moe_vk_add_group_slots(c);
+        else if (c->regime == MOE_VK_GROUPED)
             add_group(c, op->bank);
         break;
     case MOE_OP_EXPERT_IN:
@@ -166,6 +172,15 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
     case MOE_OP_COMBINE:
         moe_vk_add_combine(c);
         break;
+    case MOE_OP_GATHER:
+        moe_vk_add_gather(c);
+        break;
+    case MOE_OP_PLACE:
+        moe_vk_add_place(c);
+        break;
+    case MOE_OP_COMBINE_ROWS:
+        moe_vk_add_combine_rows(c);
+        break;
     }
 }
 
@@ -177,7 +192,7 @@ static uint32_t most_dispatches(const struct moe_vk_compiler *c)
     uint32_t n = 24;
     for (uint32_t i = 0; i < MOE_VK_N_BANKS; i++) {
         const struct moe_vk_bank *bank = &c->banks[i];
-        if (moe_vk_has_bank(c, i))
+        if (is_layer(c) && moe_vk_has_bank(c, i))
             n += moe_vk_is_slotted(i) ? moe_vk_listed_dispatches(bank)
                                       : bank->in.pieces + bank->out.pieces;
     }
@@ -191,7 +206,8 @@ static enum vkmoe_status compile_block(struct moe_vk_compiler *c, const vkmoe_ho
     struct moe_vk_sequence *sequence = c->sequence;
     moe_free(host, sequence->dispatches);
     *sequence = (struct moe_vk_sequence){.block_tokens = c->tokens};
-    TRY(moe_vk_cut_banks(c));
+    if (is_layer(c))
+        TRY(moe_vk_cut_banks(c));
     moe_vk_lay_out(c);
     c->capacity = most_dispatches(c);
     TRY(moe_try_alloc(host, c->capacity * sizeof *sequence->dispatches, "dispatches",
@@ -199,6 +215,8 @@ static enum vkmoe_status compile_block(struct moe_vk_compiler *c, const vkmoe_ho
     add_count(c);
     for (uint32_t i = 0; i < c->graph->n_ops; i++)
         add_op(c, &c->graph->ops[i]);
+    if (c->graph->operation == VKMOE_OPERATION_ROUTE)
+        moe_vk_add_route_outputs(c);
     moe_vk_derive_barriers(sequence->dispatches, sequence->n);
     sequence->work_size = c->ws.size;
     sequence->ids = c->ws.ids;
@@ -220,7 +238,8 @@ static enum vkmoe_status compile_regime(struct moe_vk_compiler *c, const vkmoe_h
         TRY(compile_block(c, host));
         if (moe_vk_fits(c->limits, c->sequence, &which))
             return VKMOE_OK;
-        uint32_t smaller = moe_vk_smaller_block(c->desc, c->tokens);
+        uint32_t smaller = moe_operation_is_whole(c->graph->operation)
+                               ? 0 : moe_vk_smaller_block(c->desc, c->tokens);
         if (smaller == 0)
             return moe_vk_no_block(c, which);
         c->tokens = smaller;
@@ -241,7 +260,8 @@ enum vkmoe_status moe_vk_compile(struct moe_vk_program *program, const struct mo
                                 .variant = program->variant,
                                 .x_type = program->base.x_type,
                                 .counters = program->counters};
-    TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
+    if (!moe_operation_is_whole(c.graph->operation))
+        TRY(moe_vk_weights_map(&c.graph->layer, limits, &c.map));
     for (c.regime = MOE_VK_DECODE; c.regime <= moe_vk_choose_regime(max_tokens); c.regime++) {
         c.sequence = &program->sequences[c.regime];
         TRY(compile_regime(&c, host, moe_vk_regime_tokens(c.regime, max_tokens)));

@@ -30,6 +30,7 @@ struct moe_vk_workspace {
     // the routed sum, also without a matmul where combining takes two steps).
     struct moe_vk_range h[MOE_VK_N_BANKS], f[MOE_VK_N_BANKS];
     struct moe_vk_range r; // the combined latent
+    struct moe_vk_range positions; // of an operation that combines
     uint64_t size;
 };
 
@@ -99,6 +100,14 @@ uint32_t moe_vk_smaller_block(const vkmoe_layer_desc *desc, uint32_t tokens);
 // The failure that says so. which: as moe_vk_fits says it.
 enum vkmoe_status moe_vk_no_block(const struct moe_vk_compiler *c,
                                   const struct moe_vk_dispatch *which);
+
+// compile_rows.c: the operations that have no experts.
+void moe_vk_add_group_slots(struct moe_vk_compiler *c);
+void moe_vk_add_gather(struct moe_vk_compiler *c);
+void moe_vk_add_place(struct moe_vk_compiler *c);
+void moe_vk_add_combine_rows(struct moe_vk_compiler *c);
+// What routing has found, from the workspace to the caller's buffers.
+void moe_vk_add_route_outputs(struct moe_vk_compiler *c);
 
 // compile_experts.c
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c);

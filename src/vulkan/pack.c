@@ -58,14 +58,14 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
 uint32_t moe_vk_n_blocks(const struct moe_layer *layer)
 {
     const vkmoe_layer_desc *desc = &layer->desc;
-    return desc->n_experts + moe_layer_n_adjugates(desc) + (moe_layer_has_shared(layer) ? 1 : 0) +
+    return moe_layer_n_packed(desc) + moe_layer_n_adjugates(desc) + (moe_layer_has_shared(layer) ? 1 : 0) +
            (desc->d_latent > 0 ? 1 : 0);
 }
 
 struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,
                                    const struct moe_vk_weights_map *map, uint32_t i)
 {
-    const uint32_t n_experts = layer->desc.n_experts;
+    const uint32_t n_experts = moe_layer_n_packed(&layer->desc);
     const uint32_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
     if (i < n_experts)
         return (struct moe_vk_placed){i, map->experts + i * map->expert_size, map->expert_size};
@@ -82,7 +82,7 @@ struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,
 
 uint32_t moe_vk_table_index(const struct moe_layer *layer, uint32_t expert)
 {
-    const uint32_t n_experts = layer->desc.n_experts;
+    const uint32_t n_experts = moe_layer_n_packed(&layer->desc);
     if (expert == MOE_VK_LATENT)
         return moe_vk_n_blocks(layer) - 1;
     if (expert == VKMOE_SHARED_EXPERT)
@@ -139,6 +139,10 @@ static enum vkmoe_status cut(struct moe_vk_weights_map *map, const vkmoe_layer_d
         else
             map->segment_adjugates = own;
     }
+    if (moe_layer_n_packed(desc) == 0) { // the head alone
+        map->n_segments = map->n_expert_segments = 1;
+        return VKMOE_OK;
+    }
     map->segment_experts = cut_bank(rest, map->expert_size, desc->n_experts, map->whole, limits,
                                     &map->chunk_experts);
     map->n_expert_segments = segments(desc->n_experts, map->segment_experts);
@@ -150,8 +154,9 @@ static enum vkmoe_status cut(struct moe_vk_weights_map *map, const vkmoe_layer_d
 static enum vkmoe_status size_blocks(const struct moe_layer *layer, struct moe_vk_weights_map *map)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk_block routed, adjugate = {0}, shared = {0}, latent = {0};
-    TRY(moe_vk_block(layer, 0, &routed));
+    struct moe_vk_block routed = {0}, adjugate = {0}, shared = {0}, latent = {0};
+    if (moe_layer_n_packed(&layer->desc) > 0)
+        TRY(moe_vk_block(layer, 0, &routed));
     if (layer->desc.adjugate_group > 0)
         TRY(moe_vk_block(layer, VKMOE_ADJUGATE_EXPERT, &adjugate));
     if (moe_layer_has_shared(layer))
@@ -173,7 +178,7 @@ static void place_blocks(const vkmoe_layer_desc *desc, struct moe_vk_weights_map
     bool has_bias = desc->out_bias && desc->d_latent == 0;
     uint64_t bias = has_bias ? moe_align_up(desc->d_out, MOE_PANEL_ROWS) * sizeof(float) : 0;
     uint64_t norm = desc->latent_norm ? desc->d_latent * sizeof(float) : 0;
-    map->adjugates = map->experts + desc->n_experts * map->expert_size;
+    map->adjugates = map->experts + moe_layer_n_packed(desc) * map->expert_size;
     map->shared = map->adjugates + moe_layer_n_adjugates(desc) * map->adjugate_size;
     map->latent = map->shared + map->shared_size;
     map->vectors = map->latent + map->latent_size;

@@ -34,7 +34,13 @@ static uint64_t rows_size(const struct moe_vk_bound *b, enum moe_vk_buffer_id id
     return moe_min(b->buffers[id].size - first * stride, n_rows * stride);
 }
 
-// Of a layer's inputs and y, for `most` rows: the largest extent and stride in bytes, the largest
+// Has an array as many rows as there are tokens? The rows of an operation are those of all slots.
+static bool follows_tokens(const struct moe_vk_bound *b, enum moe_vk_buffer_id id)
+{
+    return b->strides[id] > 0 && id != MOE_VK_BUF_ROWS;
+}
+
+// Of a plan's inputs and outputs, for `most` rows: the largest extent and stride in bytes, the largest
 // step.
 struct extents {
     uint64_t size, stride;
@@ -45,7 +51,7 @@ static struct extents extents_of(const struct moe_vk_bound *b, uint32_t most)
 {
     struct extents all = {.step = 1};
     for (int id = 0; id < MOE_VK_N_BUFS; id++) {
-        if (b->strides[id] == 0)
+        if (!follows_tokens(b, (enum moe_vk_buffer_id) id))
             continue;
         uint64_t stride = stride_of(b, (enum moe_vk_buffer_id) id);
         all.size = moe_max(all.size, rows_size(b, (enum moe_vk_buffer_id) id, 0, most));
@@ -66,8 +72,16 @@ enum vkmoe_status moe_vk_choose_blocks(struct moe_vk_bound *b, enum moe_vk_regim
                                      .whole = all.size <= limit,
                                      .n_windows = 1,
                                      .window_step = 1};
+    if (b->buffers[MOE_VK_BUF_ROWS].size > limit)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "rows of %" PRIu64 " bytes for %u tokens; this device binds at most "
+                        "%" PRIu64, b->buffers[MOE_VK_BUF_ROWS].size, most, limit);
     if (blocks->whole)
         return VKMOE_OK;
+    if (moe_operation_is_whole(b->base.program->graph.operation))
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "%u rows of up to %" PRIu64 " bytes, which an operation goes over at once; "
+                        "this device binds at most %" PRIu64 " bytes", most, all.stride, limit);
     if (desc->capacity_mode != VKMOE_CAPACITY_NONE)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "vk_io: %u rows of up to %" PRIu64 " bytes, which share their experts' "
@@ -122,9 +136,11 @@ struct moe_vk_place moe_vk_place(const struct moe_vk_bound *b, enum moe_vk_regim
 {
     if (range->buffer == MOE_VK_BUF_WEIGHTS)
         return weights_place(b, range);
-    if (b->strides[range->buffer] > 0)
+    if (follows_tokens(b, range->buffer))
         return rows_place(b, regime, window, range->buffer);
     struct moe_vk_place place = b->buffers[range->buffer];
+    if (range->buffer == MOE_VK_BUF_ROWS)
+        return place;
     place.offset += range->offset;
     place.address += range->offset;
     place.size = range->size;

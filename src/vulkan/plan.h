@@ -20,12 +20,19 @@ enum moe_vk_buffer_id {
     MOE_VK_BUF_X, // inputs of the layer, which follow each other
     MOE_VK_BUF_ROUTER_X,
     MOE_VK_BUF_TOKEN_IDS,
+    MOE_VK_BUF_ROWS, // these four: of operations, inputs or outputs
+    MOE_VK_BUF_SLOTS,
+    MOE_VK_BUF_IDS,
+    MOE_VK_BUF_GATES,
     MOE_VK_BUF_WORK,
     MOE_VK_BUF_Y,
+    MOE_VK_BUF_SCORES, // outputs of operations
+    MOE_VK_BUF_COUNTS,
+    MOE_VK_BUF_OFFSETS,
     MOE_VK_BUF_COUNT, // the caller's token count
     MOE_VK_N_BUFS,
 };
-enum { MOE_VK_N_INPUTS = MOE_VK_BUF_TOKEN_IDS - MOE_VK_BUF_X + 1 };
+enum { MOE_VK_N_INPUTS = MOE_VK_BUF_GATES - MOE_VK_BUF_X + 1 };
 
 // SPIR-V takes array indices as signed: an index is below 2^31. So a range of words may have 8 GiB,
 // and an expert, which counts in uvec4, 32 GiB.
@@ -59,6 +66,8 @@ struct moe_vk_dispatch {
     // Estimate of the work, in floating-point operations, with a byte of weights as a few of them:
     // fixed + per_token * n_tokens. Routing is taken as uniform.
     double work_fixed, work_per_token;
+    // Offset in params of the stride in words of the rows of an operation; 0: none.
+    uint32_t rows_stride;
     uint32_t params_size;
     uint8_t params[128 - sizeof(struct head_params)];
 };

@@ -33,6 +33,8 @@ static void push_constants(const struct moe_vk *vk, const struct moe_vk_bound *b
             push.head.address[slot] =
                 moe_vk_place(b, run->regime, run->window, &d->ranges[slot]).address;
     memcpy(push.params, d->params, d->params_size);
+    if (d->rows_stride > 0)
+        memcpy(push.params + d->rows_stride, &b->strides[MOE_VK_BUF_ROWS], sizeof *b->strides);
     vk->fn.vkCmdPushConstants(cmd, vk->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                               (uint32_t) offsetof(struct push, params) + d->params_size, &push);
 }
@@ -135,7 +137,8 @@ enum vkmoe_status moe_vk_record(struct moe_bound *bound, VkCommandBuffer cmd, ui
                                 uint32_t first, uint32_t n)
 {
     const struct moe_vk_bound *b = (const struct moe_vk_bound *) bound;
-    if (!moe_vk_weights_ready((const struct moe_vk_weights *) bound->weights))
+    if (bound->weights &&
+        !moe_vk_weights_ready((const struct moe_vk_weights *) bound->weights))
         return moe_fail(VKMOE_E_ARGUMENT,
                         "the weights are not uploaded: vkmoe_vk_weights_record_upload first");
     struct numbering all = numbering_of(b, n_tokens);

@@ -15,55 +15,105 @@ static bool counts(const struct moe_vk_bound *b)
     return ((const struct moe_vk_program *) b->base.program)->counters;
 }
 
-// Bytes of a block of an input; 0: the layer does not have it.
+// Bytes of a block of an input or output; 0: the program does not have it.
+static uint64_t array_size(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
+                           enum moe_vk_buffer_id id)
+{
+    const struct moe_vk_array array = moe_vk_array(b->base.program, id);
+    if (!array.is_input && !array.is_output)
+        return 0;
+    return array.per_token > 0
+               ? (uint64_t) block->run.n_tokens * array.per_token * b->strides[id] * 4
+               : array.n_elements * 4ull;
+}
+
 static uint64_t input_size(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
                            uint32_t i)
 {
-    return (uint64_t) block->run.n_tokens * b->strides[MOE_VK_BUF_X + i] * 4;
+    const enum moe_vk_buffer_id id = (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i);
+    return moe_vk_array(b->base.program, id).is_input ? array_size(b, block, id) : 0;
 }
 
 void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
                          const vkmoe_io *io)
 {
+    const uint32_t top_k = b->base.program->graph.layer.desc.top_k;
     const struct {
         const void *rows;
         size_t stride;
     } from[MOE_VK_N_INPUTS] = {{io->x, io->x_stride},
                                {io->router_x, io->router_x_stride},
-                               {io->token_ids, sizeof *io->token_ids}};
+                               {io->token_ids, sizeof *io->token_ids},
+                               {io->rows, io->rows_stride},
+                               {io->slots, top_k * sizeof *io->slots},
+                               {io->ids, top_k * sizeof *io->ids},
+                               {io->gates, top_k * sizeof *io->gates}};
     unsigned char *staged = b->upload.mapped;
     for (uint32_t i = 0; i < MOE_VK_N_INPUTS; i++) {
-        struct moe_vk_input input = moe_vk_input(b->base.program, i);
-        if (input.n_elements == 0)
+        struct moe_vk_array input =
+            moe_vk_array(b->base.program, (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i));
+        if (!input.is_input)
             continue;
         size_t row = (size_t) moe_dtype_size(input.type, input.n_elements);
         size_t stride = (size_t) b->strides[MOE_VK_BUF_X + i] * 4;
         unsigned char *dst = b->inputs[i].mapped ? b->inputs[i].mapped : staged;
         const unsigned char *src =
-            (const unsigned char *) from[i].rows + block->first * from[i].stride;
-        for (uint32_t t = 0; t < block->run.n_tokens; t++)
+            (const unsigned char *) from[i].rows +
+            (size_t) moe_vk_array_rows(&input, block->first) * from[i].stride;
+        for (uint64_t t = 0; t < moe_vk_array_rows(&input, block->run.n_tokens); t++)
             memcpy(dst + t * stride, src + t * from[i].stride, row);
         if (!b->inputs[i].mapped)
             staged += input_size(b, block, i);
     }
 }
 
+// What a layer tells besides y is in its workspace; operations have buffers for their outputs.
+static struct moe_vk_result result_of(const struct moe_vk_bound *b,
+                                      const struct moe_vk_host_block *block,
+                                      enum moe_vk_buffer_id id, struct moe_vk_range work,
+                                      uint64_t size, bool wanted)
+{
+    if (!wanted)
+        return (struct moe_vk_result){.device = &b->work};
+    if (b->base.program->graph.operation == VKMOE_OPERATION_LAYER && id != MOE_VK_BUF_Y)
+        return (struct moe_vk_result){&b->work, work.offset, size, NULL};
+    return (struct moe_vk_result){id == MOE_VK_BUF_Y ? &b->y : &b->outputs[id], 0,
+                                  array_size(b, block, id), NULL};
+}
+
 void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block *block,
                          const vkmoe_io *io)
 {
     const struct moe_vk_sequence *sequence = moe_vk_sequence_of(b, block->run.regime);
-    const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
-    uint64_t n_tokens = block->run.n_tokens, slots = n_tokens * desc->top_k * 4;
+    const struct moe_graph *graph = &b->base.program->graph;
+    const uint64_t n_tokens = block->run.n_tokens, slots = n_tokens * graph->layer.desc.top_k * 4;
+    const uint64_t scores = n_tokens * moe_layer_n_scored(&graph->layer.desc) * 4;
+    const struct moe_vk_range none = {0};
     struct moe_vk_result *results = block->results;
-    results[0] = (struct moe_vk_result){&b->y, 0, n_tokens * b->strides[MOE_VK_BUF_Y] * 4, NULL};
-    results[1] = (struct moe_vk_result){&b->work, sequence->ids.offset, io->ids ? slots : 0, NULL};
-    results[2] =
-        (struct moe_vk_result){&b->work, sequence->gates.offset, io->gates ? slots : 0, NULL};
-    uint64_t scores_size = n_tokens * moe_layer_n_scored(desc) * 4;
-    results[3] = (struct moe_vk_result){&b->work, sequence->scores.offset,
-                                        io->scores ? scores_size : 0, NULL};
-    results[4] = (struct moe_vk_result){&b->work, MOE_COUNTER_WORD * 4,
-                                        counts(b) ? MOE_VK_COUNTERS_SIZE : 0, NULL};
+    const struct {
+        enum moe_vk_buffer_id id;
+        enum moe_value_id value;
+        struct moe_vk_range work;
+        uint64_t size;
+        const void *to;
+    } all[MOE_VK_N_RESULTS] = {
+        [MOE_VK_RESULT_Y] = {MOE_VK_BUF_Y, MOE_VALUE_Y, none, 0, io->y},
+        [MOE_VK_RESULT_IDS] = {MOE_VK_BUF_IDS, MOE_VALUE_IDS, sequence->ids, slots, io->ids},
+        [MOE_VK_RESULT_GATES] = {MOE_VK_BUF_GATES, MOE_VALUE_GATES, sequence->gates, slots,
+                                 io->gates},
+        [MOE_VK_RESULT_SCORES] = {MOE_VK_BUF_SCORES, MOE_VALUE_SCORES, sequence->scores, scores,
+                                  io->scores},
+        [MOE_VK_RESULT_ROWS] = {MOE_VK_BUF_ROWS, MOE_VALUE_ROWS, none, 0, io->rows},
+        [MOE_VK_RESULT_SLOTS] = {MOE_VK_BUF_SLOTS, MOE_VALUE_SLOTS, none, 0, io->slots},
+        [MOE_VK_RESULT_COUNTS] = {MOE_VK_BUF_COUNTS, MOE_VALUE_COUNTS, none, 0, io->counts},
+        [MOE_VK_RESULT_OFFSETS] = {MOE_VK_BUF_OFFSETS, MOE_VALUE_OFFSETS, none, 0, io->offsets},
+    };
+    for (int i = 0; i < MOE_VK_N_RESULTS; i++)
+        results[i] = result_of(b, block, all[i].id, all[i].work, all[i].size,
+                               all[i].to && moe_graph_has_output(graph, all[i].value));
+    results[MOE_VK_RESULT_COUNTERS] =
+        (struct moe_vk_result){&b->work, MOE_COUNTER_WORD * 4,
+                               counts(b) ? MOE_VK_COUNTERS_SIZE : 0, NULL};
     block->n_staged = 0;
     uint64_t at = 0;
     for (int i = 0; i < MOE_VK_N_RESULTS; i++) {
@@ -118,25 +168,58 @@ void moe_vk_record_readback(const struct moe_vk *vk, const struct moe_vk_bound *
                    VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
 }
 
+// Results that are nothing but 4-byte elements.
+static void read_words(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
+                       const vkmoe_io *io)
+{
+    const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
+    const size_t first = block->first, first_slot = first * desc->top_k;
+    const struct {
+        enum moe_vk_result_id id;
+        void *to;
+        size_t at;
+    } all[] = {{MOE_VK_RESULT_IDS, io->ids, first_slot},
+               {MOE_VK_RESULT_GATES, io->gates, first_slot},
+               {MOE_VK_RESULT_SCORES, io->scores, first * moe_layer_n_scored(desc)},
+               {MOE_VK_RESULT_SLOTS, io->slots, first_slot},
+               {MOE_VK_RESULT_COUNTS, io->counts, 0},
+               {MOE_VK_RESULT_OFFSETS, io->offsets, 0}};
+    for (uint32_t i = 0; i < MOE_COUNT(all); i++) {
+        const struct moe_vk_result *result = &block->results[all[i].id];
+        if (result->size > 0)
+            memcpy((uint32_t *) all[i].to + all[i].at, result->host, result->size);
+    }
+}
+
 enum vkmoe_status moe_vk_read_results(const struct moe_vk_bound *b,
                                       const struct moe_vk_host_block *block, const vkmoe_io *io)
 {
     enum vkmoe_status status = VKMOE_OK;
     if (block->n_staged > 0)
         TRY(moe_vk_buffer_invalidate(moe_vk_of(&b->base), &b->readback));
-    const vkmoe_layer_desc *desc = &b->base.program->graph.layer.desc;
     const struct moe_vk_result *results = block->results;
-    size_t row = (size_t) moe_dtype_size(b->base.program->x_type, desc->d_out);
-    size_t stride = (size_t) b->strides[MOE_VK_BUF_Y] * 4, first = block->first;
-    unsigned char *y = (unsigned char *) io->y + first * io->y_stride;
-    for (uint32_t t = 0; t < block->run.n_tokens; t++)
-        memcpy(y + t * io->y_stride, results[0].host + t * stride, row);
-    if (io->ids)
-        memcpy(io->ids + first * desc->top_k, results[1].host, results[1].size);
-    if (io->gates)
-        memcpy(io->gates + first * desc->top_k, results[2].host, results[2].size);
-    if (io->scores)
-        memcpy(io->scores + first * moe_layer_n_scored(desc), results[3].host, results[3].size);
+    const uint32_t n_experts = b->base.program->graph.layer.desc.n_experts;
+    const struct {
+        enum moe_vk_result_id id;
+        enum moe_vk_buffer_id buffer;
+        void *to;
+        size_t stride;
+    } rows[] = {{MOE_VK_RESULT_Y, MOE_VK_BUF_Y, io->y, io->y_stride},
+                {MOE_VK_RESULT_ROWS, MOE_VK_BUF_ROWS, io->rows, io->rows_stride}};
+    for (uint32_t i = 0; i < MOE_COUNT(rows); i++) {
+        const struct moe_vk_array array = moe_vk_array(b->base.program, rows[i].buffer);
+        if (results[rows[i].id].size == 0)
+            continue;
+        const size_t row = (size_t) moe_dtype_size(array.type, array.n_elements);
+        const size_t stride = (size_t) b->strides[rows[i].buffer] * 4;
+        uint64_t n = moe_vk_array_rows(&array, block->run.n_tokens);
+        if (rows[i].buffer == MOE_VK_BUF_ROWS) // those that there are
+            n = ((const uint32_t *) results[MOE_VK_RESULT_OFFSETS].host)[n_experts];
+        unsigned char *to = (unsigned char *) rows[i].to + block->first * rows[i].stride;
+        for (uint64_t t = 0; t < n; t++)
+            memcpy(to + t * rows[i].stride, results[rows[i].id].host + t * stride, row);
+    }
+    read_words(b, block, io);
 
 fail:
     return status;
@@ -159,7 +242,7 @@ static void read_counters(struct moe_vk_bound *b, const struct moe_vk_host_block
 {
     uint64_t counted[MOE_N_COUNTERS];
     uint32_t words[2 * MOE_N_COUNTERS];
-    memcpy(words, block->results[4].host, sizeof words);
+    memcpy(words, block->results[MOE_VK_RESULT_COUNTERS].host, sizeof words);
     for (int i = 0; i < MOE_N_COUNTERS; i++)
         counted[i] = (uint64_t) words[2 * i + 1] << 32 | words[2 * i];
     b->counters.weight_loads = counted[MOE_COUNT_WEIGHTS] * 16;

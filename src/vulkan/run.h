@@ -5,7 +5,18 @@
 
 #include "vulkan/bind.h"
 
-enum { MOE_VK_N_RESULTS = 5 };
+enum moe_vk_result_id {
+    MOE_VK_RESULT_Y,
+    MOE_VK_RESULT_IDS,
+    MOE_VK_RESULT_GATES,
+    MOE_VK_RESULT_SCORES,
+    MOE_VK_RESULT_COUNTERS,
+    MOE_VK_RESULT_ROWS,
+    MOE_VK_RESULT_SLOTS,
+    MOE_VK_RESULT_COUNTS,
+    MOE_VK_RESULT_OFFSETS,
+    MOE_VK_N_RESULTS,
+};
 
 // A result on its way to the host: bytes at `offset` of a device buffer, and where the host reads.
 struct moe_vk_result {
@@ -18,7 +29,7 @@ struct moe_vk_result {
 struct moe_vk_host_block {
     uint32_t first;
     struct moe_vk_block_run run;
-    struct moe_vk_result results[MOE_VK_N_RESULTS]; // y, ids, gates, scores, counters
+    struct moe_vk_result results[MOE_VK_N_RESULTS];
     uint32_t n_staged;
 };
 

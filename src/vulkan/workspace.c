@@ -52,7 +52,7 @@ static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t 
     g->counts = take(end, moe_div_up(slots, MOE_GROUP_BLOCK) * n + 1);
     g->rows = take(end, slots);
     g->positions = take(end, slots);
-    if (c->regime != MOE_VK_GROUPED)
+    if (c->regime != MOE_VK_GROUPED || c->graph->operation != VKMOE_OPERATION_LAYER)
         return;
     g->args = take(end, moe_vk_listed_dispatches(&c->banks[bank]) * (uint64_t) MOE_ARGS_WORDS);
     g->full = take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
@@ -90,7 +90,8 @@ void moe_vk_lay_out(struct moe_vk_compiler *c)
     uint64_t slots = (uint64_t) c->tokens * desc->top_k, end = 0;
     *ws = (struct moe_vk_workspace){0};
     ws->count = take(&end, 1);
-    ws->table = take(&end, c->limits->bda ? 0 : moe_vk_n_blocks(&c->graph->layer));
+    bool has_table = !c->limits->bda && !moe_operation_is_whole(c->graph->operation);
+    ws->table = take(&end, has_table ? moe_vk_n_blocks(&c->graph->layer) : 0);
     ws->ids = take(&end, slots);
     ws->gates = take(&end, slots);
     if (moe_graph_uses(c->graph, MOE_VALUE_SHARED_GATE))
@@ -99,11 +100,18 @@ void moe_vk_lay_out(struct moe_vk_compiler *c)
     if (moe_graph_uses(c->graph, MOE_VALUE_SCORES))
         ws->scores =
             take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SCORES].width);
-    bool drops = desc->capacity_mode != VKMOE_CAPACITY_NONE;
+    if (moe_graph_uses(c->graph, MOE_VALUE_POSITIONS))
+        ws->positions = take(&end, slots + 1); // a loop's next iteration may look there
+    bool is_layer = c->graph->operation == VKMOE_OPERATION_LAYER;
+    bool groups = is_layer ? c->regime == MOE_VK_GROUPED
+                           : moe_graph_uses(c->graph, MOE_VALUE_GROUPING);
+    bool drops = desc->capacity_mode != VKMOE_CAPACITY_NONE &&
+                 !moe_operation_is_whole(c->graph->operation);
     for (uint32_t bank = 0; bank < MOE_VK_N_BANKS; bank++)
         if (moe_vk_is_slotted(bank) && moe_vk_has_bank(c, bank) &&
-            (c->regime == MOE_VK_GROUPED || (drops && bank == MOE_BANK_ROUTED)))
+            (groups || (drops && bank == MOE_BANK_ROUTED)))
             lay_out_grouping(c, bank, slots, &end);
-    lay_out_rows(c, slots, &end);
+    if (is_layer)
+        lay_out_rows(c, slots, &end);
     ws->size = end;
 }
