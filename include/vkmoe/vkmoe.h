@@ -297,8 +297,8 @@ static inline vkmoe_bind_desc vkmoe_bind_desc_init(void)
 
 // Joins a plan with its weights and makes everything a run needs: buffers, workspace, descriptors.
 // Running and recording allocate nothing. desc may be NULL. Plan and weights are borrowed until the
-// bind is destroyed. VKMOE_E_SHAPE: the weights were made for another layer. weights may be NULL for
-// the operations GATHER and COMBINE alone.
+// bind is destroyed. VKMOE_E_SHAPE: the weights were made for another layer. weights may be NULL
+// for the operations GATHER and COMBINE alone.
 VKMOE_API enum vkmoe_status vkmoe_bind_create(vkmoe_plan *plan, vkmoe_weights *weights,
                                               const vkmoe_bind_desc *desc, vkmoe_bind **out);
 VKMOE_API void vkmoe_bind_destroy(vkmoe_bind *bind);

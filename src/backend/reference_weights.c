@@ -184,8 +184,9 @@ enum vkmoe_status moe_reference_layout(const struct moe_device *device,
     if (n_adjugates > 0)
         out->adjugate_size = moe_reference_expert_size(layer, VKMOE_ADJUGATE_EXPERT);
     out->total_size =
-        moe_align_up(moe_layer_n_packed(&layer->desc) * out->expert_size + n_adjugates * out->adjugate_size +
-                         out->shared_size + others_size(layer), 256);
+        moe_align_up(moe_layer_n_packed(&layer->desc) * out->expert_size +
+                         n_adjugates * out->adjugate_size + out->shared_size + others_size(layer),
+                     256);
     return VKMOE_OK;
 }
 

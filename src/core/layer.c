@@ -170,7 +170,8 @@ static bool same_router(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
 // Fields that experts and what lies around them depend on.
 static bool same_experts(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
 {
-    return p->expert_kind == q->expert_kind && p->d_ff == q->d_ff && p->d_out == q->d_out && p->d_shared_ff == q->d_shared_ff &&
+    return p->expert_kind == q->expert_kind && p->d_ff == q->d_ff && p->d_out == q->d_out &&
+           p->d_shared_ff == q->d_shared_ff &&
            p->in_type == q->in_type && p->out_type == q->out_type &&
            p->shared_in_type == q->shared_in_type && p->shared_out_type == q->shared_out_type &&
            p->gated == q->gated && p->gate_bias == q->gate_bias && p->up_bias == q->up_bias &&

@@ -138,8 +138,8 @@ static uint64_t lay_out_experts(struct cpu_weights *w, const struct moe_layer *l
         moe_cpu_expert_layout(&w->shared, layer, VKMOE_SHARED_EXPERT);
     if (desc->d_latent > 0)
         moe_cpu_latent_layout(&w->latent, desc);
-    return moe_layer_n_packed(desc) * w->routed.size + moe_layer_n_adjugates(desc) * w->adjugate.size +
-           w->shared.size + w->latent.size;
+    return moe_layer_n_packed(desc) * w->routed.size +
+           moe_layer_n_adjugates(desc) * w->adjugate.size + w->shared.size + w->latent.size;
 }
 
 enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,

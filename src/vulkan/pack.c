@@ -58,8 +58,8 @@ enum vkmoe_status moe_vk_block(const struct moe_layer *layer, uint32_t expert,
 uint32_t moe_vk_n_blocks(const struct moe_layer *layer)
 {
     const vkmoe_layer_desc *desc = &layer->desc;
-    return moe_layer_n_packed(desc) + moe_layer_n_adjugates(desc) + (moe_layer_has_shared(layer) ? 1 : 0) +
-           (desc->d_latent > 0 ? 1 : 0);
+    return moe_layer_n_packed(desc) + moe_layer_n_adjugates(desc) +
+           (moe_layer_has_shared(layer) ? 1 : 0) + (desc->d_latent > 0 ? 1 : 0);
 }
 
 struct moe_vk_placed moe_vk_placed(const struct moe_layer *layer,

@@ -40,8 +40,8 @@ static bool follows_tokens(const struct moe_vk_bound *b, enum moe_vk_buffer_id i
     return b->strides[id] > 0 && id != MOE_VK_BUF_ROWS;
 }
 
-// Of a plan's inputs and outputs, for `most` rows: the largest extent and stride in bytes, the largest
-// step.
+// Of a plan's inputs and outputs, for `most` rows: the largest extent and stride in bytes, the
+// largest step.
 struct extents {
     uint64_t size, stride;
     uint32_t step;

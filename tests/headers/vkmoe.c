@@ -14,6 +14,7 @@ int main(void)
     bool zeros = !context.device && !context.debug_labels && !weights.packed_shared &&
                  !weights.load_expert && !plan.variant && !plan.scores &&
                  plan.x_type == VKMOE_F32 && plan.precision == VKMOE_PRECISION_EXACT &&
+                 plan.operation == VKMOE_OPERATION_LAYER && !io.rows && !io.offsets &&
                  !bind.vk_io && !io.x && io.y_stride == 0 && !io.scores && !io.token_ids;
 
 #define HAS_SIZE(desc) (desc.struct_size == sizeof desc)

@@ -95,6 +95,10 @@ static vkmoe_layer_desc ready_layer(const struct moe_layer_field *field, uint32_
     layer.limit = layer.limit_shared = layer.situ_beta = layer.select_p = 1;
     layer.capacity = 2;
     layer.own_shared_types = true;
+    if (strcmp(field->name, "expert_kind") == 0 && value == VKMOE_EXPERT_EXTERNAL) {
+        layer.d_shared_ff = 0;
+        layer.shared_gate = VKMOE_SHARED_PLAIN;
+    }
     if (strcmp(field->name, "select") == 0 && value != VKMOE_SELECT_TOP_K)
         layer.selection_bias = false;
     if (strcmp(field->name, "select") == 0 && value == VKMOE_SELECT_TABLE)
