@@ -216,9 +216,9 @@ VKMOE_API enum vkmoe_status vkmoe_vk_get_dispatch(const vkmoe_bind *bind, uint32
 // uses of what is written (y) and of this bind's workspace are done before COMPUTE_SHADER. Each
 // call begins with a barrier COMPUTE -> COMPUTE | DRAW_INDIRECT, so slices recorded in order, and
 // operations that follow each other, need none between them. No transfer command and no queue
-// transfer is recorded. On exit what is written is written at COMPUTE_SHADER / SHADER_WRITE and made
-// visible by the caller's next barrier. Left changed: the compute pipeline, descriptor set 0, push
-// constants.
+// transfer is recorded. On exit y, or what else is written, is so at COMPUTE_SHADER / SHADER_WRITE
+// and made visible by the caller's next barrier. Left changed: the compute pipeline, descriptor set
+// 0, push constants.
 // Threads: one call at a time per bind and per command buffer; a bind's workspace serves one
 // submission at a time.
 VKMOE_API enum vkmoe_status vkmoe_vk_record(vkmoe_bind *bind, VkCommandBuffer cmd,

@@ -30,5 +30,6 @@ int main(void)
 #endif
     if (import.struct_size != sizeof import || requirements.n_features)
         return 1;
-    return io.struct_size == sizeof io && !io.x.buffer && !io.y.buffer && !io.offsets.buffer && !handles.queue ? 0 : 1;
+    bool empty = !io.x.buffer && !io.y.buffer && !io.offsets.buffer;
+    return io.struct_size == sizeof io && empty && !handles.queue ? 0 : 1;
 }

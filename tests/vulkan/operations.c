@@ -231,7 +231,8 @@ static void all_in_one_command_buffer(void **state)
     (void) state;
     static const struct {
         uint32_t recorded, there;
-    } cases[] = {{1, 1}, {4, 4}, {5, 5}, {MAX_TOKENS, MAX_TOKENS}, {MAX_TOKENS, 33}, {MAX_TOKENS, 3}};
+    } cases[] = {{1, 1},           {4, 4}, {5, 5}, {MAX_TOKENS, MAX_TOKENS}, {MAX_TOKENS, 33},
+                 {MAX_TOKENS, 3}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         poison();
         set_count(cases[i].there);

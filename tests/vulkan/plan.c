@@ -42,6 +42,7 @@ struct subject {
     bool scores;
     enum vkmoe_dtype x_type;
     const struct moe_vk_variant *variant;
+    enum vkmoe_operation operation;
 };
 
 static enum vkmoe_status compile_subject(struct moe_vk_program *program,
@@ -51,7 +52,7 @@ static enum vkmoe_status compile_subject(struct moe_vk_program *program,
     struct moe_layer layer;
     memset(program, 0, sizeof *program);
     check_ok(moe_layer_init(&layer, &subject->layer));
-    moe_graph_forward(&program->base.graph, &layer, subject->scores);
+    moe_graph_operation(&program->base.graph, &layer, subject->operation, subject->scores);
     program->base.max_tokens = subject->max_tokens;
     program->base.x_type = subject->x_type;
     program->variant = subject->variant;
@@ -95,6 +96,8 @@ static void visit_limits(const struct subject *subject, visitor visit)
         struct moe_vk_limits limits = some_limits(i / 2, i % 2);
         if (subject->variant && !limits.bda)
             continue; // variants beyond a0 are by address
+        if (moe_operation_is_whole(subject->operation) && i / 2 % 3 != 0)
+            continue; // there are no blocks of tokens
         check_ok(compile_subject(&program, subject, &limits));
         visit(&program, &limits);
         moe_vk_sequences_finish(&program);
@@ -114,11 +117,36 @@ static void each_random_program(visitor visit)
     }
 }
 
+// The operations of an external layer, with and without what they do besides.
+static void visit_operations(const uint32_t shape[2], uint32_t max_tokens, visitor visit)
+{
+    static const enum vkmoe_operation all[] = {VKMOE_OPERATION_ROUTE, VKMOE_OPERATION_GATHER,
+                                               VKMOE_OPERATION_COMBINE};
+    for (uint32_t bits = 0; bits < 4; bits++)
+        for (size_t i = 0; i < MOE_COUNT(all); i++) {
+            struct subject subject = {.layer = small_layer(shape[0], shape[1]),
+                                      .max_tokens = max_tokens,
+                                      .scores = i == 0 && bits & 1,
+                                      .operation = all[i]};
+            subject.layer.expert_kind = VKMOE_EXPERT_EXTERNAL;
+            subject.layer.d_out = subject.layer.d_model;
+            subject.layer.n_zero = bits & 1 && shape[0] < 1024 ? 1 : 0;
+            subject.layer.capacity = 3;
+            subject.layer.capacity_rows = 8;
+            subject.layer.capacity_mode =
+                bits & 2 && shape[0] <= 512 ? VKMOE_CAPACITY_BY_GATE : VKMOE_CAPACITY_NONE;
+            visit_limits(&subject, visit);
+        }
+}
+
 // Programs over what changes their shape.
 static void each_program(visitor visit)
 {
     static const uint32_t experts[][2] = {{1, 1}, {2, 1}, {7, 3}, {60, 4}, {512, 10}, {1024, 64}};
     static const uint32_t tokens[] = {1, 4, 5, 300};
+    for (size_t e = 0; e < MOE_COUNT(experts); e++)
+        for (size_t t = 0; t < MOE_COUNT(tokens); t++)
+            visit_operations(experts[e], tokens[t], visit);
     for (size_t e = 0; e < MOE_COUNT(experts); e++)
         for (size_t t = 0; t < MOE_COUNT(tokens); t++)
             for (uint32_t bits = 0; bits < 16; bits++) {
