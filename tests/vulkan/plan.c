@@ -104,7 +104,7 @@ static void visit_limits(const struct subject *subject, visitor visit)
     }
 }
 
-// Layers with anything in any field.
+// Layers with anything in any field, and their operations.
 static void each_random_program(visitor visit)
 {
     static const uint32_t tokens[] = {1, 3, 5, 40, 300};
@@ -114,29 +114,9 @@ static void each_random_program(visitor visit)
                                   .scores = seed & 1,
                                   .x_type = (enum vkmoe_dtype)(seed % 3)};
         visit_limits(&subject, visit);
+        subject.operation = (enum vkmoe_operation)(1 + seed % 3);
+        visit_limits(&subject, visit);
     }
-}
-
-// The operations of an external layer, with and without what they do besides.
-static void visit_operations(const uint32_t shape[2], uint32_t max_tokens, visitor visit)
-{
-    static const enum vkmoe_operation all[] = {VKMOE_OPERATION_ROUTE, VKMOE_OPERATION_GATHER,
-                                               VKMOE_OPERATION_COMBINE};
-    for (uint32_t bits = 0; bits < 4; bits++)
-        for (size_t i = 0; i < MOE_COUNT(all); i++) {
-            struct subject subject = {.layer = small_layer(shape[0], shape[1]),
-                                      .max_tokens = max_tokens,
-                                      .scores = i == 0 && bits & 1,
-                                      .operation = all[i]};
-            subject.layer.expert_kind = VKMOE_EXPERT_EXTERNAL;
-            subject.layer.d_out = subject.layer.d_model;
-            subject.layer.n_zero = bits & 1 && shape[0] < 1024 ? 1 : 0;
-            subject.layer.capacity = 3;
-            subject.layer.capacity_rows = 8;
-            subject.layer.capacity_mode =
-                bits & 2 && shape[0] <= 512 ? VKMOE_CAPACITY_BY_GATE : VKMOE_CAPACITY_NONE;
-            visit_limits(&subject, visit);
-        }
 }
 
 // Programs over what changes their shape.
@@ -144,9 +124,6 @@ static void each_program(visitor visit)
 {
     static const uint32_t experts[][2] = {{1, 1}, {2, 1}, {7, 3}, {60, 4}, {512, 10}, {1024, 64}};
     static const uint32_t tokens[] = {1, 4, 5, 300};
-    for (size_t e = 0; e < MOE_COUNT(experts); e++)
-        for (size_t t = 0; t < MOE_COUNT(tokens); t++)
-            visit_operations(experts[e], tokens[t], visit);
     for (size_t e = 0; e < MOE_COUNT(experts); e++)
         for (size_t t = 0; t < MOE_COUNT(tokens); t++)
             for (uint32_t bits = 0; bits < 16; bits++) {
