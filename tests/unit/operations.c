@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include <stdlib.h>
+#include <vkmoe/train.h>
 
 enum { MAX_TOKENS = 37, MAX_SLOTS = MAX_TOKENS * 8, WIDTH = 8, PAD = 3 };
 
@@ -455,6 +456,9 @@ static void test_bad_io(void **state)
     layer_io.slots = a->slots;
     check_fails(vkmoe_run(bad.whole.bind, 4, &layer_io), VKMOE_E_ARGUMENT,
                 "io.slots is given, the layer");
+    const vkmoe_backward_io out = vkmoe_backward_io_init();
+    check_fails(vkmoe_backward(bad.binds[VKMOE_OPERATION_GATHER], 4, &good, &out),
+                VKMOE_E_UNSUPPORTED, "the plan is of the operation gather");
     work_finish(&bad);
 }
 
