@@ -85,9 +85,11 @@ class Bench(helper.Case):
         for part, *args in [
                 ('presets are granite-1b-a400m', '-m', 'no-such-model'),
                 ("'a.safetensors'; presets are", '-m', 'a.safetensors'),
-                ('known are f32 f16 bf16', *SHAPE, '--type', 'f32,q8_0'),
+                ('known are f32 f16 bf16 q8_0', *SHAPE, '--type', 'f32,q8_1'),
+                ('known are f32 f16 bf16 q8_0', *SHAPE, '--type', 'f32,'),
+                ('--type q9: known are', *SHAPE, '--type', 'q8_0-q9'),
                 ('known are exact, half and int8', *SHAPE, '--precision', 'f16'),
-                ('known are f32 f16 bf16', *SHAPE, '--x-type', 'fp8'),
+                ('known are f32 f16 bf16\n', *SHAPE, '--x-type', 'fp8'),
                 ('known are uniform, zipf:A', *SHAPE, '--routing', 'hot'),
                 ('a trace needs a --routing of its own', *SHAPE, '--routing', 'single,trace:a.npy'),
                 ('known are forward, backward and train', *SHAPE, '--mode', 'sideways'),
@@ -188,6 +190,38 @@ class Bench(helper.Case):
                          ('vkmoe-bench/1', True, ''))
         self.assertLess(rows[0]['verify']['error'], 1e-5)
         self.assertGreater(rows[1]['verify']['error'], 1e-5)  # y is bf16
+
+    def test_types(self):
+        """Every type of weights, a pair of them, rows of fp8 that end in a part of a block."""
+        names = 'f16,q8_0,q4_0,q4_K,q5_K,q6_K,q2_K,mxfp4,fp8,q4_K-q6_K'
+        rows = self.rows('-d', 'cpu', '--shape', '8,2,256,512', *QUICK, '-n', '1', '--type', names)
+        self.assertEqual([r['key']['type'] for r in rows], names.split(','))
+        for row in rows:
+            self.check_row(row)
+            half = row['key']['type'] == 'f16'
+            self.assertEqual((row['key']['precision'], row['key']['x_type']),
+                             ('half', 'f16') if half else ('exact', 'f32'))
+            self.assertLess(row['verify']['error'], 1e-3 if half else 1e-5)
+        # Two experts of 3 * 512 * 256 weights, 144 bytes for 256; router, x and y beside them.
+        q4_k, = [r for r in rows if r['key']['type'] == 'q4_K']
+        least = 2 * 1536 * 144 + 4 * 256 * (8 + 2)
+        self.assertGreaterEqual(q4_k['bytes'], least)
+        self.assertLess(q4_k['bytes'], 1.1 * least)
+        row, = self.rows('-d', 'cpu', '--shape', '8,2,160,200', *QUICK, '-n', '2', '--type', 'fp8')
+        self.check_row(row)
+
+    def test_types_that_do_not_fit(self):
+        rows = self.rows('-d', 'cpu', *FAST, '-n', '1', '--type', 'q4_K,q8_0,f16-q4_0')
+        self.assertEqual([(r['status'], r['reason']) for r in rows], [
+            ('unsupported',
+             'layer.in_type = q4_K: blocks of 256 values, d_model = 32 is no multiple'),
+            ('unsupported', 'layer.out_type = q8_0: blocks of 32 values, d_ff = 48 is no multiple'),
+            ('unsupported', 'layer.out_type = q4_0: blocks of 32 values, d_ff = 48 is no multiple'),
+        ])
+        rows = self.rows('-d', 'cpu', '--shape', '8,2,32,32', '-n', '1', '--type', 'q8_0,f32-f16',
+                         '--mode', 'backward,train')
+        self.assertEqual([r['status'] for r in rows], 4 * ['unsupported'])
+        self.assertIn('weights of one type, f32, f16 or bf16, not q8_0', rows[0]['reason'])
 
     def test_rules(self):
         """Each router rule of a model file routes as wanted, with shared experts and biases."""

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include "bench/cases.h"
+#include "bench/make.h"
 #include "bench/presets.h"
 #include "bench/routing.h"
 #include "bench/tokens.h"
@@ -266,6 +267,60 @@ static void rows_route(void **state)
     free(noise);
 }
 
+// ---- weights -----------------------------------------------------------------------------------
+
+// Rows of a matrix, decoded: their mean is 0 and their variance 1 / width, within what so few of
+// them tell and the type's codes can say. A row of fp8 ends in codes of 0.
+static void check_matrix(const vkmoe_tensor *tensor, uint32_t n_rows, uint32_t width)
+{
+    const size_t size = bench_row_size(tensor->type, width);
+    float *row = calloc(width, sizeof *row);
+    double sum = 0, squares = 0;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        const unsigned char *stored = (const unsigned char *) tensor->data + i * size;
+        check_ok(vkmoe_dtype_to_f32(tensor->type, stored, width, row));
+        for (uint32_t c = 0; c < width; c++) {
+            sum += (double) row[c];
+            squares += (double) row[c] * (double) row[c];
+        }
+        for (uint32_t c = width; tensor->type == VKMOE_FP8 && c % 128 != 0; c++)
+            assert_int_equal(stored[size - 128 + c % 128], 0);
+    }
+    const double n = (double) n_rows * width;
+    check_near(squares / n * width, 1, 0.15);
+    check_near(sum / n * sqrt(width), 0, 5 / sqrt(n));
+    free(row);
+}
+
+static void check_weights(enum vkmoe_dtype type, uint32_t d_model, uint32_t d_ff)
+{
+    struct bench_case what = {.layer = bench_plain_layer(8, 2, d_model, d_ff, 256)};
+    struct bench_material material = {.n_tensors = 3, .noise = bench_noise(5)};
+    what.layer.in_type = what.layer.out_type = type;
+    check_ok(bench_weights_make(&what, &material));
+    for (uint32_t e = 0; e < 3; e++) {
+        check_matrix(&material.experts[e].gate, d_ff, d_model);
+        check_matrix(&material.experts[e].up, d_ff, d_model);
+        check_matrix(&material.experts[e].down, d_model, d_ff);
+    }
+    assert_ptr_equal(material.experts[7].up.data, material.experts[1].up.data);
+    check_matrix(&material.shared.down, d_model, 256);
+    // No two matrices, and no two rows, are alike.
+    const size_t size = bench_row_size(type, d_model);
+    const char *up = material.experts[0].up.data;
+    assert_memory_not_equal(up, material.experts[1].up.data, size);
+    assert_memory_not_equal(up, up + size, size);
+    bench_weights_finish(&material);
+}
+
+static void made_weights(void **state)
+{
+    (void) state;
+    for (int type = VKMOE_F32; type <= VKMOE_FP8; type++)
+        check_weights((enum vkmoe_dtype) type, 256, 512);
+    check_weights(VKMOE_FP8, 160, 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,7 +328,7 @@ int main(void)
         cmocka_unit_test(presets),       cmocka_unit_test(words),
         cmocka_unit_test(distributions), cmocka_unit_test(draws),
         cmocka_unit_test(bad_routings),  cmocka_unit_test(trace_rows),
-        cmocka_unit_test(rows_route),
+        cmocka_unit_test(rows_route),    cmocka_unit_test(made_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,32 @@ static void shapes(void **state)
     check_near(bench_case_cost(&what, 20, 0).flops, 3 * 2 * (8 * 1024.0 * 256 + 32768), 0);
 }
 
+// Rows are whole blocks, of fp8 with a part of one too.
+static void blocks(void **state)
+{
+    (void) state;
+    struct bench_case what = granite(BENCH_FORWARD, VKMOE_Q4_K, 1);
+    // 1024 rows of gate and up of 4 blocks, 1024 of down of 2 blocks, 144 bytes each.
+    const double in = 1024 * 4 * 144, down = 1024 * 2 * 144;
+    check_cost(bench_case_cost(&what, 8, 0), 8 * (in + down) + 131072 + 2 * 4096,
+               2 * (8 * 1572864.0 + 32768));
+    what.layer.out_type = VKMOE_Q6_K;
+    check_near(bench_expert_size(&what.layer, 512), in + 1024 * 2 * 210, 0);
+    // A shared expert of types of its own, padded as the routed ones are.
+    what.layer.d_shared_ff = 256;
+    what.layer.own_shared_types = true;
+    what.layer.shared_in_type = VKMOE_Q8_0;
+    what.layer.shared_out_type = VKMOE_F16;
+    const double shared = 512 * 32 * 34 + 1024 * 512;
+    check_near(bench_shared_size(&what.layer), shared, 0);
+    check_near(bench_case_cost(&what, 8, 2 * (in + 1024 * 2 * 210)).bytes,
+               2 * (8 * (in + 1024 * 2 * 210) + shared) + 131072 + 2 * 4096, 0);
+    what.layer.own_shared_types = false;
+    check_near(bench_shared_size(&what.layer), 512 * 4 * 144 + 1024 * 210, 0);
+    check_near(bench_matrix_size(VKMOE_FP8, 3, 160), 3 * 2 * 132, 0);
+    check_near(bench_matrix_size(VKMOE_FP8, 3, 128), 3 * 132, 0);
+}
+
 static void training(void **state)
 {
     (void) state;
@@ -159,8 +185,9 @@ static void unknown_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forward), cmocka_unit_test(shapes), cmocka_unit_test(training),
-        cmocka_unit_test(floors),  cmocka_unit_test(bounds), cmocka_unit_test(unknown_limits),
+        cmocka_unit_test(forward),  cmocka_unit_test(shapes), cmocka_unit_test(blocks),
+        cmocka_unit_test(training), cmocka_unit_test(floors), cmocka_unit_test(bounds),
+        cmocka_unit_test(unknown_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

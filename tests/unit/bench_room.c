@@ -16,6 +16,7 @@ static struct bench_case make_case(uint32_t n_tokens)
 {
     struct bench_case what = {
         .layer = bench_plain_layer(64, 8, 1024, 512, 0), .type = VKMOE_F16, .x_type = VKMOE_F16};
+    what.layer.in_type = what.layer.out_type = VKMOE_F16;
     what.key.n_tokens = n_tokens;
     return what;
 }
@@ -63,6 +64,18 @@ static void tensors(void **state)
     assert_int_equal(bench_need_forward(&what, &layout, &room, 3, 0).n_tensors, 3);
 }
 
+// Blocks take what they take: 64 of q4_K are 64 times 864 KiB.
+static void blocks(void **state)
+{
+    (void) state;
+    struct bench_case what = make_case(1);
+    struct bench_room room = {.device = 64 * GB, .host = 64 * GB};
+    const double halves = bench_need_forward(&what, &layout, &room, 8, 0).host;
+    what.layer.in_type = what.layer.out_type = VKMOE_Q4_K;
+    check_near(halves - bench_need_forward(&what, &layout, &room, 8, 0).host,
+               7 * (3 * MIB - 864 * 1024), 0);
+}
+
 static void missing(void **state)
 {
     (void) state;
@@ -98,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies),
         cmocka_unit_test(tensors),
+        cmocka_unit_test(blocks),
         cmocka_unit_test(missing),
         cmocka_unit_test(many_tokens),
     };

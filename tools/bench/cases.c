@@ -58,13 +58,14 @@ static enum vkmoe_status find_mode(const char *name, enum bench_mode *out)
     return refuse("--mode %s: known are forward, backward and train", name);
 }
 
-// Types of blocks are none: rows of weights are cut from noise at any value.
-static enum vkmoe_status find_type(const char *option, const char *name, enum vkmoe_dtype *out)
+// A type up to `last`.
+static enum vkmoe_status find_type(const char *option, const char *name, enum vkmoe_dtype last,
+                                   enum vkmoe_dtype *out)
 {
     char known[128] = "";
-    if (vkmoe_dtype_from_name(name, out) == VKMOE_OK && *out <= VKMOE_BF16)
+    if (vkmoe_dtype_from_name(name, out) == VKMOE_OK && *out <= last)
         return VKMOE_OK;
-    for (int i = VKMOE_F32; i <= VKMOE_BF16; i++) {
+    for (int i = VKMOE_F32; i <= (int) last; i++) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, " %s",
                  vkmoe_dtype_name((enum vkmoe_dtype) i));
@@ -72,11 +73,33 @@ static enum vkmoe_status find_type(const char *option, const char *name, enum vk
     return refuse("%s %s: known are%s", option, name, known);
 }
 
+// "q8_0", or "q4_K-q6_K": of the matrices that read x, and of down.
+static enum vkmoe_status find_types(const char *text, vkmoe_layer_desc *layer)
+{
+    enum vkmoe_status status;
+    char in[ITEM];
+    const size_t n = strcspn(text, "-");
+    snprintf(in, sizeof in, "%.*s", (int) n, text);
+    layer->own_shared_types = false;
+    CLI_TRY(find_type("--type", in, VKMOE_FP8, &layer->in_type));
+    layer->out_type = layer->in_type;
+    if (text[n] == '-')
+        CLI_TRY(find_type("--type", text + n + 1, VKMOE_FP8, &layer->out_type));
+
+fail:
+    return status;
+}
+
+static bool is_16_bit(enum vkmoe_dtype type)
+{
+    return type == VKMOE_F16 || type == VKMOE_BF16;
+}
+
 static enum vkmoe_status find_precision(const char *name, enum vkmoe_dtype type,
                                         enum vkmoe_precision *out)
 {
     if (!name) {
-        *out = type == VKMOE_F32 ? VKMOE_PRECISION_EXACT : VKMOE_PRECISION_HALF;
+        *out = is_16_bit(type) ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
         return VKMOE_OK;
     }
     if (vkmoe_precision_from_name(name, out) == VKMOE_OK)
@@ -131,6 +154,8 @@ static enum vkmoe_status append(struct bench_cases *cases, const struct bench_ca
 // Some cases of one layer, which the axes fill in one after the other.
 struct combination {
     const struct bench_axes *axes;
+    vkmoe_layer_desc layer; // with its own types
+    char refusal[sizeof((struct bench_case *) NULL)->refusal]; // whatever they are
     struct bench_case what;
     struct bench_tokens tokens;
     const char *const *routings;
@@ -189,9 +214,10 @@ static enum vkmoe_status add_precision(struct combination *c, const char *name)
     enum vkmoe_status status;
     struct bench_case *what = &c->what;
     CLI_TRY(find_precision(name, what->type, &what->precision));
-    what->x_type = what->precision == VKMOE_PRECISION_HALF ? what->type : VKMOE_F32;
+    bool half = what->precision == VKMOE_PRECISION_HALF && is_16_bit(what->type);
+    what->x_type = half ? what->type : VKMOE_F32;
     if (c->axes->x_type)
-        CLI_TRY(find_type("--x-type", c->axes->x_type, &what->x_type));
+        CLI_TRY(find_type("--x-type", c->axes->x_type, VKMOE_BF16, &what->x_type));
     snprintf(what->key.precision, sizeof what->key.precision, "%s",
              vkmoe_precision_name(what->precision));
     snprintf(what->key.x_type, sizeof what->key.x_type, "%s", vkmoe_dtype_name(what->x_type));
@@ -212,15 +238,37 @@ static enum vkmoe_status add_net(struct combination *c)
     return add_routings(c);
 }
 
+// What no device computes with these types, or nothing at all of this layer.
+static void check_types(const struct combination *c, struct bench_case *what)
+{
+    const vkmoe_layer_desc *layer = &what->layer;
+    memcpy(what->refusal, c->refusal, sizeof what->refusal);
+    if (*what->refusal)
+        return;
+    if (vkmoe_layer_check(layer) != VKMOE_OK)
+        snprintf(what->refusal, sizeof what->refusal, "%s", vkmoe_error_text());
+    else if (what->mode != BENCH_FORWARD &&
+             (layer->in_type > VKMOE_BF16 || layer->out_type != layer->in_type))
+        snprintf(what->refusal, sizeof what->refusal,
+                 "--mode %s: networks have weights of one type, f32, f16 or bf16, not %s",
+                 bench_mode_name(what->mode), what->key.type);
+}
+
+// NULL: the layer's own.
 static enum vkmoe_status add_type(struct combination *c, const char *name)
 {
-    enum vkmoe_status status;
+    enum vkmoe_status status = VKMOE_OK;
     struct bench_case *what = &c->what;
     const char *list = c->axes->precisions;
     char item[ITEM];
-    CLI_TRY(find_type("--type", name, &what->type));
-    what->layer.in_type = what->layer.out_type = what->type;
-    snprintf(what->key.type, sizeof what->key.type, "%s", vkmoe_dtype_name(what->type));
+    what->layer = c->layer;
+    if (name)
+        CLI_TRY(find_types(name, &what->layer));
+    what->type = what->layer.in_type;
+    bool pair = what->layer.out_type != what->type;
+    snprintf(what->key.type, sizeof what->key.type, "%s%s%s", vkmoe_dtype_name(what->type),
+             pair ? "-" : "", pair ? vkmoe_dtype_name(what->layer.out_type) : "");
+    check_types(c, what);
     if (what->mode != BENCH_FORWARD)
         return add_net(c);
     if (!list)
@@ -235,10 +283,12 @@ fail:
 static enum vkmoe_status add_mode(struct combination *c, const char *name)
 {
     enum vkmoe_status status;
-    const char *list = c->axes->types ? c->axes->types : "f32";
+    const char *list = c->axes->types;
     char item[ITEM];
     CLI_TRY(find_mode(name, &c->what.mode));
     snprintf(c->what.key.mode, sizeof c->what.key.mode, "%s", bench_mode_name(c->what.mode));
+    if (!list)
+        return add_type(c, NULL);
     while (bench_next_item(&list, item, sizeof item))
         CLI_TRY(add_type(c, item));
 
@@ -290,6 +340,8 @@ enum vkmoe_status bench_cases_add(const struct bench_axes *axes, const struct be
     CLI_TRY(check_layer(&c.what));
     if (c.what.layer.d_out == 0)
         c.what.layer.d_out = c.what.layer.d_model;
+    c.layer = c.what.layer;
+    memcpy(c.refusal, c.what.refusal, sizeof c.refusal);
     describe(model, common, &c.what);
     while (bench_next_item(&list, item, sizeof item))
         CLI_TRY(add_mode(&c, item));

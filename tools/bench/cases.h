@@ -8,7 +8,7 @@
 // What is combined. Texts are lists with commas; NULL: the default.
 struct bench_axes {
     const char *models;     // presets
-    const char *types;      // of weights, "f32"
+    const char *types;      // of weights; the layer's own, f32 of a preset
     const char *precisions; // half for types of 16 bits, else exact
     const char *x_type;     // with half and weights of 16 bits theirs, else f32
     const char *modes;      // "forward"

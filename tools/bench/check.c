@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "rng.h"
+#include "roofline.h"
 #include "routing.h"
 #include "verify_data.h"
 
@@ -84,7 +85,7 @@ static void decode_row(const struct bench_work *work, const void *rows, uint32_t
 {
     const struct bench_case *what = work->what;
     const size_t at = ((size_t) copy * what->key.n_tokens + token) * width;
-    verify_decode(what->x_type, (const char *) rows + at * bench_type_size(what->x_type), width,
+    verify_decode(what->x_type, (const char *) rows + at * bench_row_size(what->x_type, 1), width,
                   out);
 }
 
@@ -128,8 +129,8 @@ static void choose_rows(const struct bench_work *work, struct sample *sample)
 {
     const struct bench_case *what = work->what;
     const vkmoe_layer_desc *layer = &what->layer;
-    double products = layer->top_k * bench_expert_elements(layer, layer->d_ff) +
-                      bench_expert_elements(layer, layer->d_shared_ff) +
+    double products = layer->top_k * bench_expert_count(layer, layer->d_ff) +
+                      bench_expert_count(layer, layer->d_shared_ff) +
                       (double) layer->n_experts * layer->d_model;
     uint64_t n_rows = (uint64_t) work->n_copies * what->key.n_tokens;
     double most = fmin(MAX_ROWS, fmax(1, floor(MAX_PRODUCTS / products) - 1));

@@ -4,6 +4,8 @@
 // so they are compared up to that whole number.
 #include "check.h"
 
+#include "roofline.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,8 +29,8 @@ static bool too_much(const struct bench_work *work, struct bench_row *row)
     const struct bench_room room = bench_room_now(&work->device);
     struct bench_need need = bench_need_net(what);
     double products = 3 * (double) what->key.n_tokens *
-                      (layer->top_k * bench_expert_elements(layer, layer->d_ff) +
-                       bench_expert_elements(layer, layer->d_shared_ff));
+                      (layer->top_k * bench_expert_count(layer, layer->d_ff) +
+                       bench_expert_count(layer, layer->d_shared_ff));
     double bytes = 2 * need.device; // f64 instead of f32
     if (products > MAX_SECONDS * PRODUCTS_PER_SECOND)
         bench_check_impossible(row, "the reference would take about %.0f s",

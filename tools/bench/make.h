@@ -41,7 +41,6 @@ enum vkmoe_status bench_need_check(const struct bench_need *need, const struct b
 struct bench_material {
     float *noise;
     uint32_t n_tensors;
-    void *in_noise, *out_noise, *shared_noise; // scaled, in the stored type
     void *tensors;                  // all experts' weights
     vkmoe_expert_tensors *experts;  // (n_experts) of which n_tensors are distinct
     vkmoe_expert_tensors shared;
@@ -63,9 +62,8 @@ void bench_work_destroy(struct bench_work *work);
 
 // ---- parts of it -------------------------------------------------------------------------------
 
-size_t bench_type_size(enum vkmoe_dtype type);
-// Weights of one expert, without biases.
-double bench_expert_elements(const vkmoe_layer_desc *layer, uint32_t d_ff);
+// Bytes of a row of so many values: whole blocks.
+size_t bench_row_size(enum vkmoe_dtype type, uint32_t width);
 
 // Fills in the noise, experts and router of a material whose n_tensors is set.
 enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out);

@@ -29,9 +29,11 @@
 
 #include <math.h>
 
-static double type_size(enum vkmoe_dtype type)
+double bench_matrix_size(enum vkmoe_dtype type, double n_rows, uint32_t width)
 {
-    return type == VKMOE_F32 ? 4 : 2;
+    uint32_t n_values = 1, size = 0;
+    vkmoe_dtype_block(type, &n_values, &size);
+    return n_rows * (width / n_values + (width % n_values != 0)) * size;
 }
 
 static double out_width(const vkmoe_layer_desc *layer)
@@ -57,10 +59,31 @@ double bench_expert_count(const vkmoe_layer_desc *layer, uint32_t d_ff)
     return in_count(layer, d_ff) + out_count(layer, d_ff);
 }
 
+static double down_size(const vkmoe_layer_desc *layer, uint32_t d_ff, enum vkmoe_dtype type)
+{
+    bool linear = layer->expert_kind == VKMOE_EXPERT_LINEAR;
+    return linear ? 0 : bench_matrix_size(type, out_width(layer), d_ff);
+}
+
+static double size_as(const vkmoe_layer_desc *layer, uint32_t d_ff, enum vkmoe_dtype in_type,
+                      enum vkmoe_dtype out_type)
+{
+    double n_rows = in_count(layer, d_ff) / layer->d_model;
+    return bench_matrix_size(in_type, n_rows, layer->d_model) + down_size(layer, d_ff, out_type);
+}
+
 double bench_expert_size(const vkmoe_layer_desc *layer, uint32_t d_ff)
 {
-    return in_count(layer, d_ff) * type_size(layer->in_type) +
-           out_count(layer, d_ff) * type_size(layer->out_type);
+    return size_as(layer, d_ff, layer->in_type, layer->out_type);
+}
+
+double bench_shared_size(const vkmoe_layer_desc *layer)
+{
+    bool own = layer->own_shared_types;
+    return layer->d_shared_ff == 0
+               ? 0
+               : size_as(layer, layer->d_shared_ff, own ? layer->shared_in_type : layer->in_type,
+                         own ? layer->shared_out_type : layer->out_type);
 }
 
 static double shared_count(const vkmoe_layer_desc *layer)
@@ -86,20 +109,21 @@ static double forward_flops(const vkmoe_layer_desc *layer, double n_tokens)
     return 2 * n_tokens * (slots + router_count(layer) + shared_count(layer));
 }
 
-// W: a shared expert is packed as the routed ones are.
+// W: a shared expert is packed as the routed ones are, with as much padding.
 static double weight_bytes(const vkmoe_layer_desc *layer, double n_hit, double expert_size)
 {
+    const double stored = bench_expert_size(layer, layer->d_ff);
     if (!(expert_size > 0))
-        expert_size = bench_expert_size(layer, layer->d_ff);
-    double per_parameter = expert_size / bench_expert_count(layer, layer->d_ff);
-    return n_hit * expert_size + shared_count(layer) * per_parameter;
+        expert_size = stored;
+    return n_hit * expert_size + bench_shared_size(layer) * (expert_size / stored);
 }
 
 // V.
 static double down_bytes(const vkmoe_layer_desc *layer, double n_hit)
 {
-    double shared = layer->d_shared_ff ? out_count(layer, layer->d_shared_ff) : 0;
-    return (n_hit * out_count(layer, layer->d_ff) + shared) * type_size(layer->out_type);
+    double routed = down_size(layer, layer->d_ff, layer->out_type);
+    double shared = down_size(layer, layer->d_shared_ff, layer->out_type);
+    return n_hit * routed + shared;
 }
 
 static double optimiser_bytes(const struct bench_case *what)
@@ -117,7 +141,7 @@ struct bench_cost bench_case_cost(const struct bench_case *what, double n_expert
     const vkmoe_layer_desc *layer = &what->layer;
     double n_tokens = what->key.n_tokens;
     bool network = what->mode != BENCH_FORWARD;
-    double element = network ? 4 : type_size(what->x_type);
+    double element = network ? 4 : bench_matrix_size(what->x_type, 1, 1);
     double rows = n_tokens * (layer->d_model + out_width(layer)) * element;
     double weights = weight_bytes(layer, n_experts_hit, network ? 0 : expert_size) +
                      4 * router_count(layer);

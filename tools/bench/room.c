@@ -2,6 +2,8 @@
 // How much memory there is, how much a case takes, and how many copies of the weights that allows.
 #include "make.h"
 
+#include "roofline.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,14 +42,9 @@ struct bench_room bench_room_now(const vkmoe_device_info *device)
     return room;
 }
 
-size_t bench_type_size(enum vkmoe_dtype type)
+size_t bench_row_size(enum vkmoe_dtype type, uint32_t width)
 {
-    return type == VKMOE_F32 ? 4 : 2;
-}
-
-double bench_expert_elements(const vkmoe_layer_desc *layer, uint32_t d_ff)
-{
-    return (double) d_ff * ((layer->gated ? 2.0 : 1.0) * layer->d_model + layer->d_out);
+    return (size_t) bench_matrix_size(type, 1, width);
 }
 
 // Rows, results and what lies between the ops, of one bind.
@@ -64,8 +61,9 @@ static double bind_size(const struct bench_case *what)
 static double rows_size(const struct bench_case *what)
 {
     const vkmoe_layer_desc *layer = &what->layer;
-    double row = ((double) layer->d_model + layer->d_out) * (double) bench_type_size(what->x_type) +
-                 8.0 * layer->top_k + 4.0 * layer->d_model;
+    double width = (double) layer->d_model + layer->d_out;
+    double row = width * (double) bench_row_size(what->x_type, 1) + 8.0 * layer->top_k +
+                 4.0 * layer->d_model;
     return what->key.n_tokens * row;
 }
 
@@ -73,9 +71,9 @@ static double tensors_size(const struct bench_case *what, const vkmoe_weights_la
                            uint32_t n_tensors)
 {
     const vkmoe_layer_desc *layer = &what->layer;
-    double expert = bench_expert_elements(layer, layer->d_ff);
-    double shared = bench_expert_elements(layer, layer->d_shared_ff);
-    double stored = (n_tensors * expert + shared) * (double) bench_type_size(what->type);
+    double expert = bench_expert_count(layer, layer->d_ff);
+    double shared = bench_expert_count(layer, layer->d_shared_ff);
+    double stored = n_tensors * bench_expert_size(layer, layer->d_ff) + bench_shared_size(layer);
     double packed = n_tensors * (double) layout->expert_size + (double) layout->shared_size;
     double oracle = (n_tensors * expert + shared) * 4; // after the packed ones are gone
     return stored + fmax(packed, oracle) + (double) layer->n_experts * layer->d_model * 8;
@@ -112,8 +110,8 @@ struct bench_need bench_need_forward(const struct bench_case *what,
 struct bench_need bench_need_net(const struct bench_case *what)
 {
     const vkmoe_layer_desc *layer = &what->layer;
-    double n_weights = layer->n_experts * bench_expert_elements(layer, layer->d_ff) +
-                       bench_expert_elements(layer, layer->d_shared_ff) +
+    double n_weights = layer->n_experts * bench_expert_count(layer, layer->d_ff) +
+                       bench_expert_count(layer, layer->d_shared_ff) +
                        (double) layer->n_experts * layer->d_model;
     return (struct bench_need){
         .n_copies = 1,

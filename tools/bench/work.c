@@ -77,7 +77,7 @@ static enum vkmoe_status make_rows(struct bench_work *work)
     const vkmoe_layer_desc *layer = &what->layer;
     struct bench_material *material = work->material;
     const size_t n = what->key.n_tokens, n_x = n * layer->d_model, n_y = n * layer->d_out;
-    const size_t width = bench_type_size(what->x_type);
+    const size_t width = bench_row_size(what->x_type, 1);
     float *x = NULL;
     CLI_TRY(cli_alloc(n, layer->d_model, sizeof *x, &x));
     CLI_TRY(cli_alloc(work->n_copies, n_x, width, &material->x));
@@ -105,7 +105,7 @@ static void poison(struct bench_work *work)
     const struct bench_case *what = work->what;
     const size_t n = (size_t) work->n_copies * what->key.n_tokens;
     struct bench_material *material = work->material;
-    memset(material->y, 0xff, n * what->layer.d_out * bench_type_size(what->x_type));
+    memset(material->y, 0xff, n * what->layer.d_out * bench_row_size(what->x_type, 1));
     memset(material->ids, 0xff, n * what->layer.top_k * sizeof *material->ids);
 }
 

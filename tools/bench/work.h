@@ -15,7 +15,7 @@ enum bench_mode {
 struct bench_case {
     struct bench_key key;
     vkmoe_layer_desc layer;
-    enum vkmoe_dtype type, x_type;
+    enum vkmoe_dtype type, x_type; // of the weights that read x; of x and y
     enum vkmoe_precision precision;
     enum bench_mode mode;
     const char *trace;   // path of a recorded routing; NULL: key.routing says it all

@@ -4,67 +4,147 @@
 // in), so that rows stay of order 1 all through the layer.
 #include "make.h"
 
+#include "roofline.h"
 #include "routing.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-// The noise, times 1 / sqrt(width), in the stored type.
-static enum vkmoe_status scale_noise(const float *noise, uint32_t width, enum vkmoe_dtype type,
-                                     void **out)
+// ---- rings of noise ----------------------------------------------------------------------------
+
+// The noise times 1 / sqrt(width) as blocks of a type, encoded once whatever a layer's size: its
+// matrices are cut from that ring. So weights are N(0, 1 / width), rounded to their type.
+struct ring {
+    uint32_t width;
+    enum vkmoe_dtype type;
+    uint32_t n_values, block_size;
+    size_t n_blocks; // a prime, so that every row begins elsewhere
+    unsigned char *blocks;
+};
+
+enum { MAX_RINGS = 4 }; // fan in and type of in and out, routed and shared
+
+// Where the next matrix goes, and the block of its ring that it begins with.
+struct writer {
+    unsigned char *at;
+    size_t first;
+    const float *noise;
+    struct ring rings[MAX_RINGS];
+    uint32_t n_rings;
+};
+
+static bool is_prime(size_t n)
+{
+    for (size_t d = 2; d * d <= n; d++) {
+        if (n % d == 0)
+            return false;
+    }
+    return n > 1;
+}
+
+static enum vkmoe_status fill_ring(const float *noise, struct ring *ring)
 {
     enum vkmoe_status status;
     float *scaled = NULL;
-    const float scale = 1.0f / sqrtf((float) width);
-    CLI_TRY(cli_alloc(BENCH_N_NOISE, 1, sizeof *scaled, &scaled));
-    CLI_TRY(cli_alloc(BENCH_N_NOISE, 1, bench_type_size(type), out));
-    for (uint32_t i = 0; i < BENCH_N_NOISE; i++)
+    const float scale = 1.0f / sqrtf((float) ring->width);
+    const size_t n = ring->n_blocks * ring->n_values;
+    CLI_TRY(cli_alloc(n, 1, sizeof *scaled, &scaled));
+    CLI_TRY(cli_alloc(ring->n_blocks, 1, ring->block_size, &ring->blocks));
+    for (size_t i = 0; i < n; i++)
         scaled[i] = scale * noise[i];
-    status = vkmoe_dtype_convert(type, scaled, BENCH_N_NOISE, *out);
+    status = vkmoe_dtype_convert(ring->type, scaled, n, ring->blocks);
 
 fail:
     free(scaled);
     return status;
 }
 
-// Where the next matrix goes, and which part of the noise it begins with.
-struct writer {
-    char *at;
-    size_t first; // of the noise
-    enum vkmoe_dtype type;
-};
-
-// The noise goes round and round; its length is prime, so every row begins elsewhere in it.
-static vkmoe_tensor write_matrix(struct writer *writer, const void *noise, size_t n)
+// The ring of such rows, made when it is first asked for.
+static enum vkmoe_status find_ring(struct writer *writer, uint32_t width, enum vkmoe_dtype type,
+                                   const struct ring **out)
 {
-    const size_t width = bench_type_size(writer->type);
-    const vkmoe_tensor tensor = {writer->at, writer->type};
+    enum vkmoe_status status;
+    struct ring *ring = writer->rings;
+    struct ring *end = ring + writer->n_rings;
+    while (ring < end && (ring->width != width || ring->type != type))
+        ring++;
+    *out = ring;
+    if (ring < end)
+        return VKMOE_OK;
+    *ring = (struct ring){.width = width, .type = type};
+    writer->n_rings++;
+    CLI_TRY(vkmoe_dtype_block(type, &ring->n_values, &ring->block_size));
+    ring->n_blocks = BENCH_N_NOISE / ring->n_values;
+    while (!is_prime(ring->n_blocks))
+        ring->n_blocks--;
+    CLI_TRY(fill_ring(writer->noise, ring));
+
+fail:
+    return status;
+}
+
+static void finish_rings(struct writer *writer)
+{
+    for (uint32_t i = 0; i < writer->n_rings; i++)
+        free(writer->rings[i].blocks);
+}
+
+// ---- experts -----------------------------------------------------------------------------------
+
+// The next blocks of the ring; those of a row's last block beyond its width are 0.
+static void write_row(struct writer *writer, const struct ring *ring)
+{
+    const uint32_t left = ring->width % ring->n_values;
+    size_t n = ring->width / ring->n_values + (left != 0);
     while (n > 0) {
-        size_t part = BENCH_N_NOISE - writer->first;
-        part = part < n ? part : n;
-        memcpy(writer->at, (const char *) noise + writer->first * width, part * width);
-        writer->at += part * width;
+        const size_t at = writer->first % ring->n_blocks;
+        const size_t part = ring->n_blocks - at < n ? ring->n_blocks - at : n;
+        memcpy(writer->at, ring->blocks + at * ring->block_size, part * ring->block_size);
+        writer->at += part * ring->block_size;
         writer->first = (writer->first + part) % BENCH_N_NOISE;
         n -= part;
     }
-    writer->first = (writer->first + 7919) % BENCH_N_NOISE;
-    return tensor;
+    if (left > 0) { // fp8: a byte a value, at the block's end
+        const size_t n_none = ring->n_values - left;
+        memset(writer->at - n_none, 0, n_none);
+    }
 }
 
-static void write_expert(const vkmoe_layer_desc *layer, uint32_t d_ff, struct writer *writer,
-                         const struct bench_material *material, const void *out_noise,
-                         vkmoe_expert_tensors *out)
+static enum vkmoe_status write_matrix(struct writer *writer, uint32_t n_rows, uint32_t width,
+                                      enum vkmoe_dtype type, vkmoe_tensor *out)
 {
-    const size_t n_in = (size_t) d_ff * layer->d_model, n_out = (size_t) layer->d_out * d_ff;
+    enum vkmoe_status status;
+    const struct ring *ring;
+    CLI_TRY(find_ring(writer, width, type, &ring));
+    *out = (vkmoe_tensor){writer->at, type};
+    for (uint32_t i = 0; i < n_rows; i++)
+        write_row(writer, ring);
+    writer->first = (writer->first + 7919) % BENCH_N_NOISE;
+
+fail:
+    return status;
+}
+
+static enum vkmoe_status write_expert(const vkmoe_layer_desc *layer, uint32_t d_ff,
+                                      struct writer *writer, const struct bench_material *material,
+                                      vkmoe_expert_tensors *out)
+{
+    enum vkmoe_status status;
+    const bool own = out == &material->shared && layer->own_shared_types;
+    const enum vkmoe_dtype in_type = own ? layer->shared_in_type : layer->in_type;
+    const enum vkmoe_dtype out_type = own ? layer->shared_out_type : layer->out_type;
     if (layer->gated)
-        out->gate = write_matrix(writer, material->in_noise, n_in);
-    out->up = write_matrix(writer, material->in_noise, n_in);
-    out->down = write_matrix(writer, out_noise, n_out);
+        CLI_TRY(write_matrix(writer, d_ff, layer->d_model, in_type, &out->gate));
+    CLI_TRY(write_matrix(writer, d_ff, layer->d_model, in_type, &out->up));
+    CLI_TRY(write_matrix(writer, layer->d_out, d_ff, out_type, &out->down));
     // Biases are read from anywhere; the router's are the first.
     const float *biases = material->biases + 2 * (size_t) layer->n_experts + writer->first % 64;
     out->gate_bias = layer->gate_bias ? biases : NULL;
     out->up_bias = layer->up_bias ? biases + 1 : NULL;
     out->down_bias = layer->down_bias ? biases + 2 : NULL;
+
+fail:
+    return status;
 }
 
 static enum vkmoe_status make_router(const vkmoe_layer_desc *layer, struct bench_material *out)
@@ -93,45 +173,42 @@ fail:
     return status;
 }
 
+static enum vkmoe_status write_experts(const vkmoe_layer_desc *layer, struct writer *writer,
+                                       struct bench_material *out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    for (uint32_t e = 0; e < out->n_tensors; e++)
+        CLI_TRY(write_expert(layer, layer->d_ff, writer, out, &out->experts[e]));
+    for (uint32_t e = out->n_tensors; e < layer->n_experts; e++)
+        out->experts[e] = out->experts[e % out->n_tensors];
+    if (layer->d_shared_ff > 0)
+        CLI_TRY(write_expert(layer, layer->d_shared_ff, writer, out, &out->shared));
+
+fail:
+    return status;
+}
+
 enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out)
 {
     enum vkmoe_status status;
     const vkmoe_layer_desc *layer = &what->layer;
-    const size_t n_expert = (size_t) bench_expert_elements(layer, layer->d_ff);
-    const size_t n_shared = (size_t) bench_expert_elements(layer, layer->d_shared_ff);
-    struct writer writer = {.type = what->type};
+    struct writer writer = {.noise = out->noise};
+    double size = out->n_tensors * bench_expert_size(layer, layer->d_ff) +
+                  bench_shared_size(layer);
     CLI_TRY(make_router(layer, out));
-    CLI_TRY(scale_noise(out->noise, layer->d_model, what->type, &out->in_noise));
-    CLI_TRY(scale_noise(out->noise, layer->d_ff, what->type, &out->out_noise));
-    if (n_shared > 0)
-        CLI_TRY(scale_noise(out->noise, layer->d_shared_ff, what->type, &out->shared_noise));
-    CLI_TRY(cli_alloc(1, out->n_tensors * n_expert + n_shared, bench_type_size(what->type),
-                      &out->tensors));
+    CLI_TRY(cli_alloc(1, (size_t) size, 1, &out->tensors));
     CLI_TRY(cli_alloc(layer->n_experts, 1, sizeof *out->experts, &out->experts));
     writer.at = out->tensors;
-    for (uint32_t e = 0; e < layer->n_experts; e++) {
-        if (e < out->n_tensors)
-            write_expert(layer, layer->d_ff, &writer, out, out->out_noise, &out->experts[e]);
-        else
-            out->experts[e] = out->experts[e % out->n_tensors];
-    }
-    if (n_shared > 0)
-        write_expert(layer, layer->d_shared_ff, &writer, out, out->shared_noise, &out->shared);
+    CLI_TRY(write_experts(layer, &writer, out));
 
 fail:
-    free(out->in_noise);
-    free(out->out_noise);
-    free(out->shared_noise);
-    out->in_noise = out->out_noise = out->shared_noise = NULL;
+    finish_rings(&writer);
     return status;
 }
 
 void bench_weights_finish(struct bench_material *material)
 {
     free(material->noise);
-    free(material->in_noise);
-    free(material->out_noise);
-    free(material->shared_noise);
     free(material->tensors);
     free(material->experts);
     free((void *) material->router.weight.data);
