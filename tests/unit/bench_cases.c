@@ -54,25 +54,24 @@ static void bad_token_lists(void **state)
 
 // ---- presets -----------------------------------------------------------------------------------
 
-// Every preset is a layer; most are measured as they are, the same shape as a plain layer always.
+// Every preset is a layer that is measured as it is, and as a plain layer of its shape.
 static void presets(void **state)
 {
     (void) state;
-    uint32_t n = 0, n_measured = 0;
+    uint32_t n = 0;
     char refusal[192];
     for (const char *name; (name = bench_preset_name(n)); n++) {
         vkmoe_layer_desc layer;
         assert_true(bench_preset(name, &layer));
         check_ok(vkmoe_layer_check(&layer));
         bench_layer_refusal(&layer, refusal, sizeof refusal);
-        n_measured += !*refusal;
+        assert_string_equal(refusal, "");
         check_ok(bench_find_preset(name, true, &layer));
         check_ok(vkmoe_layer_check(&layer));
         bench_layer_refusal(&layer, refusal, sizeof refusal);
         assert_string_equal(refusal, "");
     }
     assert_in_range(n, 15, 100);
-    assert_in_range(n_measured, 12, n - 1);
     vkmoe_layer_desc layer;
     check_fails(bench_find_preset("no-such", false, &layer), VKMOE_E_ARGUMENT, "mixtral-8x7b");
 }
@@ -147,6 +146,61 @@ static void distributions(void **state)
     assert_int_equal(row.max_rows, N_TOKENS);
     // Three of 16 have N_TOKENS and the others nothing.
     check_near(row.cv_rows, sqrt(13.0 / 3), 1e-12);
+}
+
+// A token's experts are of so many groups, and other tokens' of others.
+static void groups(void **state)
+{
+    (void) state;
+    enum { PER_GROUP = 4 };
+    const struct bench_routing routing = {.kind = BENCH_ZIPF, .a = 1};
+    const struct bench_draw draw = {1, 0, N_TOKENS, N_EXPERTS, TOP_K, N_EXPERTS / PER_GROUP, 2};
+    int32_t *ids = malloc(N_TOKENS * TOP_K * sizeof *ids);
+    bool any[N_EXPERTS] = {false};
+    uint32_t n_two = 0;
+    check_ok(bench_routing_choose(&routing, NULL, &draw, ids));
+    for (uint32_t t = 0; t < N_TOKENS; t++) {
+        bool open[N_EXPERTS / PER_GROUP] = {false};
+        uint32_t n_open = 0;
+        for (uint32_t k = 0; k < TOP_K; k++) {
+            int32_t e = ids[t * TOP_K + k];
+            any[e] = true;
+            n_open += !open[e / PER_GROUP];
+            open[e / PER_GROUP] = true;
+        }
+        assert_in_range(n_open, 1, 2);
+        n_two += n_open == 2;
+    }
+    assert_in_range(n_two, N_TOKENS / 2, N_TOKENS - 1);
+    for (uint32_t e = 0; e < N_EXPERTS; e++)
+        assert_true(any[e]);
+    free(ids);
+}
+
+// What no routing can be chosen for says so.
+static void refusals(void **state)
+{
+    (void) state;
+    char text[192];
+    vkmoe_layer_desc layer = bench_plain_layer(16, 4, 32, 16, 0);
+    layer.select = VKMOE_SELECT_TOP_P;
+    bench_layer_refusal(&layer, text, sizeof text);
+    assert_non_null(strstr(text, "layer.select = 3"));
+    layer = bench_plain_layer(16, 4, 32, 16, 0);
+    layer.n_group = 8;
+    layer.topk_group = 1;
+    bench_layer_refusal(&layer, text, sizeof text);
+    assert_non_null(strstr(text, "layer.topk_group = 1"));
+    layer.topk_group = 2;
+    bench_layer_refusal(&layer, text, sizeof text);
+    assert_string_equal(text, "");
+    layer.d_latent = 16;
+    bench_layer_refusal(&layer, text, sizeof text);
+    assert_non_null(strstr(text, "layer.d_latent = 16"));
+    layer = bench_plain_layer(16, 4, 16, 16, 0);
+    layer.n_zero = 1;
+    bench_layer_refusal(&layer, text, sizeof text);
+    assert_non_null(strstr(text, "no more experts than columns"));
 }
 
 static bool same(int32_t *a, int32_t *b)
@@ -297,7 +351,7 @@ static void check_weights(enum vkmoe_dtype type, uint32_t d_model, uint32_t d_ff
     struct bench_case what = {.layer = bench_plain_layer(8, 2, d_model, d_ff, 256)};
     struct bench_material material = {.n_tensors = 3, .noise = bench_noise(5)};
     what.layer.in_type = what.layer.out_type = type;
-    check_ok(bench_weights_make(&what, &material));
+    check_ok(bench_weights_make(&what, 0, &material));
     for (uint32_t e = 0; e < 3; e++) {
         check_matrix(&material.experts[e].gate, d_ff, d_model);
         check_matrix(&material.experts[e].up, d_ff, d_model);
@@ -326,7 +380,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(token_lists),   cmocka_unit_test(bad_token_lists),
         cmocka_unit_test(presets),       cmocka_unit_test(words),
-        cmocka_unit_test(distributions), cmocka_unit_test(draws),
+        cmocka_unit_test(distributions), cmocka_unit_test(groups),
+        cmocka_unit_test(refusals),      cmocka_unit_test(draws),
         cmocka_unit_test(bad_routings),  cmocka_unit_test(trace_rows),
         cmocka_unit_test(rows_route),    cmocka_unit_test(made_weights),
     };

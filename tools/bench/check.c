@@ -120,6 +120,8 @@ struct sample {
     uint32_t n; // rows of the case; one more row is there to be compared with the last
     uint32_t copy[MAX_ROWS], token[MAX_ROWS];
     float *x;    // (n + 1, d_model)
+    float *router_x;    // likewise; NULL: the router reads x
+    int32_t *token_ids; // (n + 1), or NULL
     float *want; // (n + 1, d_out) the oracle's
     float *got;  // (d_out)
 };
@@ -148,6 +150,34 @@ static void choose_rows(const struct bench_work *work, struct sample *sample)
     }
 }
 
+// What the router reads besides x, or instead.
+static enum vkmoe_status gather_router(const struct bench_work *work, const struct bench_draw *draw,
+                                       struct sample *sample)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    const struct bench_material *material = work->material;
+    const vkmoe_layer_desc *layer = &work->what->layer;
+    const uint32_t n = sample->n, d = layer->d_model;
+    if (material->router_x)
+        CLI_TRY(cli_alloc(n + 1, d, sizeof *sample->router_x, &sample->router_x));
+    if (material->token_ids)
+        CLI_TRY(cli_alloc(n + 1, 1, sizeof *sample->token_ids, &sample->token_ids));
+    for (uint32_t i = 0; i < n; i++) {
+        const size_t at = (size_t) sample->copy[i] * work->what->key.n_tokens + sample->token[i];
+        if (sample->router_x)
+            decode_row(work, material->router_x, sample->copy[i], sample->token[i], d,
+                       sample->router_x + (size_t) i * d);
+        if (sample->token_ids)
+            sample->token_ids[i] = material->token_ids[at];
+    }
+    if (sample->router_x)
+        bench_rows_fill(layer, material->noise, draw, material->wanted,
+                        sample->router_x + (size_t) n * d);
+
+fail:
+    return status;
+}
+
 static enum vkmoe_status gather(const struct bench_work *work, struct sample *sample)
 {
     enum vkmoe_status status;
@@ -164,6 +194,7 @@ static enum vkmoe_status gather(const struct bench_work *work, struct sample *sa
     // A row of no copy.
     bench_rows_fill(layer, work->material->noise, &draw, work->material->wanted,
                     sample->x + (size_t) n * d);
+    CLI_TRY(gather_router(work, &draw, sample));
 
 fail:
     return status;
@@ -180,12 +211,19 @@ static enum vkmoe_status run_oracle(const struct bench_work *work, vkmoe_context
     vkmoe_weights_desc weights_desc = vkmoe_weights_desc_init();
     vkmoe_plan_desc plan_desc = vkmoe_plan_desc_init();
     vkmoe_io io = vkmoe_io_init();
-    weights_desc.layer = plan_desc.layer = &work->what->layer;
+    // No slot was dropped, and of these rows alone none is to be either.
+    vkmoe_layer_desc layer = work->what->layer;
+    layer.capacity_mode = VKMOE_CAPACITY_NONE;
+    layer.capacity_renorm = false;
+    weights_desc.layer = plan_desc.layer = &layer;
+    weights_desc.out_bias = material->out_bias;
     weights_desc.router = &material->router;
     weights_desc.experts = material->experts;
     weights_desc.shared = work->what->layer.d_shared_ff ? &material->shared : NULL;
     plan_desc.max_tokens = sample->n + 1;
     io.x = sample->x;
+    io.router_x = sample->router_x;
+    io.token_ids = sample->token_ids;
     io.y = sample->want;
     CLI_TRY(vkmoe_weights_create(oracle, &weights_desc, &weights));
     CLI_TRY(vkmoe_plan_create(oracle, &plan_desc, &plan));
@@ -259,6 +297,8 @@ void bench_check(const struct bench_work *work, vkmoe_context *oracle, struct be
     else
         bench_check_impossible(row, "reference: %s", vkmoe_error_text());
     free(sample.x);
+    free(sample.router_x);
+    free(sample.token_ids);
     free(sample.want);
     free(sample.got);
 }

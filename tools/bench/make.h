@@ -46,8 +46,13 @@ struct bench_material {
     vkmoe_expert_tensors shared;
     vkmoe_router_tensors router;
     float *biases;                  // router's and experts'
+    float *vectors;                 // what else the router has, and the bias of the routed sum
+    const float *out_bias;          // among those, or NULL
+    int32_t *table;                 // (n_token_ids, top_k), or NULL
     int32_t *wanted;                // (n_copies, n_tokens, top_k) the experts that were chosen
     void *x, *y;                    // (n_copies, n_tokens, d) of x_type
+    void *router_x;                 // as x; NULL: the router reads x
+    int32_t *token_ids;             // (n_copies, n_tokens); NULL: there is no table
     int32_t *ids;                   // (n_copies, n_tokens, top_k)
     float *net_x, *net_targets;     // (n_tokens, d) of a network
 };
@@ -65,8 +70,10 @@ void bench_work_destroy(struct bench_work *work);
 // Bytes of a row of so many values: whole blocks.
 size_t bench_row_size(enum vkmoe_dtype type, uint32_t width);
 
-// Fills in the noise, experts and router of a material whose n_tensors is set.
-enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out);
+// Fills in experts and router of a material whose n_tensors, noise and wanted experts of n_rows are
+// set.
+enum vkmoe_status bench_weights_make(const struct bench_case *what, size_t n_rows,
+                                     struct bench_material *out);
 void bench_weights_finish(struct bench_material *material);
 
 // The draw of a copy: routing.h.

@@ -27,6 +27,8 @@ enum quirk { // bits
     GROUPS_8_OF_TOP2 = 16, // 8 groups, 4 of them by the sum of their two best
     GROUPS_8_OF_MAX = 32,  // 8 groups, 3 of them by their best; the others rank as 0
     EPS_1E6 = 64,          // added to the sum, instead of 1e-20
+    LEAST_SUM = 128,       // the sum is 1e-12 at least
+    CAPACITY_64 = 256,     // slots of an expert in a run, as in a row of a batch; later ones drop
 };
 
 // As published: what the models' own code computes. d_shared_ff is that of all shared experts
@@ -55,7 +57,8 @@ static const struct preset {
     {"deepseek-v3", 256, 8, 7168, 2048, 2048, SIGMOID_NORM, GATED_SILU, 2.5f, GROUPS_8_OF_TOP2},
     {"kimi-k2", 384, 8, 7168, 2048, 2048, SIGMOID_NORM, GATED_SILU, 2.827f, 0},
     {"glm-4.5-air", 128, 8, 4096, 1408, 1408, SIGMOID_NORM, GATED_SILU, 1, 0},
-    {"ernie-4.5-21b-a3b", 64, 6, 2560, 1536, 3072, SOFTMAX_NORM, GATED_SILU, 1, SELECTION_BIAS},
+    {"ernie-4.5-21b-a3b", 64, 6, 2560, 1536, 3072, SOFTMAX_NORM, GATED_SILU, 1,
+     SELECTION_BIAS | LEAST_SUM},
     {"hunyuan-a13b", 64, 8, 4096, 3072, 3072, SOFTMAX_NORM, GATED_SILU, 1, 0},
     {"lfm2-8b-a1b", 32, 4, 2048, 1792, 0, SIGMOID_NORM, GATED_SILU, 1, EPS_1E6},
     {"nemotron-3-nano", 128, 6, 2688, 1856, 3712, SIGMOID_NORM, RELU2, 2.5f, 0},
@@ -63,7 +66,7 @@ static const struct preset {
     {"dbrx", 16, 4, 6144, 10752, 0, SOFTMAX_NORM, GATED_SILU, 1, 0},
     {"phi-3.5-moe", 16, 2, 4096, 6400, 0, SPARSEMIXER, GATED_SILU, 1, 0},
     {"llama-4-scout", 16, 1, 5120, 8192, 8192, SIGMOID, GATED_SILU, 1, WEIGHT_ON_INPUT},
-    {"switch-base-8", 8, 1, 768, 3072, 0, SOFTMAX, RELU, 1, 0},
+    {"switch-base-8", 8, 1, 768, 3072, 0, SOFTMAX, RELU, 1, CAPACITY_64},
 };
 
 enum { N_PRESETS = sizeof presets / sizeof *presets };
@@ -104,6 +107,14 @@ static void describe_rule(const struct preset *preset, vkmoe_layer_desc *out)
     out->router_bias = preset->quirks & ROUTER_BIAS;
     out->selection_bias |= (preset->quirks & SELECTION_BIAS) != 0;
     out->weight_on_input = preset->quirks & WEIGHT_ON_INPUT;
+    if (preset->quirks & LEAST_SUM) {
+        out->norm = VKMOE_NORM_MAX_SUM_EPS;
+        out->norm_eps = 1e-12f;
+    }
+    if (preset->quirks & CAPACITY_64) {
+        out->capacity_mode = VKMOE_CAPACITY_BY_POSITION;
+        out->capacity = 64;
+    }
     if (preset->quirks & SHARED_SIGMOID)
         out->shared_gate = VKMOE_SHARED_SIGMOID;
     if (preset->quirks & (GROUPS_8_OF_TOP2 | GROUPS_8_OF_MAX)) {
@@ -200,10 +211,13 @@ void bench_rule_text(const vkmoe_layer_desc *layer, char *out, size_t size)
     add(&words, layer->norm != VKMOE_NORM_NONE, "norm");
     add(&words, layer->routed_scale != 1, scale);
     add(&words, layer->n_group > 1, "groups");
+    add(&words, layer->capacity_mode != VKMOE_CAPACITY_NONE, "capacity");
+    add(&words, layer->router_input, "own-input");
     add(&words, layer->router_bias, "bias");
     add(&words, layer->selection_bias, "selection-bias");
     add(&words, layer->weight_on_input, "on-input");
     add(&words, layer->shared_gate == VKMOE_SHARED_SIGMOID, "shared-sigmoid");
+    add(&words, layer->shared_gate == VKMOE_SHARED_SOFTMAX2, "shared-softmax");
 }
 
 void bench_expert_text(const vkmoe_layer_desc *layer, char *out, size_t size)

@@ -14,7 +14,7 @@
 // those weights; R = 4 E D, the router; N = number of all parameters, experts that are not hit
 // included:
 //
-//     forward    = W + R + x + y
+//     forward    = W + R + x + y          and as much as x again where the router reads its own
 //     backward   = V + x + dy + 8 (P + E D)       gradients are read and added to
 //     train      = W + V + R + x + targets        weights forward and backward
 //                + 4 (P + E D)                    gradients, written
@@ -93,7 +93,7 @@ static double shared_count(const vkmoe_layer_desc *layer)
 
 static double router_count(const vkmoe_layer_desc *layer)
 {
-    return (double) layer->n_experts * layer->d_model;
+    return ((double) layer->n_experts + layer->n_zero) * layer->d_model;
 }
 
 // Products of dx through the down matrices.
@@ -142,7 +142,8 @@ struct bench_cost bench_case_cost(const struct bench_case *what, double n_expert
     double n_tokens = what->key.n_tokens;
     bool network = what->mode != BENCH_FORWARD;
     double element = network ? 4 : bench_matrix_size(what->x_type, 1, 1);
-    double rows = n_tokens * (layer->d_model + out_width(layer)) * element;
+    double n_in = (layer->router_input ? 2.0 : 1.0) * layer->d_model;
+    double rows = n_tokens * (n_in + out_width(layer)) * element;
     double weights = weight_bytes(layer, n_experts_hit, network ? 0 : expert_size) +
                      4 * router_count(layer);
     double down = down_bytes(layer, n_experts_hit);

@@ -61,9 +61,9 @@ static double bind_size(const struct bench_case *what)
 static double rows_size(const struct bench_case *what)
 {
     const vkmoe_layer_desc *layer = &what->layer;
-    double width = (double) layer->d_model + layer->d_out;
+    double width = (layer->router_input ? 2.0 : 1.0) * layer->d_model + layer->d_out;
     double row = width * (double) bench_row_size(what->x_type, 1) + 8.0 * layer->top_k +
-                 4.0 * layer->d_model;
+                 4.0 + 4.0 * layer->d_model;
     return what->key.n_tokens * row;
 }
 

@@ -77,6 +77,30 @@ static void shuffle(const struct bench_draw *draw, uint32_t *order)
     }
 }
 
+// With as many groups open as a token may have, the experts of all others are taken. Returns the
+// weights that are left.
+static uint64_t close_groups(const struct bench_draw *draw, const uint64_t *weights,
+                             const int32_t *ids, uint32_t n_ids, bool *taken)
+{
+    const uint32_t per_group = draw->n_experts / draw->n_group;
+    uint64_t total = 0;
+    uint32_t n_open = 0;
+    for (uint32_t g = 0; g < draw->n_group; g++) {
+        bool open = false;
+        for (uint32_t k = 0; k < n_ids; k++)
+            open |= (uint32_t) ids[k] / per_group == g;
+        n_open += open;
+    }
+    for (uint32_t e = 0; e < draw->n_experts; e++) {
+        bool open = n_open < draw->topk_group;
+        for (uint32_t k = 0; k < n_ids; k++)
+            open |= (uint32_t) ids[k] / per_group == e / per_group;
+        taken[e] |= !open;
+        total += taken[e] ? 0 : weights[e];
+    }
+    return total;
+}
+
 // One token's experts, each drawn by its weight among those that are left. The weights are whole
 // numbers, so that every machine draws the same.
 static void draw_token(const struct bench_draw *draw, const uint64_t *weights, uint32_t token,
@@ -96,6 +120,8 @@ static void draw_token(const struct bench_draw *draw, const uint64_t *weights, u
         taken[e] = true;
         total -= weights[e];
         ids[k] = (int32_t) e;
+        if (draw->n_group > 0)
+            total = close_groups(draw, weights, ids, k + 1, taken);
     }
 }
 
@@ -166,6 +192,60 @@ enum vkmoe_status bench_routing_count(const int32_t *ids, struct bench_row *row)
     return VKMOE_OK;
 }
 
+void bench_routing_repeat(const vkmoe_layer_desc *layer, size_t n_rows, int32_t *ids)
+{
+    const size_t width = layer->top_k;
+    for (size_t i = layer->n_token_ids; layer->n_token_ids > 0 && i < n_rows; i++)
+        memcpy(ids + i * width, ids + i % layer->n_token_ids * width, width * sizeof *ids);
+}
+
+// Slots that an expert takes of n_tokens.
+static double capacity_of(const vkmoe_layer_desc *layer, uint32_t n_tokens)
+{
+    double share = (double) layer->capacity_factor * layer->top_k * n_tokens / layer->n_experts;
+    return layer->capacity > 0 ? layer->capacity : ceil(share);
+}
+
+// Tokens that share a capacity.
+static enum vkmoe_status block_fits(const vkmoe_layer_desc *layer, uint32_t n_tokens,
+                                    const int32_t *ids, uint32_t *counts)
+{
+    char text[192];
+    const double most = capacity_of(layer, n_tokens);
+    memset(counts, 0, layer->n_experts * sizeof *counts);
+    for (size_t i = 0; i < (size_t) n_tokens * layer->top_k; i++) {
+        if (++counts[ids[i]] <= most)
+            continue;
+        snprintf(text, sizeof text, "layer.capacity_mode: expert %d has more slots of %u tokens "
+                 "than its capacity of %.0f, and drops are not measured", (int) ids[i],
+                 (unsigned) n_tokens, most);
+        vkmoe_error_set(text);
+        return VKMOE_E_UNSUPPORTED;
+    }
+    return VKMOE_OK;
+}
+
+enum vkmoe_status bench_routing_fits(const vkmoe_layer_desc *layer, uint32_t n_tokens,
+                                     const int32_t *ids)
+{
+    enum vkmoe_status status;
+    uint32_t *counts = NULL;
+    const uint32_t rows = layer->capacity_rows ? layer->capacity_rows : n_tokens;
+    if (layer->capacity_mode == VKMOE_CAPACITY_NONE)
+        return VKMOE_OK;
+    CLI_TRY(cli_alloc(layer->n_experts, 1, sizeof *counts, &counts));
+    for (uint32_t begin = 0; begin < n_tokens; begin += rows) {
+        const uint32_t n = n_tokens - begin < rows ? n_tokens - begin : rows;
+        CLI_TRY(block_fits(layer, n, ids + (size_t) begin * layer->top_k, counts));
+        if (n < rows)
+            break;
+    }
+
+fail:
+    free(counts);
+    return status;
+}
+
 // ---- rows and router that do it ----------------------------------------------------------------
 
 #define WANTED 2.5f
@@ -175,22 +255,19 @@ enum vkmoe_status bench_routing_count(const int32_t *ids, struct bench_row *row)
 
 void bench_layer_refusal(const vkmoe_layer_desc *layer, char *out, size_t size)
 {
+    // How many experts a token has depends on scores.
+    const bool chosen_by_value =
+        layer->select == VKMOE_SELECT_TOP_P || layer->select == VKMOE_SELECT_THRESHOLD;
+    const bool too_few = layer->n_group > 1 &&
+                         layer->top_k > layer->topk_group * (layer->n_experts / layer->n_group);
     const struct {
         const char *name;
         uint32_t value; // 0: as benchmarks have it
     } fields[] = {
-        {"n_zero", layer->n_zero},
         {"d_latent", layer->d_latent},
-        {"router_input", layer->router_input},
-        {"router_prenorm", layer->router_prenorm},
-        {"select", layer->select},
-        {"n_group", layer->n_group > 1 ? layer->n_group : 0},
-        {"expert_scale", layer->expert_scale},
-        {"out_bias", layer->out_bias},
+        {"select", chosen_by_value ? layer->select : 0},
+        {"topk_group", too_few ? layer->topk_group : 0},
         {"adjugate_group", layer->adjugate_group},
-        {"shared_gate", layer->shared_gate == VKMOE_SHARED_SOFTMAX2 ? layer->shared_gate : 0},
-        {"capacity_mode", layer->capacity_mode},
-        {"shared_gate_bias", layer->shared_gate_bias},
     };
     out[0] = '\0';
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -200,7 +277,7 @@ void bench_layer_refusal(const vkmoe_layer_desc *layer, char *out, size_t size)
                  fields[i].name, (unsigned) fields[i].value);
         return;
     }
-    if (layer->n_experts > layer->d_model)
+    if (layer->n_experts + layer->n_zero > layer->d_model)
         snprintf(out, size, "a routing is only made for layers with no more experts than columns");
 }
 
@@ -215,7 +292,7 @@ float *bench_noise(uint64_t seed)
 void bench_router_fill(const vkmoe_layer_desc *layer, const float *noise, float *weight,
                        float *bias, float *selection_bias)
 {
-    const uint32_t n = layer->n_experts, d = layer->d_model;
+    const uint32_t n = layer->n_experts + layer->n_zero, d = layer->d_model;
     const float scale = ROUTER_NOISE / sqrtf((float) d);
     for (uint32_t e = 0; e < n; e++) {
         for (uint32_t c = 0; c < d; c++)
@@ -233,14 +310,15 @@ void bench_rows_fill(const vkmoe_layer_desc *layer, const float *noise,
                      const struct bench_draw *draw, const int32_t *ids, float *x)
 {
     const uint32_t d = layer->d_model, top_k = layer->top_k;
+    const uint32_t n_logits = ids ? layer->n_experts + layer->n_zero : 0;
     for (uint32_t t = 0; t < draw->n_tokens; t++) {
         uint64_t first = draw_below(draw, STREAM_ROWS, t, 0, BENCH_N_NOISE);
         float *row = x + (size_t) t * d;
         for (uint32_t c = 0; c < d; c++) {
             float value = noise[(first + c) % BENCH_N_NOISE];
-            row[c] = c < layer->n_experts ? UNWANTED + LOGIT_NOISE * value : value;
+            row[c] = c < n_logits ? UNWANTED + LOGIT_NOISE * value : value;
         }
-        for (uint32_t k = 0; k < top_k; k++)
+        for (uint32_t k = 0; ids && k < top_k; k++)
             row[ids[(size_t) t * top_k + k]] += WANTED - UNWANTED;
     }
 }

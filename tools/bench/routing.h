@@ -41,6 +41,7 @@ struct bench_draw {
     uint64_t seed;
     uint32_t copy;
     uint32_t n_tokens, n_experts, top_k;
+    uint32_t n_group, topk_group; // a token's experts are of so many groups; n_group 0: of any
 };
 
 // Chooses the experts: ids (n_tokens, top_k), distinct in a row. The same draw gives the same ids.
@@ -53,11 +54,20 @@ enum vkmoe_status bench_routing_choose(const struct bench_routing *routing,
 // Fills in n_experts_hit, min_rows, max_rows, cv_rows and expert_rows of the row, of key.n_tokens.
 enum vkmoe_status bench_routing_count(const int32_t *ids, struct bench_row *row);
 
+// With a table of n_token_ids rows, row i of all rows that are numbered through has token id
+// i % n_token_ids, and so the experts of the first row of that id.
+void bench_routing_repeat(const vkmoe_layer_desc *layer, size_t n_rows, int32_t *ids);
+
+// VKMOE_E_UNSUPPORTED: an expert of ids (n_tokens, top_k) has more slots than the layer's capacity.
+enum vkmoe_status bench_routing_fits(const vkmoe_layer_desc *layer, uint32_t n_tokens,
+                                     const int32_t *ids);
+
 // ---- rows and router that do it ----------------------------------------------------------------
 //
 // The router's row e is 1 in column e, and a hundredth of noise elsewhere. The first n_experts
 // columns of a token are thus its logits: about 2.5 for the wanted experts, -0.5 for all others,
-// with noise so that no two tokens are alike. Router and selection bias are small beside that.
+// with noise so that no two tokens are alike. Router and selection bias are small beside that, and
+// a group with a wanted expert is ahead of one without. Identity experts are never wanted.
 
 // Why nothing is measured of a layer: no tensors are made for it, or its routing cannot be chosen;
 // "" for one that can.
@@ -69,10 +79,10 @@ enum { BENCH_N_NOISE = 1048573 };
 // (BENCH_N_NOISE); free() it. NULL: no memory.
 float *bench_noise(uint64_t seed);
 
-// weight (n_experts, d_model), bias and selection_bias (n_experts); each may be NULL.
+// n = n_experts + n_zero: weight (n, d_model), bias and selection_bias (n); each may be NULL.
 void bench_router_fill(const vkmoe_layer_desc *layer, const float *noise, float *weight,
                        float *bias, float *selection_bias);
-// x (n_tokens, d_model) that goes to ids (n_tokens, top_k).
+// x (n_tokens, d_model) that goes to ids (n_tokens, top_k); NULL: that no router reads.
 void bench_rows_fill(const vkmoe_layer_desc *layer, const float *noise,
                      const struct bench_draw *draw, const int32_t *ids, float *x);
 

@@ -9,7 +9,9 @@
 struct bench_draw bench_case_draw(const struct bench_case *what, uint32_t copy)
 {
     const struct bench_key *key = &what->key;
-    return (struct bench_draw){key->seed, copy, key->n_tokens, key->n_experts, key->top_k};
+    const uint32_t n_group = what->layer.n_group > 1 ? what->layer.n_group : 0;
+    return (struct bench_draw){key->seed, copy, key->n_tokens, key->n_experts, key->top_k,
+                               n_group, what->layer.topk_group};
 }
 
 // ---- packed weights ----------------------------------------------------------------------------
@@ -56,6 +58,7 @@ static enum vkmoe_status upload(struct bench_work *work, const vkmoe_weights_lay
     desc.router = &work->material->router;
     desc.packed_experts = packed.experts;
     desc.packed_shared = packed.shared;
+    desc.out_bias = work->material->out_bias;
     for (uint32_t i = 0; i < work->n_weights; i++)
         CLI_TRY(vkmoe_weights_create(work->context, &desc, &work->weights[i]));
     for (uint32_t i = work->n_weights; i < work->n_copies; i++)
@@ -70,6 +73,26 @@ fail:
 
 // ---- rows --------------------------------------------------------------------------------------
 
+// What the router of a copy reads besides x, or instead; `x` has room for its rows.
+static enum vkmoe_status make_router_rows(struct bench_work *work, uint32_t copy, float *x)
+{
+    const struct bench_case *what = work->what;
+    const vkmoe_layer_desc *layer = &what->layer;
+    struct bench_material *material = work->material;
+    const size_t n = what->key.n_tokens, n_x = n * layer->d_model;
+    struct bench_draw draw = bench_case_draw(what, copy);
+    for (size_t t = 0; material->token_ids && t < n; t++)
+        material->token_ids[copy * n + t] = (int32_t) ((copy * n + t) % layer->n_token_ids);
+    work->ios[copy].token_ids = material->token_ids ? material->token_ids + copy * n : NULL;
+    if (!material->router_x)
+        return VKMOE_OK;
+    char *stored = (char *) material->router_x + copy * n_x * bench_row_size(what->x_type, 1);
+    draw.copy += work->n_copies; // other noise than that of x
+    bench_rows_fill(layer, material->noise, &draw, material->wanted + copy * n * layer->top_k, x);
+    work->ios[copy].router_x = stored;
+    return vkmoe_dtype_convert(what->x_type, x, n_x, stored);
+}
+
 static enum vkmoe_status make_rows(struct bench_work *work)
 {
     enum vkmoe_status status;
@@ -82,14 +105,20 @@ static enum vkmoe_status make_rows(struct bench_work *work)
     CLI_TRY(cli_alloc(n, layer->d_model, sizeof *x, &x));
     CLI_TRY(cli_alloc(work->n_copies, n_x, width, &material->x));
     CLI_TRY(cli_alloc(work->n_copies, n_y, width, &material->y));
+    if (layer->router_input)
+        CLI_TRY(cli_alloc(work->n_copies, n_x, width, &material->router_x));
+    if (layer->select == VKMOE_SELECT_TABLE)
+        CLI_TRY(cli_alloc(work->n_copies, n, sizeof *material->token_ids, &material->token_ids));
     CLI_TRY(cli_alloc(work->n_copies, n * layer->top_k, sizeof *material->ids, &material->ids));
     for (uint32_t i = 0; i < work->n_copies; i++) {
         const struct bench_draw draw = bench_case_draw(what, i);
         char *stored = (char *) material->x + i * n_x * width;
-        bench_rows_fill(layer, material->noise, &draw, material->wanted + i * n * layer->top_k, x);
+        const int32_t *wanted = material->wanted + i * n * layer->top_k;
+        bench_rows_fill(layer, material->noise, &draw, layer->router_input ? NULL : wanted, x);
         CLI_TRY(vkmoe_dtype_convert(what->x_type, x, n_x, stored));
         work->ios[i] = vkmoe_io_init();
         work->ios[i].x = stored;
+        CLI_TRY(make_router_rows(work, i, x));
         work->ios[i].y = (char *) material->y + i * n_y * width;
         work->ios[i].ids = material->ids + i * n * layer->top_k;
     }
@@ -143,6 +172,10 @@ static enum vkmoe_status choose(struct bench_work *work, uint32_t n_copies)
     for (uint32_t i = 0; i < n_copies; i++) {
         const struct bench_draw draw = bench_case_draw(what, i);
         CLI_TRY(bench_routing_choose(&routing, &trace, &draw, material->wanted + i * n));
+    }
+    bench_routing_repeat(&what->layer, (size_t) n_copies * key->n_tokens, material->wanted);
+    for (uint32_t i = 0; i < n_copies; i++) {
+        CLI_TRY(bench_routing_fits(&what->layer, key->n_tokens, material->wanted + i * n));
         work->n_experts_hit += count_hit(what, material->wanted + i * n, seen) / n_copies;
     }
 
@@ -211,7 +244,7 @@ static enum vkmoe_status make_forward(struct bench_work *work, double *first_cal
     CLI_TRY(vkmoe_weights_get_layout(work->context, &what->layer, &layout));
     CLI_TRY(choose_copies(work, &layout));
     CLI_TRY(make_plan(work));
-    CLI_TRY(bench_weights_make(what, work->material));
+    CLI_TRY(bench_weights_make(what, (size_t) work->n_copies * what->key.n_tokens, work->material));
     CLI_TRY(upload(work, &layout));
     for (uint32_t i = 0; i < work->n_copies; i++)
         CLI_TRY(vkmoe_bind_create(work->plan, work->weights[i], NULL, &work->binds[i]));
@@ -277,6 +310,8 @@ void bench_work_destroy(struct bench_work *work)
         free(material->wanted);
         free(material->x);
         free(material->y);
+        free(material->router_x);
+        free(material->token_ids);
         free(material->ids);
         free(material->net_x);
         free(material->net_targets);

@@ -138,7 +138,8 @@ static enum vkmoe_status write_expert(const vkmoe_layer_desc *layer, uint32_t d_
     CLI_TRY(write_matrix(writer, d_ff, layer->d_model, in_type, &out->up));
     CLI_TRY(write_matrix(writer, layer->d_out, d_ff, out_type, &out->down));
     // Biases are read from anywhere; the router's are the first.
-    const float *biases = material->biases + 2 * (size_t) layer->n_experts + writer->first % 64;
+    const size_t n = layer->n_experts + layer->n_zero;
+    const float *biases = material->biases + 2 * n + writer->first % 64;
     out->gate_bias = layer->gate_bias ? biases : NULL;
     out->up_bias = layer->up_bias ? biases + 1 : NULL;
     out->down_bias = layer->down_bias ? biases + 2 : NULL;
@@ -150,7 +151,7 @@ fail:
 static enum vkmoe_status make_router(const vkmoe_layer_desc *layer, struct bench_material *out)
 {
     float *weight = NULL, *biases = NULL;
-    const size_t n = layer->n_experts;
+    const size_t n = layer->n_experts + layer->n_zero;
     size_t widest = layer->d_model;
     widest = layer->d_out > widest ? layer->d_out : widest;
     widest = layer->d_ff > widest ? layer->d_ff : widest;
@@ -166,8 +167,60 @@ static enum vkmoe_status make_router(const vkmoe_layer_desc *layer, struct bench
     bench_router_fill(layer, out->noise, weight, biases, biases + n);
     out->router.bias = layer->router_bias ? biases : NULL;
     out->router.selection_bias = layer->selection_bias ? biases + n : NULL;
-    out->router.shared_gate =
-        layer->shared_gate == VKMOE_SHARED_SIGMOID ? biases + 2 * n + 64 : NULL;
+
+fail:
+    return status;
+}
+
+// Hands out `n` numbers around `mean` where the layer has them.
+static const float *take(float **next, const float *noise, bool wanted, size_t n, float mean)
+{
+    float *here = *next;
+    if (!wanted)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        here[i] = mean + 0.1f * noise[(i + 15485) % BENCH_N_NOISE];
+    *next += n;
+    return here;
+}
+
+static enum vkmoe_status make_vectors(const vkmoe_layer_desc *layer, struct bench_material *out)
+{
+    enum vkmoe_status status;
+    vkmoe_router_tensors *router = &out->router;
+    const size_t n = layer->n_experts + layer->n_zero, d = layer->d_model;
+    const size_t n_gates = layer->shared_gate == VKMOE_SHARED_SOFTMAX2 ? 2 : 1;
+    const bool has_gate = layer->shared_gate != VKMOE_SHARED_PLAIN;
+    // With a scale that undoes the constant the logits are of order 1.
+    const float scale = layer->prenorm_const > 0 ? 1 / layer->prenorm_const : 1;
+    CLI_TRY(cli_alloc(n + 3 * d + layer->d_out + 2, 1, sizeof *out->vectors, &out->vectors));
+    float *next = out->vectors;
+    router->shared_gate = take(&next, out->noise, has_gate, n_gates * d, 0);
+    router->shared_gate_bias = take(&next, out->noise, layer->shared_gate_bias, n_gates, 0);
+    router->expert_scale = take(&next, out->noise, layer->expert_scale, n, 1);
+    out->out_bias = take(&next, out->noise, layer->out_bias, layer->d_out, 0);
+    router->prenorm_scale = take(&next, out->noise, layer->router_prenorm, d, 1);
+    for (size_t i = 0; router->prenorm_scale && i < d; i++)
+        next[i - d] *= scale;
+
+fail:
+    return status;
+}
+
+// The first rows of the table are the rows' experts; no token has the ids of the others.
+static enum vkmoe_status make_table(const vkmoe_layer_desc *layer, size_t n_rows,
+                                    struct bench_material *out)
+{
+    enum vkmoe_status status;
+    const size_t n = layer->n_token_ids, width = layer->top_k;
+    if (layer->select != VKMOE_SELECT_TABLE)
+        return VKMOE_OK;
+    CLI_TRY(cli_alloc(n, width, sizeof *out->table, &out->table));
+    for (size_t i = 0; i < n * width; i++)
+        out->table[i] = i < n_rows * width ? out->wanted[i]
+                                           : (int32_t) ((i / width + i % width) %
+                                                        layer->n_experts);
+    out->router.table = out->table;
 
 fail:
     return status;
@@ -188,7 +241,8 @@ fail:
     return status;
 }
 
-enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench_material *out)
+enum vkmoe_status bench_weights_make(const struct bench_case *what, size_t n_rows,
+                                     struct bench_material *out)
 {
     enum vkmoe_status status;
     const vkmoe_layer_desc *layer = &what->layer;
@@ -196,6 +250,8 @@ enum vkmoe_status bench_weights_make(const struct bench_case *what, struct bench
     double size = out->n_tensors * bench_expert_size(layer, layer->d_ff) +
                   bench_shared_size(layer);
     CLI_TRY(make_router(layer, out));
+    CLI_TRY(make_vectors(layer, out));
+    CLI_TRY(make_table(layer, n_rows, out));
     CLI_TRY(cli_alloc(1, (size_t) size, 1, &out->tensors));
     CLI_TRY(cli_alloc(layer->n_experts, 1, sizeof *out->experts, &out->experts));
     writer.at = out->tensors;
@@ -213,4 +269,6 @@ void bench_weights_finish(struct bench_material *material)
     free(material->experts);
     free((void *) material->router.weight.data);
     free(material->biases);
+    free(material->vectors);
+    free(material->table);
 }
