@@ -16,7 +16,9 @@ import unittest
 
 FAULT = sys.argv.pop(2) if len(sys.argv) > 2 else None
 
+import checkpoints
 import helper  # takes PROGRAM from sys.argv
+from checkpoints import FAMILIES, GOLDENS
 from helper import MODEL, run
 
 SHAPE = ['--shape', '8,2,32,48']
@@ -110,6 +112,7 @@ class Bench(helper.Case):
                 ('md|csv|json', *SHAPE, '--format', 'xml'),
                 ('must not be negative', *SHAPE, '--min-time', '-1'),
                 ('--layer is of a model file', *SHAPE, '--layer', '0'),
+                ('--assume and --desc are of a model', *SHAPE, '--assume', 'mixtral'),
                 ("unexpected argument 'x'", *SHAPE, 'x')]:
             self.check_refused(part, *args)
 
@@ -128,6 +131,8 @@ class Bench(helper.Case):
         path = self.folder / 'm.safetensors'
         path.write_bytes(MODEL.read_bytes())
         self.check_refused('is read, so it is not written to', '-m', path, '-o', path)
+        self.check_refused('is read, so it is not written to', '-m', FAMILIES / 'mixtral', '--desc',
+                           path, '--report', path)
         trace = self.trace([0, 1], (1, 2))
         self.check_refused('is read, so it is not written to', *SHAPE, '-n', '1', '--routing',
                            f'trace:{trace}', '--report', trace)
@@ -286,6 +291,49 @@ class Bench(helper.Case):
         row, = self.rows('-d', 'cpu', '-m', MODEL, '-n', '4', *QUICK)
         self.check_row(row)
         self.assertEqual(row['key']['model'], 'digits-moe.safetensors:0')
+
+    def published(self, name, *args):
+        """The one row of a golden's layer."""
+        row, = self.rows('-d', 'cpu', '-m', FAMILIES / name, '--layer', GOLDENS[name]['layer'],
+                         '-n', '3', *QUICK, *args)
+        return row
+
+    def test_published(self):
+        """Layers of folders and GGUF files, with their own rules and types."""
+        for name, model, rule, types in [
+                ('deepseek_v4_hash/model.gguf', 'model.gguf:0', 'sqrt-softplus table norm x1.5',
+                 None),
+                ('gemma4', 'gemma4:1', 'softmax norm own-input', 'bf16'),
+                ('q4_k_q4_k_q4_0/model.gguf', 'model.gguf:0', None, 'q4_K-q4_0')]:
+            row = self.published(name)
+            self.check_row(row)
+            key = row['key']
+            self.assertEqual((key['model'], key['rule'], key['type']),
+                             (model, rule or key['rule'], types or key['type']))
+        # Another type instead, for both.
+        self.assertEqual(names('-m', FAMILIES / 'q4_k_q4_k_q4_0/model.gguf', '-n', '1', '--type',
+                               'bf16'), ['model.gguf:0/bf16/half/t1/uniform'])
+
+    def test_all_published(self):
+        """Each golden is cases of a layer; what none is made for has a reason."""
+        refused = set()
+        for name, golden in GOLDENS.items():
+            line, = names('-m', FAMILIES / name, '--layer', golden['layer'], '-n', '1')
+            self.assertIn(f':{golden["layer"]}/', line)
+            if 'unsupported' in line:
+                self.assertRegex(line, r'layer\.(d_latent|adjugate_group) = [0-9]+: no weights')
+                refused.add(name.split('/')[0])
+        self.assertLessEqual(refused, {'grove_moe', 'kimi_k3', 'nemotron_h_latent'})
+
+    def test_bad_published(self):
+        self.check_fails(2, 'has no experts', 'bench', '-m', FAMILIES / 'mixtral', '--layer', '0')
+        self.check_fails(1, 'config.json', 'bench', '-m', self.folder)
+        path = self.folder / 'x.gguf'
+        path.write_bytes(b'GGUF\0\0\0\0')
+        self.check_fails(1, str(path), 'bench', '-m', path)
+        for family, part in [('no-such', "no family 'no-such'"), ('olmoe', 'has no experts')]:
+            self.check_refused(part, '--dry-run', '-m', FAMILIES / 'mixtral', '--layer', '1',
+                               '--assume', family)
 
     def test_files(self):
         page, table = self.folder / 'page.html', self.folder / 'table.csv'

@@ -5,6 +5,7 @@
 #include "presets.h"
 #include "routing.h"
 #include "run.h"
+#include "source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@ struct bench {
     struct bench_axes axes;
     struct bench_common common;
     const char *suite, *filter, *out_path, *report_path;
-    uint32_t layer; // of model files
+    const char *assume, *desc_path; // of models on disk
+    uint32_t layer;                 // of them
     double budget_ms, min_seconds; // 0: not given
     int format;                    // enum bench_format; -1: not given
     bool list, dry_run;
@@ -43,26 +45,75 @@ static enum vkmoe_status add_layer(struct bench *bench, const char *name,
                            bench->routings.n, &bench->cases);
 }
 
-// A model file's layer has weights made up for it: how fast it is does not depend on their values.
+// "digits.safetensors:0" of "models/digits.safetensors", "OLMoE-1B-7B:3" of "OLMoE-1B-7B/".
+static void name_layer(const char *path, uint32_t layer, char *out, size_t size)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    size_t n = end - begin < 40 ? end - begin : 40;
+    snprintf(out, size, "%.*s:%u", (int) n, path + begin, (unsigned) layer);
+}
+
+// Its layer as it is, never the plain one of its shape.
+static enum vkmoe_status add_named_layer(struct bench *bench, const char *path,
+                                         const vkmoe_layer_desc *layer)
+{
+    char name[sizeof bench->cases.cases->key.model];
+    const bool plain = bench->common.plain;
+    name_layer(path, bench->layer, name, sizeof name);
+    bench->common.plain = false;
+    enum vkmoe_status status = add_layer(bench, name, layer);
+    bench->common.plain = plain;
+    return status;
+}
+
 static enum vkmoe_status add_model_file(struct bench *bench, const char *path)
 {
     enum vkmoe_status status;
     vkmoe_model *model = NULL;
     vkmoe_layer_desc layer;
     vkmoe_host host = cli_host(&bench->run.device);
-    const char *slash = strrchr(path, '/');
-    char name[sizeof bench->cases.cases->key.model];
     CLI_TRY(vkmoe_model_open(&host, path, &model));
     CLI_TRY(vkmoe_model_layer(model, bench->layer, &layer));
-    snprintf(name, sizeof name, "%.40s:%u", slash ? slash + 1 : path, (unsigned) bench->layer);
-    bool plain = bench->common.plain;
-    bench->common.plain = false;
-    status = add_layer(bench, name, &layer);
-    bench->common.plain = plain;
+    CLI_TRY(add_named_layer(bench, path, &layer));
 
 fail:
     vkmoe_model_destroy(model);
     return status;
+}
+
+static enum vkmoe_status add_checkpoint(struct bench *bench, const char *path)
+{
+    enum vkmoe_status status;
+    vkmoe_checkpoint *checkpoint = NULL;
+    vkmoe_checkpoint_layer layer;
+    vkmoe_host host = cli_host(&bench->run.device);
+    CLI_TRY(source_open(&host, path, bench->assume, bench->desc_path, &checkpoint));
+    CLI_TRY(vkmoe_checkpoint_get_layer(checkpoint, bench->layer, &layer));
+    if (!layer.has_experts) {
+        char text[512];
+        snprintf(text, sizeof text, "%.200s: layer %u has no experts: %.200s", path,
+                 (unsigned) bench->layer, layer.reason);
+        vkmoe_error_set(text);
+        CLI_TRY(VKMOE_E_ARGUMENT);
+    }
+    CLI_TRY(add_named_layer(bench, path, &layer.desc));
+
+fail:
+    vkmoe_checkpoint_destroy(checkpoint);
+    return status;
+}
+
+// Either way weights are made up for the layer, of its types: how fast it is does not depend on
+// their values, and copies of them are made without reading them.
+static enum vkmoe_status add_model(struct bench *bench, const char *path)
+{
+    bool published = bench->assume || bench->desc_path || source_is_published(path);
+    return published ? add_checkpoint(bench, path) : add_model_file(bench, path);
 }
 
 static enum vkmoe_status add_models(struct bench *bench, const char *list)
@@ -71,7 +122,7 @@ static enum vkmoe_status add_models(struct bench *bench, const char *list)
     char name[64];
     vkmoe_layer_desc layer;
     if (is_file(list))
-        return add_model_file(bench, list);
+        return add_model(bench, list);
     while (bench_next_item(&list, name, sizeof name)) {
         CLI_TRY(bench_find_preset(name, bench->common.plain, &layer));
         CLI_TRY(add_layer(bench, name, &layer));
@@ -234,7 +285,9 @@ static int check_outputs(const struct cli_spec *spec, const struct bench *bench)
         if (code == CLI_OK)
             code = cli_check_output(spec, bench->report_path, &path, 1);
     }
-    return code;
+    if (code == CLI_OK)
+        code = cli_check_output(spec, bench->out_path, &bench->desc_path, 1);
+    return code == CLI_OK ? cli_check_output(spec, bench->report_path, &bench->desc_path, 1) : code;
 }
 
 static int check_options(const struct cli_spec *spec, struct bench *bench)
@@ -249,6 +302,8 @@ static int check_options(const struct cli_spec *spec, struct bench *bench)
         return cli_usage(spec, "no layer: give -m or --shape; --list shows the presets");
     if (bench->layer != NOT_GIVEN && !bench->models.n)
         return cli_usage(spec, "--layer is of a model file, -m");
+    if ((bench->assume || bench->desc_path) && !bench->models.n)
+        return cli_usage(spec, "--assume and --desc are of a model, -m");
     if (bench->budget_ms < 0 || bench->min_seconds < 0)
         return cli_usage(spec, "%s: must not be negative",
                          bench->budget_ms < 0 ? "--budget-ms" : "--min-time");
@@ -271,16 +326,20 @@ int cmd_bench(int argc, char **argv)
     };
     const struct cli_option options[] = {
         {"model", 'm', CLI_LIST, &bench.models, "NAME",
-         "presets (see --list) with commas, or a model\nfile; may be given again"},
+         "presets (see --list) with commas, or a model\n"
+         "on disk, as of `run`, by a path with / or .:\n"
+         "its layer, with weights made up; may be given\nagain"},
         {"shape", 0, CLI_LIST, &bench.shapes, "E,K,D,F",
          "n_experts, top_k, d_model, d_ff of a softmax\nlayer with gated SiLU; may be given again"},
-        {"layer", 0, CLI_U32, &bench.layer, "N", "which layer of a model file (0)"},
+        {"layer", 0, CLI_U32, &bench.layer, "N", "which layer of a model on disk (0)"},
+        SOURCE_OPTIONS(&bench.assume, &bench.desc_path),
         {"plain", 0, CLI_FLAG, &bench.common.plain, NULL,
          "of presets only the shape, as --shape has it"},
         {"suite", 0, CLI_TEXT, &bench.suite, "NAME",
          "quick (a minute; the default) or standard-1\n(frozen, to be compared for years)"},
         {"type", 0, CLI_TEXT, &bench.axes.types, "LIST",
-         "of the weights: " CLI_TYPES "\n(f32; a file's own), or that of in-out: q4_K-q6_K"},
+         "of the experts' matrices:\n" CLI_TYPES
+         "\n(f32; a file's own); in and down: q4_K-q6_K"},
         {"precision", 0, CLI_TEXT, &bench.axes.precisions, "LIST",
          "exact, half (half for f16 and bf16)"},
         {"x-type", 0, CLI_TEXT, &bench.axes.x_type, "TYPE",

@@ -2,8 +2,8 @@
 #include "sensor.h"
 
 #include "cli.h"
+#include "sensor_source.h"
 #include "series.h"
-#include "source.h"
 #include "stats.h"
 
 #include <errno.h>

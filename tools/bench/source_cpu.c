@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Frequencies of processors and energy of their packages.
-#include "source.h"
+#include "sensor_source.h"
 
 #include "places.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // NVIDIA's management library, if the driver brought it: found at run time, five of its functions.
-#include "source.h"
+#include "sensor_source.h"
 
 #include <dlfcn.h>
 #include <math.h>

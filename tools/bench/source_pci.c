@@ -5,7 +5,7 @@
 //   xe:     tile0/gt0/freq0/act_freq (MHz); hwmon energy1_input (uJ)
 // Documentation/gpu/amdgpu/thermal.rst, Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon and
 // sysfs-driver-intel-xe-hwmon of the Linux kernel.
-#include "source.h"
+#include "sensor_source.h"
 
 #include "places.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Inside of sensor.h: the places that numbers are read from.
-#ifndef BENCH_SOURCE_H
-#define BENCH_SOURCE_H
+#ifndef BENCH_SENSOR_SOURCE_H
+#define BENCH_SENSOR_SOURCE_H
 
 #include "sensor.h"
 
