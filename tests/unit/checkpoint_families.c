@@ -6,6 +6,7 @@
 #include "fixture.h"
 #include "scratch.h"
 
+#include "base/bits.h"
 #include "model/families/families.h"
 
 #include <stdio.h>
@@ -250,6 +251,30 @@ static void test_families(void **state)
     vkmoe_context_destroy(context);
 }
 
+// What DBRX divides its gate weights by: as usual where it is not said, nothing where it is null.
+static void test_dbrx(void **state)
+{
+    static const struct {
+        const char *config;
+        enum vkmoe_norm norm;
+        float p;
+    } cases[] = {
+        {"{\"ffn_config\": {}}", VKMOE_NORM_SUM_PLUS_EPS, 1},
+        {"{\"ffn_config\": {\"moe_normalize_expert_weights\": 2}}", VKMOE_NORM_SUM_PLUS_EPS, 2},
+        {"{\"ffn_config\": {\"moe_normalize_expert_weights\": null}}", VKMOE_NORM_NONE, 1},
+    };
+    (void) state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        json_t *config = json_loads(cases[i].config, JSON_DECODE_INT_AS_REAL, NULL);
+        const struct moe_lookup lookup = {.file = "config.json", .root = config};
+        struct moe_facts facts;
+        check_ok(moe_family_facts(moe_family_named("dbrx"), &lookup, 0, &facts));
+        assert_int_equal(facts.d.norm, cases[i].norm);
+        assert_true(facts.d.norm_p == cases[i].p);
+        json_decref(config);
+    }
+}
+
 // Names are found by one row only, and each is another.
 static void test_names(void **state)
 {
@@ -277,12 +302,15 @@ static void test_names(void **state)
     assert_null(vkmoe_family_name(moe_n_families));
     assert_null(moe_family_named("nobody"));
     assert_null(moe_family_of_type("nobody"));
+    assert_string_equal(moe_family_of_type("llada_moe")->name, "llada_moe");
+    assert_string_equal(moe_family_of_type("llada2_moe")->name, "bailing_moe_v2");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
+        cmocka_unit_test(test_dbrx),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

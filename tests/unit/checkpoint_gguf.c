@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "base/host.h"
+#include "model/families/families.h"
 #include "model/gguf.h"
 
 #include <stdio.h>
@@ -231,6 +232,62 @@ static void test_families(void **state)
     }
 }
 
+static void facts_of(const struct keys *keys, const char *arch, struct moe_facts *out)
+{
+    struct moe_gguf gguf;
+    check_ok(moe_gguf_open(moe_host_default(), write_layer(keys, MOE_GGML_F16, NULL), &gguf));
+    const struct moe_lookup lookup = {.file = "a.gguf", .gguf = &gguf, .arch = arch};
+    check_ok(moe_family_facts(moe_family_of_gguf(&gguf, arch), &lookup, 0, out));
+    moe_gguf_close(&gguf);
+}
+
+// What holds where a key is missing.
+static void test_silent(void **state)
+{
+    struct keys keys;
+    struct moe_facts facts;
+    (void) state;
+    // Groups of DeepSeek-V3, by its sizes; Kimi-K2 has another number of experts.
+    for (uint32_t n_experts = 256; n_experts <= 384; n_experts += 128) {
+        add_keys(&keys, "deepseek2", 61, n_experts);
+        keys.numbers[2] = 7168; // embedding_length
+        add_number(&keys, "deepseek2", "expert_gating_func", 2);
+        facts_of(&keys, "deepseek2", &facts);
+        assert_int_equal(facts.d.n_group, n_experts == 256 ? 8 : 0);
+        assert_int_equal(facts.d.topk_group, n_experts == 256 ? 4 : 0);
+    }
+    add_keys(&keys, "deepseek2", 61, 256);
+    keys.numbers[2] = 7168;
+    add_number(&keys, "deepseek2", "expert_gating_func", 2);
+    add_number(&keys, "deepseek2", "expert_group_count", 1);
+    facts_of(&keys, "deepseek2", &facts);
+    assert_int_equal(facts.d.n_group, 0);
+
+    // 0 is as good as no key; Cohere's are sigmoids then.
+    static const struct {
+        const char *arch;
+        uint32_t value;
+        enum vkmoe_score score;
+        enum vkmoe_gate_source source;
+        enum vkmoe_norm norm;
+    } cases[] = {
+        {"llama", 0, VKMOE_SCORE_SOFTMAX, VKMOE_GATE_SCORE, VKMOE_NORM_SUM_PLUS_EPS},
+        {"afmoe", 0, VKMOE_SCORE_SIGMOID, VKMOE_GATE_SCORE, VKMOE_NORM_SUM_PLUS_EPS},
+        {"cohere2moe", 0, VKMOE_SCORE_SIGMOID, VKMOE_GATE_SCORE, VKMOE_NORM_SUM_PLUS_EPS},
+        {"cohere2moe", 1, VKMOE_SCORE_SOFTMAX, VKMOE_GATE_SOFTMAX_SELECTED, VKMOE_NORM_NONE},
+    };
+    for (size_t i = 0; i < 2 * MOE_COUNT(cases); i++) {
+        const size_t k = i / 2;
+        add_keys(&keys, cases[k].arch, 1, E);
+        if (i % 2 == 0 || cases[k].value > 0)
+            add_number(&keys, cases[k].arch, "expert_gating_func", cases[k].value);
+        facts_of(&keys, cases[k].arch, &facts);
+        assert_int_equal(facts.d.score, cases[k].score);
+        assert_int_equal(facts.d.gate_source, cases[k].source);
+        assert_int_equal(facts.d.norm, cases[k].norm);
+    }
+}
+
 static void test_dense(void **state)
 {
     struct keys keys;
@@ -257,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_families),
+        cmocka_unit_test(test_silent),
         cmocka_unit_test(test_dense),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

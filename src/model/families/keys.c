@@ -142,7 +142,9 @@ static enum vkmoe_status take_score(const struct moe_lookup *lookup, const struc
             facts->d.score = (enum vkmoe_score) score;
         return VKMOE_OK;
     }
-    switch (value->number >= 1 && value->number <= 4 ? (int) value->number : 0) {
+    switch (value->number >= 0 && value->number <= 4 ? (int) value->number : -1) {
+    case 0: // not said
+        break;
     case 1:
         facts->d.score = VKMOE_SCORE_SOFTMAX;
         break;

@@ -55,16 +55,18 @@ fail:
     return status;
 }
 
-// The order of the norm that the weights are divided by; null: they are not.
+// The order of the norm that the weights are divided by; null: they are not. The authors' files
+// leave out what is as usual, which is 1.
 enum vkmoe_status moe_special_dbrx(const struct moe_lookup *lookup, uint32_t layer,
                                    struct moe_facts *facts)
 {
+    static const char key[] = "moe_normalize_expert_weights";
     struct moe_value value;
     enum vkmoe_status status;
-    TRY(moe_look_up(lookup, "moe_normalize_expert_weights", NULL, layer, &value));
+    TRY(moe_look_up(lookup, key, NULL, layer, &value));
     if (value.kind == MOE_VALUE_NUMBER)
         facts->d.norm_p = (float) value.number;
-    else if (!lookup->gguf)
+    else if (json_object_get(json_object_get(lookup->root, "ffn_config"), key))
         facts->d.norm = VKMOE_NORM_NONE;
 
 fail:
@@ -105,6 +107,23 @@ enum vkmoe_status moe_special_deepseek_v2(const struct moe_lookup *lookup, uint3
     return VKMOE_OK;
 }
 
+// DeepSeek-V3 and R1 are known by their sizes where a file of GGUF is silent.
+enum vkmoe_status moe_special_deepseek_v3(const struct moe_lookup *lookup, uint32_t layer,
+                                          struct moe_facts *facts)
+{
+    vkmoe_layer_desc *d = &facts->d;
+    struct moe_value value;
+    enum vkmoe_status status;
+    TRY(moe_look_up(lookup, NULL, "expert_group_count", layer, &value));
+    if (lookup->gguf && value.kind == MOE_VALUE_NONE && d->n_experts == 256 && d->d_model == 7168) {
+        d->n_group = 8;
+        d->topk_group = 4;
+    }
+
+fail:
+    return status;
+}
+
 enum vkmoe_status moe_special_cohere2(const struct moe_lookup *lookup, uint32_t layer,
                                       struct moe_facts *facts)
 {
@@ -114,7 +133,10 @@ enum vkmoe_status moe_special_cohere2(const struct moe_lookup *lookup, uint32_t 
     bool sum = value.kind == MOE_VALUE_TEXT && strcmp(value.text, "sum") == 0;
     if (facts->n_shared > 0 && !sum)
         facts->d.c_routed = facts->d.c_shared = 0.5f;
-    // With sigmoids the logits still decide.
+    // A file of GGUF that does not say has sigmoids. With these the logits still decide.
+    TRY(moe_look_up(lookup, NULL, "expert_gating_func", layer, &value));
+    if (lookup->gguf && value.number == 0)
+        facts->d.score = VKMOE_SCORE_SIGMOID;
     if (facts->d.score == VKMOE_SCORE_SIGMOID) {
         TRY(moe_look_up(lookup, "norm_topk_prob", "expert_weights_norm", layer, &value));
         bool plain = value.kind == MOE_VALUE_BOOL && value.number == 0;

@@ -108,8 +108,7 @@ const struct moe_family moe_families[] = {
     {"jamba", "jamba", "jamba", &moe_layout_feed_forward, {SWIGLU, SOFTMAX, SCALE(1)}},
     {"olmoe", "olmoe", "olmoe", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
     {"flex_olmo", "flex_olmo", NULL, &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
-    {"llada_moe", "llada_moe|llada2_moe", "llada-moe", &moe_layout_mlp,
-     {SWIGLU, SOFTMAX, SCALE(1)}},
+    {"llada_moe", "llada_moe", "llada-moe", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
     {"qwen2_moe", "qwen2_moe", "qwen2moe", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, SCALE(1), .shared_gate = VKMOE_SHARED_SIGMOID}},
     {"deepseek", "deepseek", "deepseek", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
@@ -149,8 +148,9 @@ const struct moe_family moe_families[] = {
       .router_input = true}, 0, moe_special_smallthinker},
 
     // -- sigmoid --
+    // Old files of GGUF do not say that V3 has groups; llama.cpp then routes without them.
     {"deepseek_v3", "deepseek_v3|kimi_k2|deepseek_v32|kimi_k25|kimi_vl|deepseek_vl_v3",
-     "deepseek32", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1},
+     "deepseek32", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1, moe_special_deepseek_v3},
     {"kimi_linear", "kimi_linear", "kimi-linear", &moe_layout_mixtral, {SWIGLU, V3, SCALE(1)}, 1},
     // A norm on the combined latent hides a renormalisation, too.
     {"kimi_k3", "kimi_k3", "kimi-k3", &moe_layout_mixtral,
@@ -163,10 +163,9 @@ const struct moe_family moe_families[] = {
      {SWIGLU, V3, SCALE(2.5f), .clamp = VKMOE_CLAMP_BEFORE_ACT}, 1},
     {"dots1", "dots1|dots3_note", "dots1|dots3note", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(1)}, 2},
-    // Masked groups rank as -infinity; MLX ranks them as 0.
-    {"bailing_moe_v2", "bailing_moe_v2|bailing_moe_linear|BailingMoeV2ForCausalLM",
-     "bailingmoe2", &moe_layout_mlp,
-     {SWIGLU, V3, SCALE(2.5f)}, 1},
+    // Masked groups rank as -infinity; MLX ranks them as 0. LLaDA 2 has the same block.
+    {"bailing_moe_v2", "bailing_moe_v2|bailing_moe_linear|BailingMoeV2ForCausalLM|llada2_moe",
+     "bailingmoe2", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1},
     {"bailing_moe_v3", "bailing_moe_v3", "bailingmoe3", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(2.5f), .clamp = VKMOE_CLAMP_AFTER_ACT}, 1},
     {"hy_v3", "hy_v3", "hy_v3", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.826f)}, 1},
