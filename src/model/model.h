@@ -21,14 +21,14 @@ struct moe_model_layer {
 struct vkmoe_model {
     vkmoe_host host;
     const char *path; // borrowed while opening, for messages
-    struct moe_safetensors file; // tensors stay mapped, weights point into it
+    struct moe_safetensors file;
     struct moe_description d;
     struct moe_tensor_spec *specs; // (n_tensors)
     vkmoe_tensor *tensors;         // (n_tensors), aligned to their elements
     uint32_t n_tensors;
     struct moe_model_layer *layers; // (d.info.n_layers)
     struct moe_input_stats stats;
-    void **copies;               // tensors that could not be used in place
+    void **copies;               // of tensors
     size_t n_copies;
 };
 

@@ -97,30 +97,20 @@ static void warn_nan(const vkmoe_model *model, const char *name, enum vkmoe_dtyp
                 model->path, name, (unsigned long long) n_nan, (unsigned long long) n_elements);
 }
 
-// What data is aligned to; blocks are bytes.
-static uint64_t element_size(enum vkmoe_dtype type)
-{
-    uint32_t n_values, size;
-    return vkmoe_dtype_block(type, &n_values, &size) == VKMOE_OK && n_values == 1 ? size : 1;
-}
-
-// The tensor in its own type: in the mapping where it lies aligned, else in a copy.
+// A copy of the tensor in its own type.
 static enum vkmoe_status get(vkmoe_model *model, const struct moe_tensor_spec *spec,
                              vkmoe_tensor *out)
 {
     enum vkmoe_status status;
     struct moe_st_tensor *tensor = NULL;
+    void *copy;
     TRY(find(model, spec, &tensor, &out->type));
-    out->data = tensor->data;
-    if ((uintptr_t) tensor->data % element_size(out->type) != 0) {
-        void *copy;
-        size_t size = (size_t) (tensor->end - tensor->begin);
-        TRY(copy_memory(model, size, spec->name, &copy));
-        memcpy(copy, tensor->data, size);
-        out->data = copy;
-    }
+    size_t size = (size_t) (tensor->end - tensor->begin);
+    TRY(copy_memory(model, size, spec->name, &copy));
+    TRY(moe_safetensors_read(&model->file, tensor, 0, size, copy));
+    out->data = copy;
     if (!is_table(spec))
-        warn_nan(model, spec->name, out->type, out->data, spec->n_elements);
+        warn_nan(model, spec->name, out->type, copy, spec->n_elements);
 
 fail:
     return status;
@@ -318,7 +308,7 @@ enum vkmoe_status moe_model_read_tensors(vkmoe_model *model)
     TRY(moe_description_tensors(&model->d, &model->specs, &model->n_tensors));
     TRY(moe_try_alloc(&model->host, moe_max(model->n_tensors, 1) * sizeof *model->tensors,
                       "tensors", &model->tensors));
-    // A tensor needs two copies at most: one aligned, one as f32.
+    // A tensor needs two copies at most: as it is, and as f32.
     TRY(moe_try_alloc(&model->host, moe_max(model->n_tensors, 1) * 2 * sizeof *model->copies,
                       "tensor copies", &model->copies));
     TRY(moe_try_alloc(&model->host, model->d.info.n_layers * sizeof *model->layers, "layers",

@@ -9,6 +9,8 @@
 #include "model/model.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static char warnings[1024];
 
@@ -280,6 +282,51 @@ static void test_values(void **state)
     }
 }
 
+static const char *cut_path;
+static size_t cut_size;
+
+// Another process that cuts the file, just before a tensor of that size is read.
+static void *cut_alloc(void *user, size_t size, size_t align)
+{
+    (void) user;
+    if (size == cut_size)
+        assert_int_equal(truncate(cut_path, 0), 0);
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void cut_free(void *user, void *memory)
+{
+    (void) user;
+    free(memory);
+}
+
+// A file that shrinks is an error while it is opened, and nothing afterwards.
+static void test_shrinks(void **state)
+{
+    (void) state;
+    vkmoe_model *model;
+    struct moe_st_source tensors[FULL_TENSORS];
+    vkmoe_host host = vkmoe_host_init();
+    full_tensors(tensors);
+    cut_path = write_model(full_config, tensors, FULL_TENSORS);
+    check_ok(open_path(cut_path, &model));
+    assert_int_equal(truncate(cut_path, 0), 0);
+    const struct moe_model_layer *layer = &model->layers[0];
+    assert_memory_equal(layer->experts[0].up.data,
+                        named(tensors, "layers.0.experts.up.weight")->data, 48);
+    assert_memory_equal(layer->router.weight.data,
+                        named(tensors, "layers.0.router.weight")->data, 24);
+    vkmoe_model_destroy(model);
+
+    cut_path = write_model(full_config, tensors, FULL_TENSORS);
+    cut_size = 96; // of experts.up
+    host.alloc = cut_alloc;
+    host.free = cut_free;
+    check_fails(vkmoe_model_open(&host, cut_path, &model), VKMOE_E_IO,
+                "the file has 0 bytes now");
+    assert_null(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_bad_config), cmocka_unit_test(test_later),
         cmocka_unit_test(test_bad_metadata), cmocka_unit_test(test_bad_tensors),
         cmocka_unit_test(test_types),      cmocka_unit_test(test_values),
+        cmocka_unit_test(test_shrinks),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }
