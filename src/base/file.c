@@ -27,7 +27,7 @@ static enum vkmoe_status open_regular(const char *path, int *fd, uint64_t *size)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct stat info;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // waits for no pipe
     if (*fd < 0)
         return fail_io(path, "cannot open");
     if (fstat(*fd, &info) != 0)

@@ -139,6 +139,9 @@ static void test_pieces(void **state)
 
     check_fails(moe_file_open(host(), scratch_path("absent"), &file), VKMOE_E_IO, "No such file");
     check_fails(moe_file_open(host(), scratch_folder(), &file), VKMOE_E_IO, "not a regular file");
+    assert_int_equal(mkfifo(scratch_path("pipe"), 0600), 0); // and does not wait for its writer
+    check_fails(moe_file_open(host(), scratch_path("pipe"), &file), VKMOE_E_IO,
+                "pipe: not a regular file");
     assert_null(file.host);
     moe_file_close(&file);
 }
