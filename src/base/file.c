@@ -143,6 +143,12 @@ enum vkmoe_status moe_file_read_at(const struct moe_file *file, uint64_t offset,
     return VKMOE_OK;
 }
 
+bool moe_has_suffix(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), tail = strlen(suffix);
+    return n >= tail && strcmp(path + n - tail, suffix) == 0;
+}
+
 struct moe_file_writer {
     const vkmoe_host *host;
     int fd;

@@ -37,6 +37,9 @@ enum vkmoe_status moe_file_map_open(const struct moe_file *file, struct moe_file
 enum vkmoe_status moe_file_read_at(const struct moe_file *file, uint64_t offset, size_t size,
                                    void *dst);
 
+// Does a path, or any text, end with `suffix`?
+bool moe_has_suffix(const char *path, const char *suffix);
+
 // Writes to a hidden temporary file beside `path`. Nothing is seen at `path` before commit, and
 // then all of it, even after a crash. Where `path` is a link, the file it names is replaced. What a
 // killed process leaves behind, the next writer for the same `path` removes, if the folder can be

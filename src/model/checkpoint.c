@@ -4,8 +4,10 @@
 
 #include "base/bits.h"
 #include "base/desc.h"
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
+#include "model/config.h"
 #include "model/model.h"
 
 #include <limits.h>
@@ -15,21 +17,12 @@
 
 enum { MAX_CONFIG_SIZE = 64 << 20, MAX_LAYERS = 4096 };
 
-static bool has_suffix(const char *path, const char *suffix)
-{
-    size_t n = strlen(path), tail = strlen(suffix);
-    return n >= tail && strcmp(path + n - tail, suffix) == 0;
-}
-
 // ---- config.json -----------------------------------------------------------------------------
 
 static enum vkmoe_status read_config(vkmoe_checkpoint *c)
 {
     enum vkmoe_status status;
     char path[PATH_MAX];
-    struct moe_file file = {0};
-    char *text = NULL;
-    json_error_t error;
     int n = snprintf(path, sizeof path, "%s/config.json", c->path);
     if (n < 0 || (size_t) n >= sizeof path)
         return moe_fail(VKMOE_E_IO, "%.200s: the path is too long", c->path);
@@ -37,26 +30,13 @@ static enum vkmoe_status read_config(vkmoe_checkpoint *c)
     if (c->explicit.n_layers > 0 && c->explicit.layer && c->explicit.n_places > 0 &&
         access(path, F_OK) != 0)
         return VKMOE_OK;
-    TRY(moe_file_open(&c->host, path, &file));
-    if (file.size > MAX_CONFIG_SIZE) {
-        status = moe_fail(VKMOE_E_DATA, "%s: %llu bytes, at most %d", path,
-                          (unsigned long long) file.size, MAX_CONFIG_SIZE);
-        goto fail;
-    }
-    TRY(moe_try_alloc(&c->host, (size_t) file.size + 1, "config.json", &text));
-    TRY(moe_file_read_at(&file, 0, (size_t) file.size, text));
     // Whole numbers may be beyond 64 bits where nobody cares: all of them become real.
-    c->config = json_loadb(text, (size_t) file.size,
-                           JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
-    if (!c->config)
-        status = moe_fail(VKMOE_E_DATA, "%s: %s (line %d, byte %d)", path, error.text, error.line,
-                          error.position);
-    else if (!json_is_object(c->config))
+    TRY(moe_json_read(&c->host, path, MAX_CONFIG_SIZE,
+                      JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &c->config));
+    if (!json_is_object(c->config))
         status = moe_fail(VKMOE_E_DATA, "%s: not a JSON object", path);
 
 fail:
-    moe_free(&c->host, text);
-    moe_file_close(&file);
     return status;
 }
 
@@ -206,7 +186,7 @@ static enum vkmoe_status open_any(vkmoe_checkpoint *c, const vkmoe_checkpoint_de
         return moe_fail(VKMOE_E_IO, "%s: there is no such model", c->path);
     if (S_ISDIR(info.st_mode))
         return open_folder(c, desc->assume);
-    if (has_suffix(c->path, ".gguf"))
+    if (moe_has_suffix(c->path, ".gguf"))
         return open_gguf(c, desc->assume);
     return open_model(c);
 }

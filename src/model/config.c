@@ -1,11 +1,40 @@
 // SPDX-License-Identifier: MIT
 #include "model/config.h"
 
+#include "base/file.h"
+#include "base/host.h"
 #include "base/status.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+
+enum vkmoe_status moe_json_read(const vkmoe_host *host, const char *path, uint64_t max_size,
+                                size_t flags, json_t **out)
+{
+    enum vkmoe_status status;
+    struct moe_file file = {0};
+    char *text = NULL;
+    json_error_t error;
+    *out = NULL;
+    TRY(moe_file_open(host, path, &file));
+    if (file.size > max_size) {
+        status = moe_fail(VKMOE_E_DATA, "%s: %llu bytes, at most %llu", path,
+                          (unsigned long long) file.size, (unsigned long long) max_size);
+        goto fail;
+    }
+    TRY(moe_try_alloc(host, (size_t) file.size, path, &text));
+    TRY(moe_file_read_at(&file, 0, (size_t) file.size, text));
+    *out = json_loadb(text, (size_t) file.size, flags, &error);
+    if (!*out)
+        status = moe_fail(VKMOE_E_DATA, "%s: %s (line %d, byte %d)", path, error.text, error.line,
+                          error.position);
+
+fail:
+    moe_free(host, text);
+    moe_file_close(&file);
+    return status;
+}
 
 enum vkmoe_status moe_config_fail(const struct moe_config *config, enum vkmoe_status status,
                                   const char *key, const char *format, ...)

@@ -8,6 +8,12 @@
 
 #include <jansson.h>
 
+// A file of JSON. flags: of jansson's json_loadb.
+// VKMOE_E_IO: cannot be read, or is shorter than it was.  VKMOE_E_DATA: larger than max_size bytes,
+// or no JSON.
+enum vkmoe_status moe_json_read(const vkmoe_host *host, const char *path, uint64_t max_size,
+                                size_t flags, json_t **out);
+
 struct moe_config {
     const char *file; // for messages
     char path[128];   // of this object, "" at the top

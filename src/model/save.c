@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "base/desc.h"
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
 #include "core/dtype.h"
@@ -236,23 +237,17 @@ static void finish(struct moe_save *save)
     moe_free(host, save->layers);
 }
 
-static bool has_suffix(const char *path, const char *suffix)
-{
-    size_t n = strlen(path), tail = strlen(suffix);
-    return n >= tail && strcmp(path + n - tail, suffix) == 0;
-}
-
 enum vkmoe_status vkmoe_checkpoint_save(vkmoe_checkpoint *checkpoint, const char *path,
                                         const vkmoe_save_desc *desc)
 {
     enum vkmoe_status status;
     struct moe_save save = {.checkpoint = checkpoint, .path = path,
                             .desc = vkmoe_save_desc_init()};
-    bool is_gguf = path && has_suffix(path, ".gguf");
+    bool is_gguf = path && moe_has_suffix(path, ".gguf");
     if (!checkpoint || !path || !desc)
         return moe_fail(VKMOE_E_ARGUMENT, "vkmoe_checkpoint_save: %s is NULL",
                         !checkpoint ? "checkpoint" : path ? "desc" : "path");
-    if (!is_gguf && !has_suffix(path, ".safetensors"))
+    if (!is_gguf && !moe_has_suffix(path, ".safetensors"))
         return moe_fail(VKMOE_E_ARGUMENT, "%s: neither .gguf nor .safetensors", path);
     if ((status = moe_desc_copy(&save.desc, sizeof save.desc, desc, "vkmoe_save_desc")) != VKMOE_OK)
         return status;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "model/shards.h"
 
-#include "base/bits.h"
 #include "base/host.h"
 #include "base/status.h"
+#include "model/config.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -15,26 +15,11 @@
 
 static enum vkmoe_status read_index(struct moe_shards *shards, const char *path)
 {
-    struct moe_file_map map;
-    json_error_t error;
-    enum vkmoe_status status = moe_file_map(path, &map);
-    if (status != VKMOE_OK)
-        return status;
-    if (map.size > MOE_ST_MAX_HEADER_SIZE)
-        status = moe_fail(VKMOE_E_DATA, "%s: %zu bytes, at most %d", path, map.size,
-                          MOE_ST_MAX_HEADER_SIZE);
-    else {
-        // A total_size is nobody's business, and may be any number that f64 can hold: more is the
-        // parser's to refuse. A zero byte in a file's name is ours to report.
-        shards->index =
-            json_loadb(map.data ? (const char *) map.data : "", map.size,
-                       JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
-        if (!shards->index)
-            status = moe_fail(VKMOE_E_DATA, "%s: %s (line %d, byte %d)", path, error.text,
-                              error.line, error.position);
-    }
-    moe_file_unmap(&map);
-    return status;
+    // A total_size is nobody's business, and may be any number that f64 can hold: more is the
+    // parser's to refuse. A zero byte in a file's name is ours to report.
+    return moe_json_read(shards->host, path, MOE_ST_MAX_HEADER_SIZE,
+                         JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL,
+                         &shards->index);
 }
 
 static enum vkmoe_status check_name(const json_t *value, const char *path, const char *tensor)

@@ -2,6 +2,7 @@
 // Names of classes from the labels of a data set.
 #include "model/train_data.h"
 
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
 #include "model/config.h"
@@ -96,12 +97,6 @@ static void sort_names(const char **names, uint32_t n)
     qsort(names, n, sizeof *names, numbers ? by_number : by_bytes);
 }
 
-static bool has_suffix(const char *path, const char *suffix)
-{
-    size_t size = strlen(path), n = strlen(suffix);
-    return size > n && strcmp(path + size - n, suffix) == 0;
-}
-
 // Class numbers are their own names.
 static enum vkmoe_status name_numbers(uint32_t n, struct labels *labels)
 {
@@ -126,9 +121,9 @@ enum vkmoe_status moe_train_name_classes(const char *path, const char *target, b
         json_decref(labels.set);
         return VKMOE_OK;
     }
-    if (has_suffix(path, ".csv") && !shares)
+    if (moe_has_suffix(path, ".csv") && !shares)
         TRY(read_csv(&d->host, target, &labels));
-    else if (has_suffix(path, ".tsv") && !shares)
+    else if (moe_has_suffix(path, ".tsv") && !shares)
         TRY(read_tsv(&d->host, &labels));
     else
         TRY(name_numbers(d->info.n_classes, &labels));

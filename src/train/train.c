@@ -2,6 +2,7 @@
 // Inputs, parameters, and the programs of a net in their order.
 #include "train/train.h"
 
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
 
@@ -15,17 +16,11 @@ enum { MAX_PARAMS = 24, MAX_TRANSIENT = 16, MAX_CONSTANTS = 2 };
 
 // ---- parameters ------------------------------------------------------------------------------
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), n_end = strlen(end);
-    return n >= n_end && strcmp(name + n - n_end, end) == 0;
-}
-
 // Matrices do; the weights of a combination are one number an expert.
 static bool is_matrix(const char *name)
 {
-    return (ends_with(name, ".weight") && !strstr(name, ".combine.")) ||
-           ends_with(name, ".table") || ends_with(name, ".keys");
+    return (moe_has_suffix(name, ".weight") && !strstr(name, ".combine.")) ||
+           moe_has_suffix(name, ".table") || moe_has_suffix(name, ".keys");
 }
 
 static uint32_t add_like(struct moe_net *net, enum moe_net_role role, struct moe_train_shape shape,
