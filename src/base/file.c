@@ -106,12 +106,6 @@ void moe_file_close(struct moe_file *file)
     *file = (struct moe_file){0};
 }
 
-enum vkmoe_status moe_file_map_open(const struct moe_file *file, struct moe_file_map *out)
-{
-    *out = (struct moe_file_map){0};
-    return map_all(file->path, file->fd, file->size, out);
-}
-
 static enum vkmoe_status fail_short(const struct moe_file *file, uint64_t begin, uint64_t end)
 {
     struct stat info;

@@ -28,9 +28,6 @@ struct moe_file {
 enum vkmoe_status moe_file_open(const vkmoe_host *host, const char *path, struct moe_file *out);
 void moe_file_close(struct moe_file *file); // a zeroed one is fine
 
-// The same bytes in a mapping of their own, with what is said there.
-enum vkmoe_status moe_file_map_open(const struct moe_file *file, struct moe_file_map *out);
-
 // Copies bytes that lie within file->size. VKMOE_E_IO: cannot be read, or the file is shorter than
 // it was; *dst is undefined then.
 // Threads: any number of calls at a time.

@@ -249,7 +249,6 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
     TRY(moe_file_open(host, path, &file.file));
     TRY(read_header(&file, path));
     TRY(check_metadata(&file, path));
-    TRY(moe_file_map_open(&file.file, &file.map));
 
     uint64_t data_size = file.file.size - file.data_start;
     TRY(moe_try_alloc(host, json_object_size(file.header) * sizeof *file.tensors, "tensor table",
@@ -262,7 +261,6 @@ enum vkmoe_status moe_safetensors_open(const vkmoe_host *host, const char *path,
         struct moe_st_tensor *tensor = &file.tensors[file.n_tensors++];
         tensor->name = name;
         TRY(read_tensor(path, entry, data_size, tensor));
-        tensor->data = file.map.data + file.data_start + tensor->begin;
     }
     TRY(check_tiling(&file, path, data_size));
     qsort(file.tensors, file.n_tensors, sizeof *file.tensors, by_name);
@@ -281,7 +279,6 @@ void moe_safetensors_close(struct moe_safetensors *file)
     moe_free(file->host, file->tensors);
     json_decref(file->types);
     json_decref(file->header);
-    moe_file_unmap(&file->map);
     moe_file_close(&file->file);
     *file = (struct moe_safetensors){0};
 }

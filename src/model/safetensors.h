@@ -27,17 +27,15 @@ struct moe_st_tensor {
     uint32_t n_dims;
     uint64_t dims[MOE_ST_MAX_DIMS];
     uint64_t n_elements;
-    uint64_t begin, end;       // within the data part
-    const unsigned char *data; // the same bytes in the mapping, with no alignment promised
-    bool used;                 // for the caller's own bookkeeping
+    uint64_t begin, end; // within the data part
+    bool used;           // for the caller's own bookkeeping
 };
 
-// Everything points into it until close. The header is copied. The tensors' bytes are in a mapping,
-// which a file that shrinks breaks: what may come from strangers is read with moe_safetensors_read.
+// Everything points into it until close. Nothing is mapped: the header is copied at open, the
+// tensors' bytes are read with moe_safetensors_read.
 struct moe_safetensors {
     const vkmoe_host *host;
     struct moe_file file;
-    struct moe_file_map map;
     uint64_t data_start; // where the tensors' bytes begin in the file
     json_t *header;
     json_t *types; // of moe_safetensors_read_types; NULL: none

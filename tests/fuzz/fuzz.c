@@ -2,6 +2,7 @@
 #include "fuzz.h"
 
 #include "base/host.h"
+#include "model/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,15 @@ bool fuzz_accepted(enum vkmoe_status status)
     FUZZ_CHECK(*vkmoe_error_text());
     vkmoe_error_set("");
     return false;
+}
+
+void *fuzz_tensor(const struct moe_safetensors *file, const struct moe_st_tensor *tensor)
+{
+    size_t size = (size_t) (tensor->end - tensor->begin);
+    void *bytes = malloc(size + 1);
+    FUZZ_CHECK(bytes);
+    FUZZ_CHECK(moe_safetensors_read(file, tensor, 0, size, bytes) == VKMOE_OK);
+    return bytes;
 }
 
 void fuzz_touch(const void *data, size_t size)

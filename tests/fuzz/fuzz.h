@@ -32,6 +32,11 @@ const vkmoe_host *fuzz_host(void);
 // Is it VKMOE_OK? Any other status must have come with a text, and be one that bytes can cause.
 bool fuzz_accepted(enum vkmoe_status status);
 
+// The bytes of a tensor, to be freed: all of them can be read.
+struct moe_safetensors;
+struct moe_st_tensor;
+void *fuzz_tensor(const struct moe_safetensors *file, const struct moe_st_tensor *tensor);
+
 // Reads every byte, so that the sanitizers see where they lie.
 void fuzz_touch(const void *data, size_t size);
 

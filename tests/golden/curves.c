@@ -19,14 +19,15 @@ static const char *device, *path;
 static struct moe_safetensors file;
 static vkmoe_context *context;
 
-static const void *stored(const char *name, const char *part, uint64_t n)
+// n numbers of 4 bytes.
+static void read_stored(const char *name, const char *part, uint64_t n, void *out)
 {
     char full[128];
     snprintf(full, sizeof full, "%s.%s", name, part);
     const struct moe_st_tensor *tensor = moe_safetensors_find(&file, full);
     if (!tensor || tensor->n_elements != n)
         fail_msg("%s: not of %llu elements", full, (unsigned long long) n);
-    return tensor->data;
+    check_ok(moe_safetensors_read(&file, tensor, 0, (size_t) n * 4, out));
 }
 
 // The nets, as curves.py has them.
@@ -100,7 +101,7 @@ static void set_start(vkmoe_net *net, const char *name)
         uint64_t n = (uint64_t) param.rows * param.width;
         assert_true(n <= sizeof data / sizeof *data);
         snprintf(part, sizeof part, "start.%s", param.name);
-        memcpy(data, stored(name, part, n), n * sizeof *data);
+        read_stored(name, part, n, data);
         check_ok(vkmoe_net_write(net, VKMOE_NET_VALUE, param.name, data, n));
     }
 }
@@ -111,9 +112,9 @@ static double train(vkmoe_net *net, const char *name, float with_rate)
     static float x[N_BATCHES * N_ROWS * D], losses[N_STEPS];
     static int32_t labels[N_BATCHES * N_ROWS];
     double most = 0;
-    memcpy(x, stored(name, "x", N_BATCHES * N_ROWS * D), sizeof x);
-    memcpy(labels, stored(name, "labels", N_BATCHES * N_ROWS), sizeof labels);
-    memcpy(losses, stored(name, "losses", N_STEPS), sizeof losses);
+    read_stored(name, "x", N_BATCHES * N_ROWS * D, x);
+    read_stored(name, "labels", N_BATCHES * N_ROWS, labels);
+    read_stored(name, "losses", N_STEPS, losses);
     set_start(net, name);
     for (uint32_t step = 0; step < N_STEPS; step++) {
         vkmoe_net_batch batch = vkmoe_net_batch_init();
