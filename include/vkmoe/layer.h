@@ -168,8 +168,9 @@ typedef struct vkmoe_layer_desc {
     uint32_t d_shared_ff;  // hidden width of the shared expert (several merged into one); 0: none
     uint32_t n_zero;       // identity experts behind the real ones; n_experts + n_zero <= 1024
     uint32_t d_latent;     // width the routed experts work in, both ways; 0: d_model and d_out
-    enum vkmoe_dtype in_type;  // stored type of gate and up, the shared expert's too
-    enum vkmoe_dtype out_type; // stored type of down, the shared expert's too
+    // Of the shared expert, too, unless own_shared_types is set.
+    enum vkmoe_dtype in_type;  // stored type of gate and up
+    enum vkmoe_dtype out_type; // stored type of down
 
     // Router.
     bool router_input;   // the router reads a tensor of its own, vkmoe_io.router_x

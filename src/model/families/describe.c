@@ -241,7 +241,7 @@ static enum vkmoe_status read_place(const char *part, const json_t *value, struc
     TRY(moe_config_bool(&config, "transposed", &out->transposed));
     TRY(moe_config_word(&config, "rows", "all|first|second|even|odd", NULL, &rows));
     out->stack = (enum moe_stack) stack;
-    out->rows = (enum moe_rows) rows;
+    out->rows = (enum moe_row_choice) rows;
 
 fail:
     return status;

@@ -19,7 +19,7 @@ enum moe_stack {
     MOE_STACK_ROWS,  // one matrix, the experts' rows follow each other
 };
 
-enum moe_rows { // which rows of [out, in] belong to the part
+enum moe_row_choice { // which rows of [out, in] belong to the part
     MOE_ROWS_ALL,
     MOE_ROWS_FIRST,  // half
     MOE_ROWS_SECOND, // half
@@ -34,7 +34,7 @@ struct moe_place {
     const char *name;
     enum moe_stack stack;
     bool transposed; // [in, out]
-    enum moe_rows rows;
+    enum moe_row_choice rows;
 };
 
 // Places in the order in which they are tried; the first that is in the file counts.
