@@ -315,6 +315,11 @@ enum vkmoe_status moe_file_rewrite(struct moe_file_writer *writer, uint64_t offs
     return status;
 }
 
+const char *moe_file_temporary(const struct moe_file_writer *writer)
+{
+    return writer->temporary;
+}
+
 // The rename itself is durable only when the folder is.
 static enum vkmoe_status sync_directory(const struct moe_file_writer *writer)
 {

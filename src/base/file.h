@@ -53,6 +53,9 @@ enum vkmoe_status moe_file_write(struct moe_file_writer *writer, const void *dat
 enum vkmoe_status moe_file_rewrite(struct moe_file_writer *writer, uint64_t offset,
                                    const void *data, size_t size);
 
+// Where the bytes are until commit, for whoever looks at them before. The writer's.
+const char *moe_file_temporary(const struct moe_file_writer *writer);
+
 // Makes the file durable and puts it in place. The writer is gone afterwards, also on failure.
 enum vkmoe_status moe_file_commit(struct moe_file_writer *writer);
 

@@ -143,12 +143,12 @@ fail:
     return status;
 }
 
-static enum vkmoe_status open_gguf(vkmoe_checkpoint *c, const char *assume)
+static enum vkmoe_status open_gguf(vkmoe_checkpoint *c, const char *path, const char *assume)
 {
     enum vkmoe_status status;
     const char *arch = "";
     c->kind = VKMOE_CHECKPOINT_GGUF;
-    TRY(moe_source_open_gguf(&c->host, c->path, &c->source));
+    TRY(moe_source_open_gguf(&c->host, path, &c->source));
     TRY(moe_gguf_string(&c->source.gguf, "general.architecture", &arch));
     c->says = arch;
     c->lookup = (struct moe_lookup){.file = c->path, .gguf = &c->source.gguf, .arch = arch};
@@ -187,8 +187,29 @@ static enum vkmoe_status open_any(vkmoe_checkpoint *c, const vkmoe_checkpoint_de
     if (S_ISDIR(info.st_mode))
         return open_folder(c, desc->assume);
     if (moe_has_suffix(c->path, ".gguf"))
-        return open_gguf(c, desc->assume);
+        return open_gguf(c, c->path, desc->assume);
     return open_model(c);
+}
+
+static enum vkmoe_status create(const vkmoe_host *host, const char *path, vkmoe_checkpoint **out)
+{
+    enum vkmoe_status status;
+    vkmoe_checkpoint *c = NULL;
+    TRY(moe_try_alloc(host, sizeof *c, "checkpoint", &c));
+    c->host = *host;
+    TRY(moe_try_alloc(&c->host, strlen(path) + 1, "path", &c->path));
+    memcpy(c->path, path, strlen(path) + 1);
+    *out = c;
+    return VKMOE_OK;
+
+fail:
+    vkmoe_checkpoint_destroy(c);
+    return status;
+}
+
+static enum vkmoe_status make_layers(vkmoe_checkpoint *c)
+{
+    return moe_try_alloc(&c->host, c->n_layers * sizeof *c->layers, "layers", &c->layers);
 }
 
 enum vkmoe_status vkmoe_checkpoint_open(const char *path, const vkmoe_checkpoint_desc *desc,
@@ -205,14 +226,28 @@ enum vkmoe_status vkmoe_checkpoint_open(const char *path, const vkmoe_checkpoint
     if (desc)
         TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_checkpoint_desc"));
     TRY(moe_host_init(&host, full.host));
-    TRY(moe_try_alloc(&host, sizeof *c, "checkpoint", &c));
-    c->host = host;
-    TRY(moe_try_alloc(&c->host, strlen(path) + 1, "path", &c->path));
-    memcpy(c->path, path, strlen(path) + 1);
+    TRY(create(&host, path, &c));
     if (full.description)
         TRY(moe_explicit_parse(&c->host, full.description, &c->explicit));
     TRY(open_any(c, &full));
-    TRY(moe_try_alloc(&c->host, c->n_layers * sizeof *c->layers, "layers", &c->layers));
+    TRY(make_layers(c));
+    *out = c;
+    return VKMOE_OK;
+
+fail:
+    vkmoe_checkpoint_destroy(c);
+    return status;
+}
+
+enum vkmoe_status moe_checkpoint_open_gguf(const vkmoe_host *host, const char *path,
+                                           const char *name, vkmoe_checkpoint **out)
+{
+    enum vkmoe_status status;
+    vkmoe_checkpoint *c = NULL;
+    *out = NULL;
+    TRY(create(host, name, &c));
+    TRY(open_gguf(c, path, NULL));
+    TRY(make_layers(c));
     *out = c;
     return VKMOE_OK;
 

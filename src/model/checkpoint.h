@@ -35,6 +35,10 @@ struct vkmoe_checkpoint {
     struct moe_checkpoint_layer **layers; // (n_layers), NULL until asked for
 };
 
+// A GGUF that is at `path` for now; messages call it `name`.
+enum vkmoe_status moe_checkpoint_open_gguf(const vkmoe_host *host, const char *path,
+                                           const char *name, vkmoe_checkpoint **out);
+
 // The layer, bound once.
 enum vkmoe_status moe_checkpoint_layer(vkmoe_checkpoint *checkpoint, uint32_t layer,
                                        struct moe_checkpoint_layer **out);

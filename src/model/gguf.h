@@ -196,12 +196,20 @@ struct moe_gguf_source {
     void *user;
 };
 
-// Writes one file of version 3, atomically; what a `fill` fails with ends it. The tensors are
+// Looks at the finished file before it has its name: `path` is its temporary one.
+struct moe_gguf_check {
+    enum vkmoe_status (*look)(void *user, const char *path);
+    void *user;
+};
+
+// Writes one file of version 3, atomically; what a `fill` or `check` fails with ends it, and
+// nothing is at `path` then but what was there. `check` may be NULL. The tensors are
 // aligned to what a key MOE_GGUF_ALIGNMENT says, else to MOE_GGUF_ALIGN. The reader takes whatever
 // this writes, else it fails with VKMOE_E_ARGUMENT and the reader's text. The values that a reader
 // gave can be written again, but those of a split model (split.*) are refused.
 enum vkmoe_status moe_gguf_write(const vkmoe_host *host, const char *path,
                                  const struct moe_gguf_value *values, size_t n_values,
-                                 const struct moe_gguf_source *tensors, size_t n_tensors);
+                                 const struct moe_gguf_source *tensors, size_t n_tensors,
+                                 const struct moe_gguf_check *check);
 
 #endif

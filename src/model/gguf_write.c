@@ -269,7 +269,8 @@ static uint64_t find_alignment(const struct job *job)
 
 enum vkmoe_status moe_gguf_write(const vkmoe_host *host, const char *path,
                                  const struct moe_gguf_value *values, size_t n_values,
-                                 const struct moe_gguf_source *tensors, size_t n_tensors)
+                                 const struct moe_gguf_source *tensors, size_t n_tensors,
+                                 const struct moe_gguf_check *look)
 {
     enum vkmoe_status status;
     struct moe_file_writer *writer = NULL;
@@ -278,6 +279,8 @@ enum vkmoe_status moe_gguf_write(const vkmoe_host *host, const char *path,
     TRY(check(&job));
     TRY(moe_file_create(host, path, &writer));
     TRY(write_all(&job, writer));
+    if (look)
+        TRY(look->look(look->user, moe_file_temporary(writer)));
     status = moe_file_commit(writer);
     writer = NULL;
 

@@ -9,9 +9,7 @@
 #include "base/status.h"
 #include "core/layer_fields.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <unistd.h>
 
 enum { MAX_VALUES = 40, MAX_KEY = 160, MAX_NAME = 64 };
 
@@ -265,13 +263,12 @@ static enum vkmoe_status compare(const struct moe_save *save, uint32_t index,
 }
 
 // Does the file say the same as the checkpoint?
-static enum vkmoe_status check(const struct moe_save *save, const char *path)
+static enum vkmoe_status look(void *user, const char *path)
 {
     enum vkmoe_status status;
+    const struct moe_save *save = user;
     vkmoe_checkpoint *copy = NULL;
-    vkmoe_checkpoint_desc desc = vkmoe_checkpoint_desc_init();
-    desc.host = &save->checkpoint->host;
-    TRY(vkmoe_checkpoint_open(path, &desc, &copy));
+    TRY(moe_checkpoint_open_gguf(&save->checkpoint->host, path, save->path, &copy));
     for (uint32_t i = 0; i < save->n_layers; i++) {
         struct moe_checkpoint_layer *layer;
         TRY(moe_checkpoint_moe_layer(copy, save->numbers[i], &layer));
@@ -280,29 +277,6 @@ static enum vkmoe_status check(const struct moe_save *save, const char *path)
 
 fail:
     vkmoe_checkpoint_destroy(copy);
-    return status;
-}
-
-// Under a name of its own first.
-static enum vkmoe_status write_checked(const struct moe_save *save,
-                                       const struct moe_gguf_value *values, size_t n_values,
-                                       const struct moe_gguf_source *sources)
-{
-    enum vkmoe_status status;
-    const vkmoe_host *host = &save->checkpoint->host;
-    static const char suffix[] = ".new.gguf";
-    char *path = NULL;
-    TRY(moe_try_alloc(host, strlen(save->path) + sizeof suffix, "path", &path));
-    sprintf(path, "%s%s", save->path, suffix);
-    TRY(moe_gguf_write(host, path, values, n_values, sources, save->n_items));
-    status = check(save, path);
-    if (status == VKMOE_OK && rename(path, save->path) != 0)
-        status = moe_fail(VKMOE_E_IO, "%s: cannot write: %s", save->path, strerror(errno));
-    if (status != VKMOE_OK)
-        unlink(path);
-
-fail:
-    moe_free(host, path);
     return status;
 }
 
@@ -316,6 +290,7 @@ enum vkmoe_status moe_save_gguf(struct moe_save *save)
     struct moe_gguf_value *values = NULL;
     char (*texts)[MAX_NAME] = NULL;
     struct keys *keys = NULL;
+    const struct moe_gguf_check check = {look, save};
     char arch[64];
     size_t n = 0;
     uint32_t id;
@@ -335,7 +310,8 @@ enum vkmoe_status moe_save_gguf(struct moe_save *save)
         copy_keys(gguf, values, &n);
     else
         TRY(make_keys(save, arch, keys));
-    TRY(write_checked(save, copied ? values : keys->values, copied ? n : keys->n, sources));
+    TRY(moe_gguf_write(host, save->path, copied ? values : keys->values, copied ? n : keys->n,
+                       sources, save->n_items, &check));
 
 fail:
     moe_free(host, keys);

@@ -93,7 +93,7 @@ static enum vkmoe_status write_again(const struct moe_gguf *file, const char *pa
         memcpy(sources[i].dims, t->dims, sizeof t->dims);
     }
     enum vkmoe_status status = moe_gguf_write(fuzz_host(), path, file->values, file->n_values,
-                                              sources, file->n_tensors);
+                                              sources, file->n_tensors, NULL);
     for (size_t i = 0; i < file->n_tensors; i++)
         free((void *) sources[i].data);
     free(sources);

@@ -158,7 +158,7 @@ static void test_write_again(void **state)
         memcpy(sources[i].dims, t->dims, sizeof t->dims);
     }
     check_ok(moe_gguf_write(moe_host_default(), scratch_path("again.gguf"), file->values,
-                            file->n_values, sources, file->n_tensors));
+                            file->n_values, sources, file->n_tensors, NULL));
     struct moe_file_map a, b;
     check_ok(moe_file_map(data_file, &a));
     check_ok(moe_file_map(scratch_path("again.gguf"), &b));

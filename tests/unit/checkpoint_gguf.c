@@ -67,7 +67,7 @@ static void write_scaled(const struct keys *keys)
     sources[4] = (struct moe_gguf_source){.name = "blk.0.ffn_up_exps.scale", .n_dims = 1,
                                           .dims = {E}, .data = scales};
     check_ok(moe_gguf_write(moe_host_default(), scratch_path("a.gguf"), keys->values, keys->n,
-                            sources, 5));
+                            sources, 5, NULL));
     free(blocks);
     free(zeros);
 }
@@ -92,7 +92,7 @@ static const char *write_layer(const struct keys *keys, uint32_t type, const cha
         n++;
     }
     check_ok(moe_gguf_write(moe_host_default(), scratch_path("a.gguf"), keys->values, keys->n,
-                            sources, n));
+                            sources, n, NULL));
     free(zeros);
     return scratch_path("a.gguf");
 }

@@ -10,6 +10,10 @@
 
 #include <vkmoe/checkpoint.h>
 
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 struct told {
     vkmoe_save_part parts[16];
     uint32_t n_parts;
@@ -183,6 +187,39 @@ static void test_memory(void **state)
     }
 }
 
+// Until a GGUF is checked it has a name that no file of the user's has, and that the next save
+// removes after a kill; a link stays one.
+static void test_gguf_name(void **state)
+{
+    (void) state;
+    static const char text[] = "a user's own";
+    char link[512], target[512], other[512], read[sizeof text] = "";
+    vkmoe_checkpoint *checkpoint;
+    struct told told;
+    struct stat info;
+    write_mixtral();
+    open_mixtral(NULL, &checkpoint);
+    snprintf(link, sizeof link, "%s", scratch_path("n.gguf"));
+    snprintf(target, sizeof target, "%s", scratch_text("t.gguf", text));
+    snprintf(other, sizeof other, "%s", scratch_text("n.gguf.new.gguf", text));
+    scratch_text(".t.gguf.1.0.tmp", text); // left by a process that was killed
+    assert_int_equal(symlink("t.gguf", link), 0);
+    int n_files = scratch_count();
+    vkmoe_save_desc desc = save_desc(&told, VKMOE_F16);
+    check_ok(vkmoe_checkpoint_save(checkpoint, link, &desc));
+    assert_int_equal(scratch_count(), n_files - 1);
+    assert_int_equal(lstat(link, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(stat(target, &info), 0);
+    assert_true((size_t) info.st_size > sizeof text);
+    FILE *file = fopen(other, "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(read, 1, sizeof read, file), strlen(text));
+    fclose(file);
+    assert_string_equal(read, text);
+    vkmoe_checkpoint_destroy(checkpoint);
+}
+
 // Fields of a layer as JSON, and back.
 static void test_fields(void **state)
 {
@@ -220,7 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_told),   cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_stop),   cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_gguf_name), cmocka_unit_test(test_fields),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }

@@ -22,7 +22,7 @@ static enum vkmoe_status write_file(const char *name, const struct moe_gguf_valu
                                     size_t n_tensors)
 {
     return moe_gguf_write(moe_host_default(), scratch_path(name), values, n_values, tensors,
-                          n_tensors);
+                          n_tensors, NULL);
 }
 
 static void test_write_and_read(void **state)
@@ -358,7 +358,7 @@ static void test_every_allocation_fails_once(void **state)
     for (enum vkmoe_status status = VKMOE_E_MEMORY; status != VKMOE_OK; n++) {
         n_left = n;
         p.next = 0;
-        status = moe_gguf_write(&host, scratch_path("memory.gguf"), values, 1, tensors, 1);
+        status = moe_gguf_write(&host, scratch_path("memory.gguf"), values, 1, tensors, 1, NULL);
         assert_true(status == VKMOE_OK || status == VKMOE_E_MEMORY);
         assert_int_equal(scratch_count(), before + (status == VKMOE_OK));
         assert_int_equal(n_blocks, 0);
