@@ -109,6 +109,27 @@ static void test_config(void **state)
     folder_finish(&folder);
 }
 
+// What a configuration says is taken or refused, never passed over.
+static void test_words(void **state)
+{
+    struct folder folder;
+    (void) state;
+    folder_mixtral(&folder);
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"scoring_func\": \"softmx\""), 1, VKMOE_E_UNSUPPORTED,
+                "scoring_func is 'softmx'; known here are softmax, sigmoid and sqrtsoftplus");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"score_func\": true"), 1, VKMOE_E_DATA,
+                "score_func is not the name of a score");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"swiglu_limit\": 7"), 1, VKMOE_E_UNSUPPORTED,
+                "swiglu_limit is 7, but this family's experts are not clamped");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"swiglu_limits_shared\": [0, 2.5]"), 1,
+                VKMOE_E_UNSUPPORTED, "swiglu_limits_shared is 2.5, but this family's");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"swiglu_limit\": -1"), 1, VKMOE_E_DATA,
+                "swiglu_limit is not 0 or more");
+    accept(&folder, MIXTRAL_CONFIG(", \"scoring_func\": \"noaux_tc\", \"swiglu_limit\": 0, "
+                                   "\"swiglu_limits_shared\": [3, 0]"));
+    folder_finish(&folder);
+}
+
 static void test_lists(void **state)
 {
     struct folder folder;
@@ -420,7 +441,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),    cmocka_unit_test(test_config),
-        cmocka_unit_test(test_lists),   cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_words),   cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_dense),
         cmocka_unit_test(test_tensors), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_types),   cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_table),   cmocka_unit_test(test_files),

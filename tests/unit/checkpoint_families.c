@@ -17,8 +17,7 @@ enum { D = 8, F = 6, E = 4, K = 2, LAYER = 1, N_TOKENS = 5, N_IDS = 7 };
 static const char keys[] =
     "\"num_hidden_layers\": 2, \"hidden_size\": 8, \"d_model\": 8, \"moe_intermediate_size\": 6, "
     "\"num_experts\": 4, \"num_experts_per_tok\": 2, \"rms_norm_eps\": 1e-6, "
-    "\"moe_normalize_expert_weights\": 1, \"swiglu_limit\": 5, \"encoder_layers\": 2, "
-    "\"decoder_layers\": 2";
+    "\"moe_normalize_expert_weights\": 1, \"encoder_layers\": 2, \"decoder_layers\": 2";
 
 // ---- writing ---------------------------------------------------------------------------------
 
@@ -166,7 +165,8 @@ static void write_family(const struct moe_family *family)
             write_matrix(&folder, family->layout, place, part, e, size);
     }
     snprintf(type, sizeof type, "%.*s", (int) strcspn(family->types, "|"), family->types);
-    snprintf(config, sizeof config, "{\"model_type\": \"%s\", %s}", type, keys);
+    snprintf(config, sizeof config, "{\"model_type\": \"%s\", \"swiglu_limit\": %d, %s}", type,
+             family->rules.clamp == VKMOE_CLAMP_NONE ? 0 : 5, keys);
     folder_write(&folder, config);
     folder_finish(&folder);
 }

@@ -17,6 +17,7 @@ enum key_kind {
     KEY_ACT,    // the activation's name
     KEY_METHOD, // DeepSeek's topk_method
     KEY_LIMIT,  // of clamped experts, both kinds
+    KEY_SHARED_LIMIT, // of the shared one alone
 };
 
 struct key {
@@ -69,8 +70,7 @@ static const struct key keys[] = {
      NULL, KEY_ACT, 0},
     {"swiglu_alpha", NULL, KEY_REAL, AT(d.act_alpha)},
     {"swiglu_limit|swiglu_limits|expert_swiglu_limit", "swiglu_clamp_exp", KEY_LIMIT, 0},
-    {"swiglu_limits_shared|shared_swiglu_limit", "swiglu_clamp_shexp", KEY_REAL,
-     AT(d.limit_shared)},
+    {"swiglu_limits_shared|shared_swiglu_limit", "swiglu_clamp_shexp", KEY_SHARED_LIMIT, 0},
     {"activation_situ_beta", "activation.situ_beta", KEY_REAL, AT(d.situ_beta)},
     {"activation_situ_linear_beta", "activation.situ_linear_beta", KEY_REAL, AT(d.situ_lambda)},
     {"rms_norm_eps|layer_norm_epsilon", "attention.layer_norm_rms_epsilon", KEY_REAL, AT(rms_eps)},
@@ -127,7 +127,8 @@ static bool find_word(const struct word *words, size_t n, const char *word, int 
     return false;
 }
 
-// Other words than these name a method that the family's row has.
+enum { SCORE_OF_FAMILY = -1 }; // the word is of something else
+
 static enum vkmoe_status take_score(const struct moe_lookup *lookup, const struct moe_value *value,
                                     struct moe_facts *facts)
 {
@@ -135,13 +136,20 @@ static enum vkmoe_status take_score(const struct moe_lookup *lookup, const struc
         {"softmax", VKMOE_SCORE_SOFTMAX},
         {"sigmoid", VKMOE_SCORE_SIGMOID},
         {"sqrtsoftplus|sqrt_softplus", VKMOE_SCORE_SQRT_SOFTPLUS},
+        {"noaux_tc", SCORE_OF_FAMILY}, // dots1 says here how experts are selected
     };
     int score;
     if (value->kind == MOE_VALUE_TEXT) {
-        if (find_word(words, MOE_COUNT(words), value->text, &score))
+        if (!find_word(words, MOE_COUNT(words), value->text, &score))
+            return moe_fail(VKMOE_E_UNSUPPORTED, "%s: %.*s is '%.40s'; known here are softmax, "
+                            "sigmoid and sqrtsoftplus", lookup->file,
+                            (int) strcspn(value->key, "|"), value->key, value->text);
+        if (score != SCORE_OF_FAMILY)
             facts->d.score = (enum vkmoe_score) score;
         return VKMOE_OK;
     }
+    if (value->kind != MOE_VALUE_NUMBER)
+        return wrong(lookup, value, "the name of a score");
     switch (value->number >= 0 && value->number <= 4 ? (int) value->number : -1) {
     case 0: // not said
         break;
@@ -204,13 +212,23 @@ static enum vkmoe_status take_method(const struct moe_value *value, struct moe_f
     return VKMOE_OK;
 }
 
+// Experts of a family are clamped on one side of the activation or not at all, which no key says.
+// 0 is no limit.
 static enum vkmoe_status take_limit(const struct moe_lookup *lookup, const struct moe_value *value,
-                                    struct moe_facts *facts)
+                                    float *out, struct moe_facts *facts)
 {
     float limit = 0;
-    enum vkmoe_status status = take_real(lookup, value, &limit);
-    if (status == VKMOE_OK && facts->d.clamp != VKMOE_CLAMP_NONE)
-        facts->d.limit = facts->d.limit_shared = limit;
+    enum vkmoe_status status;
+    TRY(take_real(lookup, value, &limit));
+    if (limit < 0)
+        return wrong(lookup, value, "0 or more");
+    if (limit > 0 && facts->d.clamp == VKMOE_CLAMP_NONE)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%s: %.*s is %g, but this family's experts are not "
+                        "clamped", lookup->file, (int) strcspn(value->key, "|"), value->key,
+                        (double) limit);
+    *out = limit;
+
+fail:
     return status;
 }
 
@@ -244,7 +262,11 @@ static enum vkmoe_status take(const struct moe_lookup *lookup, const struct key 
     case KEY_METHOD:
         return take_method(value, facts);
     case KEY_LIMIT:
-        return take_limit(lookup, value, facts);
+        status = take_limit(lookup, value, &facts->d.limit, facts);
+        facts->d.limit_shared = facts->d.limit;
+        return status;
+    case KEY_SHARED_LIMIT:
+        return take_limit(lookup, value, &facts->d.limit_shared, facts);
     }
     return VKMOE_OK;
 }

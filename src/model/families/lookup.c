@@ -122,12 +122,11 @@ enum vkmoe_status moe_look_up(const struct moe_lookup *lookup, const char *hf, c
         }
         return VKMOE_OK;
     }
-    for (const char *names = hf; next_word(&names, word);) {
+    for (const char *names = hf, *name = hf; next_word(&names, word); name = names) {
         const json_t *value = find_in(lookup->root, word);
         if (value) {
             enum vkmoe_status status = read_json(lookup, value, word, layer, out);
-            // Its name lives on in the list of names.
-            out->key = strstr(hf, word);
+            out->key = name; // it lives on in the list of names
             if (status != VKMOE_OK || out->kind != MOE_VALUE_NONE)
                 return status;
         }
