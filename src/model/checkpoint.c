@@ -92,6 +92,10 @@ static enum vkmoe_status choose_family(vkmoe_checkpoint *c, const char *assume,
     // A description that says all needs no family.
     if (!c->family && c->explicit.layer && c->explicit.n_places > 0)
         return VKMOE_OK;
+    const char *why = moe_family_why_not(c->says);
+    if (!c->family && why)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%.150s: '%.60s' cannot be computed here: %s",
+                        c->path, c->says, why);
     if (!c->family)
         return moe_fail(VKMOE_E_UNSUPPORTED, "%.150s: '%.60s' is no family known here: %s",
                         c->path, c->says, moe_family_list(list));

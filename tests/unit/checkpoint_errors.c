@@ -94,6 +94,11 @@ static void test_config(void **state)
     refuse_open(&folder, "{\"model_type\": \"llama\"}", VKMOE_E_UNSUPPORTED,
                 "'llama' is no family known here: ");
     refuse_open(&folder, "{\"model_type\": \"llama\"}", VKMOE_E_UNSUPPORTED, "mixtral");
+    refuse_open(&folder, "{\"model_type\": \"ernie4_5_vl_moe\", \"text_config\": {\"model_type\": "
+                "\"ernie4_5_vl_moe_text\"}}", VKMOE_E_UNSUPPORTED,
+                "'ernie4_5_vl_moe' cannot be computed here: its layers have two banks of experts");
+    refuse_open(&folder, "{\"model_type\": \"ernie4_5_moe_vl\"}", VKMOE_E_UNSUPPORTED,
+                "which of them a token takes is decided by its type");
     refuse_open(&folder, "{}", VKMOE_E_UNSUPPORTED, "'' is no family");
     refuse_open(&folder, "{\"model_type\": ", VKMOE_E_DATA, "config.json");
     refuse_open(&folder, "[]", VKMOE_E_DATA, "not a JSON object");

@@ -112,6 +112,9 @@ extern const uint32_t moe_n_families;
 const struct moe_family *moe_family_named(const char *name);
 const struct moe_family *moe_family_of_type(const char *model_type);
 
+// Why no family has models of this type though they are known; NULL: they are not.
+const char *moe_family_why_not(const char *model_type);
+
 // Of a GGUF file; its keys decide where an architecture is several families.
 const struct moe_family *moe_family_of_gguf(const struct moe_gguf *gguf, const char *arch);
 

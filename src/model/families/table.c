@@ -99,8 +99,7 @@ const struct moe_family moe_families[] = {
      {GATED(GELU_TANH), SOFTMAX, NORM(0), SCALE(1), .router_input = true, .router_prenorm = true,
       .expert_scale = true}, 0, moe_special_gemma4},
     // llama.cpp and MLX leave the bias out.
-    {"ernie4_5_moe", "ernie4_5_moe|ernie4_5_vl_moe|ernie4_5_vl_moe_text|ernie4_5_moe_vl",
-     "ernie4_5-moe", &moe_layout_mlp,
+    {"ernie4_5_moe", "ernie4_5_moe", "ernie4_5-moe", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, .selection_bias = true, .norm = VKMOE_NORM_MAX_SUM_EPS, .norm_eps = 1e-12f,
       SCALE(1)}, 0, moe_special_ernie},
 
@@ -231,6 +230,24 @@ const struct moe_family *moe_family_of_type(const char *model_type)
     for (uint32_t i = 0; i < moe_n_families; i++) {
         if (moe_word_in(moe_families[i].types, model_type))
             return &moe_families[i];
+    }
+    return NULL;
+}
+
+// Published models that no layer here describes, and why.
+static const struct {
+    const char *types, *why;
+} others[] = {
+    {"ernie4_5_vl_moe|ernie4_5_vl_moe_text|ernie4_5_moe_vl",
+     "its layers have two banks of experts, for text and for images; which of them a token takes "
+     "is decided by its type, which a layer here does not know"},
+};
+
+const char *moe_family_why_not(const char *model_type)
+{
+    for (size_t i = 0; i < MOE_COUNT(others); i++) {
+        if (moe_word_in(others[i].types, model_type))
+            return others[i].why;
     }
     return NULL;
 }
