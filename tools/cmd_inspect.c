@@ -36,6 +36,8 @@ struct inspect_fit inspect_fit(const struct inspect *in, const vkmoe_checkpoint_
     desc.layer = &layer->desc;
     desc.max_tokens = 1;
     CLI_TRY(vkmoe_layer_check(&layer->desc));
+    if (!in->context)
+        return fit;
     CLI_TRY(vkmoe_weights_get_layout(in->context, &layer->desc, &layout));
     CLI_TRY(vkmoe_plan_create(in->context, &desc, &plan));
     fit.size = layout.total_size;
@@ -211,8 +213,9 @@ fail:
 static const char help[] =
     "Tells what a model file holds, without reading weights: family, layers with experts,\n"
     "their router's rule, shapes, stored types and what each becomes, bytes. MODEL is a\n"
-    "Hugging Face folder, a .gguf file or a vkmoe-model file. With -d also what that\n"
-    "device does not compute or has no memory for.\n\n"
+    "Hugging Face folder, a .gguf file or a vkmoe-model file. Layers that cannot be computed\n"
+    "are told with the reason; with -d also what that device does not compute or has no\n"
+    "memory for.\n\n"
     "JSON: {\"model\", \"kind\": \"hf|gguf|vkmoe-model\", \"family\", \"says\", \"n_layers\",\n"
     "  \"device\": {\"name\", \"memory_bytes\"} (with -d),\n"
     "  \"layers\": [{\"layer\", \"experts\": false, \"reason\"} | {\"layer\", \"experts\": true,\n"
@@ -220,7 +223,7 @@ static const char help[] =
     "  \"d_shared_ff\", \"n_zero\", \"d_latent\", \"d_adjugate\"},\n"
     "  \"router_input\", \"token_ids\": are they needed?, \"file_bytes\", \"bytes\" (loaded),\n"
     "  \"token_bytes\" (of those, for one token),\n"
-    "  \"fits\", \"device_bytes\" | \"why_not\" (with -d),\n"
+    "  \"fits\", \"device_bytes\" (with -d), \"why_not\": why it cannot be computed,\n"
     "  \"parts\": [{\"part\", \"n\", \"rows\", \"columns\", \"stored\", \"type\", \"exact\"}],\n"
     "  \"tensors\": [{\"name\", \"part\", \"stored\", \"bytes\"}] (with --tensors or --layer)}]}";
 

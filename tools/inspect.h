@@ -17,14 +17,14 @@ struct inspect {
     bool tensors; // list those of the file
 };
 
-// How a layer fits the device.
+// How a layer fits the device. Without a device only the reason why none computes such a layer.
 struct inspect_fit {
     bool computed;       // the device computes such a layer
-    char reason[256];    // why not
+    char reason[256];    // why not; or ""
     uint64_t size;       // of its weights as packed there
 };
 
-// Of a layer with experts. Only with a device.
+// Of a layer with experts.
 struct inspect_fit inspect_fit(const struct inspect *in, const vkmoe_checkpoint_layer *layer);
 
 // "hf", "gguf", "vkmoe-model". Static text.

@@ -51,14 +51,13 @@ static json_t *shape_of(const vkmoe_layer_desc *d)
 
 static void add_fit(const struct inspect *in, const vkmoe_checkpoint_layer *layer, json_t *out)
 {
-    if (!in->context)
-        return;
     struct inspect_fit fit = inspect_fit(in, layer);
     bool fits = fit.computed && fit.size <= in->device.memory_bytes;
-    json_object_set_new(out, "fits", json_boolean(fits));
-    if (!fit.computed)
+    if (in->context)
+        json_object_set_new(out, "fits", json_boolean(fits));
+    if (*fit.reason)
         json_object_set_new(out, "why_not", json_string(fit.reason));
-    else
+    else if (in->context)
         json_object_set_new(out, "device_bytes", json_integer((json_int_t) fit.size));
 }
 

@@ -103,9 +103,12 @@ fail:
 
 static void print_fit(const struct inspect *in, const vkmoe_checkpoint_layer *layer, FILE *out)
 {
-    if (!in->context)
-        return;
     struct inspect_fit fit = inspect_fit(in, layer);
+    if (!in->context) {
+        if (*fit.reason)
+            fprintf(out, "  cannot be computed: %s\n", fit.reason);
+        return;
+    }
     fprintf(out, "  device    %s: ", in->device.name);
     if (!fit.computed) {
         fprintf(out, "does not compute it: %s\n", fit.reason);

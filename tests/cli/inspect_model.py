@@ -109,6 +109,25 @@ class Inspect(checkpoints.Case):
         text = run('inspect', FAMILIES / 'mixtral', '-d', 'cpu', '--desc', desc).stdout
         self.assertIn('does not compute it: ', text)
 
+    def test_cannot_be_computed(self):
+        """What no device computes is said without one, and with one; the file can be read."""
+        folder = self.copy('mixtral')
+        config = json.loads((folder / 'config.json').read_text())
+        for change, why in [({'num_experts_per_tok': 5000}, 'layer.top_k = 5000'),
+                            ({'n_group': 4, 'topk_group': 1}, 'layer.n_group = 4')]:
+            (folder / 'config.json').write_text(json.dumps({**config, **change}))
+            for device in [[], ['-d', 'cpu']]:
+                dense, layer = self.json(folder, *device)['layers']
+                self.assertIn(why, layer['why_not'])
+                self.assertEqual(layer.get('fits'), False if device else None)
+                self.assertNotIn('why_not', dense)
+                done = run('inspect', folder, *device)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                words = 'does not compute it: ' if device else '  cannot be computed: '
+                self.assertIn(words + why, done.stdout)
+        done = run('inspect', FAMILIES / 'mixtral')
+        self.assertNotIn('cannot be computed', done.stdout)
+
     def test_reads_no_weights(self):
         """A model of 12 GiB, all of it a hole, is told at once."""
         folder, size = self.hole(8, 16384, 8192)
