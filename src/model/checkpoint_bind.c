@@ -196,15 +196,15 @@ static const struct moe_place *other_half(const struct binder *b, const struct m
     return NULL;
 }
 
-// The name that a missing part would have.
-static void first_name(const struct binder *b, enum vkmoe_part part, char out[MAX_NAME])
+// The name that a missing part would have; false: none.
+static bool first_name(const struct binder *b, enum vkmoe_part part, char out[MAX_NAME])
 {
     const vkmoe_checkpoint *c = b->checkpoint;
     const struct moe_layout *layout = c->layout;
     for (size_t i = 0; i < c->explicit.n_places; i++) {
         if (c->explicit.places[i].part == part) {
             name_of(b, &c->explicit.places[i], "", 0, out);
-            return;
+            return true;
         }
     }
     for (size_t i = 0; layout && i < layout->n_places; i++) {
@@ -222,15 +222,45 @@ static void first_name(const struct binder *b, enum vkmoe_part part, char out[MA
         size_t n = strlen(out);
         if (weight && (layout->places[i].stack == MOE_STACK_NONE || c->source.is_gguf))
             append(out, &n, ".weight", 7);
-        return;
+        return true;
     }
-    snprintf(out, MAX_NAME, "(%s)", vkmoe_part_name(part));
+    return false;
+}
+
+// What in struct moe_facts asks for a part.
+static const struct {
+    uint32_t part;
+    size_t offset;
+} askers[] = {
+    {VKMOE_PART_ROUTER_BIAS, offsetof(struct moe_facts, d.router_bias)},
+    {VKMOE_PART_SELECTION_BIAS, offsetof(struct moe_facts, d.selection_bias)},
+    {VKMOE_PART_TABLE, offsetof(struct moe_facts, n_hash)},
+    {VKMOE_PART_LATENT_DOWN, offsetof(struct moe_facts, d.d_latent)},
+    {VKMOE_PART_SHARED + 1, offsetof(struct moe_facts, n_shared)},
+    {VKMOE_PART_SHARED + 1, offsetof(struct moe_facts, d_shared)},
+    {VKMOE_PART_ADJUGATE + 1, offsetof(struct moe_facts, d.adjugate_group)},
+};
+
+// The layout has no name for the part.
+static enum vkmoe_status nameless(const struct binder *b, enum vkmoe_part part)
+{
+    const vkmoe_checkpoint *c = b->checkpoint;
+    char key[64] = "the layer";
+    for (size_t i = 0; i < MOE_COUNT(askers); i++) {
+        if (askers[i].part == (uint32_t) part &&
+            moe_family_key(&c->lookup, askers[i].offset, b->layer, key))
+            break;
+    }
+    return moe_fail(VKMOE_E_DATA, "%s: layer %u: %s asks for %s, for which family %s has no tensor",
+                    c->path, b->layer, key, vkmoe_part_name(part),
+                    c->family ? c->family->name : "(none)");
 }
 
 static enum vkmoe_status missing(const struct binder *b, enum vkmoe_part part)
 {
     char name[MAX_NAME];
-    first_name(b, part, name);
+    if (!first_name(b, part, name))
+        return nameless(b, part);
     return moe_fail(VKMOE_E_DATA, "%s: layer %u: tensor '%s' is missing (%s)",
                     b->checkpoint->path, b->layer, name, vkmoe_part_name(part));
 }
@@ -362,6 +392,10 @@ static enum vkmoe_status bind_router(struct binder *b)
     vkmoe_layer_desc *d = &b->out->desc;
     bool is_gguf = b->checkpoint->source.is_gguf;
     TRY(bind(b, VKMOE_PART_ROUTER, 1, true));
+    if (d->n_experts == 0 && d->n_zero >= rows_of(b, VKMOE_PART_ROUTER))
+        return moe_fail(VKMOE_E_DATA, "%s: layer %u: %u of the %u experts that the router scores "
+                        "are identity experts", b->checkpoint->path, b->layer, d->n_zero,
+                        rows_of(b, VKMOE_PART_ROUTER));
     if (d->n_experts == 0)
         d->n_experts = rows_of(b, VKMOE_PART_ROUTER) - d->n_zero;
     if (d->d_model == 0)
@@ -463,7 +497,8 @@ static enum vkmoe_status look_for_experts(struct binder *b, bool *is_there)
     if (up.place)
         return VKMOE_OK; // the router will be reported as missing
     *is_there = false;
-    first_name(b, VKMOE_PART_ROUTER, name);
+    if (!first_name(b, VKMOE_PART_ROUTER, name))
+        snprintf(name, sizeof name, "router");
     snprintf(b->out->reason, sizeof b->out->reason, "there is no tensor '%.150s', nor experts",
              name);
 

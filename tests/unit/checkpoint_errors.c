@@ -173,6 +173,11 @@ static void test_dense(void **state)
                 "first_k_dense_replace is 4294967295");
     refuse_load(&folder, MIXTRAL_CONFIG(", \"scoring_func\": 1e30"), 1, VKMOE_E_DATA,
                 "scoring_func is not a gating function from 1 to 4");
+    // What a terminal would obey is shown as a number.
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"hybrid_override_pattern\": \"E\\u001b[2J\""), 1,
+                VKMOE_E_ARGUMENT, "letter 1 of hybrid_override_pattern is \\x1b");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"mlp_layer_types\": [\"x\", \"a\\u001b\\u00e9b\"]"),
+                1, VKMOE_E_ARGUMENT, "mlp_layer_types is 'a\\x1b\\xc3\\xa9b'");
     // Rules that layer 1 passes, and one that is not for models with an encoder.
     accept(&folder, MIXTRAL_CONFIG(", \"first_k_dense_replace\": 1, \"mlp_only_layers\": [0], "
                                    "\"moe_layer_freq\": [0, 1], \"moe_layers_enum\": \"1,2\", "
@@ -200,6 +205,38 @@ static void test_tensors(void **state)
     folder_remove(&folder, EXPERT "0.w1.weight");
     refuse_load(&folder, MIXTRAL_CONFIG(""), 1, VKMOE_E_DATA,
                 "'" EXPERT "0.w1.weight' is missing (experts.gate)");
+    folder_finish(&folder);
+}
+
+// What the configuration asks for and the family has no name for.
+static void test_no_name(void **state)
+{
+    struct folder folder;
+    (void) state;
+    folder_mixtral(&folder);
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"router_bias\": true"), 1, VKMOE_E_DATA,
+                "router_bias asks for router.bias, for which family mixtral has no tensor");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"experts_per_group\": 2"), 1, VKMOE_E_DATA,
+                "layer 1: experts_per_group asks for adjugate.up, for which family");
+    folder_finish(&folder);
+}
+
+// More identity experts than the router has rows, where nobody says how many experts there are.
+static void test_identity(void **state)
+{
+    static const char config[] = "{\"model_type\": \"mixtral\", \"hidden_size\": 8, "
+                                 "\"intermediate_size\": 6, \"num_hidden_layers\": 2, "
+                                 "\"num_experts_per_tok\": 2, \"zero_expert_num\": ";
+    struct folder folder;
+    char text[400];
+    (void) state;
+    folder_mixtral(&folder);
+    for (int n = 4; n <= 5; n++) {
+        char want[80];
+        snprintf(text, sizeof text, "%s%d}", config, n);
+        snprintf(want, sizeof want, "layer 1: %d of the 4 experts that the router scores", n);
+        refuse_load(&folder, text, 1, VKMOE_E_DATA, want);
+    }
     folder_finish(&folder);
 }
 
@@ -447,7 +484,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),    cmocka_unit_test(test_config),
         cmocka_unit_test(test_words),   cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_dense),   cmocka_unit_test(test_no_name),
+        cmocka_unit_test(test_identity),
         cmocka_unit_test(test_tensors), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_types),   cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_table),   cmocka_unit_test(test_files),

@@ -51,6 +51,17 @@ static const struct rule rules[] = {
     {RULE_UP_TO, "moe_layer_end_index", NULL, NULL},
 };
 
+enum { MAX_SHOWN = 60 };
+
+// The first bytes of a text, those that are no printable ASCII as \x1b.
+static void show(const char *text, size_t n, char out[4 * MAX_SHOWN + 1])
+{
+    *out = '\0';
+    for (size_t i = 0; i < n && text[i]; i++)
+        out += sprintf(out, text[i] >= ' ' && text[i] <= '~' ? "%c" : "\\x%02x",
+                       (unsigned char) text[i]);
+}
+
 // The name by which the configuration has the rule, for the reason.
 static void spelling(const struct moe_value *value, char text[64])
 {
@@ -131,22 +142,22 @@ static void by_text(enum rule_kind kind, const char *name, const char *text, uin
                     char reason[160])
 {
     bool dense = false;
+    char shown[4 * MAX_SHOWN + 1];
     if (kind == RULE_WORDS)
         dense = strcmp(text, "sparse") != 0 && strcmp(text, "moe") != 0;
     if (kind == RULE_ENUM)
         dense = !in_text(text, layer);
     if (kind == RULE_PATTERN) {
         size_t n = strlen(text);
-        dense = layer >= n || text[layer] != 'E';
-        snprintf(reason, 160, layer < n ? "no experts: letter %u of %.40s is %c"
-                                        : "no experts: letter %u of %.40s is missing", layer, name,
-                 layer < n ? text[layer] : 0);
-        if (!dense)
-            *reason = '\0';
+        if (layer < n && text[layer] == 'E')
+            return;
+        show(layer < n ? text + layer : "missing", layer < n ? 1 : MAX_SHOWN, shown);
+        snprintf(reason, 160, "no experts: letter %u of %.40s is %s", layer, name, shown);
         return;
     }
+    show(text, MAX_SHOWN, shown);
     if (dense)
-        snprintf(reason, 160, "dense: layer %u, and %.40s is '%.60s'", layer, name, text);
+        snprintf(reason, 160, "dense: layer %u, and %.40s is '%.80s'", layer, name, shown);
 }
 
 static enum vkmoe_status apply(const struct rule *rule, const struct moe_lookup *lookup,

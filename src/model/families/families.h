@@ -128,6 +128,9 @@ bool moe_word_in(const char *words, const char *word);
 enum vkmoe_status moe_family_facts(const struct moe_family *family, const struct moe_lookup *lookup,
                                    uint32_t layer, struct moe_facts *out);
 
+// The key by which the configuration has a field of struct moe_facts; false: by none.
+bool moe_family_key(const struct moe_lookup *lookup, size_t offset, uint32_t layer, char out[64]);
+
 // Does the configuration say that a layer has no experts? Then `reason` is not "".
 enum vkmoe_status moe_dense_layer(const struct moe_lookup *lookup, uint32_t layer,
                                   char reason[160]);

@@ -6,6 +6,7 @@
 #include "base/status.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum key_kind {
     KEY_U32,
@@ -287,6 +288,20 @@ static void settle_clamp(vkmoe_layer_desc *d)
         d->limit = 3e38f;
     if (!(d->limit_shared > 0))
         d->limit_shared = 3e38f;
+}
+
+bool moe_family_key(const struct moe_lookup *lookup, size_t offset, uint32_t layer, char out[64])
+{
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        struct moe_value value;
+        bool is_field = keys[i].kind <= KEY_FLAG && keys[i].offset == offset;
+        if (is_field && moe_look_up(lookup, keys[i].hf, keys[i].gguf, layer, &value) == VKMOE_OK &&
+            value.kind != MOE_VALUE_NONE) {
+            snprintf(out, 64, "%.*s", (int) strcspn(value.key, "|"), value.key);
+            return true;
+        }
+    }
+    return false;
 }
 
 enum vkmoe_status moe_family_facts(const struct moe_family *family, const struct moe_lookup *lookup,
