@@ -7,15 +7,6 @@
 
 #include <stdio.h>
 
-// Does a session give the layer all that it needs?
-static bool session_runs(const vkmoe_layer_desc *d, const struct run_source *source)
-{
-    return !source->type && !d->router_input && !d->router_prenorm &&
-           d->select != VKMOE_SELECT_TABLE && d->capacity_mode == VKMOE_CAPACITY_NONE &&
-           d->n_zero == 0 && d->d_latent == 0 && d->adjugate_group == 0 && !d->out_bias &&
-           !d->expert_scale && d->shared_gate != VKMOE_SHARED_SOFTMAX2 && !d->shared_gate_bias;
-}
-
 static enum vkmoe_status open_checkpoint(struct run_layer *layer, const struct run_source *source)
 {
     enum vkmoe_status status;
@@ -43,7 +34,7 @@ static enum vkmoe_status open_model(struct run_layer *layer, const struct run_so
     CLI_TRY(vkmoe_model_open(layer->host, source->path, &layer->model));
     CLI_TRY(vkmoe_model_layer(layer->model, source->layer, &layer->desc));
     layer->d_in = vkmoe_model_layer_d_in(layer->model, source->layer);
-    if (session_runs(&layer->desc, source))
+    if (!source->type && vkmoe_session_runs_layer(layer->model, source->layer))
         return VKMOE_OK;
     vkmoe_model_destroy(layer->model);
     layer->model = NULL;

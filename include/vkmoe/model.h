@@ -226,6 +226,11 @@ VKMOE_API enum vkmoe_status vkmoe_session_create(vkmoe_context *context, const v
                                                  vkmoe_session **out);
 VKMOE_API void vkmoe_session_destroy(vkmoe_session *session);
 
+// Does a session give layer i all that it needs? Some moe layers have inputs or tensors that
+// sessions do not pass on: such a layer runs alone, by vkmoe_checkpoint_load. Also false: there is
+// no layer i.
+VKMOE_API bool vkmoe_session_runs_layer(const vkmoe_model *model, uint32_t i);
+
 // Host memory of one run; rows follow each other. Outputs may be NULL. A row is an example, but
 // examples are sequences of tokens in a model with a pool layer or an input of texts: then x,
 // token_ids and the routing of layers in front of the pool have a row for each token.

@@ -151,8 +151,7 @@ enum vkmoe_status moe_config_real(const struct moe_config *config, const char *k
     return VKMOE_OK;
 }
 
-// Index of a word in "a|b|c", or -1.
-static int find_word(const char *words, const char *word)
+int moe_word_index(const char *words, const char *word)
 {
     size_t size = strlen(word);
     for (int i = 0; words && *words; i++) {
@@ -174,8 +173,8 @@ enum vkmoe_status moe_config_word(const struct moe_config *config, const char *k
     if (status != VKMOE_OK)
         return status;
     const char *word = json_string_value(value);
-    int i = word ? find_word(words, word) : -1;
-    if (word && find_word(later, word) >= 0)
+    int i = word ? moe_word_index(words, word) : -1;
+    if (word && moe_word_index(later, word) >= 0)
         return moe_config_fail(config, VKMOE_E_UNSUPPORTED, key,
                                "'%s' is not computed yet (only %s)", word, words);
     if (i < 0)

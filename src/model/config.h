@@ -14,6 +14,9 @@
 enum vkmoe_status moe_json_read(const vkmoe_host *host, const char *path, uint64_t max_size,
                                 size_t flags, json_t **out);
 
+// Index of a word in "a|b|c", or -1. NULL is a list of none.
+int moe_word_index(const char *words, const char *word);
+
 struct moe_config {
     const char *file; // for messages
     char path[128];   // of this object, "" at the top

@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "base/desc.h"
+#include "base/file.h"
 #include "base/host.h"
 #include "base/status.h"
 #include "model/csv.h"
@@ -384,10 +385,8 @@ static const struct format formats[] = {
 
 static const struct format *find_format(const char *path)
 {
-    size_t size = strlen(path);
     for (size_t i = 0; i < MOE_COUNT(formats); i++) {
-        size_t n = strlen(formats[i].suffix);
-        if (size > n && strcmp(path + size - n, formats[i].suffix) == 0)
+        if (moe_has_suffix(path, formats[i].suffix))
             return &formats[i];
     }
     return NULL;

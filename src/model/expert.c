@@ -75,13 +75,13 @@ enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_s
     return VKMOE_OK;
 }
 
-enum moe_part moe_tensor_part(const char *name, const vkmoe_session_desc *desc)
+enum moe_use moe_tensor_use(const char *name, const vkmoe_session_desc *desc)
 {
     const char *dot = strchr(name + strlen("layers."), '.');
     if (strncmp(dot, ".experts.", strlen(".experts.")) == 0)
-        return MOE_PART_SLICE;
+        return MOE_USE_SLICE;
     if (strcmp(dot, ".router.weight") == 0)
-        return MOE_PART_ZEROS;
+        return MOE_USE_ZEROS;
     bool shared = strncmp(dot, ".shared.", strlen(".shared.")) == 0;
-    return shared && desc->experts == VKMOE_EXPERTS_ONE ? MOE_PART_WHOLE : MOE_PART_NONE;
+    return shared && desc->experts == VKMOE_EXPERTS_ONE ? MOE_USE_WHOLE : MOE_USE_NONE;
 }

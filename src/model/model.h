@@ -61,14 +61,14 @@ enum vkmoe_status moe_net_one_expert(const vkmoe_net_layer *layer, const vkmoe_s
                                      vkmoe_layer_desc *one, vkmoe_net_layer *out);
 
 // What such a layer has of a model's tensor, by its name.
-enum moe_part {
-    MOE_PART_WHOLE,
-    MOE_PART_SLICE, // of the expert
-    MOE_PART_ZEROS, // a row of the router, whatever is there
-    MOE_PART_NONE,
+enum moe_use {
+    MOE_USE_WHOLE,
+    MOE_USE_SLICE, // of the expert
+    MOE_USE_ZEROS, // a row of the router, whatever is there
+    MOE_USE_NONE,
 };
 
-enum moe_part moe_tensor_part(const char *name, const vkmoe_session_desc *desc);
+enum moe_use moe_tensor_use(const char *name, const vkmoe_session_desc *desc);
 
 // Writes tensors into a network of what a session with this (full) desc runs.
 enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_session_desc *desc,

@@ -94,8 +94,8 @@ enum vkmoe_status moe_model_save_net(const char *path, const struct moe_descript
 
 // ---- into a network --------------------------------------------------------------------------
 
-// `part` of a tensor of the layer that desc names.
-static enum vkmoe_status load_part(const vkmoe_model *model, uint32_t i, enum moe_part part,
+// What is used of a tensor of the layer that desc names.
+static enum vkmoe_status load_part(const vkmoe_model *model, uint32_t i, enum moe_use use,
                                    const vkmoe_session_desc *desc, const char *name, vkmoe_net *net)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -103,16 +103,16 @@ static enum vkmoe_status load_part(const vkmoe_model *model, uint32_t i, enum mo
     uint64_t n = model->specs[i].n_elements; // as many as are in the file
     const unsigned char *from = tensor->data;
     float *copy = NULL;
-    if (part == MOE_PART_ZEROS)
+    if (use == MOE_USE_ZEROS)
         n = model->d.widths[desc->layer];
-    if (part == MOE_PART_SLICE) {
+    if (use == MOE_USE_SLICE) {
         n /= model->d.moe[desc->layer].n_experts;
         from += moe_dtype_size(tensor->type, n * desc->expert);
     }
     const float *data = (const float *) from;
-    if (tensor->type != VKMOE_F32 || part == MOE_PART_ZEROS) {
+    if (tensor->type != VKMOE_F32 || use == MOE_USE_ZEROS) {
         TRY(moe_try_alloc(&model->host, (size_t) n * sizeof *copy, name, &copy));
-        if (part != MOE_PART_ZEROS)
+        if (use != MOE_USE_ZEROS)
             moe_dtype_decode(tensor->type, from, (size_t) n, copy);
         data = copy;
     }
@@ -130,7 +130,7 @@ enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_s
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const struct moe_tensor_spec *spec = &model->specs[i];
         const bool own = spec->layer == (int) desc->layer;
-        enum moe_part part = MOE_PART_WHOLE;
+        enum moe_use use = MOE_USE_WHOLE;
         char name[sizeof spec->net_name];
         if (!*spec->net_name || (desc->one_layer && !own))
             continue;
@@ -139,10 +139,10 @@ enum vkmoe_status moe_model_load_session(const vkmoe_model *model, const vkmoe_s
             snprintf(name, sizeof name, "layers.0%.80s",
                      strchr(spec->name + strlen("layers."), '.'));
         if (own && desc->experts != VKMOE_EXPERTS_ALL)
-            part = moe_tensor_part(spec->name, desc);
-        if (part == MOE_PART_NONE)
+            use = moe_tensor_use(spec->name, desc);
+        if (use == MOE_USE_NONE)
             continue;
-        enum vkmoe_status status = load_part(model, i, part, desc, name, net);
+        enum vkmoe_status status = load_part(model, i, use, desc, name, net);
         if (status != VKMOE_OK)
             return status;
         n_loaded++;

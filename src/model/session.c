@@ -83,11 +83,18 @@ static enum vkmoe_status check_session(const vkmoe_model *model, const vkmoe_ses
     return VKMOE_OK;
 }
 
+bool vkmoe_session_runs_layer(const vkmoe_model *model, uint32_t i)
+{
+    if (!model || i >= model->d.info.n_layers)
+        return false;
+    const vkmoe_net_layer *layer = &model->d.layers[i];
+    return layer->kind != VKMOE_NET_MOE || !moe_layer_needs_more(layer->layer);
+}
+
 static enum vkmoe_status check_layers(const struct vkmoe_session *s)
 {
     for (uint32_t i = s->first; i < s->first + s->n_layers; i++) {
-        const vkmoe_net_layer *layer = &s->model->d.layers[i];
-        if (layer->kind == VKMOE_NET_MOE && moe_layer_needs_more(layer->layer))
+        if (!vkmoe_session_runs_layer(s->model, i))
             return moe_fail(VKMOE_E_UNSUPPORTED, "layer %u has inputs or tensors that sessions do "
                             "not pass on: it runs alone, by vkmoe_checkpoint_load or vkmoe run", i);
     }

@@ -3,12 +3,14 @@
 // the files hold is tested from outside, in tests/cli/quantize.py.
 #include "budget.h"
 #include "checkpoint_folder.h"
+#include "fixture.h"
 #include "scratch.h"
 
 #include "base/bits.h"
 #include "model/families/families.h"
 
 #include <vkmoe/checkpoint.h>
+#include <vkmoe/model.h>
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -187,6 +189,42 @@ static void test_memory(void **state)
     }
 }
 
+// Whether a session runs a saved layer is asked, and is what it does.
+static void test_runs(void **state)
+{
+    (void) state;
+    static const char *const layers[] = {"", "\"router_input\": true"};
+    vkmoe_context *context = context_on("reference", NULL);
+    write_mixtral();
+    for (int i = 0; i < 2; i++) {
+        char text[100];
+        struct told told;
+        vkmoe_checkpoint *checkpoint;
+        vkmoe_model *model;
+        vkmoe_session *session;
+        vkmoe_session_desc one = vkmoe_session_desc_init();
+        vkmoe_checkpoint_desc desc = vkmoe_checkpoint_desc_init();
+        vkmoe_save_desc save = save_desc(&told, VKMOE_F32);
+        snprintf(text, sizeof text, "{\"family\": \"mixtral\", \"layer\": {%s}}", layers[i]);
+        desc.description = text;
+        one.one_layer = true;
+        check_ok(vkmoe_checkpoint_open(scratch_folder(), &desc, &checkpoint));
+        check_ok(vkmoe_checkpoint_save(checkpoint, scratch_path("r.safetensors"), &save));
+        check_ok(vkmoe_model_open(NULL, scratch_path("r.safetensors"), &model));
+        assert_int_equal(vkmoe_session_runs_layer(model, 0), i == 0);
+        assert_false(vkmoe_session_runs_layer(model, 1));
+        if (i == 0)
+            check_ok(vkmoe_session_create(context, model, &one, &session));
+        else
+            check_fails(vkmoe_session_create(context, model, &one, &session), VKMOE_E_UNSUPPORTED,
+                        "layer 0 has inputs or tensors that sessions do not pass on");
+        vkmoe_session_destroy(session);
+        vkmoe_model_destroy(model);
+        vkmoe_checkpoint_destroy(checkpoint);
+    }
+    vkmoe_context_destroy(context);
+}
+
 // Until a GGUF is checked it has a name that no file of the user's has, and that the next save
 // removes after a kill; a link stays one.
 static void test_gguf_name(void **state)
@@ -257,7 +295,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_told),   cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_stop),   cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_gguf_name), cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_runs),   cmocka_unit_test(test_gguf_name),
+        cmocka_unit_test(test_fields),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown) != 0;
 }

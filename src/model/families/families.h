@@ -121,9 +121,6 @@ const struct moe_family *moe_family_of_gguf(const struct moe_gguf *gguf, const c
 // "a, b, c" of all families, for messages.
 const char *moe_family_list(char text[2048]);
 
-// Is `word` in "a|b|c"?
-bool moe_word_in(const char *words, const char *word);
-
 // The family's rules and what the configuration says of this layer.
 enum vkmoe_status moe_family_facts(const struct moe_family *family, const struct moe_lookup *lookup,
                                    uint32_t layer, struct moe_facts *out);

@@ -3,6 +3,7 @@
 #include "model/families/families.h"
 
 #include "base/status.h"
+#include "model/config.h"
 
 #include <stdio.h>
 
@@ -56,7 +57,7 @@ const struct moe_family *moe_family_of_gguf(const struct moe_gguf *gguf, const c
     if (strcmp(arch, "grok") == 0)
         return grok(gguf);
     for (uint32_t i = 0; i < moe_n_families; i++) {
-        if (moe_word_in(moe_families[i].archs, arch))
+        if (moe_word_index(moe_families[i].archs, arch) >= 0)
             return &moe_families[i];
     }
     return NULL;

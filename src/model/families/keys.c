@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "base/status.h"
+#include "model/config.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -120,7 +121,7 @@ struct word {
 static bool find_word(const struct word *words, size_t n, const char *word, int *out)
 {
     for (size_t i = 0; i < n; i++) {
-        if (moe_word_in(words[i].words, word)) {
+        if (moe_word_index(words[i].words, word) >= 0) {
             *out = words[i].value;
             return true;
         }

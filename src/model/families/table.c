@@ -7,6 +7,7 @@
 #include "model/families/special.h"
 
 #include "base/bits.h"
+#include "model/config.h"
 
 #include <stdio.h>
 
@@ -204,18 +205,6 @@ const struct moe_family moe_families[] = {
 };
 const uint32_t moe_n_families = MOE_COUNT(moe_families);
 
-bool moe_word_in(const char *words, const char *word)
-{
-    size_t size = strlen(word);
-    while (words && *words) {
-        size_t n = strcspn(words, "|");
-        if (n == size && memcmp(words, word, n) == 0)
-            return true;
-        words += n + (words[n] == '|');
-    }
-    return false;
-}
-
 const struct moe_family *moe_family_named(const char *name)
 {
     for (uint32_t i = 0; i < moe_n_families; i++) {
@@ -228,7 +217,7 @@ const struct moe_family *moe_family_named(const char *name)
 const struct moe_family *moe_family_of_type(const char *model_type)
 {
     for (uint32_t i = 0; i < moe_n_families; i++) {
-        if (moe_word_in(moe_families[i].types, model_type))
+        if (moe_word_index(moe_families[i].types, model_type) >= 0)
             return &moe_families[i];
     }
     return NULL;
@@ -246,7 +235,7 @@ static const struct {
 const char *moe_family_why_not(const char *model_type)
 {
     for (size_t i = 0; i < MOE_COUNT(others); i++) {
-        if (moe_word_in(others[i].types, model_type))
+        if (moe_word_index(others[i].types, model_type) >= 0)
             return others[i].why;
     }
     return NULL;
