@@ -130,6 +130,11 @@ static void test_words(void **state)
                 VKMOE_E_UNSUPPORTED, "swiglu_limits_shared is 2.5, but this family's");
     refuse_load(&folder, MIXTRAL_CONFIG(", \"swiglu_limit\": -1"), 1, VKMOE_E_DATA,
                 "swiglu_limit is not 0 or more");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"zero_expert_num\": 1, \"zero_expert_type\": \"drop\""),
+                1, VKMOE_E_UNSUPPORTED, "zero_expert_type is 'drop'; known here is identity");
+    refuse_load(&folder, MIXTRAL_CONFIG(", \"zero_expert_num\": 1, \"zero_expert_type\": 2"), 1,
+                VKMOE_E_DATA, "zero_expert_type is not the name of a kind of expert");
+    accept(&folder, MIXTRAL_CONFIG(", \"zero_expert_num\": 0, \"zero_expert_type\": \"drop\""));
     accept(&folder, MIXTRAL_CONFIG(", \"scoring_func\": \"noaux_tc\", \"swiglu_limit\": 0, "
                                    "\"swiglu_limits_shared\": [3, 0]"));
     folder_finish(&folder);

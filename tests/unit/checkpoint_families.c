@@ -166,8 +166,9 @@ static void write_family(const struct moe_family *family)
             write_matrix(&folder, family->layout, place, part, e, size);
     }
     snprintf(type, sizeof type, "%.*s", (int) strcspn(family->types, "|"), family->types);
-    snprintf(config, sizeof config, "{\"model_type\": \"%s\", \"swiglu_limit\": %d, %s}", type,
-             family->rules.clamp == VKMOE_CLAMP_NONE ? 0 : 5, keys);
+    snprintf(config, sizeof config, "{\"model_type\": \"%s\", \"swiglu_limit\": %d, "
+             "\"router_bias\": %s, %s}", type, family->rules.clamp == VKMOE_CLAMP_NONE ? 0 : 5,
+             family->rules.router_bias ? "true" : "false", keys);
     folder_write(&folder, config);
     folder_finish(&folder);
 }
@@ -252,6 +253,53 @@ static void test_families(void **state)
     vkmoe_context_destroy(context);
 }
 
+// Configurations of these may ask for a bias that they usually do without.
+static void test_router_bias(void **state)
+{
+    static const char *const names[] = {"switch_transformers", "nllb_moe", "longcat_flash"};
+    (void) state;
+    for (size_t i = 0; i < MOE_COUNT(names); i++) {
+        struct moe_family family = *moe_family_named(names[i]);
+        vkmoe_checkpoint *checkpoint;
+        vkmoe_checkpoint_layer layer;
+        family.rules.router_bias = true;
+        write_family(&family);
+        check_ok(vkmoe_checkpoint_open(scratch_folder(), NULL, &checkpoint));
+        check_ok(vkmoe_checkpoint_get_layer(checkpoint, LAYER, &layer));
+        assert_true(layer.desc.router_bias);
+        check_values(&family, checkpoint);
+        vkmoe_checkpoint_destroy(checkpoint);
+    }
+}
+
+// The authors of these divide by the sum only where there are several to sum.
+static void test_norm_of_one(void **state)
+{
+    static const struct {
+        const char *family;
+        enum vkmoe_norm one;
+    } cases[] = {
+        {"arctic", VKMOE_NORM_NONE},         {"bailing_moe", VKMOE_NORM_NONE},
+        {"bailing_moe_v2", VKMOE_NORM_NONE}, {"bailing_moe_v3", VKMOE_NORM_NONE},
+        {"deepseek", VKMOE_NORM_NONE},       {"deepseek_v2", VKMOE_NORM_NONE},
+        {"kimi_linear", VKMOE_NORM_NONE},    {"mixtral", VKMOE_NORM_SUM_PLUS_EPS},
+        {"deepseek_v3", VKMOE_NORM_SUM_PLUS_EPS},
+    };
+    (void) state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        for (int k = 1; k <= 2; k++) {
+            json_t *config = json_pack("{s:f, s:b}", "num_experts_per_tok", (double) k,
+                                       "norm_topk_prob", 1);
+            const struct moe_lookup lookup = {.file = "config.json", .root = config};
+            struct moe_facts facts;
+            check_ok(moe_family_facts(moe_family_named(cases[i].family), &lookup, 0, &facts));
+            if (facts.d.norm != (k == 1 ? cases[i].one : VKMOE_NORM_SUM_PLUS_EPS))
+                fail_msg("%s, %d experts: norm %d", cases[i].family, k, (int) facts.d.norm);
+            json_decref(config);
+        }
+    }
+}
+
 // What DBRX divides its gate weights by: as usual where it is not said, nothing where it is null.
 static void test_dbrx(void **state)
 {
@@ -311,7 +359,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
-        cmocka_unit_test(test_dbrx),
+        cmocka_unit_test(test_router_bias),
+        cmocka_unit_test(test_norm_of_one), cmocka_unit_test(test_dbrx),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

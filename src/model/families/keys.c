@@ -18,6 +18,7 @@ enum key_kind {
     KEY_SCORE,  // the score's name, or llama.cpp's number of it
     KEY_ACT,    // the activation's name
     KEY_METHOD, // DeepSeek's topk_method
+    KEY_ZERO,   // what identity experts do
     KEY_LIMIT,  // of clamped experts, both kinds
     KEY_SHARED_LIMIT, // of the shared one alone
 };
@@ -42,6 +43,7 @@ static const struct key keys[] = {
      "moe_ffn_dim|ffn_hidden_size|expert_dim|encoder_ffn_dim|d_ff|n_inner|intermediate_size",
      "expert_feed_forward_length", KEY_U32, AT(d.d_ff)},
     {"zero_expert_num", NULL, KEY_U32, AT(d.n_zero)},
+    {"zero_expert_type", NULL, KEY_ZERO, 0}, // behind their number
     {"moe_latent_size|routed_expert_hidden_size|expert_latent_size",
      "moe_latent_size|expert_latent_length", KEY_U32, AT(d.d_latent)},
     {"shared_expert_intermediate_size|moe_shared_expert_intermediate_size|"
@@ -214,6 +216,19 @@ static enum vkmoe_status take_method(const struct moe_value *value, struct moe_f
     return VKMOE_OK;
 }
 
+static enum vkmoe_status take_zero(const struct moe_lookup *lookup, const struct moe_value *value,
+                                   const struct moe_facts *facts)
+{
+    if (facts->d.n_zero == 0)
+        return VKMOE_OK;
+    if (value->kind != MOE_VALUE_TEXT)
+        return wrong(lookup, value, "the name of a kind of expert");
+    if (strcmp(value->text, "identity") != 0)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%s: %.*s is '%.40s'; known here is identity",
+                        lookup->file, (int) strcspn(value->key, "|"), value->key, value->text);
+    return VKMOE_OK;
+}
+
 // Experts of a family are clamped on one side of the activation or not at all, which no key says.
 // 0 is no limit.
 static enum vkmoe_status take_limit(const struct moe_lookup *lookup, const struct moe_value *value,
@@ -263,6 +278,8 @@ static enum vkmoe_status take(const struct moe_lookup *lookup, const struct key 
         return take_act(lookup, value, facts);
     case KEY_METHOD:
         return take_method(value, facts);
+    case KEY_ZERO:
+        return take_zero(lookup, value, facts);
     case KEY_LIMIT:
         status = take_limit(lookup, value, &facts->d.limit, facts);
         facts->d.limit_shared = facts->d.limit;

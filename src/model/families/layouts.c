@@ -269,6 +269,7 @@ LAYOUT(grok, "transformer.decoder_layer.{L}.|" MODEL);
 
 static const struct moe_place switch_moe[] = {
     {VKMOE_PART_ROUTER, "{P}mlp.router.classifier", WHOLE},
+    {VKMOE_PART_ROUTER_BIAS, "{P}mlp.router.classifier.bias", WHOLE},
     {UP, "{P}mlp.experts.expert_{E}.wi", WHOLE},
     {DOWN, "{P}mlp.experts.expert_{E}.wo", WHOLE},
 };
@@ -278,6 +279,7 @@ const struct moe_layout moe_layout_switch = {
 
 static const struct moe_place nllb[] = {
     {VKMOE_PART_ROUTER, "{P}ffn.router.classifier", WHOLE},
+    {VKMOE_PART_ROUTER_BIAS, "{P}ffn.router.classifier.bias", WHOLE},
     {UP, "{P}ffn.experts.expert_{E}.fc1", WHOLE},
     {DOWN, "{P}ffn.experts.expert_{E}.fc2", WHOLE},
     {VKMOE_PART_UP_BIAS, "{P}ffn.experts.expert_{E}.fc1.bias", WHOLE},

@@ -95,16 +95,26 @@ fail:
     return status;
 }
 
-// The authors scale only what they do not renormalise.
+// The authors divide by the sum only where there are several to sum.
+enum vkmoe_status moe_special_norm_of_many(const struct moe_lookup *lookup, uint32_t layer,
+                                           struct moe_facts *facts)
+{
+    (void) lookup, (void) layer;
+    if (facts->d.top_k == 1)
+        facts->d.norm = VKMOE_NORM_NONE;
+    return VKMOE_OK;
+}
+
+// Likewise; and they scale only what they do not renormalise.
 enum vkmoe_status moe_special_deepseek_v2(const struct moe_lookup *lookup, uint32_t layer,
                                           struct moe_facts *facts)
 {
-    (void) lookup, (void) layer;
-    if (facts->d.norm != VKMOE_NORM_NONE && facts->d.top_k > 1) {
+    enum vkmoe_status status = moe_special_norm_of_many(lookup, layer, facts);
+    if (facts->d.norm != VKMOE_NORM_NONE) {
         facts->d.norm_eps = 1e-20f;
         facts->d.routed_scale = 1;
     }
-    return VKMOE_OK;
+    return status;
 }
 
 // DeepSeek-V3 and R1 are known by their sizes where a file of GGUF is silent.

@@ -69,7 +69,8 @@ const struct moe_family moe_families[] = {
     {"grok-2", "git|grok-2|grok2", "grok", &moe_layout_grok,
      {GATED(GELU_TANH), SOFTMAX, NORM(0), SCALE(1), .logit_softcap = 30}},
     // The dense MLP beside the experts is no part of the block.
-    {"arctic", "arctic", "arctic", &moe_layout_mixtral, {SWIGLU, SOFTMAX, NORM(0), SCALE(1)}},
+    {"arctic", "arctic", "arctic", &moe_layout_mixtral, {SWIGLU, SOFTMAX, NORM(0), SCALE(1)}, 0,
+     moe_special_norm_of_many},
     {"qwen3_moe", "qwen3_moe|qwen3_omni_moe_text|qwen3_omni_moe", "qwen3moe", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, NORM(0), SCALE(1)}},
     {"qwen3_vl_moe", "qwen3_vl_moe|qwen3_vl_moe_text", "qwen3vlmoe", &moe_layout_qwen3_vl,
@@ -85,7 +86,7 @@ const struct moe_family moe_families[] = {
     {"maple", "maple", "maple", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, NORM(0), SCALE(1), .clamp = VKMOE_CLAMP_BEFORE_ACT}},
     {"bailing_moe", "bailing_moe", "bailingmoe", &moe_layout_mlp,
-     {SWIGLU, SOFTMAX, NORM(1e-20f), SCALE(1)}},
+     {SWIGLU, SOFTMAX, NORM(1e-20f), SCALE(1)}, 0, moe_special_norm_of_many},
     // Masked groups rank as 0; probabilities are never below.
     {"mistral4", "mistral4", "mistral4", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, NORM(1e-20f), SCALE(1), .group_score = VKMOE_GROUP_TOP2_SUM,
@@ -111,7 +112,8 @@ const struct moe_family moe_families[] = {
     {"llada_moe", "llada_moe", "llada-moe", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
     {"qwen2_moe", "qwen2_moe", "qwen2moe", &moe_layout_mlp,
      {SWIGLU, SOFTMAX, SCALE(1), .shared_gate = VKMOE_SHARED_SIGMOID}},
-    {"deepseek", "deepseek", "deepseek", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}},
+    {"deepseek", "deepseek", "deepseek", &moe_layout_mlp, {SWIGLU, SOFTMAX, SCALE(1)}, 0,
+     moe_special_norm_of_many},
     // Groups by their best expert; llama.cpp by their two best, transformers 5 not at all.
     {"deepseek_v2", "deepseek_v2", NULL, &moe_layout_mlp,
      {SWIGLU, SOFTMAX, SCALE(1), .group_score = VKMOE_GROUP_MAX, .group_fill_zero = true}, 0,
@@ -151,7 +153,8 @@ const struct moe_family moe_families[] = {
     // Old files of GGUF do not say that V3 has groups; llama.cpp then routes without them.
     {"deepseek_v3", "deepseek_v3|kimi_k2|deepseek_v32|kimi_k25|kimi_vl|deepseek_vl_v3",
      "deepseek32", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1, moe_special_deepseek_v3},
-    {"kimi_linear", "kimi_linear", "kimi-linear", &moe_layout_mixtral, {SWIGLU, V3, SCALE(1)}, 1},
+    {"kimi_linear", "kimi_linear", "kimi-linear", &moe_layout_mixtral, {SWIGLU, V3, SCALE(1)}, 1,
+     moe_special_norm_of_many},
     // A norm on the combined latent hides a renormalisation, too.
     {"kimi_k3", "kimi_k3", "kimi-k3", &moe_layout_mixtral,
      {GATED(SITU), V3, SCALE(1), .situ_beta = 4, .situ_lambda = 25, .latent_norm = true}, 2},
@@ -165,9 +168,9 @@ const struct moe_family moe_families[] = {
      {SWIGLU, V3, SCALE(1)}, 2},
     // Masked groups rank as -infinity; MLX ranks them as 0. LLaDA 2 has the same block.
     {"bailing_moe_v2", "bailing_moe_v2|bailing_moe_linear|BailingMoeV2ForCausalLM|llada2_moe",
-     "bailingmoe2", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1},
+     "bailingmoe2", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.5f)}, 1, moe_special_norm_of_many},
     {"bailing_moe_v3", "bailing_moe_v3", "bailingmoe3", &moe_layout_mlp,
-     {SWIGLU, V3, SCALE(2.5f), .clamp = VKMOE_CLAMP_AFTER_ACT}, 1},
+     {SWIGLU, V3, SCALE(2.5f), .clamp = VKMOE_CLAMP_AFTER_ACT}, 1, moe_special_norm_of_many},
     {"hy_v3", "hy_v3", "hy_v3", &moe_layout_mlp, {SWIGLU, V3, SCALE(2.826f)}, 1},
     {"hy_v4", "hy_v4", "hy_v4", &moe_layout_mlp,
      {SWIGLU, V3, SCALE(2.826f), .clamp = VKMOE_CLAMP_BEFORE_ACT}, 1},
