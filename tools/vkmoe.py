@@ -72,7 +72,7 @@ LayerDesc = _structure('LayerDesc', '''size struct_size,
     float capacity_factor, bool capacity_renorm, float latent_norm_eps, enum latent_type,
     u32 n_token_ids, bool shared_gate_bias own_shared_types,
     enum shared_in_type shared_out_type''')
-Tensor = _structure('Tensor', 'pointer data, enum type')
+Tensor = _structure('Tensor', 'pointer data, enum type, pointer read read_user')
 _WORDS['tensor'] = Tensor
 ExpertTensors = _structure('ExpertTensors', '''tensor gate up down,
     pointer gate_bias up_bias down_bias''')

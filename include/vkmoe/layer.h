@@ -259,16 +259,23 @@ VKMOE_API enum vkmoe_status vkmoe_layer_check(const vkmoe_layer_desc *layer);
 // A row-major array, rows one behind the other, each whole blocks of its type; the shape is the one
 // its place asks for. `type` is the stored type of that place, or VKMOE_F32, which is converted
 // when packed. Data may have any alignment.
+//
+// Tensors of experts and latent ones may be read as they are packed, so that none need ever be in
+// memory in full: where data is NULL, `read` stores n_rows rows of `type` at dst, one behind the
+// other. It is called on the thread that packs or creates weights, for each row once, in ascending
+// order, some rows at a time. A failure ends the call with that status.
 typedef struct vkmoe_tensor {
     const void *data;
     enum vkmoe_dtype type;
+    enum vkmoe_status (*read)(void *read_user, uint64_t first_row, uint64_t n_rows, void *dst);
+    void *read_user;
 } vkmoe_tensor;
 
 // One expert. d_in and d_out are the layer's d_model and d_out; of routed and adjugate experts
 // d_latent where it has one. Bias pointers are NULL exactly where the layer has no such bias;
 // adjugate experts have the same ones.
 typedef struct vkmoe_expert_tensors {
-    vkmoe_tensor gate;       // (d_ff, d_in); data NULL when not gated
+    vkmoe_tensor gate;       // (d_ff, d_in); data and read NULL when not gated
     vkmoe_tensor up;         // (d_ff, d_in)
     vkmoe_tensor down;       // (d_out, d_ff)
     const float *gate_bias;  // (d_ff)
@@ -278,7 +285,7 @@ typedef struct vkmoe_expert_tensors {
 
 // n = n_experts + n_zero. Pointers are NULL exactly where the layer has no such thing.
 typedef struct vkmoe_router_tensors {
-    vkmoe_tensor weight;          // (n, d_model), of any type; kept as f32
+    vkmoe_tensor weight;          // (n, d_model), data of any type; kept as f32
     const float *bias;            // (n)
     const float *selection_bias;  // (n)
     const float *shared_gate;     // (d_model) for VKMOE_SHARED_SIGMOID, (2, d_model) for

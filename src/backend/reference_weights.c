@@ -61,14 +61,29 @@ static void round_to(enum vkmoe_dtype type, float *row, uint32_t width)
     }
 }
 
-static void decode_rounded(const vkmoe_tensor *tensor, enum vkmoe_dtype stored, uint64_t n_rows,
-                           uint32_t width, float *out)
+// A matrix; one that is read goes through `host`'s memory, some rows at a time.
+static enum vkmoe_status decode_rounded(const vkmoe_host *host, const vkmoe_tensor *tensor,
+                                        enum vkmoe_dtype stored, uint64_t n_rows, uint32_t width,
+                                        float *out)
 {
-    for (uint64_t row = 0; row < n_rows; row++) {
-        moe_tensor_row(tensor, row, width, out + row * width);
+    enum { SOME = 16 };
+    enum vkmoe_status status = VKMOE_OK;
+    const uint64_t size = moe_dtype_size(tensor->type, width);
+    const char *given = NULL;
+    void *room = NULL;
+    if (!tensor->data)
+        TRY(moe_try_alloc(host, SOME * size, "rows to read", &room));
+    for (uint64_t row = 0; row < n_rows; row++, out += width) {
+        if (row % SOME == 0)
+            TRY(moe_tensor_rows(tensor, row, moe_min(SOME, n_rows - row), width, room, &given));
+        moe_dtype_decode(tensor->type, given + row % SOME * size, width, out);
         if (tensor->type != stored)
-            round_to(stored, out + row * width, width);
+            round_to(stored, out, width);
     }
+
+fail:
+    moe_free(host, room);
+    return status;
 }
 
 static void copy_vector(const float *from, uint64_t n, float *to)
@@ -81,19 +96,23 @@ enum vkmoe_status moe_reference_pack(const struct moe_device *device, const stru
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst)
 {
-    (void) device;
     const struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
+    const vkmoe_host *host = device->host;
+    enum vkmoe_status status;
     struct moe_ref_expert place;
     const uint64_t n = lay_out_expert(layer, expert, dst, &place);
     if (place.gate)
-        decode_rounded(&tensors->gate, shape.in_type, shape.d_ff, shape.d_in, place.gate);
-    decode_rounded(&tensors->up, shape.in_type, shape.d_ff, shape.d_in, place.up);
-    decode_rounded(&tensors->down, shape.out_type, shape.d_out, shape.d_ff, place.down);
+        TRY(decode_rounded(host, &tensors->gate, shape.in_type, shape.d_ff, shape.d_in,
+                           place.gate));
+    TRY(decode_rounded(host, &tensors->up, shape.in_type, shape.d_ff, shape.d_in, place.up));
+    TRY(decode_rounded(host, &tensors->down, shape.out_type, shape.d_out, shape.d_ff, place.down));
     copy_vector(tensors->gate_bias, shape.d_ff, place.gate_bias);
     copy_vector(tensors->up_bias, shape.d_ff, place.up_bias);
     copy_vector(tensors->down_bias, shape.d_out, place.down_bias);
     memset((float *) dst + n, 0, moe_reference_expert_size(layer, expert) - n * sizeof(float));
-    return VKMOE_OK;
+
+fail:
+    return status;
 }
 
 static enum vkmoe_status fill_expert(struct moe_reference_weights *weights,
@@ -144,14 +163,16 @@ static uint64_t others_size(const struct moe_layer *layer)
     return lay_out_others(&unused, NULL) * sizeof(float);
 }
 
-static void fill_others(struct moe_ref_weights *ref, const struct moe_weights_source *source)
+static enum vkmoe_status fill_others(const vkmoe_host *host, struct moe_ref_weights *ref,
+                                     const struct moe_weights_source *source)
 {
+    enum vkmoe_status status;
     const vkmoe_layer_desc *desc = &ref->layer.desc;
     const vkmoe_router_tensors *router = source->router;
     const vkmoe_latent_tensors *latent = source->latent;
     const uint32_t n = moe_layer_n_scored(desc);
     const uint32_t n_gates = desc->shared_gate == VKMOE_SHARED_SOFTMAX2 ? 2 : 1;
-    decode_rounded(&router->weight, router->weight.type, n, desc->d_model, ref->router);
+    TRY(decode_rounded(host, &router->weight, router->weight.type, n, desc->d_model, ref->router));
     copy_vector(router->bias, n, ref->router_bias);
     copy_vector(router->selection_bias, n, ref->selection_bias);
     copy_vector(router->shared_gate, (uint64_t) n_gates * desc->d_model, ref->shared_gate);
@@ -163,11 +184,15 @@ static void fill_others(struct moe_ref_weights *ref, const struct moe_weights_so
         memcpy(ref->table, router->table,
                (uint64_t) desc->n_token_ids * desc->top_k * sizeof *ref->table);
     if (!latent)
-        return;
-    decode_rounded(&latent->down, desc->latent_type, desc->d_latent, desc->d_model,
-                   ref->latent_down);
-    decode_rounded(&latent->up, desc->latent_type, desc->d_out, desc->d_latent, ref->latent_up);
+        return VKMOE_OK;
+    TRY(decode_rounded(host, &latent->down, desc->latent_type, desc->d_latent, desc->d_model,
+                       ref->latent_down));
+    TRY(decode_rounded(host, &latent->up, desc->latent_type, desc->d_out, desc->d_latent,
+                       ref->latent_up));
     copy_vector(latent->norm, desc->d_latent, ref->latent_norm);
+
+fail:
+    return status;
 }
 
 // ---- all of them ------------------------------------------------------------------------------
@@ -192,7 +217,8 @@ enum vkmoe_status moe_reference_layout(const struct moe_device *device,
 
 static bool same_tensor(const vkmoe_tensor *a, const vkmoe_tensor *b)
 {
-    return a->data == b->data && a->type == b->type;
+    return a->data == b->data && a->type == b->type && a->read == b->read &&
+           a->read_user == b->read_user;
 }
 
 static bool same_expert(const vkmoe_expert_tensors *a, const vkmoe_expert_tensors *b)
@@ -250,7 +276,7 @@ static enum vkmoe_status fill_weights(struct moe_reference_weights *weights,
         TRY(fill_expert(weights, source, VKMOE_SHARED_EXPERT, block, &ref->shared));
     block += layout->shared_size / sizeof *block;
     lay_out_others(ref, block);
-    fill_others(ref, source);
+    TRY(fill_others(weights->base.device->host, ref, source));
     return VKMOE_OK;
 fail:
     return status;

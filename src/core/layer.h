@@ -47,13 +47,22 @@ enum vkmoe_status moe_layer_check_around(const struct moe_layer *layer,
                                          const vkmoe_latent_tensors *latent,
                                          const float *out_bias);
 
-// One row of a tensor as f32: row `row` of (n_rows, width). The data may have any alignment.
+// Is there such a tensor, in memory or to be read?
+static inline bool moe_tensor_given(const vkmoe_tensor *tensor)
+{
+    return tensor->data || tensor->read;
+}
+
+// One row of a tensor in memory as f32: row `row` of (n_rows, width). Any alignment.
 void moe_tensor_row(const vkmoe_tensor *tensor, uint64_t row, uint32_t width, float *out);
 
-// A row as `stored`, which is the tensor's type or what its f32 values are converted to. scratch:
-// room for `width` f32.
-void moe_tensor_stored_row(const vkmoe_tensor *tensor, enum vkmoe_dtype stored, uint64_t row,
-                           uint32_t width, float *scratch, void *out);
+// *rows: n rows of the tensor from `first` on, one behind the other: its data, or `room`, which
+// they are read to.
+enum vkmoe_status moe_tensor_rows(const vkmoe_tensor *tensor, uint64_t first, uint64_t n,
+                                  uint32_t width, void *room, const char **rows);
+
+// Bytes of n rows of a type or, where that is more, of f32: room for a matrix of either.
+uint64_t moe_rows_room(enum vkmoe_dtype type, uint64_t n, uint32_t width);
 
 // Experts and identity experts: what the router scores.
 static inline uint32_t moe_layer_n_scored(const vkmoe_layer_desc *desc)

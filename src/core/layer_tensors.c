@@ -13,12 +13,12 @@ struct place {
     const char *name;
 };
 
-static enum vkmoe_status check_presence(struct place place, const void *data, bool wanted)
+static enum vkmoe_status check_presence(struct place place, bool given, bool wanted)
 {
-    if (wanted && !data)
+    if (wanted && !given)
         return moe_fail(VKMOE_E_ARGUMENT, "%s: %s is NULL, the layer has one", place.owner,
                         place.name);
-    if (!wanted && data)
+    if (!wanted && given)
         return moe_fail(VKMOE_E_ARGUMENT, "%s: %s is given, the layer has none", place.owner,
                         place.name);
     return VKMOE_OK;
@@ -28,7 +28,10 @@ static enum vkmoe_status check_tensor(struct place place, const vkmoe_tensor *te
                                       enum vkmoe_dtype stored)
 {
     enum vkmoe_status status;
-    TRY(check_presence(place, tensor->data, wanted));
+    if (tensor->data && tensor->read)
+        return moe_fail(VKMOE_E_ARGUMENT, "%s: %s has both data and read: one of them",
+                        place.owner, place.name);
+    TRY(check_presence(place, moe_tensor_given(tensor), wanted));
     if (!wanted)
         return VKMOE_OK;
     if (!moe_dtype_valid(tensor->type))
@@ -162,14 +165,17 @@ void moe_tensor_row(const vkmoe_tensor *tensor, uint64_t row, uint32_t width, fl
     moe_dtype_decode(tensor->type, first + row * moe_dtype_size(tensor->type, width), width, out);
 }
 
-void moe_tensor_stored_row(const vkmoe_tensor *tensor, enum vkmoe_dtype stored, uint64_t row,
-                           uint32_t width, float *scratch, void *out)
+enum vkmoe_status moe_tensor_rows(const vkmoe_tensor *tensor, uint64_t first, uint64_t n,
+                                  uint32_t width, void *room, const char **rows)
 {
-    if (tensor->type == stored) {
-        const uint64_t size = moe_dtype_size(stored, width);
-        memcpy(out, (const char *) tensor->data + row * size, size);
-        return;
-    }
-    moe_tensor_row(tensor, row, width, scratch);
-    moe_dtype_encode(stored, scratch, width, out);
+    *rows = room;
+    if (!tensor->data)
+        return tensor->read(tensor->read_user, first, n, room);
+    *rows = (const char *) tensor->data + first * moe_dtype_size(tensor->type, width);
+    return VKMOE_OK;
+}
+
+uint64_t moe_rows_room(enum vkmoe_dtype type, uint64_t n, uint32_t width)
+{
+    return n * moe_max(moe_dtype_size(type, width), moe_dtype_size(VKMOE_F32, width));
 }

@@ -48,12 +48,23 @@ void moe_cpu_latent_layout(struct cpu_expert_layout *out, const vkmoe_layer_desc
     lay_out(out, shape, false);
 }
 
-// Room to convert the rows of one panel of k inputs: one row as f32, then 16 rows as stored, which
-// f32 makes the largest, or fp8 where one block of it is more.
-static enum vkmoe_status alloc_rows(const vkmoe_host *host, uint32_t k, float **out)
+// Scratch of packing matrices with rows of k values at most.
+struct room {
+    float *values;          // a row
+    char *given, *converted; // the rows of one panel, from the tensor and as they are stored
+};
+
+// Rows are never more than f32, but for fp8 where one block of it is more.
+static enum vkmoe_status alloc_room(const vkmoe_host *host, uint32_t k, struct room *out)
 {
-    const uint64_t row = moe_max(moe_dtype_size(VKMOE_F32, k), moe_dtype_size(VKMOE_FP8, k));
-    return moe_try_alloc(host, (size_t) (k * sizeof(float) + CPU_PANEL * row), "rows to pack", out);
+    const uint64_t rows = moe_rows_room(VKMOE_FP8, CPU_PANEL, k);
+    enum vkmoe_status status = moe_try_alloc(host, (size_t) (k * sizeof(float) + 2 * rows),
+                                             "rows to pack", &out->values);
+    if (status != VKMOE_OK)
+        return status;
+    out->given = (char *) (out->values + k);
+    out->converted = out->given + rows;
+    return VKMOE_OK;
 }
 
 // The elements of n rows side by side: dst[i][c] = rows[c][i], of `size` bytes each.
@@ -77,27 +88,32 @@ void moe_cpu_pack_panel(enum vkmoe_dtype type, const char *const *rows, uint32_t
 }
 
 // Packs a matrix (n_out, k) into panels, `stride` bytes from one to the next. The padding of dst is
-// zero already; dst and the tensor have any alignment. Rows of the stored type are read in place,
-// others are converted in `scratch`.
-static void pack_panels(enum vkmoe_dtype type, const vkmoe_tensor *tensor, uint32_t n_out,
-                        uint32_t k, float *scratch, uint64_t stride, char *dst)
+// zero already; dst and the tensor have any alignment. Rows of another type than the stored one are
+// f32 and are converted.
+static enum vkmoe_status pack_panels(enum vkmoe_dtype type, const vkmoe_tensor *tensor,
+                                     uint32_t n_out, uint32_t k, const struct room *room,
+                                     uint64_t stride, char *dst)
 {
+    enum vkmoe_status status = VKMOE_OK;
     const size_t row_size = (size_t) moe_dtype_size(type, k);
-    const char *rows[CPU_PANEL];
     for (uint32_t first = 0; first < n_out; first += CPU_PANEL, dst += stride) {
         const uint32_t n = (uint32_t) moe_min(n_out - first, CPU_PANEL);
+        const char *given, *rows[CPU_PANEL];
+        TRY(moe_tensor_rows(tensor, first, n, k, room->given, &given));
         for (uint32_t c = 0; c < n; c++) {
-            char *converted = (char *) (scratch + k) + c * row_size;
-            rows[c] = converted;
-            if (tensor->type == type) {
-                rows[c] = (const char *) tensor->data + (size_t) (first + c) * row_size;
+            rows[c] = given + c * row_size;
+            if (tensor->type == type)
                 continue;
-            }
-            moe_tensor_row(tensor, first + c, k, scratch);
-            moe_dtype_encode(type, scratch, k, converted);
+            char *converted = room->converted + c * row_size;
+            moe_dtype_decode(VKMOE_F32, given + c * k * sizeof(float), k, room->values);
+            moe_dtype_encode(type, room->values, k, converted);
+            rows[c] = converted;
         }
         moe_cpu_pack_panel(type, rows, n, k, dst);
     }
+
+fail:
+    return status;
 }
 
 static void pack_bias(const float *bias, uint32_t n, char *dst)
@@ -109,26 +125,27 @@ static void pack_bias(const float *bias, uint32_t n, char *dst)
 enum vkmoe_status moe_cpu_pack_block(const vkmoe_host *host, const struct cpu_expert_layout *l,
                                      const vkmoe_expert_tensors *tensors, char *block)
 {
-    float *scratch;
-    enum vkmoe_status status =
-        alloc_rows(host, (uint32_t) moe_max(l->d_in, l->d_ff), &scratch);
+    struct room room;
+    enum vkmoe_status status = alloc_room(host, (uint32_t) moe_max(l->d_in, l->d_ff), &room);
     if (status != VKMOE_OK)
         return status;
 
     memset(block, 0, (size_t) l->size);
-    if (l->gated) {
-        pack_panels(l->in_type, &tensors->gate, l->d_ff, l->d_in, scratch, 2 * l->in_panel_size,
-                    block);
-        pack_bias(tensors->gate_bias, l->d_ff, block + l->gate_bias);
-    }
-    pack_panels(l->in_type, &tensors->up, l->d_ff, l->d_in, scratch,
-                (l->gated ? 2 : 1) * l->in_panel_size, block + (l->gated ? l->in_panel_size : 0));
+    if (l->gated)
+        TRY(pack_panels(l->in_type, &tensors->gate, l->d_ff, l->d_in, &room, 2 * l->in_panel_size,
+                        block));
+    TRY(pack_panels(l->in_type, &tensors->up, l->d_ff, l->d_in, &room,
+                    (l->gated ? 2 : 1) * l->in_panel_size,
+                    block + (l->gated ? l->in_panel_size : 0)));
+    TRY(pack_panels(l->out_type, &tensors->down, l->d_out, l->d_ff, &room, l->out_panel_size,
+                    block + l->out_panels));
+    pack_bias(tensors->gate_bias, l->d_ff, block + l->gate_bias);
     pack_bias(tensors->up_bias, l->d_ff, block + l->up_bias);
-    pack_panels(l->out_type, &tensors->down, l->d_out, l->d_ff, scratch, l->out_panel_size,
-                block + l->out_panels);
     pack_bias(tensors->down_bias, l->d_out, block + l->out_bias);
-    moe_free(host, scratch);
-    return VKMOE_OK;
+
+fail:
+    moe_free(host, room.values);
+    return status;
 }
 
 enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,

@@ -62,7 +62,7 @@ fail:
 
 static enum vkmoe_status make_weights(struct tuning *t, struct candidate *c)
 {
-    const vkmoe_tensor matrix = {t->memory, VKMOE_F32};
+    const vkmoe_tensor matrix = {.data = t->memory, .type = VKMOE_F32};
     const vkmoe_router_tensors router = {.weight = matrix};
     vkmoe_expert_tensors experts[N_EXPERTS];
     for (uint32_t e = 0; e < N_EXPERTS; e++)

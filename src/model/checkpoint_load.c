@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One layer's weights from a checkpoint to a device, expert by expert.
+// One layer's weights from a checkpoint to a device: read row by row as they are packed, so that
+// beside the device's memory there are but some rows of one expert.
 #include "model/checkpoint.h"
 
 #include "base/bits.h"
@@ -10,7 +11,14 @@
 
 #include <math.h>
 
-enum { N_BANK = 6, N_MATRICES = 3 };
+enum { N_MATRICES = 3, N_LATENT = 2 };
+
+// A matrix that rows are read of.
+struct open_matrix {
+    struct loader *loader;
+    enum vkmoe_part part;
+    struct moe_reader reader;
+};
 
 struct loader {
     vkmoe_checkpoint *checkpoint;
@@ -19,36 +27,34 @@ struct loader {
     uint32_t index;
     vkmoe_layer_desc desc; // with the types that are loaded
     struct moe_error errors[VKMOE_N_PARTS];
-    void *memory[N_BANK]; // of one expert: gate, up, down and their biases
-    size_t sizes[N_BANK];
+    struct open_matrix experts[N_MATRICES]; // of one expert: gate, up, down
+    float *biases[N_MATRICES];
+    struct open_matrix latent[N_LATENT]; // down, up
     float *vectors[VKMOE_PART_GATE]; // of what lies around
     int32_t *table;
-    void *latent[2];
 };
 
 // ---- parts -----------------------------------------------------------------------------------
 
-// One matrix of a part as the type that it is loaded as.
-static enum vkmoe_status load_matrix(struct loader *loader, enum vkmoe_part part, uint32_t i,
-                                     void *dst)
+// Rows as the type that they are loaded as.
+static enum vkmoe_status read_rows(void *user, uint64_t first_row, uint64_t n_rows, void *dst)
 {
-    const struct moe_bound *bound = &loader->layer->parts[part];
-    enum vkmoe_dtype type = moe_part_type(&loader->desc, part);
-    struct moe_reader reader;
-    enum vkmoe_status status = moe_reader_open(&loader->checkpoint->source, bound, i, &reader);
-    if (status == VKMOE_OK)
-        status = moe_reader_convert_all(&reader, type, dst, &loader->errors[part]);
-    moe_reader_close(&reader);
-    return status;
+    struct open_matrix *m = user;
+    return moe_reader_convert_rows(&m->reader, (uint32_t) first_row, (uint32_t) n_rows,
+                                   moe_part_type(&m->loader->desc, m->part), dst,
+                                   &m->loader->errors[m->part]);
 }
 
-static size_t size_of(const struct loader *loader, enum vkmoe_part part)
+// Matrix i of a part in place of the one that was open here.
+static enum vkmoe_status open_matrix(struct loader *loader, struct open_matrix *m,
+                                     enum vkmoe_part part, uint32_t i, vkmoe_tensor *out)
 {
-    const struct moe_bound *bound = &loader->layer->parts[part];
-    if (!bound->place)
-        return 0;
-    return (size_t) (bound->n_rows *
-                     moe_dtype_size(moe_part_type(&loader->desc, part), bound->n_columns));
+    moe_reader_close(&m->reader);
+    m->loader = loader;
+    m->part = part;
+    *out = (vkmoe_tensor){
+        .type = moe_part_type(&loader->desc, part), .read = read_rows, .read_user = m};
+    return moe_reader_open(&loader->checkpoint->source, &loader->layer->parts[part], i, &m->reader);
 }
 
 static enum vkmoe_status load_vector(struct loader *loader, enum vkmoe_part part)
@@ -68,7 +74,7 @@ fail:
 
 // ---- experts ---------------------------------------------------------------------------------
 
-// The expert's matrices and biases, into loader->memory.
+// The expert's matrices, to be read, and its biases.
 static enum vkmoe_status load_bank(struct loader *loader, uint32_t first, uint32_t i,
                                    vkmoe_expert_tensors *out)
 {
@@ -79,14 +85,11 @@ static enum vkmoe_status load_bank(struct loader *loader, uint32_t first, uint32
     for (uint32_t k = 0; k < N_MATRICES; k++) {
         enum vkmoe_part part = (enum vkmoe_part) (first + k);
         const struct moe_bound *bias = &loader->layer->parts[first + N_MATRICES + k];
-        if (loader->layer->parts[part].place) {
-            TRY(load_matrix(loader, part, i, loader->memory[k]));
-            *matrices[k] = (vkmoe_tensor){loader->memory[k], moe_part_type(&loader->desc, part)};
-        }
+        if (loader->layer->parts[part].place)
+            TRY(open_matrix(loader, &loader->experts[k], part, i, matrices[k]));
         if (bias->place) {
-            float *values = loader->memory[N_MATRICES + k];
-            TRY(moe_bound_read(loader->checkpoint, bias, i, 0, bias->n_rows, values));
-            *biases[k] = values;
+            TRY(moe_bound_read(loader->checkpoint, bias, i, 0, bias->n_rows, loader->biases[k]));
+            *biases[k] = loader->biases[k];
         }
     }
 
@@ -104,17 +107,19 @@ static enum vkmoe_status load_expert(void *user, uint32_t expert, vkmoe_expert_t
     return load_bank(loader, VKMOE_PART_GATE, expert, out);
 }
 
-// Room for the largest expert of all banks.
-static enum vkmoe_status prepare_memory(struct loader *loader)
+// Room for the longest biases of all banks.
+static enum vkmoe_status alloc_biases(struct loader *loader)
 {
     static const uint32_t banks[] = {VKMOE_PART_GATE, VKMOE_PART_SHARED, VKMOE_PART_ADJUGATE};
     enum vkmoe_status status = VKMOE_OK;
-    for (uint32_t k = 0; k < N_BANK; k++) {
-        for (size_t b = 0; b < MOE_COUNT(banks); b++)
-            loader->sizes[k] = (size_t) moe_max(
-                loader->sizes[k], size_of(loader, (enum vkmoe_part) (banks[b] + k)));
-        if (loader->sizes[k] > 0)
-            TRY(moe_try_alloc(loader->host, loader->sizes[k], "one expert", &loader->memory[k]));
+    for (uint32_t k = 0; k < N_MATRICES; k++) {
+        uint32_t n = 0;
+        for (size_t b = 0; b < MOE_COUNT(banks); b++) {
+            const struct moe_bound *bias = &loader->layer->parts[banks[b] + N_MATRICES + k];
+            n = bias->place && bias->n_rows > n ? bias->n_rows : n;
+        }
+        if (n > 0)
+            TRY(moe_try_alloc(loader->host, n * sizeof(float), "biases", &loader->biases[k]));
     }
 
 fail:
@@ -158,19 +163,6 @@ fail:
     return status;
 }
 
-static enum vkmoe_status load_latent(struct loader *loader)
-{
-    enum vkmoe_status status = VKMOE_OK;
-    static const enum vkmoe_part parts[] = {VKMOE_PART_LATENT_DOWN, VKMOE_PART_LATENT_UP};
-    for (size_t i = 0; i < MOE_COUNT(parts); i++) {
-        TRY(moe_try_alloc(loader->host, size_of(loader, parts[i]), "latent", &loader->latent[i]));
-        TRY(load_matrix(loader, parts[i], 0, loader->latent[i]));
-    }
-
-fail:
-    return status;
-}
-
 static enum vkmoe_status load_around(struct loader *loader)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -181,8 +173,6 @@ static enum vkmoe_status load_around(struct loader *loader)
     }
     if (loader->desc.select == VKMOE_SELECT_TABLE)
         TRY(load_table(loader));
-    if (loader->desc.d_latent > 0)
-        TRY(load_latent(loader));
 
 fail:
     return status;
@@ -237,9 +227,10 @@ static void report_parts(const struct loader *loader, vkmoe_load_report *report)
 static enum vkmoe_status create(struct loader *loader, vkmoe_context *context,
                                 const vkmoe_load_desc *desc, vkmoe_weights **out)
 {
+    enum vkmoe_status status = VKMOE_OK;
     float *const *v = loader->vectors;
     const vkmoe_router_tensors router = {
-        .weight = {v[VKMOE_PART_ROUTER], VKMOE_F32},
+        .weight = {.data = v[VKMOE_PART_ROUTER], .type = VKMOE_F32},
         .bias = v[VKMOE_PART_ROUTER_BIAS],
         .selection_bias = v[VKMOE_PART_SELECTION_BIAS],
         .shared_gate = v[VKMOE_PART_SHARED_GATE],
@@ -248,11 +239,11 @@ static enum vkmoe_status create(struct loader *loader, vkmoe_context *context,
         .prenorm_scale = v[VKMOE_PART_PRENORM_SCALE],
         .table = loader->table,
     };
-    const vkmoe_latent_tensors latent = {
-        .down = {loader->latent[0], loader->desc.latent_type},
-        .up = {loader->latent[1], loader->desc.latent_type},
-        .norm = v[VKMOE_PART_LATENT_NORM],
-    };
+    vkmoe_latent_tensors latent = {.norm = v[VKMOE_PART_LATENT_NORM]};
+    if (loader->desc.d_latent > 0) {
+        TRY(open_matrix(loader, &loader->latent[0], VKMOE_PART_LATENT_DOWN, 0, &latent.down));
+        TRY(open_matrix(loader, &loader->latent[1], VKMOE_PART_LATENT_UP, 0, &latent.up));
+    }
     vkmoe_weights_desc weights = vkmoe_weights_desc_init();
     weights.layer = &loader->desc;
     weights.router = &router;
@@ -261,18 +252,23 @@ static enum vkmoe_status create(struct loader *loader, vkmoe_context *context,
     weights.load_expert = load_expert;
     weights.load_user = loader;
     weights.vk_buffer = desc->vk_buffer;
-    return vkmoe_weights_create(context, &weights, out);
+    TRY(vkmoe_weights_create(context, &weights, out));
+
+fail:
+    return status;
 }
 
 static void finish(struct loader *loader)
 {
-    for (uint32_t i = 0; i < N_BANK; i++)
-        moe_free(loader->host, loader->memory[i]);
+    for (uint32_t i = 0; i < N_MATRICES; i++) {
+        moe_reader_close(&loader->experts[i].reader);
+        moe_free(loader->host, loader->biases[i]);
+    }
+    for (uint32_t i = 0; i < N_LATENT; i++)
+        moe_reader_close(&loader->latent[i].reader);
     for (uint32_t i = 0; i < VKMOE_PART_GATE; i++)
         moe_free(loader->host, loader->vectors[i]);
     moe_free(loader->host, loader->table);
-    moe_free(loader->host, loader->latent[0]);
-    moe_free(loader->host, loader->latent[1]);
 }
 
 enum vkmoe_status vkmoe_checkpoint_load(vkmoe_checkpoint *checkpoint, vkmoe_context *context,
@@ -298,7 +294,7 @@ enum vkmoe_status vkmoe_checkpoint_load(vkmoe_checkpoint *checkpoint, vkmoe_cont
     moe_checkpoint_choose_types(&full, &loader.desc);
     TRY(vkmoe_layer_check(&loader.desc));
     TRY(load_around(&loader));
-    TRY(prepare_memory(&loader));
+    TRY(alloc_biases(&loader));
     TRY(create(&loader, context, &full, out));
     *layer_out = loader.desc;
     if (report)

@@ -68,9 +68,9 @@ struct moe_reader {
     const struct moe_matrix *matrix;
     uint32_t stacked;     // which of those in the tensor
     double factor;        // global
-    unsigned char *all;   // its stored bytes, where it is transposed
-    float *tile;          // some columns of those
+    float *tile;          // some of its columns as rows, where it is transposed
     uint64_t tile_first;  // the first of them; UINT64_MAX: none yet
+    uint64_t tile_columns;
     unsigned char *row;   // one stored row
     float *values;        // of a stored row, then of a row
     float *scales;        // of a row of the grid
@@ -93,8 +93,9 @@ struct moe_error {
 enum vkmoe_status moe_reader_convert(struct moe_reader *reader, uint32_t row, enum vkmoe_dtype type,
                                      void *dst, struct moe_error *error);
 
-// All rows of the matrix, one behind the other.
-enum vkmoe_status moe_reader_convert_all(struct moe_reader *reader, enum vkmoe_dtype type,
-                                         void *dst, struct moe_error *error);
+// n rows, one behind the other.
+enum vkmoe_status moe_reader_convert_rows(struct moe_reader *reader, uint32_t first, uint32_t n,
+                                          enum vkmoe_dtype type, void *dst,
+                                          struct moe_error *error);
 
 #endif

@@ -11,7 +11,7 @@
 
 enum { FP8_BLOCK = 128, FP8_SIZE = 132, MXFP4_BLOCK = 32, MXFP4_SIZE = 17, MAX_EXPONENT = 255 };
 
-enum { TILE = 32 }; // columns of a transposed matrix that are turned at a time
+enum { TILE_SIZE = 8 << 20 }; // of the columns of a transposed matrix that are read at a time
 
 // ---- opening ---------------------------------------------------------------------------------
 
@@ -52,27 +52,24 @@ enum vkmoe_status moe_reader_open(const struct moe_source *source, const struct 
         .tile_first = UINT64_MAX,
     };
     *out = (struct moe_reader){0};
-    uint64_t size, width = moe_max(m->columns, bound->n_columns);
+    uint64_t width = moe_max(m->columns, bound->n_columns);
     TRY(read_global(&reader));
     TRY(moe_try_alloc(host, m->row_size, "row of a tensor", &reader.row));
     TRY(moe_try_alloc(host, 3 * width * sizeof(float), "row of values", &reader.values));
     TRY(moe_try_alloc(host, (m->grid_columns + 1) * sizeof(float), "row of scales",
                       &reader.scales));
     if (bound->place->transposed) {
-        if (!moe_mul(m->rows, m->row_size, &size) || size > SIZE_MAX) {
-            status = moe_fail(VKMOE_E_MEMORY, "tensor '%s': too large", m->weight.name);
-            goto fail;
-        }
-        TRY(moe_try_alloc(host, (size_t) size, "transposed tensor", &reader.all));
-        TRY(moe_try_alloc(host, (size_t) m->rows * TILE * sizeof(float), "columns", &reader.tile));
-        TRY(moe_source_read(source, &m->weight, reader.stacked * size, (size_t) size, reader.all));
+        const uint64_t column_size = m->rows * sizeof(float);
+        reader.tile_columns = moe_min(moe_max(TILE_SIZE / column_size, 1), m->columns);
+        TRY(moe_try_alloc(host, (size_t) (reader.tile_columns * column_size), "columns",
+                          &reader.tile));
     }
     *out = reader;
     return VKMOE_OK;
 
 fail:
     out->source = source;
-    out->all = reader.all, out->row = reader.row, out->tile = reader.tile;
+    out->row = reader.row, out->tile = reader.tile;
     out->values = reader.values, out->scales = reader.scales;
     moe_reader_close(out);
     return status;
@@ -83,7 +80,6 @@ void moe_reader_close(struct moe_reader *reader)
     if (!reader->source)
         return;
     const vkmoe_host *host = reader->source->host;
-    moe_free(host, reader->all);
     moe_free(host, reader->tile);
     moe_free(host, reader->row);
     moe_free(host, reader->values);
@@ -235,24 +231,41 @@ static enum vkmoe_status read_stored(struct moe_reader *reader, uint64_t row)
                            reader->row);
 }
 
+// n values of a stored row from `first` on. They alone are read where each has bytes of its own.
+static enum vkmoe_status read_part(struct moe_reader *reader, uint64_t row, uint64_t first,
+                                   uint64_t n, const float **values)
+{
+    const struct moe_matrix *m = reader->matrix;
+    const uint64_t size = m->weight.block_size;
+    enum vkmoe_status status = VKMOE_OK;
+    if (!m->scale.name && m->code <= MOE_CODE_BF16) {
+        *values = reader->values;
+        TRY(moe_source_read(reader->source, &m->weight,
+                            (reader->stacked * m->rows + row) * m->row_size + first * size,
+                            (size_t) (n * size), reader->row));
+        decode(&m->weight, m->code, reader->row, n, reader->values);
+    } else {
+        *values = reader->values + first;
+        TRY(read_stored(reader, row));
+        decode(&m->weight, m->code, reader->row, m->columns, reader->values);
+        TRY(apply_scales(reader, row, reader->values));
+    }
+
+fail:
+    return status;
+}
+
 // Stored columns `first` and on, turned: reader->tile has one after the other.
 static enum vkmoe_status read_tile(struct moe_reader *reader, uint64_t first)
 {
     const struct moe_matrix *m = reader->matrix;
-    uint64_t n = moe_min(TILE, m->columns - first);
-    bool simple = !m->scale.name && m->code <= MOE_CODE_BF16;
+    uint64_t n = moe_min(reader->tile_columns, m->columns - first);
+    reader->tile_first = UINT64_MAX;
     for (uint64_t k = 0; k < m->rows; k++) {
-        const unsigned char *row = reader->all + k * m->row_size;
-        const float *values = reader->values + first;
-        if (simple) {
-            decode(&m->weight, m->code, row + first * m->weight.block_size, n, reader->values);
-            values = reader->values;
-        } else {
-            decode(&m->weight, m->code, row, m->columns, reader->values);
-            enum vkmoe_status status = apply_scales(reader, k, reader->values);
-            if (status != VKMOE_OK)
-                return status;
-        }
+        const float *values;
+        enum vkmoe_status status = read_part(reader, k, first, n, &values);
+        if (status != VKMOE_OK)
+            return status;
         for (uint64_t i = 0; i < n; i++)
             reader->tile[i * m->rows + k] = values[i];
     }
@@ -264,13 +277,13 @@ static enum vkmoe_status read_tile(struct moe_reader *reader, uint64_t first)
 static enum vkmoe_status read_column(struct moe_reader *reader, uint64_t column, float *dst)
 {
     const uint64_t rows = reader->matrix->rows;
-    uint64_t first = column / TILE * TILE;
-    if (first != reader->tile_first) {
-        enum vkmoe_status status = read_tile(reader, first);
+    if (column - reader->tile_first >= reader->tile_columns ||
+        reader->tile_first == UINT64_MAX) {
+        enum vkmoe_status status = read_tile(reader, column);
         if (status != VKMOE_OK)
             return status;
     }
-    memcpy(dst, reader->tile + (column - first) * rows, (size_t) rows * sizeof *dst);
+    memcpy(dst, reader->tile + (column - reader->tile_first) * rows, (size_t) rows * sizeof *dst);
     return VKMOE_OK;
 }
 
@@ -392,8 +405,9 @@ static enum vkmoe_status to_closest(struct moe_reader *reader, uint32_t row, enu
     return VKMOE_OK;
 }
 
-enum vkmoe_status moe_reader_convert_all(struct moe_reader *reader, enum vkmoe_dtype type,
-                                         void *dst, struct moe_error *error)
+enum vkmoe_status moe_reader_convert_rows(struct moe_reader *reader, uint32_t first, uint32_t n,
+                                          enum vkmoe_dtype type, void *dst,
+                                          struct moe_error *error)
 {
     const struct moe_bound *bound = reader->bound;
     const struct moe_matrix *m = reader->matrix;
@@ -403,10 +417,11 @@ enum vkmoe_status moe_reader_convert_all(struct moe_reader *reader, enum vkmoe_d
     // All at once where the rows of the file are those that are wanted.
     if (together && is_same(reader, type))
         return moe_source_read(reader->source, &m->weight,
-                               (reader->stacked * m->rows + stored_index(bound, 0)) * m->row_size,
-                               (size_t) (bound->n_rows * m->row_size), dst);
-    for (uint32_t r = 0; status == VKMOE_OK && r < bound->n_rows; r++)
-        status = moe_reader_convert(reader, r, type, (char *) dst + r * row_size, error);
+                               (reader->stacked * m->rows + stored_index(bound, first)) *
+                                   m->row_size,
+                               (size_t) (n * m->row_size), dst);
+    for (uint32_t r = 0; status == VKMOE_OK && r < n; r++)
+        status = moe_reader_convert(reader, first + r, type, (char *) dst + r * row_size, error);
     return status;
 }
 

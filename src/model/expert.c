@@ -44,7 +44,7 @@ enum vkmoe_status moe_layer_one_expert(const vkmoe_host *host, const struct moe_
         leave_alone(&out->desc);
         out->router.shared_gate = NULL;
     }
-    out->router.weight = (vkmoe_tensor){*zeros, VKMOE_F32};
+    out->router.weight = (vkmoe_tensor){.data = *zeros, .type = VKMOE_F32};
     out->router.bias = out->router.selection_bias = NULL;
     out->experts = layer->experts + expert;
 

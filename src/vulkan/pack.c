@@ -238,27 +238,46 @@ struct packing {
     uint32_t width; // values of a row
     unsigned char *bytes;
     float *values;         // scratch for a row
-    unsigned char *stored; // and for the same as it is stored
+    unsigned char *stored; // for the same as it is stored
+    unsigned char *given;  // and for a panel's rows from the tensor
 };
 
-// Stores a row of a tensor and its bias as packed row `packed`.
-static void pack_row(const struct packing *m, const vkmoe_tensor *tensor, const float *bias,
-                     uint32_t row, uint32_t packed)
+// Stores a row and its bias as packed row `packed`. given: the row as the tensor has it.
+static void pack_row(const struct packing *m, enum vkmoe_dtype type, const char *given,
+                     const float *bias, uint32_t packed)
 {
     uint64_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
     unsigned char *begin =
         m->bytes + moe_vk_rows_size(m->row.stride, panel * MOE_PANEL_ROWS) * VEC;
     float *biases = (float *) (begin + (uint64_t) MOE_PANEL_ROWS * m->row.stride * VEC);
-    const unsigned char *stored = m->stored;
+    const void *stored = given;
     if (bias)
-        biases[i] = bias[row];
-    if (tensor->type == m->row.type) {
-        stored = (const unsigned char *) tensor->data + (uint64_t) row * m->row.stored_size;
-    } else {
-        moe_tensor_row(tensor, row, m->width, m->values);
+        biases[i] = *bias;
+    if (type != m->row.type) {
+        moe_dtype_decode(type, given, m->width, m->values);
         moe_dtype_encode(m->row.type, m->values, m->width, m->stored);
+        stored = m->stored;
     }
     moe_vk_row_pack(&m->row, stored, begin + i * m->row.stride * VEC);
+}
+
+// Stores n rows of a tensor from `first` on as packed rows from `packed` on, all of one panel.
+static enum vkmoe_status pack_panel(const struct packing *m, const vkmoe_tensor *tensor,
+                                    const float *bias, uint32_t first, uint32_t n, uint32_t packed)
+{
+    const char *rows;
+    const uint64_t size = moe_dtype_size(tensor->type, m->width);
+    enum vkmoe_status status = moe_tensor_rows(tensor, first, n, m->width, m->given, &rows);
+    for (uint32_t i = 0; status == VKMOE_OK && i < n; i++)
+        pack_row(m, tensor->type, rows + i * size, bias ? &bias[first + i] : NULL, packed + i);
+    return status;
+}
+
+// Scratch of packing rows: values, the same as they are stored, and a panel as it is given. None is
+// more than f32, or fp8 where one block of it is more.
+static uint64_t scratch_size(uint32_t width)
+{
+    return width * sizeof(float) + moe_rows_room(VKMOE_FP8, 1 + MOE_PANEL_ROWS, width);
 }
 
 static void packing_init(struct packing *m, enum vkmoe_dtype type, uint32_t width,
@@ -269,14 +288,7 @@ static void packing_init(struct packing *m, enum vkmoe_dtype type, uint32_t widt
     m->bytes = bytes;
     m->values = scratch;
     m->stored = (unsigned char *) (scratch + width);
-}
-
-// Scratch of packing rows, in f32: values, and as they are stored, which is never more than f32 but
-// for the ragged end of a row.
-static uint64_t scratch_size(uint64_t width)
-{
-    enum { RAGGED = 64 };
-    return 2 * width + RAGGED;
+    m->given = m->stored + moe_rows_room(VKMOE_FP8, 1, width);
 }
 
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
@@ -293,13 +305,12 @@ static enum vkmoe_status pack_block(const struct moe_device *device, const struc
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
-    const bool gated = tensors->gate.data;
+    const bool gated = moe_tensor_given(&tensors->gate);
     const uint32_t width = (uint32_t) moe_max(shape.d_in, shape.d_ff);
     struct moe_vk_block block;
+    float *scratch = NULL;
     TRY(moe_vk_block(layer, expert, &block));
-    float *scratch = moe_alloc_array(device->host, scratch_size(width), sizeof *scratch);
-    if (!scratch)
-        return moe_fail(VKMOE_E_MEMORY, "a row of %u weights", width);
+    TRY(moe_try_alloc(device->host, scratch_size(width), "rows to pack", &scratch));
 
     unsigned char *bytes = dst;
     memset(bytes, 0, block.size);
@@ -307,18 +318,20 @@ static enum vkmoe_status pack_block(const struct moe_device *device, const struc
     packing_init(&in, shape.in_type, shape.d_in, bytes, scratch);
     packing_init(&out, shape.out_type, shape.d_ff, bytes + (uint64_t) block.out_weight * VEC,
                  scratch);
-    for (uint32_t row = 0; row < shape.d_ff; row++) {
-        pack_row(&in, &tensors->up, tensors->up_bias, row, moe_vk_packed_row(gated, true, row));
+    for (uint32_t row = 0; row < shape.d_ff; row += MOE_PANEL_ROWS) {
+        const uint32_t n = (uint32_t) moe_min(shape.d_ff - row, MOE_PANEL_ROWS);
+        TRY(pack_panel(&in, &tensors->up, tensors->up_bias, row, n,
+                       moe_vk_packed_row(gated, true, row)));
         if (gated)
-            pack_row(&in, &tensors->gate, tensors->gate_bias, row,
-                     moe_vk_packed_row(true, false, row));
+            TRY(pack_panel(&in, &tensors->gate, tensors->gate_bias, row, n,
+                           moe_vk_packed_row(true, false, row)));
     }
-    for (uint32_t row = 0; row < shape.d_out; row++)
-        pack_row(&out, &tensors->down, tensors->down_bias, row, row);
-    moe_free(device->host, scratch);
-    return VKMOE_OK;
+    for (uint32_t row = 0; row < shape.d_out; row += MOE_PANEL_ROWS)
+        TRY(pack_panel(&out, &tensors->down, tensors->down_bias, row,
+                       (uint32_t) moe_min(shape.d_out - row, MOE_PANEL_ROWS), row));
 
 fail:
+    moe_free(device->host, scratch);
     return status;
 }
 

@@ -100,9 +100,9 @@ static void fill_test(struct test *t)
 
 static vkmoe_expert_tensors tensors_of(const struct expert *e)
 {
-    return (vkmoe_expert_tensors){.gate = {e->gate, VKMOE_F32},
-                                  .up = {e->up, VKMOE_F32},
-                                  .down = {e->down, VKMOE_F32},
+    return (vkmoe_expert_tensors){.gate = {.data = e->gate, .type = VKMOE_F32},
+                                  .up = {.data = e->up, .type = VKMOE_F32},
+                                  .down = {.data = e->down, .type = VKMOE_F32},
                                   .gate_bias = e->gate_bias,
                                   .up_bias = e->up_bias,
                                   .down_bias = e->down_bias};
@@ -125,7 +125,8 @@ static enum vkmoe_status make_layer(struct test *t)
     TRY(moe_layer_init(&t->layer, &desc));
     moe_graph_forward(&t->graph, &t->layer, false);
 
-    vkmoe_router_tensors router = {.weight = {t->router, VKMOE_F32}, .bias = t->router_bias};
+    vkmoe_router_tensors router = {.weight = {.data = t->router, .type = VKMOE_F32},
+                                   .bias = t->router_bias};
     vkmoe_expert_tensors experts[N_EXPERTS], shared = tensors_of(&t->shared);
     for (uint32_t e = 0; e < N_EXPERTS; e++)
         experts[e] = tensors_of(&t->experts[e]);

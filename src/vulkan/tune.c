@@ -102,12 +102,12 @@ static enum vkmoe_status create_weights(struct probe *p)
     fill(p->values, n);
     moe_dtype_encode(p->params.x_type, p->values, MAX_TOKENS * width, p->x);
 
-    vkmoe_router_tensors router = {.weight = {p->values, VKMOE_F32}};
+    vkmoe_router_tensors router = {.weight = {.data = p->values, .type = VKMOE_F32}};
     vkmoe_expert_tensors experts[N_EXPERTS];
     for (int e = 0; e < N_EXPERTS; e++) // memory of their own on the device
-        experts[e] = (vkmoe_expert_tensors){.gate = {p->values, VKMOE_F32},
-                                            .up = {p->values, VKMOE_F32},
-                                            .down = {p->values, VKMOE_F32}};
+        experts[e] = (vkmoe_expert_tensors){.gate = {.data = p->values, .type = VKMOE_F32},
+                                            .up = {.data = p->values, .type = VKMOE_F32},
+                                            .down = {.data = p->values, .type = VKMOE_F32}};
     struct moe_weights_source source = {.router = &router, .experts = experts};
     TRY(moe_vk_weights_create(&p->vk->base, &p->layer, &source, &p->weights));
 

@@ -184,7 +184,9 @@ static vkmoe_expert_tensors expert_of(vkmoe_checkpoint *checkpoint, uint32_t lay
     need(vkmoe_checkpoint_get_part(checkpoint, layer, (enum vkmoe_part) (first + 1), &up), "up");
     if (swapped)
         swap_rows(v[1], up.n_columns);
-    return (vkmoe_expert_tensors){{v[0], VKMOE_F32}, {v[1], VKMOE_F32}, {v[2], VKMOE_F32},
+    return (vkmoe_expert_tensors){{.data = v[0], .type = VKMOE_F32},
+                                  {.data = v[1], .type = VKMOE_F32},
+                                  {.data = v[2], .type = VKMOE_F32},
                                   v[3], v[4], v[5]};
 }
 
@@ -228,7 +230,7 @@ static struct verdict run_values(const struct golden *g, vkmoe_checkpoint *check
     for (int i = 0; i < VKMOE_PART_GATE; i++)
         v[i] = values_of(checkpoint, g->layer, i, 0);
     const vkmoe_router_tensors router = {
-        .weight = {v[VKMOE_PART_ROUTER], VKMOE_F32},
+        .weight = {.data = v[VKMOE_PART_ROUTER], .type = VKMOE_F32},
         .bias = v[VKMOE_PART_ROUTER_BIAS],
         .selection_bias = v[VKMOE_PART_SELECTION_BIAS],
         .shared_gate = v[VKMOE_PART_SHARED_GATE],
@@ -236,8 +238,8 @@ static struct verdict run_values(const struct golden *g, vkmoe_checkpoint *check
         .expert_scale = v[VKMOE_PART_EXPERT_SCALE],
         .prenorm_scale = v[VKMOE_PART_PRENORM_SCALE],
     };
-    const vkmoe_latent_tensors latent = {{v[VKMOE_PART_LATENT_DOWN], VKMOE_F32},
-                                         {v[VKMOE_PART_LATENT_UP], VKMOE_F32},
+    const vkmoe_latent_tensors latent = {{.data = v[VKMOE_PART_LATENT_DOWN], .type = VKMOE_F32},
+                                         {.data = v[VKMOE_PART_LATENT_UP], .type = VKMOE_F32},
                                          v[VKMOE_PART_LATENT_NORM]};
     vkmoe_weights_desc make = vkmoe_weights_desc_init();
     make.layer = &desc;

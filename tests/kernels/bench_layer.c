@@ -39,8 +39,9 @@ static enum vkmoe_status create(vkmoe_context *context, const vkmoe_layer_desc *
 {
     static vkmoe_expert_tensors experts[N_EXPERTS];
     for (uint32_t e = 0; e < N_EXPERTS; e++)
-        experts[e].gate = experts[e].up = experts[e].down = (vkmoe_tensor){matrix, VKMOE_F32};
-    vkmoe_router_tensors router = {.weight = {matrix, VKMOE_F32}};
+        experts[e].gate = experts[e].up = experts[e].down =
+            (vkmoe_tensor){.data = matrix, .type = VKMOE_F32};
+    vkmoe_router_tensors router = {.weight = {.data = matrix, .type = VKMOE_F32}};
     vkmoe_weights_desc weights_desc = vkmoe_weights_desc_init();
     weights_desc.layer = layer;
     weights_desc.router = &router;

@@ -153,11 +153,11 @@ static void line_init(struct line *line, const float *bias, uint32_t n)
     line->layer.n_experts = line->layer.top_k = line->layer.d_model = line->layer.d_ff = 1;
     line->layer.d_out = n;
     line->layer.down_bias = true;
-    line->expert = (vkmoe_expert_tensors){.up = {line->up, VKMOE_F32},
-                                          .down = {line->down, VKMOE_F32},
+    line->expert = (vkmoe_expert_tensors){.up = {.data = line->up, .type = VKMOE_F32},
+                                          .down = {.data = line->down, .type = VKMOE_F32},
                                           .down_bias = line->bias};
     line->data.layer = line->layer;
-    line->data.router.weight = (vkmoe_tensor){line->router, VKMOE_F32};
+    line->data.router.weight = (vkmoe_tensor){.data = line->router, .type = VKMOE_F32};
     line->data.desc = vkmoe_weights_desc_init();
     line->data.desc.layer = &line->data.layer;
     line->data.desc.router = &line->data.router;

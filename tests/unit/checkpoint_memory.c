@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Loading one layer of 200 MB takes what the weights take on the device and 64 MiB at most, and
-// touches nothing but the layer's own shard.
+// Loading one layer of 200 MB takes what the weights take on the device and 64 MiB at most, however
+// large an expert is and whichever way its matrices lie, and touches nothing but the layer's own
+// shard.
 #include "check.h"
 #include "fixture.h"
 #include "scratch.h"
@@ -10,9 +11,24 @@
 #include <unistd.h>
 #include <vkmoe/checkpoint.h>
 
-enum { D = 2048, F = 2048, E = 8, MAX_HEADER = 16384 };
-static const uint64_t matrix_size = (uint64_t) D * F * 2;
+enum { MAX_TENSORS = 32, MAX_TEXT = 16384 };
 static const uint64_t slack = 64 << 20;
+
+struct form {
+    const char *family;
+    uint32_t d, f, n_experts;
+    bool transposed; // all experts in two tensors, gate and up beside each other
+};
+static const struct form forms[] = {
+    {"olmoe", 2048, 2048, 8, false},
+    {"olmoe", 4096, 4096, 2, false}, // an expert is more than the slack
+    {"qwen3_vl_moe_text", 4096, 4096, 2, true},
+};
+
+struct tensor {
+    char name[64];
+    uint32_t dims[3], n_dims;
+};
 
 // A number of kB from /proc/self/status, in bytes; 0 where there is none.
 static uint64_t status_of(const char *key)
@@ -38,22 +54,58 @@ static bool forget_peak(void)
     return file ? fclose(file) == 0 && done : false;
 }
 
-// A shard of zeros with a layer's tensors, as a file with a hole.
-static void write_layer(void)
+static struct tensor tensor(const char *name, uint32_t stacked, uint32_t rows, uint32_t columns)
 {
-    static char header[MAX_HEADER];
+    struct tensor out = {"model.layers.1.mlp.", {rows, columns}, 2};
+    if (stacked > 0)
+        out = (struct tensor){"model.layers.1.mlp.", {stacked, rows, columns}, 3};
+    strncat(out.name, name, sizeof out.name - strlen(out.name) - 1);
+    return out;
+}
+
+// Returns how many there are.
+static int list_tensors(const struct form *form, struct tensor out[MAX_TENSORS])
+{
+    static const char *const names[] = {"gate", "up", "down"};
+    const uint32_t d = form->d, f = form->f;
+    int n = 0;
+    out[n++] = tensor("gate.weight", 0, form->n_experts, d);
+    if (form->transposed) {
+        out[n++] = tensor("experts.gate_up_proj", form->n_experts, d, 2 * f);
+        out[n++] = tensor("experts.down_proj", form->n_experts, f, d);
+        return n;
+    }
+    for (uint32_t e = 0; e < form->n_experts; e++) {
+        for (int k = 0; k < 3; k++) {
+            char name[40];
+            snprintf(name, sizeof name, "experts.%u.%s_proj.weight", e, names[k]);
+            out[n++] = tensor(name, 0, k == 2 ? d : f, k == 2 ? f : d);
+        }
+    }
+    return n;
+}
+
+// A shard of zeros with a layer's tensors, as a file with a hole.
+static void write_shard(const struct tensor *tensors, int n_tensors)
+{
+    static char header[MAX_TEXT];
     unsigned char prefix[8];
-    uint64_t at = (uint64_t) E * D * 2;
-    int n = snprintf(header, sizeof header, "{\"model.layers.1.mlp.gate.weight\":{\"dtype\":"
-                     "\"BF16\",\"shape\":[%d,%d],\"data_offsets\":[0,%llu]}", E, D,
-                     (unsigned long long) at);
-    for (int e = 0; e < E; e++) {
-        for (int k = 0; k < 3; k++, at += matrix_size)
-            n += snprintf(header + n, sizeof header - (size_t) n,
-                          ",\"model.layers.1.mlp.experts.%d.%s_proj.weight\":{\"dtype\":\"BF16\","
-                          "\"shape\":[%d,%d],\"data_offsets\":[%llu,%llu]}", e,
-                          k == 0 ? "gate" : k == 1 ? "up" : "down", k == 2 ? D : F, k == 2 ? F : D,
-                          (unsigned long long) at, (unsigned long long) (at + matrix_size));
+    uint64_t at = 0;
+    int n = 0;
+    for (int i = 0; i < n_tensors; i++) {
+        const struct tensor *t = &tensors[i];
+        uint64_t size = (uint64_t) t->dims[0] * t->dims[1] * 2;
+        char shape[40];
+        snprintf(shape, sizeof shape, "%u,%u", t->dims[0], t->dims[1]);
+        if (t->n_dims == 3) {
+            size *= t->dims[2];
+            snprintf(shape, sizeof shape, "%u,%u,%u", t->dims[0], t->dims[1], t->dims[2]);
+        }
+        n += snprintf(header + n, sizeof header - (size_t) n,
+                      "%c\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
+                      i == 0 ? '{' : ',', t->name, shape, (unsigned long long) at,
+                      (unsigned long long) (at + size));
+        at += size;
     }
     header[n++] = '}';
     for (int i = 0; i < 8; i++)
@@ -67,41 +119,43 @@ static void write_layer(void)
     fclose(file);
 }
 
-static void write_index(void)
+static void write_index(const struct tensor *tensors, int n_tensors)
 {
-    static char text[MAX_HEADER];
-    int n = snprintf(text, sizeof text, "{\"weight_map\": {\"model.layers.0.mlp.gate.weight\": "
-                     "\"a.safetensors\", \"model.layers.1.mlp.gate.weight\": \"b.safetensors\"");
-    for (int e = 0; e < E; e++) {
-        for (int k = 0; k < 3; k++)
-            n += snprintf(text + n, sizeof text - (size_t) n,
-                          ", \"model.layers.1.mlp.experts.%d.%s_proj.weight\": \"b.safetensors\"",
-                          e, k == 0 ? "gate" : k == 1 ? "up" : "down");
-    }
+    static char text[MAX_TEXT];
+    int n = snprintf(text, sizeof text,
+                     "{\"weight_map\": {\"model.layers.0.mlp.gate.weight\": \"a.safetensors\"");
+    for (int i = 0; i < n_tensors; i++)
+        n += snprintf(text + n, sizeof text - (size_t) n, ", \"%s\": \"b.safetensors\"",
+                      tensors[i].name);
     snprintf(text + n, sizeof text - (size_t) n, "}}");
     scratch_text("model.safetensors.index.json", text);
     // The other layer's shard is none: whoever opens it fails.
     scratch_text("a.safetensors", "no shard");
-    scratch_text("config.json",
-                 "{\"model_type\": \"olmoe\", \"hidden_size\": 2048, \"intermediate_size\": 2048, "
-                 "\"num_hidden_layers\": 2, \"num_experts\": 8, \"num_experts_per_tok\": 2}");
 }
 
-static void test_peak(void **state)
+static void write_checkpoint(const struct form *form)
+{
+    struct tensor tensors[MAX_TENSORS];
+    char config[512];
+    int n = list_tensors(form, tensors);
+    write_shard(tensors, n);
+    write_index(tensors, n);
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"%s\", \"hidden_size\": %u, \"intermediate_size\": %u, "
+             "\"moe_intermediate_size\": %u, \"num_hidden_layers\": 2, \"num_experts\": %u, "
+             "\"num_experts_per_tok\": 2}", form->family, form->d, form->f, form->f,
+             form->n_experts);
+    scratch_text("config.json", config);
+}
+
+static void check_peak(const struct form *form)
 {
     vkmoe_checkpoint *checkpoint;
     vkmoe_checkpoint_layer info;
     vkmoe_layer_desc desc;
     vkmoe_weights *weights;
     vkmoe_weights_layout layout;
-    (void) state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip(); // sanitizers keep what is freed
-#endif
-    if (!forget_peak())
-        skip(); // a kernel without /proc/self/clear_refs
-    write_layer();
-    write_index();
+    write_checkpoint(form);
     vkmoe_context *context = context_on("cpu", NULL);
     check_ok(vkmoe_checkpoint_open(scratch_folder(), NULL, &checkpoint));
     check_fails(vkmoe_checkpoint_get_layer(checkpoint, 0, &info), VKMOE_E_DATA, "a.safetensors");
@@ -111,13 +165,26 @@ static void test_peak(void **state)
     uint64_t peak = status_of("VmHWM") - before;
     check_ok(vkmoe_weights_get_layout(context, &desc, &layout));
     assert_int_equal(desc.in_type, VKMOE_BF16);
-    assert_true(layout.total_size >= 3 * E * matrix_size);
+    assert_true(layout.total_size >= (uint64_t) 6 * form->d * form->f * form->n_experts);
     if (peak > layout.total_size + slack || peak < layout.total_size / 2)
-        fail_msg("%llu bytes at most, with weights of %llu", (unsigned long long) peak,
+        fail_msg("%s, %u experts: %llu bytes at most, with weights of %llu", form->family,
+                 form->n_experts, (unsigned long long) peak,
                  (unsigned long long) layout.total_size);
     vkmoe_weights_destroy(weights);
     vkmoe_checkpoint_destroy(checkpoint);
     vkmoe_context_destroy(context);
+}
+
+static void test_peak(void **state)
+{
+    (void) state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); // sanitizers keep what is freed
+#endif
+    if (!forget_peak())
+        skip(); // a kernel without /proc/self/clear_refs
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        check_peak(&forms[i]);
 }
 
 int main(void)

@@ -30,7 +30,7 @@ static void open_scene(struct scene *s, const vkmoe_layer_desc *layer, const cha
     layer_data_init(&s->data, layer, 1);
     for (uint32_t e = 0; e < N_EXPERTS; e++)
         s->router[e * D_MODEL + e] = 1;
-    s->data.router.weight = (vkmoe_tensor){s->router, VKMOE_F32};
+    s->data.router.weight = (vkmoe_tensor){.data = s->router, .type = VKMOE_F32};
     desc.device = "cpu", desc.cpu_isa = isa, desc.n_threads = n_threads;
     plan.max_tokens = MAX_TOKENS, plan.counters = true;
     check_ok(stack_create_plan(&s->stack, &desc, &s->data, &plan));

@@ -79,7 +79,7 @@ static vkmoe_tensor stored_tensor(const vkmoe_tensor *tensor, enum vkmoe_dtype t
         memcpy(*memory + 1 + row * size, converted, size);
     }
     free(converted);
-    return (vkmoe_tensor){*memory + 1, type};
+    return (vkmoe_tensor){.data = *memory + 1, .type = type};
 }
 
 static void check_types(vkmoe_context *context, enum vkmoe_dtype in, enum vkmoe_dtype out)

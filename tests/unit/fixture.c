@@ -53,9 +53,9 @@ static vkmoe_expert_tensors take_expert(const struct moe_layer *layer, uint32_t 
     const struct moe_expert_shape shape = moe_layer_expert_shape(layer, expert);
     const size_t n_in = (size_t) shape.d_ff * shape.d_in, n_out = (size_t) shape.d_ff * shape.d_out;
     vkmoe_expert_tensors tensors = {
-        .gate = {take(next, desc->gated, n_in), VKMOE_F32},
-        .up = {take(next, true, n_in), VKMOE_F32},
-        .down = {take(next, true, n_out), VKMOE_F32},
+        .gate = {.data = take(next, desc->gated, n_in), .type = VKMOE_F32},
+        .up = {.data = take(next, true, n_in), .type = VKMOE_F32},
+        .down = {.data = take(next, true, n_out), .type = VKMOE_F32},
         .gate_bias = take(next, desc->gate_bias, shape.d_ff),
         .up_bias = take(next, desc->up_bias, shape.d_ff),
         .down_bias = take(next, desc->down_bias, shape.d_out),

@@ -274,11 +274,11 @@ static void test_by_hand(void **state)
     layer.d_model = layer.d_ff = layer.d_shared_ff = 1;
     layer.router_bias = true;
     const float zero[2] = {0, 0}, bias[2] = {0, 1.0986123f}, up = 1, down[3] = {2, 3, -1};
-    vkmoe_router_tensors router = {.weight = {zero, VKMOE_F32}, .bias = bias};
+    vkmoe_router_tensors router = {.weight = {.data = zero, .type = VKMOE_F32}, .bias = bias};
     vkmoe_expert_tensors experts[3] = {0};
     for (int e = 0; e < 3; e++) {
-        experts[e].up = (vkmoe_tensor){&up, VKMOE_F32};
-        experts[e].down = (vkmoe_tensor){&down[e], VKMOE_F32};
+        experts[e].up = (vkmoe_tensor){.data = &up, .type = VKMOE_F32};
+        experts[e].down = (vkmoe_tensor){.data = &down[e], .type = VKMOE_F32};
     }
     struct layer_data data = {.layer = layer};
     data.desc = vkmoe_weights_desc_init();
@@ -364,7 +364,8 @@ static void test_rounded_weights(void **state)
                 enum vkmoe_dtype stored_type = i < 2 ? layer.in_type : layer.out_type;
                 check_ok(vkmoe_dtype_convert(stored_type, values, n, stored));
                 for (size_t v = 0; v < n; v++)
-                    moe_tensor_row(&(vkmoe_tensor){stored, stored_type}, v, 1, &values[v]);
+                    moe_tensor_row(&(vkmoe_tensor){.data = stored, .type = stored_type}, v, 1,
+                                   &values[v]);
             }
         }
         assert_true(compare(&data, &rounded).y <= 0x1p-15);

@@ -104,11 +104,12 @@ static void use(const struct api *api, const char *device, float y[N_TOKENS * WI
     layer.n_experts = N_EXPERTS;
     layer.top_k = 2;
     layer.d_model = layer.d_ff = WIDTH;
-    vkmoe_router_tensors router = {.weight = {numbers + N_EXPERTS * 2 * MATRIX, VKMOE_F32}};
+    vkmoe_router_tensors router = {.weight = {
+        .data = numbers + N_EXPERTS * 2 * MATRIX, .type = VKMOE_F32}};
     vkmoe_expert_tensors experts[N_EXPERTS] = {0};
     for (int e = 0; e < N_EXPERTS; e++) {
-        experts[e].up = (vkmoe_tensor){numbers + 2 * e * MATRIX, VKMOE_F32};
-        experts[e].down = (vkmoe_tensor){numbers + (2 * e + 1) * MATRIX, VKMOE_F32};
+        experts[e].up = (vkmoe_tensor){.data = numbers + 2 * e * MATRIX, .type = VKMOE_F32};
+        experts[e].down = (vkmoe_tensor){.data = numbers + (2 * e + 1) * MATRIX, .type = VKMOE_F32};
     }
     vkmoe_weights_desc weights_desc = vkmoe_weights_desc_init();
     weights_desc.layer = &layer;

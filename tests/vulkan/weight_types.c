@@ -128,9 +128,11 @@ static void probe_init(struct probe *p, const struct block_type *t, bool is_out)
     for (size_t row = 0; row < N_ROWS; row++)
         check_ok(vkmoe_dtype_to_f32(t->type, p->rows + row * row_size, t->width,
                                     p->want + row * t->width));
-    expert.up = is_out ? (vkmoe_tensor){p->unit, VKMOE_F32} : (vkmoe_tensor){p->rows, t->type};
-    expert.down = is_out ? (vkmoe_tensor){p->rows, t->type} : (vkmoe_tensor){p->unit, VKMOE_F32};
-    router.weight = (vkmoe_tensor){p->router, VKMOE_F32};
+    const vkmoe_tensor unit = {.data = p->unit, .type = VKMOE_F32};
+    const vkmoe_tensor rows = {.data = p->rows, .type = t->type};
+    expert.up = is_out ? unit : rows;
+    expert.down = is_out ? rows : unit;
+    router.weight = (vkmoe_tensor){.data = p->router, .type = VKMOE_F32};
     desc.layer = &p->layer;
     desc.router = &router;
     desc.experts = &expert;

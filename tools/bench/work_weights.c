@@ -116,7 +116,7 @@ static enum vkmoe_status write_matrix(struct writer *writer, uint32_t n_rows, ui
     enum vkmoe_status status;
     const struct ring *ring;
     CLI_TRY(find_ring(writer, width, type, &ring));
-    *out = (vkmoe_tensor){writer->at, type};
+    *out = (vkmoe_tensor){.data = writer->at, .type = type};
     for (uint32_t i = 0; i < n_rows; i++)
         write_row(writer, ring);
     writer->first = (writer->first + 7919) % BENCH_N_NOISE;
@@ -159,7 +159,7 @@ static enum vkmoe_status make_router(const vkmoe_layer_desc *layer, struct bench
     const size_t n_biases = 2 * n + widest + 128;
     enum vkmoe_status status;
     CLI_TRY(cli_alloc(n, layer->d_model, sizeof *weight, &weight));
-    out->router.weight = (vkmoe_tensor){weight, VKMOE_F32};
+    out->router.weight = (vkmoe_tensor){.data = weight, .type = VKMOE_F32};
     CLI_TRY(cli_alloc(n_biases, 1, sizeof *biases, &biases));
     out->biases = biases;
     for (size_t i = 0; i < n_biases; i++)

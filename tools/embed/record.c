@@ -112,10 +112,10 @@ static void make_layer(void)
     static const float ten[16] = {10, 0, 0, 0, 0, 10, 0, 0, 0, 0, 10, 0, 0, 0, 0, 10};
     static const float signs[2 * WIDTH] = {-1, -1, -1, -1, 1, 1, 1, 1};
     const vkmoe_expert_tensors experts[2] = {
-        {.up = {one, VKMOE_F32}, .down = {two, VKMOE_F32}},
-        {.up = {one, VKMOE_F32}, .down = {ten, VKMOE_F32}},
+        {.up = {.data = one, .type = VKMOE_F32}, .down = {.data = two, .type = VKMOE_F32}},
+        {.up = {.data = one, .type = VKMOE_F32}, .down = {.data = ten, .type = VKMOE_F32}},
     };
-    const vkmoe_router_tensors router = {.weight = {signs, VKMOE_F32}};
+    const vkmoe_router_tensors router = {.weight = {.data = signs, .type = VKMOE_F32}};
     vkmoe_weights_desc w = vkmoe_weights_desc_init();
     w.layer = &layer, w.router = &router, w.experts = experts;
     MOE(vkmoe_weights_create(context, &w, &weights));
