@@ -83,9 +83,11 @@ WeightsDesc = _structure('WeightsDesc', '''size struct_size, pointer layer route
     packed_experts shared packed_shared vk_buffer adjugates packed_adjugates latent out_bias
     load_expert load_user''')
 PlanDesc = _structure('PlanDesc', '''size struct_size, pointer layer, u32 max_tokens,
-    enum precision x_type, text variant, bool scores counters, float budget_ms''')
+    enum precision x_type, text variant, bool scores counters, float budget_ms,
+    enum operation''')
 Io = _structure('Io', '''size struct_size, pointer x, size x_stride, pointer y, size y_stride,
-    pointer ids gates scores router_x, size router_x_stride, pointer token_ids''')
+    pointer ids gates scores router_x, size router_x_stride, pointer token_ids,
+    pointer rows, size rows_stride, pointer slots counts offsets''')
 ExpertGrads = _structure('ExpertGrads', 'pointer gate up down gate_bias up_bias down_bias')
 RouterGrads = _structure('RouterGrads', 'pointer weight bias shared_gate')
 BackwardIo = _structure('BackwardIo', '''size struct_size, pointer dy, size dy_stride, pointer dx,
