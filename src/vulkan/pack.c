@@ -235,60 +235,72 @@ enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
 // A matrix of a block, as it is packed.
 struct packing {
     struct moe_vk_row row;
-    uint32_t width; // values of a row
-    unsigned char *bytes;
+    uint32_t width;        // values of a row
     float *values;         // scratch for a row
     unsigned char *stored; // for the same as it is stored
-    unsigned char *given;  // and for a panel's rows from the tensor
+    unsigned char *given;  // for a panel's rows from the tensor
+    unsigned char *panel;  // and for the panel
 };
 
-// Stores a row and its bias as packed row `packed`. given: the row as the tensor has it.
-static void pack_row(const struct packing *m, enum vkmoe_dtype type, const char *given,
-                     const float *bias, uint32_t packed)
+// Scratch for matrices of a block with rows of at most `width` values. A row from a tensor or as it
+// is stored is never more than f32, or fp8 where one block of it is more.
+static enum vkmoe_status alloc_scratch(const vkmoe_host *host, const struct moe_vk_block *block,
+                                       uint32_t width, struct packing *out)
 {
-    uint64_t panel = packed / MOE_PANEL_ROWS, i = packed % MOE_PANEL_ROWS;
-    unsigned char *begin =
-        m->bytes + moe_vk_rows_size(m->row.stride, panel * MOE_PANEL_ROWS) * VEC;
-    float *biases = (float *) (begin + (uint64_t) MOE_PANEL_ROWS * m->row.stride * VEC);
+    const uint32_t stride = (uint32_t) moe_max(block->in_stride, block->out_stride);
+    const uint64_t panel = moe_vk_rows_size(stride, MOE_PANEL_ROWS) * VEC;
+    const uint64_t row = moe_rows_room(VKMOE_FP8, 1, width);
+    enum vkmoe_status status =
+        moe_try_alloc(host, panel + width * sizeof(float) + (1 + MOE_PANEL_ROWS) * row,
+                      "rows to pack", &out->panel);
+    if (status != VKMOE_OK)
+        return status;
+    out->values = (float *) (out->panel + panel);
+    out->stored = (unsigned char *) (out->values + width);
+    out->given = out->stored + row;
+    return VKMOE_OK;
+}
+
+// Row i of the panel. given: as the tensor has it.
+static void pack_row(const struct packing *m, enum vkmoe_dtype type, const char *given, uint32_t i)
+{
     const void *stored = given;
-    if (bias)
-        biases[i] = *bias;
     if (type != m->row.type) {
         moe_dtype_decode(type, given, m->width, m->values);
         moe_dtype_encode(m->row.type, m->values, m->width, m->stored);
         stored = m->stored;
     }
-    moe_vk_row_pack(&m->row, stored, begin + i * m->row.stride * VEC);
+    moe_vk_row_pack(&m->row, stored, m->panel + (uint64_t) i * m->row.stride * VEC);
 }
 
-// Stores n rows of a tensor from `first` on as packed rows from `packed` on, all of one panel.
+// The panel of rows `first` and on of a tensor of n_rows, with their biases.
 static enum vkmoe_status pack_panel(const struct packing *m, const vkmoe_tensor *tensor,
-                                    const float *bias, uint32_t first, uint32_t n, uint32_t packed)
+                                    const float *bias, uint32_t first, uint32_t n_rows,
+                                    const struct moe_vk_sink *sink)
 {
+    enum vkmoe_status status;
     const char *rows;
-    const uint64_t size = moe_dtype_size(tensor->type, m->width);
-    enum vkmoe_status status = moe_tensor_rows(tensor, first, n, m->width, m->given, &rows);
-    for (uint32_t i = 0; status == VKMOE_OK && i < n; i++)
-        pack_row(m, tensor->type, rows + i * size, bias ? &bias[first + i] : NULL, packed + i);
+    const uint32_t n = (uint32_t) moe_min(n_rows - first, MOE_PANEL_ROWS);
+    const uint64_t size = moe_vk_rows_size(m->row.stride, MOE_PANEL_ROWS) * VEC;
+    const uint64_t given_size = moe_dtype_size(tensor->type, m->width);
+    memset(m->panel, 0, size);
+    TRY(moe_tensor_rows(tensor, first, n, m->width, m->given, &rows));
+    for (uint32_t i = 0; i < n; i++)
+        pack_row(m, tensor->type, rows + i * given_size, i);
+    if (bias)
+        memcpy(m->panel + (uint64_t) MOE_PANEL_ROWS * m->row.stride * VEC, bias + first,
+               n * sizeof *bias);
+    TRY(sink->write(sink->user, m->panel, size));
+
+fail:
     return status;
 }
 
-// Scratch of packing rows: values, the same as they are stored, and a panel as it is given. None is
-// more than f32, or fp8 where one block of it is more.
-static uint64_t scratch_size(uint32_t width)
+// Zeros behind the panels of a matrix.
+static enum vkmoe_status pad(const struct moe_vk_sink *sink, uint64_t from, uint64_t to)
 {
-    return width * sizeof(float) + moe_rows_room(VKMOE_FP8, 1 + MOE_PANEL_ROWS, width);
-}
-
-static void packing_init(struct packing *m, enum vkmoe_dtype type, uint32_t width,
-                         unsigned char *bytes, float *scratch)
-{
-    moe_vk_row_init(&m->row, type, width);
-    m->width = width;
-    m->bytes = bytes;
-    m->values = scratch;
-    m->stored = (unsigned char *) (scratch + width);
-    m->given = m->stored + moe_rows_room(VKMOE_FP8, 1, width);
+    static const unsigned char zeros[BLOCK_ALIGN];
+    return sink->write(sink->user, zeros, to - from);
 }
 
 uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
@@ -299,56 +311,63 @@ uint32_t moe_vk_packed_row(bool gated, bool up, uint32_t row)
            (up ? MOE_PANEL_ROWS : 0);
 }
 
-static enum vkmoe_status pack_block(const struct moe_device *device, const struct moe_layer *layer,
+enum vkmoe_status moe_vk_pack_block(const struct moe_device *device, const struct moe_layer *layer,
                                     uint32_t expert, const vkmoe_expert_tensors *tensors,
-                                    void *dst)
+                                    const struct moe_vk_sink *sink)
 {
-    enum vkmoe_status status = VKMOE_OK;
+    enum vkmoe_status status;
     const struct moe_expert_shape shape = moe_vk_block_shape(layer, expert);
     const bool gated = moe_tensor_given(&tensors->gate);
-    const uint32_t width = (uint32_t) moe_max(shape.d_in, shape.d_ff);
     struct moe_vk_block block;
-    float *scratch = NULL;
+    struct packing in = {.width = shape.d_in}, out;
     TRY(moe_vk_block(layer, expert, &block));
-    TRY(moe_try_alloc(device->host, scratch_size(width), "rows to pack", &scratch));
-
-    unsigned char *bytes = dst;
-    memset(bytes, 0, block.size);
-    struct packing in, out;
-    packing_init(&in, shape.in_type, shape.d_in, bytes, scratch);
-    packing_init(&out, shape.out_type, shape.d_ff, bytes + (uint64_t) block.out_weight * VEC,
-                 scratch);
+    TRY(alloc_scratch(device->host, &block, (uint32_t) moe_max(shape.d_in, shape.d_ff), &in));
+    out = in;
+    out.width = shape.d_ff;
+    moe_vk_row_init(&in.row, shape.in_type, in.width);
+    moe_vk_row_init(&out.row, shape.out_type, out.width);
     for (uint32_t row = 0; row < shape.d_ff; row += MOE_PANEL_ROWS) {
-        const uint32_t n = (uint32_t) moe_min(shape.d_ff - row, MOE_PANEL_ROWS);
-        TRY(pack_panel(&in, &tensors->up, tensors->up_bias, row, n,
-                       moe_vk_packed_row(gated, true, row)));
         if (gated)
-            TRY(pack_panel(&in, &tensors->gate, tensors->gate_bias, row, n,
-                           moe_vk_packed_row(true, false, row)));
+            TRY(pack_panel(&in, &tensors->gate, tensors->gate_bias, row, shape.d_ff, sink));
+        TRY(pack_panel(&in, &tensors->up, tensors->up_bias, row, shape.d_ff, sink));
     }
+    TRY(pad(sink, moe_vk_rows_size(block.in_stride, block.in_rows) * VEC,
+            (uint64_t) block.out_weight * VEC));
     for (uint32_t row = 0; row < shape.d_out; row += MOE_PANEL_ROWS)
-        TRY(pack_panel(&out, &tensors->down, tensors->down_bias, row,
-                       (uint32_t) moe_min(shape.d_out - row, MOE_PANEL_ROWS), row));
+        TRY(pack_panel(&out, &tensors->down, tensors->down_bias, row, shape.d_out, sink));
+    TRY(pad(sink, (block.out_weight + moe_vk_rows_size(block.out_stride, block.out_rows)) * VEC,
+            block.size));
 
 fail:
-    moe_free(device->host, scratch);
+    moe_free(device->host, in.panel);
     return status;
+}
+
+// A sink that is memory.
+static enum vkmoe_status append(void *user, const void *data, uint64_t size)
+{
+    unsigned char **end = user;
+    memcpy(*end, data, size);
+    *end += size;
+    return VKMOE_OK;
 }
 
 enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst)
 {
-    return pack_block(device, layer, expert, tensors, dst);
+    unsigned char *end = dst;
+    const struct moe_vk_sink sink = {append, &end};
+    return moe_vk_pack_block(device, layer, expert, tensors, &sink);
 }
 
 enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const struct moe_layer *layer,
                                      const vkmoe_latent_tensors *tensors, const float *out_bias,
-                                     void *dst)
+                                     const struct moe_vk_sink *sink)
 {
     const vkmoe_expert_tensors block = {
         .up = tensors->down, .down = tensors->up, .down_bias = out_bias};
-    return pack_block(device, layer, MOE_VK_LATENT, &block, dst);
+    return moe_vk_pack_block(device, layer, MOE_VK_LATENT, &block, sink);
 }
 
 void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,

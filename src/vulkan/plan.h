@@ -194,10 +194,18 @@ enum vkmoe_status moe_vk_weights_layout(const struct moe_device *device,
 enum vkmoe_status moe_vk_pack_expert(const struct moe_device *device, const struct moe_layer *layer,
                                      uint32_t expert, const vkmoe_expert_tensors *tensors,
                                      void *dst);
+// Where a packed block goes, some bytes at a time.
+struct moe_vk_sink {
+    enum vkmoe_status (*write)(void *user, const void *data, uint64_t size);
+    void *user;
+};
+enum vkmoe_status moe_vk_pack_block(const struct moe_device *device, const struct moe_layer *layer,
+                                    uint32_t expert, const vkmoe_expert_tensors *tensors,
+                                    const struct moe_vk_sink *sink);
 // The block of the latent matrices; out_bias may be NULL.
 enum vkmoe_status moe_vk_pack_latent(const struct moe_device *device, const struct moe_layer *layer,
                                      const vkmoe_latent_tensors *tensors, const float *out_bias,
-                                     void *dst);
+                                     const struct moe_vk_sink *sink);
 // The vectors behind the blocks. vectors: map->vectors_size bytes, zero.
 void moe_vk_pack_vectors(const struct moe_layer *layer, const struct moe_vk_weights_map *map,
                          const struct moe_weights_source *source, void *vectors);

@@ -87,38 +87,32 @@ fail:
     return status;
 }
 
-static enum vkmoe_status upload_expert(struct upload *u, const struct moe_layer *layer,
-                                       const struct moe_weights_source *source,
-                                       const struct moe_vk_placed *block, void *scratch)
+static enum vkmoe_status write_packed(void *user, const void *data, uint64_t size)
 {
-    enum vkmoe_status status = VKMOE_OK;
-    struct moe_source_expert from;
-    TRY(moe_source_get(source, layer, block->expert, &from));
-    if (!from.packed) {
-        TRY(moe_vk_pack_expert(&u->vk->base, layer, block->expert, &from.tensors, scratch));
-        from.packed = scratch;
-    }
-    TRY(upload_write(u, from.packed, block->size));
-
-fail:
-    return status;
+    return upload_write(user, data, size);
 }
 
 static enum vkmoe_status upload_block(struct upload *u, const struct moe_layer *layer,
                                       const struct moe_weights_source *source,
-                                      const struct moe_vk_placed *block, void *scratch)
+                                      const struct moe_vk_placed *block)
 {
-    enum vkmoe_status status = VKMOE_OK;
-    if (block->expert != MOE_VK_LATENT)
-        return upload_expert(u, layer, source, block, scratch);
-    TRY(moe_vk_pack_latent(&u->vk->base, layer, source->latent, source->out_bias, scratch));
-    TRY(upload_write(u, scratch, block->size));
+    enum vkmoe_status status;
+    const struct moe_device *device = &u->vk->base;
+    const struct moe_vk_sink sink = {write_packed, u};
+    struct moe_source_expert from;
+    if (block->expert == MOE_VK_LATENT)
+        return moe_vk_pack_latent(device, layer, source->latent, source->out_bias, &sink);
+    TRY(moe_source_get(source, layer, block->expert, &from));
+    if (from.packed)
+        TRY(upload_write(u, from.packed, block->size));
+    else
+        TRY(moe_vk_pack_block(device, layer, block->expert, &from.tensors, &sink));
 
 fail:
     return status;
 }
 
-// Scratch of an upload: a packed block, a row of the router.
+// Scratch of an upload: the head or the vectors, a row of the router.
 struct scratch {
     unsigned char *block;
     float *row;
@@ -143,7 +137,7 @@ static enum vkmoe_status upload_segment(struct upload *u, struct moe_vk_weights 
         struct moe_vk_placed block = moe_vk_placed(layer, map, *next);
         if (block.offset >= segment->start + segment->size)
             break;
-        TRY(upload_block(u, layer, source, &block, scratch->block));
+        TRY(upload_block(u, layer, source, &block));
     }
     if (i + 1 == weights->n_segments && map->vectors_size > 0) {
         memset(scratch->block, 0, map->vectors_size);
@@ -157,14 +151,6 @@ fail:
     return status;
 }
 
-// The largest of what is packed in one piece.
-static uint64_t most_packed(const struct moe_vk_weights_map *map)
-{
-    uint64_t experts = moe_max(moe_max(map->expert_size, map->adjugate_size), map->shared_size);
-    uint64_t others = moe_max(moe_max(map->experts, map->latent_size), map->vectors_size);
-    return moe_max(experts, others);
-}
-
 static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *weights,
                                     const struct moe_vk_weights_map *map,
                                     const struct moe_weights_source *source)
@@ -174,7 +160,8 @@ static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *we
     struct scratch scratch = {0};
     uint32_t next = 0;
     size_t row_size = weights->base.layer.desc.d_model * sizeof *scratch.row;
-    TRY(moe_try_alloc(vk->base.host, most_packed(map), "packed expert", &scratch.block));
+    TRY(moe_try_alloc(vk->base.host, moe_max(map->experts, map->vectors_size), "router",
+                      &scratch.block));
     TRY(moe_try_alloc(vk->base.host, row_size, "router row", &scratch.row));
     for (uint32_t i = 0; i < weights->n_segments; i++)
         TRY(upload_segment(&u, weights, map, source, i, &scratch, &next));
