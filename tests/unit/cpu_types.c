@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { N_TOKENS = 40, N_TYPES = VKMOE_FP8 + 1, D_OUT = 21, D_MODEL = 512 };
+enum { N_TOKENS = 20, N_TYPES = VKMOE_FP8 + 1, D_OUT = 21, D_MODEL = 256 };
 
 struct outputs {
     float y[N_TOKENS * D_OUT];
