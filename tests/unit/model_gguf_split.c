@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Rule 8 of GGUF: a split model's files say which part they are, by keys and by name; opening one
 // opens all; a tensor is in one of them.
+#include "budget.h"
 #include "check.h"
 #include "gguf_file.h"
 #include "scratch.h"
@@ -194,40 +195,21 @@ static void test_a_part_that_shrinks(void **state)
 
 // ---- memory ----------------------------------------------------------------------------------
 
-static size_t n_left, n_blocks;
-
-static void *scarce_alloc(void *user, size_t size, size_t align)
-{
-    (void) user;
-    if (n_left == 0)
-        return NULL;
-    n_left--;
-    n_blocks++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void count_free(void *user, void *memory)
-{
-    (void) user;
-    n_blocks--;
-    free(memory);
-}
-
 static void test_every_allocation_fails_once(void **state)
 {
     (void) state;
     vkmoe_host host = *moe_host_default();
-    host.alloc = scarce_alloc;
-    host.free = count_free;
+    struct budget budget = {0};
+    budget_host(&host, &budget);
     write_good();
     size_t n = 0;
     for (enum vkmoe_status status = VKMOE_E_MEMORY; status != VKMOE_OK; n++) {
         struct moe_gguf file;
-        n_left = n;
+        budget = (struct budget){.fail_at = (long) n};
         status = moe_gguf_open(&host, scratch_path(names[1]), &file);
         assert_true(status == VKMOE_OK || status == VKMOE_E_MEMORY);
         moe_gguf_close(&file);
-        assert_int_equal(n_blocks, 0);
+        assert_int_equal(budget.live, 0);
         assert_true(n < 40);
     }
     assert_true(n > 15);

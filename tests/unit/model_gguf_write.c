@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Writing GGUF: what is written is read back, what the reader refuses leaves no file.
+#include "budget.h"
 #include "check.h"
 #include "gguf_file.h"
 #include "scratch.h"
@@ -325,43 +326,24 @@ static void test_write_again(void **state)
 
 // ---- memory ----------------------------------------------------------------------------------
 
-static size_t n_left, n_blocks;
-
-static void *scarce_alloc(void *user, size_t size, size_t align)
-{
-    (void) user;
-    if (n_left == 0)
-        return NULL;
-    n_left--;
-    n_blocks++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void count_free(void *user, void *memory)
-{
-    (void) user;
-    n_blocks--;
-    free(memory);
-}
-
 static void test_every_allocation_fails_once(void **state)
 {
     (void) state;
     vkmoe_host host = *moe_host_default();
-    host.alloc = scarce_alloc;
-    host.free = count_free;
+    struct budget budget = {0};
+    budget_host(&host, &budget);
     struct pieces p = {.fail_at = UINT64_MAX, .block_size = 4};
     const struct moe_gguf_value values[] = {VALUE("k", U32, &seven)};
     const struct moe_gguf_source tensors[] = {{"a", 0, 1, {8}, NULL, fill, &p}};
     int before = scratch_count();
     size_t n = 0;
     for (enum vkmoe_status status = VKMOE_E_MEMORY; status != VKMOE_OK; n++) {
-        n_left = n;
+        budget = (struct budget){.fail_at = (long) n};
         p.next = 0;
         status = moe_gguf_write(&host, scratch_path("memory.gguf"), values, 1, tensors, 1, NULL);
         assert_true(status == VKMOE_OK || status == VKMOE_E_MEMORY);
         assert_int_equal(scratch_count(), before + (status == VKMOE_OK));
-        assert_int_equal(n_blocks, 0);
+        assert_int_equal(budget.live, 0);
         assert_true(n < 30);
     }
     assert_true(n > 9);

@@ -5,6 +5,7 @@
 //   2  a shard is a bare file name, of a file that is there
 //   3  a shard holds every tensor that the index says, and is a valid safetensors file
 //   4  sizes that the index gives and tensors that it does not list are not looked at
+#include "budget.h"
 #include "check.h"
 #include "scratch.h"
 
@@ -302,44 +303,25 @@ static void test_a_huge_index(void **state)
 
 // ---- memory ----------------------------------------------------------------------------------
 
-static size_t n_left, n_blocks;
-
-static void *scarce_alloc(void *user, size_t size, size_t align)
-{
-    (void) user;
-    if (n_left == 0)
-        return NULL;
-    n_left--;
-    n_blocks++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void count_free(void *user, void *memory)
-{
-    (void) user;
-    n_blocks--;
-    free(memory);
-}
-
 static void test_every_allocation_fails_once(void **state)
 {
     (void) state;
     vkmoe_host host = *moe_host_default();
-    host.alloc = scarce_alloc;
-    host.free = count_free;
+    struct budget budget = {0};
+    budget_host(&host, &budget);
     scratch_text(MOE_SHARDS_INDEX, "{" MAP "}");
     size_t n = 0;
     for (enum vkmoe_status status = VKMOE_E_MEMORY; status != VKMOE_OK; n++) {
         struct moe_shards shards;
         struct moe_st_tensor *tensor = NULL;
-        n_left = n;
+        budget = (struct budget){.fail_at = (long) n};
         status = moe_shards_open(&host, scratch_folder(), &shards);
         if (status == VKMOE_OK)
             status = moe_shards_find(&shards, "a", &tensor);
         assert_true(status == VKMOE_OK || status == VKMOE_E_MEMORY);
         assert_int_equal(tensor != NULL, status == VKMOE_OK);
         moe_shards_close(&shards);
-        assert_int_equal(n_blocks, 0);
+        assert_int_equal(budget.live, 0);
         assert_true(n < 20);
     }
     assert_true(n > 4);
