@@ -5,18 +5,22 @@
 
 #include <math.h>
 
+// A number of the file, where it is there, in place of a field.
+static enum vkmoe_status take_float(const struct moe_lookup *lookup, const char *key,
+                                    uint32_t layer, float *field)
+{
+    struct moe_value value;
+    enum vkmoe_status status = moe_look_up(lookup, key, NULL, layer, &value);
+    if (status == VKMOE_OK && value.kind == MOE_VALUE_NUMBER)
+        *field = (float) value.number;
+    return status;
+}
+
 // What trains as jitter decides in evaluation, too, how far below the best an expert may be.
 enum vkmoe_status moe_special_phimoe(const struct moe_lookup *lookup, uint32_t layer,
                                      struct moe_facts *facts)
 {
-    struct moe_value value;
-    enum vkmoe_status status;
-    TRY(moe_look_up(lookup, "router_jitter_noise", NULL, layer, &value));
-    if (value.kind == MOE_VALUE_NUMBER)
-        facts->d.sparsemixer_eps = (float) value.number;
-
-fail:
-    return status;
+    return take_float(lookup, "router_jitter_noise", layer, &facts->d.sparsemixer_eps);
 }
 
 enum vkmoe_status moe_special_switch(const struct moe_lookup *lookup, uint32_t layer,
@@ -85,14 +89,7 @@ enum vkmoe_status moe_special_gemma4(const struct moe_lookup *lookup, uint32_t l
 enum vkmoe_status moe_special_ernie(const struct moe_lookup *lookup, uint32_t layer,
                                     struct moe_facts *facts)
 {
-    struct moe_value value;
-    enum vkmoe_status status;
-    TRY(moe_look_up(lookup, "moe_norm_min", NULL, layer, &value));
-    if (value.kind == MOE_VALUE_NUMBER)
-        facts->d.norm_eps = (float) value.number;
-
-fail:
-    return status;
+    return take_float(lookup, "moe_norm_min", layer, &facts->d.norm_eps);
 }
 
 // The authors divide by the sum only where there are several to sum.
