@@ -7,6 +7,7 @@
 #include "base/pool.h"
 #include "core/dtype.h"
 #include "cpu/kernels.h"
+#include "cpu/panel.h"
 
 #include <stdatomic.h>
 
@@ -37,12 +38,6 @@ struct cpu_expert_layout {
     uint64_t size; // a multiple of CPU_BLOCK_ALIGN
 };
 enum { CPU_BLOCK_ALIGN = 256 };
-
-// Bytes of a panel of k steps: 16 rows as they are stored.
-static inline uint64_t moe_cpu_panel_size(enum vkmoe_dtype type, uint32_t k)
-{
-    return CPU_PANEL * moe_dtype_size(type, k);
-}
 
 // n <= 16 rows of k values as they are stored, side by side in a panel; what other rows have there
 // stays as it is.

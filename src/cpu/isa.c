@@ -8,7 +8,19 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
+
+enum {
+    AVX2_FEATURES = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C,
+    AVX512_FEATURES = AVX2_FEATURES | CPU_FEATURE_AVX512F | CPU_FEATURE_AVX512BW |
+                      CPU_FEATURE_AVX512DQ | CPU_FEATURE_AVX512VL,
+    VNNI_FEATURES = AVX512_FEATURES | CPU_FEATURE_AVX512_VNNI,
+    BF16_FEATURES = VNNI_FEATURES | CPU_FEATURE_AVX512_BF16,
+    DOTPROD_FEATURES = CPU_FEATURE_NEON | CPU_FEATURE_DOTPROD,
+    I8MM_FEATURES = DOTPROD_FEATURES | CPU_FEATURE_I8MM,
+};
 
 // A level needs all its features. The build says which levels it contains.
 static const struct {
@@ -17,11 +29,13 @@ static const struct {
     bool built;
 } levels[CPU_N_ISAS] = {
     [CPU_ISA_SCALAR] = {"scalar", 0, true},
-#ifdef MOE_CPU_AVX2
-    [CPU_ISA_AVX2] = {"avx2", CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C, true},
-#else
-    [CPU_ISA_AVX2] = {"avx2", CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C, false},
-#endif
+    [CPU_ISA_AVX2] = {"avx2", AVX2_FEATURES, MOE_CPU_AVX2},
+    [CPU_ISA_AVX512] = {"avx512", AVX512_FEATURES, MOE_CPU_AVX512},
+    [CPU_ISA_AVX512_VNNI] = {"avx512_vnni", VNNI_FEATURES, MOE_CPU_AVX512_VNNI},
+    [CPU_ISA_AVX512_BF16] = {"avx512_bf16", BF16_FEATURES, MOE_CPU_AVX512_BF16},
+    [CPU_ISA_NEON] = {"neon", CPU_FEATURE_NEON, MOE_CPU_NEON},
+    [CPU_ISA_DOTPROD] = {"dotprod", DOTPROD_FEATURES, MOE_CPU_DOTPROD},
+    [CPU_ISA_I8MM] = {"i8mm", I8MM_FEATURES, MOE_CPU_I8MM},
 };
 
 static const struct {
@@ -31,6 +45,15 @@ static const struct {
     {"avx2", CPU_FEATURE_AVX2},
     {"fma", CPU_FEATURE_FMA},
     {"f16c", CPU_FEATURE_F16C},
+    {"avx512f", CPU_FEATURE_AVX512F},
+    {"avx512bw", CPU_FEATURE_AVX512BW},
+    {"avx512dq", CPU_FEATURE_AVX512DQ},
+    {"avx512vl", CPU_FEATURE_AVX512VL},
+    {"avx512_vnni", CPU_FEATURE_AVX512_VNNI},
+    {"avx512_bf16", CPU_FEATURE_AVX512_BF16},
+    {"neon", CPU_FEATURE_NEON},
+    {"dotprod", CPU_FEATURE_DOTPROD},
+    {"i8mm", CPU_FEATURE_I8MM},
 };
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -41,11 +64,21 @@ struct cpu_id moe_cpu_id(void)
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
         return id;
     id.leaf1_ecx = ecx;
-    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
+        const uint32_t last = eax;
         id.leaf7_ebx = ebx;
+        id.leaf7_ecx = ecx;
+        if (last >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
+            id.leaf7_1_eax = eax;
+    }
     if (id.leaf1_ecx & bit_OSXSAVE)
         __asm__ volatile("xgetbv" : "=a"(id.xcr0), "=d"(edx) : "c"(0));
     return id;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+struct cpu_id moe_cpu_id(void)
+{
+    return (struct cpu_id){.hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
 }
 #else
 struct cpu_id moe_cpu_id(void)
@@ -54,27 +87,54 @@ struct cpu_id moe_cpu_id(void)
 }
 #endif
 
+// A feature is there if its bit is in a word of the processor's answers, and the system saves the
+// registers that it uses.
+struct feature_bit {
+    uint32_t feature, word, bit;
+};
+
+static uint32_t features_of(const struct feature_bit *bits, size_t n)
+{
+    uint32_t features = 0;
+    for (size_t i = 0; i < n; i++)
+        if (bits[i].word >> bits[i].bit & 1)
+            features |= bits[i].feature;
+    return features;
+}
+
 uint32_t moe_cpu_features(const struct cpu_id *id)
 {
     enum {
-        LEAF1_FMA = 1 << 12,
         LEAF1_OSXSAVE = 1 << 27,
         LEAF1_AVX = 1 << 28,
-        LEAF1_F16C = 1 << 29,
-        LEAF7_AVX2 = 1 << 5,
-        XCR0_SSE_AVX = 1 << 1 | 1 << 2, // the system saves the xmm and ymm registers
+        XCR0_SSE_AVX = 1 << 1 | 1 << 2,           // xmm and ymm
+        XCR0_AVX512 = 1 << 5 | 1 << 6 | 1 << 7, // masks, zmm, and 16 zmm more
     };
-    bool ymm = id->leaf1_ecx & LEAF1_OSXSAVE && id->leaf1_ecx & LEAF1_AVX &&
-               (id->xcr0 & XCR0_SSE_AVX) == XCR0_SSE_AVX;
-    if (!ymm)
-        return 0;
-    uint32_t features = 0;
-    if (id->leaf7_ebx & LEAF7_AVX2)
-        features |= CPU_FEATURE_AVX2;
-    if (id->leaf1_ecx & LEAF1_FMA)
-        features |= CPU_FEATURE_FMA;
-    if (id->leaf1_ecx & LEAF1_F16C)
-        features |= CPU_FEATURE_F16C;
+    const struct feature_bit ymm[] = {
+        {CPU_FEATURE_AVX2, id->leaf7_ebx, 5},
+        {CPU_FEATURE_FMA, id->leaf1_ecx, 12},
+        {CPU_FEATURE_F16C, id->leaf1_ecx, 29},
+    };
+    const struct feature_bit zmm[] = {
+        {CPU_FEATURE_AVX512F, id->leaf7_ebx, 16},
+        {CPU_FEATURE_AVX512DQ, id->leaf7_ebx, 17},
+        {CPU_FEATURE_AVX512BW, id->leaf7_ebx, 30},
+        {CPU_FEATURE_AVX512VL, id->leaf7_ebx, 31},
+        {CPU_FEATURE_AVX512_VNNI, id->leaf7_ecx, 11},
+        {CPU_FEATURE_AVX512_BF16, id->leaf7_1_eax, 5},
+    };
+    const struct feature_bit arm[] = { // the bits of Linux
+        {CPU_FEATURE_NEON, (uint32_t) id->hwcap, 1},
+        {CPU_FEATURE_DOTPROD, (uint32_t) id->hwcap, 20},
+        {CPU_FEATURE_I8MM, (uint32_t) id->hwcap2, 13},
+    };
+    uint32_t features = features_of(arm, MOE_COUNT(arm));
+    const uint32_t saved = id->leaf1_ecx & LEAF1_OSXSAVE && id->leaf1_ecx & LEAF1_AVX ? id->xcr0 : 0;
+    if ((saved & XCR0_SSE_AVX) != XCR0_SSE_AVX)
+        return features;
+    features |= features_of(ymm, MOE_COUNT(ymm));
+    if ((saved & XCR0_AVX512) == XCR0_AVX512)
+        features |= features_of(zmm, MOE_COUNT(zmm));
     return features;
 }
 

@@ -7,10 +7,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// In ascending order; a level that is there implies nothing about the ones between.
+// In ascending order of each family of processors; a level needs the features of those before it.
 enum cpu_isa {
     CPU_ISA_SCALAR,
-    CPU_ISA_AVX2, // AVX2, FMA and F16C
+    CPU_ISA_AVX2,        // and FMA and F16C
+    CPU_ISA_AVX512,      // F, BW, DQ and VL
+    CPU_ISA_AVX512_VNNI,
+    CPU_ISA_AVX512_BF16,
+    CPU_ISA_NEON,
+    CPU_ISA_DOTPROD,
+    CPU_ISA_I8MM,
     CPU_N_ISAS,
 };
 
@@ -19,12 +25,23 @@ enum cpu_feature {
     CPU_FEATURE_AVX2 = 1 << 0,
     CPU_FEATURE_FMA = 1 << 1,
     CPU_FEATURE_F16C = 1 << 2,
+    CPU_FEATURE_AVX512F = 1 << 3,
+    CPU_FEATURE_AVX512BW = 1 << 4,
+    CPU_FEATURE_AVX512DQ = 1 << 5,
+    CPU_FEATURE_AVX512VL = 1 << 6,
+    CPU_FEATURE_AVX512_VNNI = 1 << 7,
+    CPU_FEATURE_AVX512_BF16 = 1 << 8,
+    CPU_FEATURE_NEON = 1 << 9,
+    CPU_FEATURE_DOTPROD = 1 << 10,
+    CPU_FEATURE_I8MM = 1 << 11,
 };
 
-// What the CPUID and XGETBV instructions answered; zeros where there are none.
+// What the CPUID and XGETBV instructions answered, or the system of an ARM processor; zeros where
+// there are none.
 struct cpu_id {
-    uint32_t leaf1_ecx, leaf7_ebx;
+    uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_1_eax;
     uint32_t xcr0;
+    uint64_t hwcap, hwcap2; // of 64-bit ARM
 };
 
 struct cpu_id moe_cpu_id(void);

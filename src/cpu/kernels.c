@@ -1,18 +1,37 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/kernels.h"
 
-void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa)
+static void fill_scalar(struct cpu_kernels *kernels)
 {
     moe_cpu_kernels_scalar(kernels);
     moe_cpu_blocks_scalar(kernels);
+    moe_cpu_int8_scalar(kernels);
     moe_cpu_arrays_scalar(&kernels->arrays);
-#ifdef MOE_CPU_AVX2
-    if (isa >= CPU_ISA_AVX2) {
-        moe_cpu_kernels_avx2(kernels);
-        moe_cpu_blocks_avx2(kernels);
-        moe_cpu_arrays_avx2(&kernels->arrays);
-    }
-#else
-    (void) isa;
+}
+
+#if MOE_CPU_AVX2
+static void fill_avx2(struct cpu_kernels *kernels)
+{
+    moe_cpu_kernels_avx2(kernels);
+    moe_cpu_arrays_avx2(&kernels->arrays);
+}
 #endif
+
+// Levels that this build has, in their order.
+static const struct {
+    enum cpu_isa isa;
+    cpu_fill_fn *fill;
+} levels[] = {
+    {CPU_ISA_SCALAR, fill_scalar},
+#if MOE_CPU_AVX2
+    {CPU_ISA_AVX2, fill_avx2},
+#endif
+};
+
+void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa)
+{
+    *kernels = (struct cpu_kernels){0};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (levels[i].isa <= isa)
+            levels[i].fill(kernels);
 }

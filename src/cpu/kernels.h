@@ -2,10 +2,15 @@
 // The kernels of the CPU back end: one table, filled in scalar C first; each instruction-set level
 // then overwrites the entries it does better.
 //
-// All matrix work is one kernel. A weight matrix (n_out, k) is stored as panels of 16 outputs,
-// k-major: panel[i][c] = w[16 p + c][i], outputs beyond the matrix being zero. Of a type of blocks
-// i counts the bytes of a row as it is stored, so that what 16 rows have in the same place of their
-// blocks is side by side, and a panel has just the bytes of its rows.
+// All matrix work is one kernel. A weight matrix (n_out, k) is stored as panels of 16 outputs. The
+// bytes of a row, as it is stored, are cut into units, and the 16 rows' units of the same place lie
+// side by side: panel[unit][row][byte]. So a panel has just the bytes of its rows; outputs beyond
+// the matrix are zero. Units are what a vector instruction takes from one row at a time:
+//   f32   a value
+//   f16   a value
+//   bf16  two values, the last of an odd k with a zero
+//   types of blocks: a head (the scale of q8_0, q4_0 and mxfp4), then 4 bytes each, then what is
+//         left of the block (2 bytes of q6_K); each block of 16 rows follows the one before
 #ifndef MOE_CPU_KERNELS_H
 #define MOE_CPU_KERNELS_H
 
@@ -18,17 +23,43 @@ enum {
     CPU_N_FLOATS = 3,   // those that are f32, f16 and bf16
 };
 
-// out[r][c] = sum over i < k of x[r][i] * panel[i][c], for r < n_rows and c < 16
+// How rows of x are stored for a kernel.
+enum cpu_operand {
+    CPU_OPERAND_F32,  // floats, 4-byte aligned
+    CPU_OPERAND_BF16, // an even number of them, the last 0 if k is odd; 4-byte aligned
+    CPU_OPERAND_INT8, // a struct cpu_int8_block for 32 values each; 4-byte aligned
+    CPU_N_OPERANDS,
+};
+
+// 32 values as scale * codes[i]: codes are -127..127, to nearest even, scale the largest magnitude
+// / 127. Instructions that multiply want one operand without a sign: they can take the weights'
+// codes + 128, and start with what that adds.
+struct cpu_int8_block {
+    float scale;
+    int32_t start[3]; // -128 times the sum of codes 0..15, 16..31 and of all
+    int8_t codes[32];
+};
+
+// n values, a multiple of 32, as n / 32 blocks: the same bits at every level. A block with an
+// infinity or NaN gets NaN as its scale and codes of 0; values so small that 127 / their largest is
+// infinite become 0. values 4-byte aligned.
+typedef void cpu_quantise_fn(const float *values, uint32_t n, struct cpu_int8_block *out);
+
+// out[r][c] = sum over i < k of x[r][i] * w[c][i], for r < n_rows and c < 16
 //
-//   x       n_rows pointers to rows of k floats, 4-byte aligned
+//   x       n_rows pointers to rows of k values, stored as the entry's operand says
 //   n_rows  at least 1
 //   panel   k steps in the entry's type, 32-byte aligned; of types of blocks 16-byte aligned. k is
 //           at least 1 and whole blocks (fp8: any number)
 //   out     (n_rows, 16), 64-byte aligned; may not overlap the inputs
 //
-// Each output is one chain of f32 multiply-adds in ascending i from zero. So a row's bits never
-// depend on the other rows of the call; between levels they differ (fused or not).
-typedef void cpu_panel_fn(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+// Of operands f32 each output is one chain of f32 multiply-adds in ascending i from zero; of bf16
+// likewise, but in which order the two products of a pair come, and that denormal numbers are 0,
+// is the processor's own. Of int8 the products of 32 values (of 16, where weights have scales for
+// 16) are summed as integers and then, times the scale of the weights, less their minimum times the
+// sum of codes, times the scale of x, added to a chain of f32 in ascending order.
+// So a row's bits never depend on the other rows of the call; between levels they differ.
+typedef void cpu_panel_fn(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
 
 // Steps first .. first + k - 1 of f32 chains, for products cut along their inner dimension:
@@ -57,34 +88,40 @@ typedef void cpu_encode_fn(const float *values, uint16_t *out, size_t n);
 // The sum of n 32-bit words, modulo 2^32, by one sequential read. memory 64-byte aligned, n a
 // multiple of CPU_READ_WORDS.
 typedef uint32_t cpu_read_fn(const uint32_t *memory, size_t n);
-// n_rounds times CPU_ROUND_MACS multiply-adds of f32 in registers, in chains that do not wait for
-// each other: v = v * factor + term in each of them, from multiples of `start`. The mean of all v.
+// n_rounds times CPU_ROUND_MACS multiply-adds in registers, in chains that do not wait for each
+// other, n_rounds a multiple of 8. Of f32: v = v * factor + term in each chain, from multiples of
+// `start`; the mean of all v. Of bf16: v = v + factor * term in each sum, likewise. Of int8: the
+// same, all of them small whole numbers.
 typedef float cpu_peak_fn(uint64_t n_rounds, float start, float factor, float term);
 
 enum { CPU_READ_WORDS = 64, CPU_ROUND_MACS = 96 };
 
 struct cpu_kernels {
-    cpu_panel_fn *panel[CPU_N_WEIGHTS];
+    // Every type has one for operands of f32; types of blocks but fp8 have one for int8; bf16 has
+    // one for bf16 where there are instructions for it. Others are NULL.
+    cpu_panel_fn *panel[CPU_N_OPERANDS][CPU_N_WEIGHTS];
+    cpu_quantise_fn *quantise;
     cpu_decode_fn *decode[CPU_N_FLOATS]; // NULL for f32
     cpu_encode_fn *encode[CPU_N_FLOATS]; // likewise
     cpu_chain_fn *chain;
     cpu_transpose_fn *transpose;
     cpu_read_fn *read;
-    cpu_peak_fn *peak;
+    cpu_peak_fn *peak[CPU_N_OPERANDS]; // NULL: no instructions of their own
     struct cpu_arrays arrays;
 };
 
 // Fills the table for a level that this machine has.
 void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 
-// The levels' own parts, in order. The scalar one fills every entry.
-void moe_cpu_kernels_scalar(struct cpu_kernels *kernels);
-void moe_cpu_kernels_avx2(struct cpu_kernels *kernels);
-
+// The levels' own parts, in order; each overwrites what it does better. The scalar one fills every
+// entry that a level has to have.
+typedef void cpu_fill_fn(struct cpu_kernels *kernels);
+cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2;
 // Their panels of types of blocks, and what those multiply with.
-void moe_cpu_blocks_scalar(struct cpu_kernels *kernels);
-void moe_cpu_blocks_avx2(struct cpu_kernels *kernels);
+cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2;
 cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2;
+// Their panels of types of blocks with operands of int8.
+cpu_fill_fn moe_cpu_int8_scalar;
 
 // Their arrays: the same text (arrays_text.h), compiled for each level.
 void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);

@@ -18,24 +18,33 @@ enum weight_type { W_F32, W_F16, W_BF16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE size_t weight_size(enum weight_type type)
+INLINE size_t unit_size(enum weight_type type)
 {
-    return type == W_F32 ? 4 : 2;
+    return type == W_F16 ? 2 : 4;
 }
 
-// 8 weights of any type as f32; exact.
-INLINE __m256 load_weights(enum weight_type type, const void *w)
+// 16 columns of one step as f32, or of the two steps of a unit of bf16; exact.
+INLINE void load_weights(enum weight_type type, const char *units, __m256 *lo, __m256 *hi)
 {
     switch (type) {
     case W_F32:
-        return _mm256_load_ps(w);
+        lo[0] = _mm256_load_ps((const float *) units);
+        hi[0] = _mm256_load_ps((const float *) units + 8);
+        return;
     case W_F16:
-        return _mm256_cvtph_ps(_mm_load_si128(w));
+        lo[0] = _mm256_cvtph_ps(_mm_load_si128((const __m128i *) units));
+        hi[0] = _mm256_cvtph_ps(_mm_load_si128((const __m128i *) units + 1));
+        return;
     case W_BF16:
         break;
     }
-    __m256i bits = _mm256_cvtepu16_epi32(_mm_load_si128(w));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+    const __m256i upper = _mm256_set1_epi32(-65536);
+    const __m256i first = _mm256_load_si256((const __m256i *) units);
+    const __m256i last = _mm256_load_si256((const __m256i *) units + 1);
+    lo[0] = _mm256_castsi256_ps(_mm256_slli_epi32(first, 16));
+    hi[0] = _mm256_castsi256_ps(_mm256_slli_epi32(last, 16));
+    lo[1] = _mm256_castsi256_ps(_mm256_and_si256(first, upper));
+    hi[1] = _mm256_castsi256_ps(_mm256_and_si256(last, upper));
 }
 
 // Begins or, with `more`, goes on with chains of n_rows (a constant where this is expanded) by k
@@ -44,10 +53,10 @@ INLINE __m256 load_weights(enum weight_type type, const void *w)
 INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
                   const char *panel, uint32_t k, bool more, float *const *out, bool scattered)
 {
-    const size_t half = CPU_PANEL / 2 * weight_size(type);
+    const uint32_t n_values = type == W_BF16 ? 2 : 1;
     const float *row[BLOCK_ROWS];
     float *to[BLOCK_ROWS];
-    __m256 lo[BLOCK_ROWS], hi[BLOCK_ROWS];
+    __m256 lo[BLOCK_ROWS], hi[BLOCK_ROWS], w_lo[2], w_hi[2];
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < n_rows; r++) {
         row[r] = x[r] + first;
@@ -55,13 +64,25 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
         lo[r] = more ? _mm256_loadu_ps(to[r]) : _mm256_setzero_ps();
         hi[r] = more ? _mm256_loadu_ps(to[r] + 8) : _mm256_setzero_ps();
     }
-    for (uint32_t i = 0; i < k; i++, panel += 2 * half) {
-        __m256 w_lo = load_weights(type, panel), w_hi = load_weights(type, panel + half);
+    for (uint32_t i = 0; i + n_values <= k; i += n_values, panel += unit_size(type) * CPU_PANEL) {
+        load_weights(type, panel, w_lo, w_hi);
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < n_values; j++) {
+#pragma GCC unroll 6
+            for (uint32_t r = 0; r < n_rows; r++) {
+                __m256 v = _mm256_broadcast_ss(row[r] + i + j);
+                lo[r] = _mm256_fmadd_ps(v, w_lo[j], lo[r]);
+                hi[r] = _mm256_fmadd_ps(v, w_hi[j], hi[r]);
+            }
+        }
+    }
+    if (k % n_values > 0) {
+        load_weights(type, panel, w_lo, w_hi);
 #pragma GCC unroll 6
         for (uint32_t r = 0; r < n_rows; r++) {
-            __m256 v = _mm256_broadcast_ss(row[r] + i);
-            lo[r] = _mm256_fmadd_ps(v, w_lo, lo[r]);
-            hi[r] = _mm256_fmadd_ps(v, w_hi, hi[r]);
+            __m256 v = _mm256_broadcast_ss(row[r] + k - 1);
+            lo[r] = _mm256_fmadd_ps(v, w_lo[0], lo[r]);
+            hi[r] = _mm256_fmadd_ps(v, w_hi[0], hi[r]);
         }
     }
 #pragma GCC unroll 6
@@ -95,13 +116,15 @@ INLINE void block_of(enum weight_type type, uint32_t n_rows, const float *const 
     }
 }
 
-INLINE void panel_any(enum weight_type type, const float *const *x, uint32_t n_rows,
+INLINE void panel_any(enum weight_type type, const void *const *rows_of_x, uint32_t n_rows,
                       const void *panel, uint32_t k, float *out)
 {
+    const float *const *x = (const float *const *) rows_of_x;
     // One block of rows reads the panel once anyway: then no chain is interrupted.
     const uint32_t step = n_rows > BLOCK_ROWS ? BLOCK_K : k;
     for (uint32_t first = 0; first < k; first += step) {
-        const char *w = (const char *) panel + (size_t) first * CPU_PANEL * weight_size(type);
+        const size_t unit = first / (type == W_BF16 ? 2 : 1);
+        const char *w = (const char *) panel + unit * CPU_PANEL * unit_size(type);
         uint32_t n = k - first < step ? k - first : step;
         for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
             uint32_t rows = n_rows - r < BLOCK_ROWS ? n_rows - r : BLOCK_ROWS;
@@ -111,19 +134,19 @@ INLINE void panel_any(enum weight_type type, const float *const *x, uint32_t n_r
     }
 }
 
-static void panel_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_f32(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
     panel_any(W_F32, x, n_rows, panel, k, out);
 }
 
-static void panel_f16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
     panel_any(W_F16, x, n_rows, panel, k, out);
 }
 
-static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                        float *out)
 {
     panel_any(W_BF16, x, n_rows, panel, k, out);
@@ -322,9 +345,9 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 
 void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
 {
-    kernels->panel[W_F32] = panel_f32;
-    kernels->panel[W_F16] = panel_f16;
-    kernels->panel[W_BF16] = panel_bf16;
+    kernels->panel[CPU_OPERAND_F32][W_F32] = panel_f32;
+    kernels->panel[CPU_OPERAND_F32][W_F16] = panel_f16;
+    kernels->panel[CPU_OPERAND_F32][W_BF16] = panel_bf16;
     kernels->decode[W_F16] = decode_f16;
     kernels->decode[W_BF16] = decode_bf16;
     kernels->encode[W_F16] = encode_f16;
@@ -332,5 +355,5 @@ void moe_cpu_kernels_avx2(struct cpu_kernels *kernels)
     kernels->chain = chain;
     kernels->transpose = transpose;
     kernels->read = read_words;
-    kernels->peak = peak;
+    kernels->peak[CPU_OPERAND_F32] = peak;
 }

@@ -13,33 +13,40 @@ _Static_assert((int) CPU_N_FLOATS == (int) MOE_N_FLOAT_DTYPES, "f32, f16, bf16")
 
 enum { BLOCK_ROWS = 4 }; // rows that share one decoding of the weights
 
-// 16 weights as f32; exact.
-INLINE void decode(enum vkmoe_dtype type, const char *stored, float *w)
+// The values of 16 units of a panel, n_values each, as f32 w[i][c]; exact.
+INLINE void decode(enum vkmoe_dtype type, uint32_t n_values, const char *units, float *w)
 {
+    float values[2 * CPU_PANEL];
     if (type == VKMOE_F32)
-        memcpy(w, stored, CPU_PANEL * sizeof *w);
+        memcpy(values, units, CPU_PANEL * sizeof *values);
     else
-        moe_dtype_decode(type, stored, CPU_PANEL, w);
+        moe_dtype_decode(type, units, n_values * CPU_PANEL, values);
+    for (uint32_t i = 0; i < n_values; i++)
+        for (uint32_t c = 0; c < CPU_PANEL; c++)
+            w[i * CPU_PANEL + c] = values[c * n_values + i];
 }
 
 INLINE void rows_times_panel(enum vkmoe_dtype type, uint32_t n_rows, const float *const *x,
-                             const void *panel, uint32_t k, float *out)
+                             const char *panel, uint32_t k, float *out)
 {
-    const size_t step = CPU_PANEL * (type == VKMOE_F32 ? 4 : 2);
-    float sum[BLOCK_ROWS][CPU_PANEL] = {{0}}, w[CPU_PANEL];
+    const uint32_t n_values = type == VKMOE_BF16 ? 2 : 1;
+    const size_t size = CPU_PANEL * (type == VKMOE_F16 ? 2 : 4);
+    float sum[BLOCK_ROWS][CPU_PANEL] = {{0}}, w[2 * CPU_PANEL];
     for (uint32_t i = 0; i < k; i++) {
-        decode(type, (const char *) panel + i * step, w);
+        if (i % n_values == 0)
+            decode(type, n_values, panel + i / n_values * size, w);
         for (uint32_t r = 0; r < n_rows; r++)
             for (uint32_t c = 0; c < CPU_PANEL; c++)
-                sum[r][c] += x[r][i] * w[c];
+                sum[r][c] += x[r][i] * w[i % n_values * CPU_PANEL + c];
     }
     memcpy(out, sum, n_rows * sizeof sum[0]);
 }
 
 // Blocks of rows, then the rest one by one: both counts are constants to the compiler.
-INLINE void panel_any(enum vkmoe_dtype type, const float *const *x, uint32_t n_rows,
+INLINE void panel_any(enum vkmoe_dtype type, const void *const *rows, uint32_t n_rows,
                       const void *panel, uint32_t k, float *out)
 {
+    const float *const *x = (const float *const *) rows;
     uint32_t r = 0;
     for (; r + BLOCK_ROWS <= n_rows; r += BLOCK_ROWS)
         rows_times_panel(type, BLOCK_ROWS, x + r, panel, k, out + (size_t) r * CPU_PANEL);
@@ -47,19 +54,19 @@ INLINE void panel_any(enum vkmoe_dtype type, const float *const *x, uint32_t n_r
         rows_times_panel(type, 1, x + r, panel, k, out + (size_t) r * CPU_PANEL);
 }
 
-static void panel_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_f32(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
     panel_any(VKMOE_F32, x, n_rows, panel, k, out);
 }
 
-static void panel_f16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
     panel_any(VKMOE_F16, x, n_rows, panel, k, out);
 }
 
-static void panel_bf16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                        float *out)
 {
     panel_any(VKMOE_BF16, x, n_rows, panel, k, out);
@@ -148,9 +155,9 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 
 void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
 {
-    kernels->panel[VKMOE_F32] = panel_f32;
-    kernels->panel[VKMOE_F16] = panel_f16;
-    kernels->panel[VKMOE_BF16] = panel_bf16;
+    kernels->panel[CPU_OPERAND_F32][VKMOE_F32] = panel_f32;
+    kernels->panel[CPU_OPERAND_F32][VKMOE_F16] = panel_f16;
+    kernels->panel[CPU_OPERAND_F32][VKMOE_BF16] = panel_bf16;
     kernels->decode[VKMOE_F16] = decode_f16;
     kernels->decode[VKMOE_BF16] = decode_bf16;
     kernels->encode[VKMOE_F16] = encode_f16;
@@ -158,5 +165,5 @@ void moe_cpu_kernels_scalar(struct cpu_kernels *kernels)
     kernels->chain = chain;
     kernels->transpose = transpose;
     kernels->read = read_words;
-    kernels->peak = peak;
+    kernels->peak[CPU_OPERAND_F32] = peak;
 }

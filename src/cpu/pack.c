@@ -67,11 +67,11 @@ static enum vkmoe_status alloc_room(const vkmoe_host *host, uint32_t k, struct r
     return VKMOE_OK;
 }
 
-// The elements of n rows side by side: dst[i][c] = rows[c][i], of `size` bytes each.
-static inline void interleave(const char *const *rows, uint32_t n, size_t n_elements, size_t size,
+// The units of n rows side by side, n_units of `size` bytes each.
+static inline void interleave(const char *const *rows, uint32_t n, size_t n_units, size_t size,
                               char *dst)
 {
-    for (size_t i = 0; i < n_elements; i++)
+    for (size_t i = 0; i < n_units; i++)
         for (uint32_t c = 0; c < n; c++)
             memcpy(dst + (i * CPU_PANEL + c) * size, rows[c] + i * size, size);
 }
@@ -79,12 +79,20 @@ static inline void interleave(const char *const *rows, uint32_t n, size_t n_elem
 void moe_cpu_pack_panel(enum vkmoe_dtype type, const char *const *rows, uint32_t n, uint32_t k,
                         char *dst)
 {
-    if (!moe_dtype_is_float(type))
-        interleave(rows, n, (size_t) moe_dtype_size(type, k), 1, dst);
-    else if (type == VKMOE_F32)
-        interleave(rows, n, k, 4, dst);
-    else
+    const struct cpu_panel_block block = moe_cpu_panel_block(type);
+    const size_t n_whole = k / block.n_values;
+    if (type == VKMOE_F16) {
         interleave(rows, n, k, 2, dst);
+    } else if (moe_dtype_is_float(type)) {
+        interleave(rows, n, n_whole, 4, dst);
+        for (uint32_t c = 0; c < n && k % block.n_values > 0; c++) // half a pair
+            memcpy(dst + (n_whole * CPU_PANEL + c) * 4, rows[c] + n_whole * 4, 2);
+    } else {
+        for (size_t i = 0; i < moe_div_up(k, block.n_values); i++)
+            for (uint32_t c = 0; c < n; c++)
+                moe_cpu_put_block(type, rows[c] + i * block.size, c,
+                                  dst + i * block.size * CPU_PANEL);
+    }
 }
 
 // Packs a matrix (n_out, k) into panels, `stride` bytes from one to the next. The padding of dst is

@@ -37,7 +37,7 @@ static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, cons
         moe_cpu_count(&bind->counts->weight_loads, moe_cpu_panel_size(type, k));
         moe_cpu_count(&bind->counts->columns, n);
     }
-    bind->kernels->panel[type](x, n, panel, k, out);
+    bind->kernels->panel[CPU_OPERAND_F32][type]((const void *const *) x, n, panel, k, out);
 }
 
 // v (n, 16) of rows of a group: the weight of each row's input, which is as well one of W x, then

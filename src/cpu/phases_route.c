@@ -76,18 +76,17 @@ void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i)
     const struct cpu_range tokens = moe_cpu_grid_rows(&bind->grid, i);
     const struct cpu_range panels = moe_cpu_grid_panels(&bind->grid, i);
     const uint32_t n = tokens.end - tokens.begin;
-    const float *x[CPU_TILE_ROWS];
+    const void *x[CPU_TILE_ROWS];
     _Alignas(64) float out[CPU_TILE_ROWS * CPU_PANEL];
 
     for (uint32_t r = 0; r < n; r++)
-        x[r] = (const float *) (bind->router_x +
-                                (size_t) (tokens.begin + r) * bind->router_x_stride);
+        x[r] = bind->router_x + (size_t) (tokens.begin + r) * bind->router_x_stride;
     for (uint32_t p = panels.begin; p < panels.end; p++) {
         const float *bias = w->router_bias + (size_t) p * CPU_PANEL;
         if (bind->counts)
             moe_cpu_count(&bind->counts->router_loads, d_model * CPU_PANEL * sizeof *w->router);
-        bind->kernels->panel[VKMOE_F32](x, n, w->router + (size_t) p * d_model * CPU_PANEL,
-                                        d_model, out);
+        bind->kernels->panel[CPU_OPERAND_F32][VKMOE_F32](
+            x, n, w->router + (size_t) p * d_model * CPU_PANEL, d_model, out);
         for (uint32_t r = 0; r < n; r++) {
             float *logits = bind->logits + (size_t) (tokens.begin + r) * stride + p * CPU_PANEL;
             for (uint32_t c = 0; c < CPU_PANEL; c++)

@@ -96,7 +96,7 @@ static void peak_task(void *arg, uint32_t i)
 {
     (void) i;
     struct cpu_probe *probe = arg;
-    float mean = device_of(probe)->kernels.peak(probe->n_rounds, 1, 0.5f, 0.5f);
+    float mean = device_of(probe)->kernels.peak[CPU_OPERAND_F32](probe->n_rounds, 1, 0.5f, 0.5f);
     moe_cpu_count(&probe->n_right, mean == 1);
 }
 

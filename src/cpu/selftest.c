@@ -92,13 +92,14 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
 {
     static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {1, 64, MAX_K};
     const uint32_t block = type == VKMOE_FP8 ? 1 : moe_dtype_info(type)->block_elements;
+    const void *const *x = (const void *const *) t->rows;
     make_panel(t, type, MAX_K / block * block);
     for (uint32_t i = 0; i < MOE_COUNT(rows); i++) {
         for (uint32_t j = 0; j < MOE_COUNT(ks); j++) {
             const uint32_t k = (uint32_t) moe_max(ks[j] / block, 1) * block;
             memset(t->out, 0xff, sizeof t->out);
-            t->kernels->panel[type](t->rows, rows[i], t->panel, k, t->out);
-            t->scalar.panel[type](t->rows, rows[i], t->panel, k, t->want);
+            t->kernels->panel[CPU_OPERAND_F32][type](x, rows[i], t->panel, k, t->out);
+            t->scalar.panel[CPU_OPERAND_F32][type](x, rows[i], t->panel, k, t->want);
             if (!products_agree(t, rows[i], k))
                 return false;
         }

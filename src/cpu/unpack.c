@@ -8,19 +8,15 @@
 
 #include <string.h>
 
-// A row of k values from its panel, block by block. An element of the panel is a value, or a byte
-// of a type of blocks.
+// A row of k values from its panel, block by block.
 static void unpack_row(enum vkmoe_dtype type, const char *panel, uint32_t row, uint32_t k,
                        float *to)
 {
-    const struct moe_dtype_info *info = moe_dtype_info(type);
-    const size_t size = moe_dtype_is_float(type) ? info->block_size : 1;
-    const char *element = panel + row * size;
+    const struct cpu_panel_block b = moe_cpu_panel_block(type);
     char block[MOE_MAX_BLOCK_SIZE];
-    for (uint32_t i = 0; i < k; i += info->block_elements) {
-        for (size_t at = 0; at < info->block_size; at += size, element += CPU_PANEL * size)
-            memcpy(block + at, element, size);
-        moe_dtype_decode(type, block, moe_min(k - i, info->block_elements), to + i);
+    for (uint32_t i = 0; i < k; i += b.n_values, panel += b.size * CPU_PANEL) {
+        moe_cpu_take_block(type, panel, row, block);
+        moe_dtype_decode(type, block, moe_min(k - i, b.n_values), to + i);
     }
 }
 

@@ -4,7 +4,7 @@
 #include "kernels_test.h"
 
 #include "base/bits.h"
-#include "core/dtype.h"
+#include "cpu/panel.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static double fma_gflops(const struct cpu_kernels *kernels)
     double best = 0;
     for (int round = 0; round < ROUNDS; round++) {
         double start = seconds();
-        volatile float sink = kernels->peak(STEPS, 1, 0.5f, 0.5f);
+        volatile float sink = kernels->peak[CPU_OPERAND_F32](STEPS, 1, 0.5f, 0.5f);
         (void) sink;
         double rate = 2.0 * CPU_ROUND_MACS * STEPS / (seconds() - start) * 1e-9;
         best = rate > best ? rate : best;
@@ -42,9 +42,9 @@ static double read_gbs(const struct cpu_kernels *kernels, const void *memory)
 
 // Runs over n_panels panels again and again for a while; seconds for all panels once.
 static double time_panels(const struct kernel *kernel, const char *panels, uint32_t n_panels,
-                          const float *const *x, uint32_t n_rows, uint32_t k, float *out)
+                          const void *const *x, uint32_t n_rows, uint32_t k, float *out)
 {
-    const size_t panel_size = CPU_PANEL * (size_t) moe_dtype_size(kernel->type, k);
+    const size_t panel_size = (size_t) moe_cpu_panel_size(kernel->type, k);
     double best = 1e9;
     for (double began = seconds(); seconds() - began < 0.15;) {
         double start = seconds();
@@ -62,7 +62,7 @@ static void bench_kernel(const struct kernel *kernel, const char *memory, double
     static const uint32_t n_rows[] = {1, 2, 4, 6, 12, ROWS};
     float *x = aligned_memory(sizeof(float) * ROWS * K);
     float *out = aligned_memory(sizeof(float) * ROWS * CPU_PANEL);
-    const float *rows[ROWS];
+    const void *rows[ROWS];
     uint64_t state = 1;
     for (uint32_t i = 0; i < ROWS * K; i++)
         x[i] = random_value(&state);
@@ -78,7 +78,7 @@ static void bench_kernel(const struct kernel *kernel, const char *memory, double
         printf("  %u row%s %.1f", n_rows[i], n_rows[i] > 1 ? "s" : "", rate);
     }
     printf(" (%.0f %% of the probe)", 100 * rate / peak);
-    const size_t panel_size = CPU_PANEL * (size_t) moe_dtype_size(kernel->type, K);
+    const size_t panel_size = (size_t) moe_cpu_panel_size(kernel->type, K);
     double t = time_panels(kernel, memory, (uint32_t) (STREAM_SIZE / panel_size), rows, 1, K, out);
     double stream = STREAM_SIZE / t * 1e-9;
     printf("\n              1 row from memory: %.1f GB/s (%.0f %% of the probe)\n", stream,

@@ -65,7 +65,7 @@ uint32_t list_kernels(const struct kernels_options *options, struct kernel out[M
     for (uint32_t i = 0; i < n_levels; i++)
         for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
             out[n++] = (struct kernel){levels[i].isa, (enum vkmoe_dtype) type,
-                                       levels[i].kernels.panel[type]};
+                                       levels[i].kernels.panel[CPU_OPERAND_F32][type]};
     return n;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "cpu/cpu.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -37,7 +38,8 @@ struct panel_case {
     float *x;              // (MAX_ROWS, MAX_K + 1); rows begin at odd multiples of 4 bytes
     const float *rows[MAX_ROWS];
     float *w;              // (k, 16): exactly what `panel` holds
-    void *panel, *stored;  // stored: 16 rows
+    void *panel;
+    char *stored;          // 16 rows
     float *memory, *out;   // out = memory + GUARD
 };
 
@@ -87,11 +89,12 @@ static void spoil_scale(enum vkmoe_dtype type, char *row, uint64_t *state)
 // The 16 rows of w side by side: elements of floats, bytes of blocks. w becomes what they hold.
 static void fill_panel(struct panel_case *c, enum vkmoe_dtype type, uint64_t *state)
 {
-    const size_t row_size = (size_t) moe_dtype_size(type, c->k);
-    const size_t element = type == VKMOE_F32 ? 4 : type <= VKMOE_BF16 ? 2 : 1;
+    memset(c->panel, 0, sizeof(float) * MAX_K * CPU_PANEL);
+    const char *rows[CPU_PANEL];
     for (uint32_t column = 0; column < CPU_PANEL; column++) {
         float row[MAX_K];
-        char *stored = c->stored;
+        char *stored = c->stored + column * sizeof(float) * MAX_K;
+        rows[column] = stored;
         for (uint32_t i = 0; i < c->k; i++)
             row[i] = c->w[i * CPU_PANEL + column];
         moe_dtype_encode(type, row, c->k, stored);
@@ -100,11 +103,8 @@ static void fill_panel(struct panel_case *c, enum vkmoe_dtype type, uint64_t *st
         moe_dtype_decode(type, stored, c->k, row);
         for (uint32_t i = 0; i < c->k; i++)
             c->w[i * CPU_PANEL + column] = row[i];
-        for (size_t i = 0; i < row_size; i++) {
-            size_t to = i / element * element * CPU_PANEL + column * element + i % element;
-            ((char *) c->panel)[to] = stored[i];
-        }
     }
+    moe_cpu_pack_panel(type, rows, CPU_PANEL, c->k, c->panel);
 }
 
 static void case_fill(struct panel_case *c, enum vkmoe_dtype type)
@@ -132,7 +132,7 @@ static void case_fill(struct panel_case *c, enum vkmoe_dtype type)
 static void case_run(struct panel_case *c, const struct kernel *kernel, uint32_t first, uint32_t n)
 {
     memset(c->memory, 0xff, sizeof(float) * (MAX_ROWS * CPU_PANEL + 2 * GUARD));
-    kernel->panel(c->rows + first, n, c->panel, c->k, c->out);
+    kernel->panel((const void *const *) c->rows + first, n, c->panel, c->k, c->out);
 }
 
 static bool guards_intact(const struct panel_case *c, uint32_t n_rows)

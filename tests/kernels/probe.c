@@ -46,8 +46,8 @@ static void a_round_is_what_it_says(void **state)
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t steps = CPU_ROUND_MACS / (12 * lanes[levels[i].isa]);
         for (uint32_t rounds = 0; rounds < 1000; rounds += 111)
-            assert_true(levels[i].kernels.peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
-        assert_true(levels[i].kernels.peak(1, 1, 0, 3) == 3);
+            assert_true(levels[i].kernels.peak[CPU_OPERAND_F32](rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
+        assert_true(levels[i].kernels.peak[CPU_OPERAND_F32](1, 1, 0, 3) == 3);
     }
 }
 

@@ -47,7 +47,7 @@ static void levels_need_all_their_features(void **state)
     (void) state;
     const uint32_t all = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C;
     const uint32_t scalar = 1u << CPU_ISA_SCALAR;
-#ifdef MOE_CPU_AVX2
+#if MOE_CPU_AVX2
     const uint32_t avx2 = 1u << CPU_ISA_AVX2;
 #else
     const uint32_t avx2 = 0;

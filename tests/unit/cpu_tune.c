@@ -13,41 +13,41 @@ static void spoil(float *value)
     *value += 1e-3f;
 }
 
-static void wrong_f32(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void wrong_f32(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
-    right.panel[VKMOE_F32](x, n_rows, panel, k, out);
+    right.panel[CPU_OPERAND_F32][VKMOE_F32](x, n_rows, panel, k, out);
     spoil(&out[n_rows * CPU_PANEL - 1]);
 }
 
-static void wrong_f16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void wrong_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
-    right.panel[VKMOE_F16](x, n_rows, panel, k, out);
+    right.panel[CPU_OPERAND_F32][VKMOE_F16](x, n_rows, panel, k, out);
     if (n_rows == 5)
         spoil(&out[n_rows * CPU_PANEL - 1]);
 }
 
 // A lost step, at the end of a long row alone.
-static void wrong_bf16(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void wrong_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                        float *out)
 {
-    right.panel[VKMOE_BF16](x, n_rows, panel, k > 256 ? k - 1 : k, out);
+    right.panel[CPU_OPERAND_F32][VKMOE_BF16](x, n_rows, panel, k > 256 ? k - 1 : k, out);
 }
 
 // Its rows are 256 steps or more, which may differ by more than the others.
-static void wrong_q4_K(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void wrong_q4_K(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                        float *out)
 {
-    right.panel[VKMOE_Q4_K](x, n_rows, panel, k, out);
+    right.panel[CPU_OPERAND_F32][VKMOE_Q4_K](x, n_rows, panel, k, out);
     out[n_rows * CPU_PANEL - 1] += 0.125f;
 }
 
 // Nothing of a last block that is not whole.
-static void wrong_fp8(const float *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+static void wrong_fp8(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
-    right.panel[VKMOE_FP8](x, n_rows, panel, k > 128 ? k / 128 * 128 : k, out);
+    right.panel[CPU_OPERAND_F32][VKMOE_FP8](x, n_rows, panel, k > 128 ? k / 128 * 128 : k, out);
 }
 
 static void wrong_chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
@@ -97,11 +97,16 @@ static void test_wrong_kernels_are_found(void **state)
             continue;
         moe_cpu_kernels_init(&right, (enum cpu_isa) isa);
         expect(&right, true, "");
-        k = right, k.panel[VKMOE_F32] = wrong_f32, expect(&k, false, "f32");
-        k = right, k.panel[VKMOE_F16] = wrong_f16, expect(&k, false, " f16");
-        k = right, k.panel[VKMOE_BF16] = wrong_bf16, expect(&k, false, "bf16");
-        k = right, k.panel[VKMOE_Q4_K] = wrong_q4_K, expect(&k, false, "q4_K");
-        k = right, k.panel[VKMOE_FP8] = wrong_fp8, expect(&k, false, "fp8");
+        k = right, k.panel[CPU_OPERAND_F32][VKMOE_F32] = wrong_f32;
+        expect(&k, false, "f32");
+        k = right, k.panel[CPU_OPERAND_F32][VKMOE_F16] = wrong_f16;
+        expect(&k, false, " f16");
+        k = right, k.panel[CPU_OPERAND_F32][VKMOE_BF16] = wrong_bf16;
+        expect(&k, false, "bf16");
+        k = right, k.panel[CPU_OPERAND_F32][VKMOE_Q4_K] = wrong_q4_K;
+        expect(&k, false, "q4_K");
+        k = right, k.panel[CPU_OPERAND_F32][VKMOE_FP8] = wrong_fp8;
+        expect(&k, false, "fp8");
         k = right, k.decode[VKMOE_F16] = wrong_decode, expect(&k, false, " f16");
         k = right, k.encode[VKMOE_BF16] = wrong_encode, expect(&k, false, "bf16");
         k = right, k.chain = wrong_chain, expect(&k, false, "networks");
