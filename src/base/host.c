@@ -8,12 +8,23 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
+// Large blocks are in large pages where the system gives them, which have to be asked for before
+// the first byte is written. Reading weights that lie in small ones takes a tenth longer.
 static void *default_alloc(void *user, size_t size, size_t align)
 {
+    enum { LARGE_PAGE = 2 << 20, MANY_PAGES = 2 * LARGE_PAGE };
     (void) user;
+    const bool large = size >= MANY_PAGES;
     void *memory = NULL;
-    return posix_memalign(&memory, align, size) == 0 ? memory : NULL;
+    if (posix_memalign(&memory, large && align < LARGE_PAGE ? LARGE_PAGE : align, size) != 0)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (large)
+        (void) madvise(memory, size / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE); // a wish
+#endif
+    return memory;
 }
 
 static void default_free(void *user, void *memory)

@@ -151,8 +151,9 @@ void moe_cpu_combine_rows_task(struct cpu_bind *bind, uint32_t i);
 
 // ---- binds and runs (run.c) ------------------------------------------------------------------
 
-// A matrix of rows by panels cut into tasks: task i does row tile i / n_blocks and panel block
-// i % n_blocks. How it is cut never changes a result.
+// A matrix of rows by panels cut into tasks: task i does row tile i % n_tiles and panel block
+// i / n_tiles, so that tasks one after the other use the same weights. How it is cut never changes
+// a result.
 struct cpu_grid {
     uint32_t n_rows, tile_rows;
     uint32_t n_panels, block_panels;
@@ -176,13 +177,13 @@ struct cpu_range {
 // Rows and panels of task i.
 static inline struct cpu_range moe_cpu_grid_rows(const struct cpu_grid *grid, uint32_t i)
 {
-    uint32_t begin = i / grid->n_blocks * grid->tile_rows, left = grid->n_rows - begin;
+    uint32_t begin = i % grid->n_tiles * grid->tile_rows, left = grid->n_rows - begin;
     return (struct cpu_range){begin, begin + (left < grid->tile_rows ? left : grid->tile_rows)};
 }
 
 static inline struct cpu_range moe_cpu_grid_panels(const struct cpu_grid *grid, uint32_t i)
 {
-    uint32_t begin = i % grid->n_blocks * grid->block_panels, left = grid->n_panels - begin;
+    uint32_t begin = i / grid->n_tiles * grid->block_panels, left = grid->n_panels - begin;
     return (struct cpu_range){begin,
                               begin + (left < grid->block_panels ? left : grid->block_panels)};
 }

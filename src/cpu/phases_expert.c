@@ -146,10 +146,13 @@ void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i)
 // A task owns a block of tokens and of columns of the sum and goes through the groups in their
 // order, experts ascending and the shared one last: no two tasks write the same place, and the
 // order of the sum is fixed. Blocks of tokens make each of them read the weights again, so they are
-// cut only as far as there are too few columns for the threads of a machine.
+// cut only as far as there are too few columns for the threads of the device.
 static uint32_t cut_sum(struct cpu_bind *bind)
 {
-    enum { MANY_TASKS = 64, REUSE_PANELS = 4, MIN_TOKENS = 16 };
+    enum { TASKS_PER_THREAD = 8, REUSE_PANELS = 4, MIN_TOKENS = 16 };
+    const uint64_t many_tasks =
+        (uint64_t) TASKS_PER_THREAD *
+        ((const struct cpu_device *) bind->base.program->device)->n_threads;
     const uint32_t n_panels = (uint32_t) moe_div_up(bind->sum_width, CPU_PANEL);
     uint64_t macs = 1; // of one panel of columns
     for (uint32_t g = bind->first_group; g < bind->end_group; g++) {
@@ -162,7 +165,7 @@ static uint32_t cut_sum(struct cpu_bind *bind)
     if (bind->n_tokens > CPU_TILE_ROWS)
         panels = moe_max(panels, moe_min(REUSE_PANELS, n_panels));
     const uint64_t n_blocks = moe_div_up(n_panels, panels);
-    const uint64_t n_tiles = moe_min(moe_min(moe_div_up(MANY_TASKS, n_blocks),
+    const uint64_t n_tiles = moe_min(moe_min(moe_div_up(many_tasks, n_blocks),
                                              moe_div_up(macs * panels, CPU_TASK_MACS)),
                                      moe_div_up(bind->n_tokens, MIN_TOKENS));
     bind->grid = (struct cpu_grid){

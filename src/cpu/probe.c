@@ -10,7 +10,6 @@
 #include "base/status.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     N_TRIES = 5,
@@ -49,17 +48,13 @@ void moe_cpu_probe_destroy(struct moe_device_probe *base)
     moe_free(host, probe);
 }
 
-// Memory in large pages where the system gives them, which have to be asked for before the first
-// byte is written. Small ones cost a tenth of the rate.
+// Memory as weights have it, from the host.
 static enum vkmoe_status alloc_memory(const vkmoe_host *host, uint64_t size, uint32_t **out)
 {
     if (size <= SIZE_MAX)
         *out = host->alloc(host->user, (size_t) size, PAGE);
     if (!*out)
         return moe_fail(VKMOE_E_MEMORY, "memory to read: %llu bytes", (unsigned long long) size);
-#ifdef MADV_HUGEPAGE
-    (void) madvise(*out, (size_t) size, MADV_HUGEPAGE); // a wish
-#endif
     for (uint64_t i = 0; i < size / sizeof **out; i++)
         (*out)[i] = 1;
     return VKMOE_OK;
