@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/act.h"
 
-#include <assert.h>
 #include <math.h>
 
 float moe_cpu_sigmoid(float v)
@@ -9,39 +8,10 @@ float moe_cpu_sigmoid(float v)
     return 1.0f / (1.0f + expf(-v));
 }
 
-static void silu(float alpha, float *v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        v[i] *= moe_cpu_sigmoid(alpha * v[i]);
-}
-
-static void gelu_erf(float *v, size_t n)
-{
-    const float sqrt_half = 0.70710678f;
-    for (size_t i = 0; i < n; i++)
-        v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * sqrt_half));
-}
-
-static void gelu_tanh(float *v, size_t n)
-{
-    const float sqrt_2_over_pi = 0.79788456f, cubic = 0.044715f;
-    for (size_t i = 0; i < n; i++) {
-        float inner = sqrt_2_over_pi * (v[i] + cubic * v[i] * v[i] * v[i]);
-        v[i] = 0.5f * v[i] * (1.0f + tanhf(inner));
-    }
-}
-
 static void situ(float beta, float *v, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         v[i] = beta * tanhf(v[i] / beta) * moe_cpu_sigmoid(v[i]);
-}
-
-// Written so that a NaN stays one.
-static void relu(float *v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        v[i] = v[i] <= 0.0f ? 0.0f : v[i];
 }
 
 static void at_most(float limit, float *v, size_t n)
@@ -65,53 +35,31 @@ static void finish_up(const vkmoe_layer_desc *layer, float limit, float *v, size
         v[i] += layer->up_add;
 }
 
-void moe_cpu_gated(const vkmoe_layer_desc *layer, float limit, float *gate, float *up, size_t n)
+void moe_cpu_gated(const struct cpu_arrays *arrays, const vkmoe_layer_desc *layer, float limit,
+                   float *gate, float *up, size_t n)
 {
+    const bool is_plain = layer->act != VKMOE_ACT_SITU && layer->clamp == VKMOE_CLAMP_NONE &&
+                          layer->up_add == 0.0f;
+    if (is_plain) {
+        arrays->glu(layer->act, layer->act_alpha, gate, up, up, n);
+        return;
+    }
     if (layer->clamp == VKMOE_CLAMP_BEFORE_ACT)
         at_most(limit, gate, n);
-    moe_cpu_act(layer, layer->act, gate, n);
+    moe_cpu_act(arrays, layer, layer->act, gate, n);
     if (layer->clamp == VKMOE_CLAMP_AFTER_ACT)
         at_most(limit, gate, n);
     finish_up(layer, limit, up, n);
-    for (size_t i = 0; i < n; i++)
-        up[i] *= gate[i];
+    arrays->glu(VKMOE_ACT_NONE, 0, gate, up, up, n);
 }
 
-void moe_cpu_act(const vkmoe_layer_desc *layer, enum vkmoe_act act, float *v, size_t n)
+void moe_cpu_act(const struct cpu_arrays *arrays, const vkmoe_layer_desc *layer,
+                 enum vkmoe_act act, float *v, size_t n)
 {
-    switch (act) {
-    case VKMOE_ACT_NONE:
-        return;
-    case VKMOE_ACT_SILU:
-        silu(layer->act_alpha, v, n);
-        return;
-    case VKMOE_ACT_GELU_ERF:
-        gelu_erf(v, n);
-        return;
-    case VKMOE_ACT_GELU_TANH:
-        gelu_tanh(v, n);
-        return;
-    case VKMOE_ACT_RELU:
-        relu(v, n);
-        return;
-    case VKMOE_ACT_RELU2:
-        relu(v, n);
-        for (size_t i = 0; i < n; i++)
-            v[i] *= v[i];
-        return;
-    case VKMOE_ACT_SIGMOID:
-        for (size_t i = 0; i < n; i++)
-            v[i] = moe_cpu_sigmoid(v[i]);
-        return;
-    case VKMOE_ACT_TANH:
-        for (size_t i = 0; i < n; i++)
-            v[i] = tanhf(v[i]);
-        return;
-    case VKMOE_ACT_SITU:
+    if (act == VKMOE_ACT_SITU)
         situ(layer->situ_beta, v, n);
-        return;
-    }
-    assert(!"not an activation");
+    else if (act != VKMOE_ACT_NONE)
+        arrays->act(act, layer->act_alpha, v, v, n);
 }
 
 void moe_cpu_rms_norm(float eps, const float *scale, float factor, float *v, size_t n)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Kernels on arrays of f32, what networks do between products of matrices. They give the same bits
-// at every level: nothing is fused, and sums have lanes of their own. A NaN's bits are its own.
-// Arrays do not overlap; n may be 0. add: results are added to what is there.
+// Kernels on arrays of f32, what layers and networks do between products of matrices. They give the
+// same bits at every level: nothing is fused, and sums have lanes of their own. A NaN's bits are its
+// own. Arrays do not overlap, but where it is said; n may be 0. add: results are added to what is there.
 #ifndef MOE_CPU_ARRAYS_H
 #define MOE_CPU_ARRAYS_H
 
@@ -18,12 +18,12 @@ struct cpu_step {
 };
 
 struct cpu_arrays {
-    // y = act(a), alpha being the factor inside VKMOE_ACT_SILU
+    // y = act(a), alpha being the factor inside VKMOE_ACT_SILU; y may be a
     void (*act)(enum vkmoe_act act, float alpha, const float *a, float *y, size_t n);
     // da = dy act'(a); at a kink the derivative from below
     void (*act_backward)(enum vkmoe_act act, float alpha, const float *dy, const float *a,
                          float *da, size_t n, bool add);
-    // h = act(g) u
+    // h = act(g) u; h may be g or u
     void (*glu)(enum vkmoe_act act, float alpha, const float *g, const float *u, float *h,
                 size_t n);
     // dg = dh u act'(g), du = dh act(g)
@@ -36,6 +36,11 @@ struct cpu_arrays {
     // m and v may be NULL where the rule has none.
     void (*step)(const struct cpu_step *step, const float *g, float *p, float *m, float *v,
                  size_t n);
+    // v[r][c] = v[r][c] weights[r] + bias[c] of (n_rows, 16); each NULL: there is none
+    void (*finish_rows)(const float *bias, const float *weights, float *v, uint32_t n_rows);
+    // sums[r][c] += factors[r] v[r][c] of (n_rows, 16), c < n_columns <= 16; a row may come twice
+    void (*add_rows)(const float *v, const float *factors, float *const *sums, uint32_t n_rows,
+                     uint32_t n_columns);
 };
 
 #endif

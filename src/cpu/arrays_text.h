@@ -145,11 +145,10 @@ INLINE float slope_of(enum vkmoe_act act, float alpha, float v)
         break;                                                                                     \
     }
 
-static void act_array(enum vkmoe_act act, float alpha, const float *restrict a, float *restrict y,
-                      size_t n)
+static void act_array(enum vkmoe_act act, float alpha, const float *a, float *y, size_t n)
 {
 #define CALL(kind)                                                                                 \
-    for (size_t i = 0; i < n; i++)                                                                 \
+    _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                            \
         y[i] = act_of(kind, alpha, a[i])
     FOR_ACT(act, CALL)
 #undef CALL
@@ -175,11 +174,11 @@ static void act_backward_array(enum vkmoe_act act, float alpha, const float *dy,
 #undef CALL
 }
 
-static void glu_array(enum vkmoe_act act, float alpha, const float *restrict g,
-                      const float *restrict u, float *restrict h, size_t n)
+static void glu_array(enum vkmoe_act act, float alpha, const float *g, const float *u, float *h,
+                      size_t n)
 {
 #define CALL(kind)                                                                                 \
-    for (size_t i = 0; i < n; i++)                                                                 \
+    _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                            \
         h[i] = act_of(kind, alpha, g[i]) * u[i]
     FOR_ACT(act, CALL)
 #undef CALL
@@ -312,6 +311,34 @@ static void step_array(const struct cpu_step *step, const float *g, float *p, fl
     }
 }
 
+// ---- rows of 16, what panels give ---------------------------------------------------------------
+
+static void finish_rows(const float *restrict bias, const float *restrict weights, float *restrict v,
+                        uint32_t n_rows)
+{
+    for (uint32_t r = 0; weights && r < n_rows; r++)
+        for (uint32_t c = 0; c < 16; c++)
+            v[r * 16 + c] *= weights[r];
+    for (uint32_t r = 0; bias && r < n_rows; r++)
+        for (uint32_t c = 0; c < 16; c++)
+            v[r * 16 + c] += bias[c];
+}
+
+static void add_rows(const float *restrict v, const float *restrict factors, float *const *sums,
+                     uint32_t n_rows, uint32_t n_columns)
+{
+    for (uint32_t r = 0; r < n_rows; r++) {
+        float *restrict sum = sums[r];
+        if (n_columns == 16) {
+            for (uint32_t c = 0; c < 16; c++)
+                sum[c] += factors[r] * v[r * 16 + c];
+        } else {
+            for (uint32_t c = 0; c < n_columns; c++)
+                sum[c] += factors[r] * v[r * 16 + c];
+        }
+    }
+}
+
 static const struct cpu_arrays level_arrays = {
     .act = act_array,
     .act_backward = act_backward_array,
@@ -322,6 +349,8 @@ static const struct cpu_arrays level_arrays = {
     .sum = sum_array,
     .sum_squares = sum_squares_array,
     .step = step_array,
+    .finish_rows = finish_rows,
+    .add_rows = add_rows,
 };
 
 #undef FOR_ACT

@@ -67,14 +67,14 @@ static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *gr
     if (!l->gated) {
         times_panel(bind, l->in_type, x, n, w, l->d_in, h);
         finish_panel(group, rows, h, n, up_bias);
-        moe_cpu_act(layer, group->act, h, n_values);
+        moe_cpu_act(&bind->kernels->arrays, layer, group->act, h, n_values);
         return;
     }
     times_panel(bind, l->in_type, x, n, w, l->d_in, gate);
     times_panel(bind, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
     finish_panel(group, rows, gate, n, gate_bias);
     finish_panel(group, rows, h, n, up_bias);
-    moe_cpu_gated(layer, group->limit, gate, h, n_values);
+    moe_cpu_gated(&bind->kernels->arrays, layer, group->limit, gate, h, n_values);
 }
 
 // Task i of a group's EXPERT_IN.
@@ -260,7 +260,7 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
     for (uint32_t r = 0; r < n; r++)
         for (uint32_t c = 0; c < CPU_PANEL; c++)
             f[r * CPU_PANEL + c] += bias[c];
-    moe_cpu_act(layer, group->act_out, f, (size_t) n * CPU_PANEL);
+    moe_cpu_act(&bind->kernels->arrays, layer, group->act_out, f, (size_t) n * CPU_PANEL);
     for (uint32_t r = 0; r < n; r++) {
         const struct cpu_row row = group->rows[first + r];
         const float factor = row.factor * group->scale;
