@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "interpose.h"
+#include "keep.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -417,6 +418,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
         return NULL;
+    real = keep_call(name, real);
 #define LOOK_UP(call, ...)                      \
     if (strcmp(name, #call) == 0) {             \
         real_##call = (PFN_##call) real;        \

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#include "keep.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+bool keep_objects;
+
+static uint64_t hash(uint64_t key, const void *data, size_t size)
+{
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        key = (key ^ bytes[i]) * UINT64_C(1099511628211);
+    return key;
+}
+
+// ---- instances and devices ---------------------------------------------------------------------
+
+enum { MAX_OBJECTS = 8 };
+
+struct object {
+    void *handle;
+    uint64_t key; // of what it was made from
+    bool in_use;
+};
+static struct object instances[MAX_OBJECTS], devices[MAX_OBJECTS];
+
+static void *spare(struct object *objects, uint64_t key)
+{
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        if (objects[i].handle && objects[i].key == key && !objects[i].in_use) {
+            objects[i].in_use = true;
+            return objects[i].handle;
+        }
+    return NULL;
+}
+
+static void keep(struct object *objects, uint64_t key, void *handle)
+{
+    int i = 0;
+    while (i < MAX_OBJECTS && objects[i].handle)
+        i++;
+    if (i < MAX_OBJECTS)
+        objects[i] = (struct object){handle, key, true};
+}
+
+static struct object *find(struct object *objects, const void *handle)
+{
+    for (int i = 0; i < MAX_OBJECTS; i++)
+        if (handle && objects[i].handle == handle)
+            return &objects[i];
+    return NULL;
+}
+
+static PFN_vkCreateInstance real_vkCreateInstance;
+static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateInstance(const VkInstanceCreateInfo *info,
+                                                            const VkAllocationCallbacks *allocator,
+                                                            VkInstance *out)
+{
+    uint32_t what[] = {info->pApplicationInfo->apiVersion, info->enabledExtensionCount};
+    uint64_t key = hash(1, what, sizeof what);
+    // With validation its messages would go to somebody who is gone.
+    bool may = !info->pNext && info->enabledLayerCount == 0;
+    if (may && (*out = spare(instances, key)))
+        return VK_SUCCESS;
+    VkResult result = real_vkCreateInstance(info, allocator, out);
+    if (may && result == VK_SUCCESS)
+        keep(instances, key, *out);
+    return result;
+}
+
+static PFN_vkDestroyInstance real_vkDestroyInstance;
+static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyInstance(VkInstance instance,
+                                                         const VkAllocationCallbacks *allocator)
+{
+    struct object *object = find(instances, instance);
+    if (object)
+        object->in_use = false;
+    else
+        real_vkDestroyInstance(instance, allocator);
+}
+
+// The library's chain has a struct for each feature that it enables. A physical device of an
+// instance that is not kept is no key.
+static PFN_vkCreateDevice real_vkCreateDevice;
+static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateDevice(VkPhysicalDevice physical,
+                                                          const VkDeviceCreateInfo *info,
+                                                          const VkAllocationCallbacks *allocator,
+                                                          VkDevice *out)
+{
+    uint64_t key = hash(2, &physical, sizeof physical);
+    for (const VkBaseInStructure *s = info->pNext; s; s = s->pNext)
+        key = hash(key, &s->sType, sizeof s->sType);
+    for (uint32_t i = 0; i < info->enabledExtensionCount; i++)
+        key = hash(key, info->ppEnabledExtensionNames[i], strlen(info->ppEnabledExtensionNames[i]));
+    if ((*out = spare(devices, key)))
+        return VK_SUCCESS;
+    VkResult result = real_vkCreateDevice(physical, info, allocator, out);
+    if (result == VK_SUCCESS)
+        keep(devices, key, *out);
+    return result;
+}
+
+static PFN_vkDestroyDevice real_vkDestroyDevice;
+static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyDevice(VkDevice device,
+                                                       const VkAllocationCallbacks *allocator)
+{
+    struct object *object = find(devices, device);
+    if (object)
+        object->in_use = false;
+    else
+        real_vkDestroyDevice(device, allocator);
+}
+
+// ---- pipelines ---------------------------------------------------------------------------------
+
+enum { MAX_PIPELINES = 1024 };
+
+static struct {
+    VkDevice device;
+    uint64_t key;
+    VkPipeline handle;
+} pipelines[MAX_PIPELINES];
+static uint32_t n_pipelines;
+
+static uint64_t kernel_key; // the library makes a module and its pipeline in one go
+
+static PFN_vkCreateShaderModule real_vkCreateShaderModule;
+static VKAPI_ATTR VkResult VKAPI_CALL
+keep_vkCreateShaderModule(VkDevice device, const VkShaderModuleCreateInfo *info,
+                          const VkAllocationCallbacks *allocator, VkShaderModule *out)
+{
+    kernel_key = hash(3, info->pCode, info->codeSize);
+    return real_vkCreateShaderModule(device, info, allocator, out);
+}
+
+static PFN_vkCreateComputePipelines real_vkCreateComputePipelines;
+static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateComputePipelines(
+    VkDevice device, VkPipelineCache cache, uint32_t n, const VkComputePipelineCreateInfo *info,
+    const VkAllocationCallbacks *allocator, VkPipeline *out)
+{
+    const VkSpecializationInfo *spec = info->stage.pSpecializationInfo;
+    uint64_t key = hash(kernel_key, spec->pData, spec->dataSize);
+    key = hash(key, spec->pMapEntries, spec->mapEntryCount * sizeof *spec->pMapEntries);
+    for (uint32_t i = 0; i < n_pipelines; i++)
+        if (pipelines[i].device == device && pipelines[i].key == key) {
+            *out = pipelines[i].handle;
+            return VK_SUCCESS;
+        }
+    VkResult result = real_vkCreateComputePipelines(device, cache, n, info, allocator, out);
+    if (result == VK_SUCCESS && find(devices, device) && n_pipelines < MAX_PIPELINES) {
+        pipelines[n_pipelines].device = device;
+        pipelines[n_pipelines].key = key;
+        pipelines[n_pipelines++].handle = *out;
+    }
+    return result;
+}
+
+static PFN_vkDestroyPipeline real_vkDestroyPipeline;
+static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyPipeline(VkDevice device, VkPipeline pipeline,
+                                                         const VkAllocationCallbacks *allocator)
+{
+    for (uint32_t i = 0; i < n_pipelines; i++)
+        if (pipelines[i].handle == pipeline)
+            return;
+    real_vkDestroyPipeline(device, pipeline, allocator);
+}
+
+PFN_vkVoidFunction keep_call(const char *name, PFN_vkVoidFunction real)
+{
+#define KEEP(call)                                  \
+    if (keep_objects && strcmp(name, #call) == 0) { \
+        real_##call = (PFN_##call) real;            \
+        return (PFN_vkVoidFunction) keep_##call;    \
+    }
+    KEEP(vkCreateInstance)
+    KEEP(vkDestroyInstance)
+    KEEP(vkCreateDevice)
+    KEEP(vkDestroyDevice)
+    KEEP(vkCreateShaderModule)
+    KEEP(vkCreateComputePipelines)
+    KEEP(vkDestroyPipeline)
+#undef KEEP
+    return real;
+}
