@@ -9,6 +9,7 @@
 #include "base/host.h"
 #include "base/status.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -17,20 +18,32 @@ enum {
     READ_TASK = 2 << 20,  // bytes: a large page, and long beside the cost of handing it out
     PEAK_TASKS = 8,       // of each thread, so that none waits long for the last
     FEW_ROUNDS = 4096,    // enough to know how long many take
+    UNIT_ROUNDS = 8,      // rounds come in so many
     EMPTY_PHASES = 200,   // of one try
 };
 
-static const double peak_seconds = 200e-6; // of a task
+static const double peak_seconds = 100e-6; // of a task
+
+// What is multiplied, and the limit that it is.
+static const enum vkmoe_arithmetic arithmetic_of[CPU_N_OPERANDS] = {
+    [CPU_OPERAND_F32] = VKMOE_ARITHMETIC_F32,
+    [CPU_OPERAND_BF16] = VKMOE_ARITHMETIC_BF16,
+    [CPU_OPERAND_INT8] = VKMOE_ARITHMETIC_INT8,
+};
 
 struct cpu_probe {
     struct moe_device_probe base;
     uint32_t *memory; // (read_size) ones
     uint64_t read_size;
-    uint64_t n_rounds; // of a peak's task
-    // What tasks have computed, so that they have to: the sum of what was read, and how many chains
+    // Of a peak's task: its kernel, how many rounds, and what comes out of them.
+    cpu_peak_fn *peak;
+    uint64_t n_rounds;
+    double count;
+    // What tasks have computed, so that they have to: the sum of what was read, and how many tasks
     // of multiply-adds ended where they must.
     _Atomic uint64_t sum;
     _Atomic uint64_t n_right;
+    uint64_t n_words, n_peaks; // what these two have to be
 };
 
 static const struct cpu_device *device_of(const struct cpu_probe *probe)
@@ -86,13 +99,13 @@ static void read_task(void *arg, uint32_t i)
                                                               (size_t) size / 4));
 }
 
-// v = v / 2 + 1/2 goes to 1 in each chain.
+// Each step adds 1 * 1: the chains count.
 static void peak_task(void *arg, uint32_t i)
 {
     (void) i;
     struct cpu_probe *probe = arg;
-    float mean = device_of(probe)->kernels.peak[CPU_OPERAND_F32](probe->n_rounds, 1, 0.5f, 0.5f);
-    moe_cpu_count(&probe->n_right, mean == 1);
+    double count = (double) probe->peak(probe->n_rounds, 1, 1, 1);
+    moe_cpu_count(&probe->n_right, fabs(count - probe->count) <= 1e-4 * probe->count);
 }
 
 static void empty_task(void *arg, uint32_t i)
@@ -105,17 +118,22 @@ static void empty_task(void *arg, uint32_t i)
 static void size_peak(struct cpu_probe *probe)
 {
     double begin = moe_seconds();
-    probe->n_rounds = FEW_ROUNDS;
-    peak_task(probe, 0);
+    (void) probe->peak(FEW_ROUNDS, 1, 1, 1);
     double few = (moe_seconds() - begin) / peak_seconds;
-    probe->n_right = 0;
-    probe->n_rounds = few < 1 ? (uint64_t) (FEW_ROUNDS / (few > 1e-4 ? few : 1e-4)) : FEW_ROUNDS;
+    double units = FEW_ROUNDS / UNIT_ROUNDS / (few > 1e-2 ? few : 1e-2);
+    probe->n_rounds = few < 1 ? UNIT_ROUNDS * (uint64_t) units : FEW_ROUNDS;
+    // How far a unit counts is the kernel's own, and that each counts as far as another its duty.
+    double one = (double) probe->peak(UNIT_ROUNDS, 1, 1, 1);
+    double step = (double) probe->peak(2 * UNIT_ROUNDS, 1, 1, 1) - one;
+    double more = (double) (probe->n_rounds / UNIT_ROUNDS - 1);
+    probe->count = step > 0 ? one + more * step : NAN;
 }
 
 static double try_read(struct cpu_probe *probe)
 {
     const uint32_t n = (uint32_t) moe_div_up(probe->read_size, READ_TASK);
     double begin = moe_seconds();
+    probe->n_words += probe->read_size / 4;
     moe_cpu_parallel(device_of(probe), n, read_task, probe);
     return (double) probe->read_size / (moe_seconds() - begin);
 }
@@ -124,6 +142,7 @@ static double try_peak(struct cpu_probe *probe)
 {
     const uint32_t n = PEAK_TASKS * device_of(probe)->n_threads;
     double begin = moe_seconds();
+    probe->n_peaks += n;
     moe_cpu_parallel(device_of(probe), n, peak_task, probe);
     return 2.0 * CPU_ROUND_MACS * (double) probe->n_rounds * n / (moe_seconds() - begin);
 }
@@ -147,18 +166,26 @@ static double best_rate(struct cpu_probe *probe, double (*try)(struct cpu_probe 
     return best;
 }
 
-// Kernels that do not do what is timed would make every limit a lie.
-static enum vkmoe_status check(const struct cpu_probe *probe, uint32_t what)
+// All that this level has instructions for.
+static void measure_peaks(struct cpu_probe *probe, vkmoe_limits *out)
 {
-    uint64_t n_words = what & VKMOE_PROBE_READ ? N_TRIES * (probe->read_size / 4) : 0;
-    uint64_t n_peaks = what & VKMOE_PROBE_ARITHMETIC
-                           ? (uint64_t) N_TRIES * PEAK_TASKS * device_of(probe)->n_threads
-                           : 0;
-    if (probe->sum != n_words || probe->n_right != n_peaks)
+    for (uint32_t i = 0; i < CPU_N_OPERANDS; i++) {
+        probe->peak = device_of(probe)->kernels.peak[i];
+        if (!probe->peak)
+            continue;
+        size_peak(probe);
+        out->peak[arithmetic_of[i]] = best_rate(probe, try_peak);
+    }
+}
+
+// Kernels that do not do what is timed would make every limit a lie.
+static enum vkmoe_status check(const struct cpu_probe *probe)
+{
+    if (probe->sum != probe->n_words || probe->n_right != probe->n_peaks)
         return moe_fail(VKMOE_E_DEVICE, "probe: %llu words were read of %llu, and %llu of %llu "
                         "products are right", (unsigned long long) probe->sum,
-                        (unsigned long long) n_words, (unsigned long long) probe->n_right,
-                        (unsigned long long) n_peaks);
+                        (unsigned long long) probe->n_words, (unsigned long long) probe->n_right,
+                        (unsigned long long) probe->n_peaks);
     return VKMOE_OK;
 }
 
@@ -167,14 +194,13 @@ enum vkmoe_status moe_cpu_probe_run(struct moe_device_probe *base, uint32_t what
 {
     struct cpu_probe *probe = (struct cpu_probe *) base;
     probe->sum = probe->n_right = 0;
+    probe->n_words = probe->n_peaks = 0;
     *out = (vkmoe_limits){0};
     if (what & VKMOE_PROBE_READ)
         out->read_rate = best_rate(probe, try_read);
-    if (what & VKMOE_PROBE_ARITHMETIC) {
-        size_peak(probe);
-        out->peak[VKMOE_ARITHMETIC_F32] = best_rate(probe, try_peak);
-    }
+    if (what & VKMOE_PROBE_ARITHMETIC)
+        measure_peaks(probe, out);
     if (what & VKMOE_PROBE_DISPATCH)
         out->dispatch_seconds = 1 / best_rate(probe, try_empty);
-    return check(probe, what);
+    return check(probe);
 }
