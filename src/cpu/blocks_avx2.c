@@ -2,54 +2,8 @@
 // Panels of types of blocks for AVX2, FMA and F16C: 32 steps of 16 rows at a time become f32 in the
 // first-level cache and are multiplied there. Numbers are those of core/quant.h, bit by bit:
 // products of scales and codes are exact, so that fusing a subtraction changes nothing. As
-// kernels_avx2.c, this file includes no header of ours that has code in it.
-//
-// What is byte `at` of 16 blocks is a vector, 16 `at` bytes from the begin of their column.
-#include "cpu/kernels.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-enum { TILE = 32 }; // steps that are decoded together
-
-// A number of each of 16 rows.
-struct lanes {
-    __m256 lo, hi;
-};
-
-INLINE __m128i bytes(const char *column, uint32_t at)
-{
-    return _mm_load_si128((const __m128i *) column + at);
-}
-
-// Bits of each byte from `shift` on.
-INLINE __m128i bits(__m128i v, uint32_t shift, int mask)
-{
-    return _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128((int) shift)),
-                         _mm_set1_epi8((char) mask));
-}
-
-// Signed bytes as numbers.
-INLINE struct lanes numbers(__m128i v)
-{
-    return (struct lanes){
-        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
-        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v))),
-    };
-}
-
-INLINE struct lanes f16_at(const char *column, uint32_t at)
-{
-    const __m128i low = bytes(column, at), high = bytes(column, at + 1);
-    return (struct lanes){_mm256_cvtph_ps(_mm_unpacklo_epi8(low, high)),
-                          _mm256_cvtph_ps(_mm_unpackhi_epi8(low, high))};
-}
-
-INLINE struct lanes times(struct lanes a, struct lanes b)
-{
-    return (struct lanes){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
-}
+// kernels_avx2.c, this file includes no header of ours that has code for other files in it.
+#include "cpu/blocks_avx2.h"
 
 INLINE void store(float *out, uint32_t step, struct lanes v)
 {
@@ -57,151 +11,74 @@ INLINE void store(float *out, uint32_t step, struct lanes v)
     _mm256_store_ps(out + step * CPU_PANEL + 8, v.hi);
 }
 
-// scale * code - minimum
-INLINE void store_less(float *out, uint32_t step, struct lanes scale, __m128i codes,
-                       struct lanes minimum)
+// scale * code - minimum of the 4 steps of a unit
+INLINE void store_less(float *out, uint32_t step, struct factors f, struct unit codes)
 {
-    const struct lanes code = numbers(codes);
-    store(out, step, (struct lanes){_mm256_fmsub_ps(scale.lo, code.lo, minimum.lo),
-                                    _mm256_fmsub_ps(scale.hi, code.hi, minimum.hi)});
-}
-
-// ---- one scale for 32 values -----------------------------------------------------------------
-
-INLINE void tile_q8_0(const char *column, uint32_t tile, float *out)
-{
-    const struct lanes d = f16_at(column, 0);
-    (void) tile; // a block is one
-    for (uint32_t i = 0; i < TILE; i++)
-        store(out, i, times(d, numbers(bytes(column, 2 + i))));
-}
-
-INLINE void tile_q4_0(const char *column, uint32_t tile, float *out)
-{
-    const struct lanes d = f16_at(column, 0);
-    const __m128i eight = _mm_set1_epi8(8);
-    (void) tile;
-    for (uint32_t i = 0; i < 16; i++) {
-        const __m128i v = bytes(column, 2 + i);
-        store(out, i, times(d, numbers(_mm_sub_epi8(bits(v, 0, 15), eight))));
-        store(out, i + 16, times(d, numbers(_mm_sub_epi8(bits(v, 4, 15), eight))));
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct lanes code = byte_of(codes, i);
+        store(out, step + i,
+              (struct lanes){_mm256_fmsub_ps(f.scale.lo, code.lo, f.minimum.lo),
+                             _mm256_fmsub_ps(f.scale.hi, code.hi, f.minimum.hi)});
     }
 }
 
-// 2^(e - 128), as codes count halves; 255 is NaN.
-INLINE __m256 half_power(__m128i exponents)
+// scale * 2^24 * code: bytes with a sign are the upper ones of a number.
+INLINE void store_signed(float *out, uint32_t step, struct lanes scale, struct unit codes)
 {
-    const __m256i e = _mm256_cvtepu8_epi32(exponents), two = _mm256_set1_epi32(2);
-    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
-    const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(1 << 21), e);
-    const __m256i power = _mm256_blendv_epi8(normal, subnormal, _mm256_cmpgt_epi32(two, e));
-    const __m256i is_nan = _mm256_cmpeq_epi32(e, _mm256_set1_epi32(255));
-    return _mm256_castsi256_ps(_mm256_or_si256(power, is_nan));
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++)
+        store(out, step + i, times(scale, numbers(byte_to(codes, i, 3))));
 }
 
-INLINE void tile_mxfp4(const char *column, uint32_t tile, float *out)
+// scale * code. The scale may be so small that a factor less would make it 0.
+INLINE void store_small(float *out, uint32_t step, struct lanes scale, struct unit codes)
+{
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct unit code = byte_to(codes, i, 3);
+        const struct unit number = {_mm256_srai_epi32(code.lo, 24), _mm256_srai_epi32(code.hi, 24)};
+        store(out, step + i, times(scale, numbers(number)));
+    }
+}
+
+INLINE struct unit less(struct unit codes, int offset)
+{
+    const __m256i v = _mm256_set1_epi8((char) offset);
+    return (struct unit){_mm256_sub_epi8(codes.lo, v), _mm256_sub_epi8(codes.hi, v)};
+}
+
+// Steps 4 u .. 4 u + 3 of a tile.
+INLINE void decode_unit(enum vkmoe_dtype type, const char *column, uint32_t tile, uint32_t u,
+                        struct factors f, float *out)
 {
     const __m128i halves = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    const __m128i e = bytes(column, 0);
-    const struct lanes d = {half_power(e), half_power(_mm_unpackhi_epi64(e, e))};
-    (void) tile;
-    for (uint32_t i = 0; i < 16; i++) {
-        const __m128i v = bytes(column, 1 + i);
-        store(out, i, times(d, numbers(_mm_shuffle_epi8(halves, bits(v, 0, 15)))));
-        store(out, i + 16, times(d, numbers(_mm_shuffle_epi8(halves, bits(v, 4, 15)))));
-    }
+    const __m256 upper = _mm256_set1_ps(0x1p-24f);
+    const struct lanes scale = times(f.scale, (struct lanes){upper, upper});
+    const struct unit codes = codes_of(type, column, tile, u);
+    if (type == VKMOE_MXFP4)
+        store_small(out, 4 * u, f.scale, from_table(halves, codes));
+    else if (type == VKMOE_Q8_0)
+        store_signed(out, 4 * u, scale, codes);
+    else if (type == VKMOE_Q4_0 || type == VKMOE_Q6_K)
+        store_signed(out, 4 * u, scale, less(codes, type == VKMOE_Q4_0 ? 8 : 32));
+    else
+        store_less(out, 4 * u, f, codes);
 }
 
-// ---- q4_K, q5_K ------------------------------------------------------------------------------
-
-struct scales {
-    struct lanes scale, minimum;
-};
-
-// Of part `part`: 6 bits each, as in core/quant_k.c.
-INLINE struct scales scales_6(const char *column, uint32_t part)
+INLINE void decode_tile(enum vkmoe_dtype type, const char *column, uint32_t tile, float *out)
 {
-    const struct lanes d = f16_at(column, 0), m = f16_at(column, 2);
-    __m128i scale, minimum;
-    if (part < 4) {
-        scale = bits(bytes(column, 4 + part), 0, 63);
-        minimum = bits(bytes(column, 8 + part), 0, 63);
-    } else {
-        const __m128i low = bytes(column, 8 + part);
-        scale = _mm_or_si128(bits(low, 0, 15), bits(bytes(column, part), 2, 48));
-        minimum = _mm_or_si128(bits(low, 4, 15), bits(bytes(column, 4 + part), 2, 48));
-    }
-    return (struct scales){times(d, numbers(scale)), times(m, numbers(minimum))};
-}
-
-INLINE void tile_q4_K(const char *column, uint32_t tile, float *out)
-{
-    const struct scales s = scales_6(column, tile);
-    for (uint32_t i = 0; i < TILE; i++) {
-        const __m128i codes = bits(bytes(column, 16 + tile / 2 * 32 + i), tile % 2 * 4, 15);
-        store_less(out, i, s.scale, codes, s.minimum);
-    }
-}
-
-INLINE void tile_q5_K(const char *column, uint32_t tile, float *out)
-{
-    const struct scales s = scales_6(column, tile);
-    for (uint32_t i = 0; i < TILE; i++) {
-        const __m128i low = bits(bytes(column, 48 + tile / 2 * 32 + i), tile % 2 * 4, 15);
-        const __m128i fifth = _mm_slli_epi16(bits(bytes(column, 16 + i), tile, 1), 4);
-        store_less(out, i, s.scale, _mm_or_si128(low, fifth), s.minimum);
-    }
-}
-
-// ---- q2_K, q6_K ------------------------------------------------------------------------------
-
-// Tile t is quarter t % 4 of half t / 4; its two parts are 2 t and 2 t + 1.
-
-INLINE void tile_q2_K(const char *column, uint32_t tile, float *out)
-{
-    const struct lanes d = f16_at(column, 80), m = f16_at(column, 82);
+    const struct factors f = factors_of(type, column);
+#pragma GCC unroll 2
     for (uint32_t part = 0; part < 2; part++) {
-        const __m128i both = bytes(column, 2 * tile + part);
-        const struct lanes scale = times(d, numbers(bits(both, 0, 15)));
-        const struct lanes minimum = times(m, numbers(bits(both, 4, 15)));
-        for (uint32_t i = part * 16; i < part * 16 + 16; i++) {
-            const __m128i codes = bits(bytes(column, 16 + tile / 4 * 32 + i), tile % 4 * 2, 3);
-            store_less(out, i, scale, codes, minimum);
-        }
-    }
-}
-
-INLINE void tile_q6_K(const char *column, uint32_t tile, float *out)
-{
-    const struct lanes d = f16_at(column, 208);
-    const uint32_t half = tile / 4, quarter = tile % 4;
-    for (uint32_t part = 0; part < 2; part++) {
-        const struct lanes scale = times(d, numbers(bytes(column, 192 + 2 * tile + part)));
-        for (uint32_t i = part * 16; i < part * 16 + 16; i++) {
-            const __m128i low = bytes(column, 64 * half + quarter % 2 * 32 + i);
-            const __m128i high = bits(bytes(column, 128 + 32 * half + i), 2 * quarter, 3);
-            const __m128i code = _mm_or_si128(bits(low, quarter / 2 * 4, 15),
-                                              _mm_slli_epi16(high, 4));
-            store(out, i, times(scale, numbers(_mm_sub_epi8(code, _mm_set1_epi8(32)))));
-        }
+        const struct factors s = scales_of(type, &f, column, tile, part);
+#pragma GCC unroll 4
+        for (uint32_t u = part * 4; u < part * 4 + 4; u++)
+            decode_unit(type, column, tile, u, s, out);
     }
 }
 
 // ---- fp8 -------------------------------------------------------------------------------------
-
-INLINE struct lanes f32_at(const char *column, uint32_t at)
-{
-    const __m128i b0 = bytes(column, at), b1 = bytes(column, at + 1);
-    const __m128i b2 = bytes(column, at + 2), b3 = bytes(column, at + 3);
-    const __m128i a = _mm_unpacklo_epi8(b0, b1), b = _mm_unpackhi_epi8(b0, b1);
-    const __m128i c = _mm_unpacklo_epi8(b2, b3), e = _mm_unpackhi_epi8(b2, b3);
-    return (struct lanes){
-        _mm256_castsi256_ps(
-            _mm256_setr_m128i(_mm_unpacklo_epi16(a, c), _mm_unpackhi_epi16(a, c))),
-        _mm256_castsi256_ps(
-            _mm256_setr_m128i(_mm_unpacklo_epi16(b, e), _mm_unpackhi_epi16(b, e))),
-    };
-}
 
 // E4M3 with its exponent where an f16 has it is 2^-8 times its value, subnormal numbers too; only
 // NaN has to be made one.
@@ -221,26 +98,51 @@ INLINE struct lanes e4m3(__m128i codes)
     };
 }
 
-INLINE void tile_fp8(const char *column, uint32_t tile, float *out)
+// 4 steps of 8 rows, step by step.
+INLINE __m256i steps_of(__m256i rows)
 {
-    const struct lanes d = f32_at(column, 0);
-    for (uint32_t i = 0; i < TILE; i++)
-        store(out, i, times(d, e4m3(bytes(column, 4 + tile * TILE + i))));
+    const __m256i turn = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+                                          0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(rows, turn),
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// The two steps of 8 rows that `codes` has, to their columns.
+INLINE void store_steps(float *out, __m256 scale, __m128i codes)
+{
+    const struct lanes v = e4m3(codes);
+    _mm256_store_ps(out, _mm256_mul_ps(scale, v.lo));
+    _mm256_store_ps(out + CPU_PANEL, _mm256_mul_ps(scale, v.hi));
+}
+
+INLINE void decode_tile_fp8(const char *column, uint32_t tile, float *out)
+{
+    const struct unit d = unit_at(column, 0);
+    const __m256 lo = _mm256_castsi256_ps(d.lo), hi = _mm256_castsi256_ps(d.hi);
+    for (uint32_t u = 0; u < TILE_UNITS; u++, out += 4 * CPU_PANEL) {
+        const struct unit codes = unit_at(column, 4 + tile * TILE + 4 * u);
+        const __m256i first = steps_of(codes.lo), last = steps_of(codes.hi);
+        store_steps(out, lo, _mm256_castsi256_si128(first));
+        store_steps(out + 8, hi, _mm256_castsi256_si128(last));
+        store_steps(out + 2 * CPU_PANEL, lo, _mm256_extracti128_si256(first, 1));
+        store_steps(out + 2 * CPU_PANEL + 8, hi, _mm256_extracti128_si256(last, 1));
+    }
 }
 
 // ---- panels ----------------------------------------------------------------------------------
 
-typedef void tile_fn(const char *column, uint32_t tile, float *out);
-
-INLINE void panel_any(tile_fn *decode, uint32_t values, uint32_t size, const float *const *x,
+INLINE void panel_any(enum vkmoe_dtype type, uint32_t values, uint32_t size, const void *const *x,
                       uint32_t n_rows, const char *panel, uint32_t k, float *out)
 {
     _Alignas(64) float w[TILE * CPU_PANEL];
     for (uint32_t first = 0; first < k; first += TILE) {
         const char *column = panel + (size_t) (first / values) * size * CPU_PANEL;
-        const uint32_t n = k - first < TILE ? k - first : TILE;
-        decode(column, first % values / TILE, w);
-        moe_cpu_steps_avx2(x, n_rows, first, w, n, first > 0, out);
+        const uint32_t tile = first % values / TILE, n = k - first < TILE ? k - first : TILE;
+        if (type == VKMOE_FP8)
+            decode_tile_fp8(column, tile, w);
+        else
+            decode_tile(type, column, tile, w);
+        moe_cpu_steps_avx2((const float *const *) x, n_rows, first, w, n, first > 0, out);
     }
 }
 
@@ -256,15 +158,15 @@ INLINE void panel_any(tile_fn *decode, uint32_t values, uint32_t size, const flo
     X(fp8, VKMOE_FP8, 128, 132)
 
 #define PANEL(name, type, values, size)                                                            \
-    static void panel_##name(const float *const *x, uint32_t n_rows, const void *panel,            \
-                             uint32_t k, float *out)                                               \
+    static void panel_##name(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k, \
+                             float *out)                                                           \
     {                                                                                              \
-        panel_any(tile_##name, values, size, x, n_rows, panel, k, out);                            \
+        panel_any(type, values, size, x, n_rows, panel, k, out);                                   \
     }
 BLOCKS(PANEL)
 
 void moe_cpu_blocks_avx2(struct cpu_kernels *kernels)
 {
-#define ENTRY(name, type, values, size) kernels->panel[type] = panel_##name;
+#define ENTRY(name, type, values, size) kernels->panel[CPU_OPERAND_F32][type] = panel_##name;
     BLOCKS(ENTRY)
 }

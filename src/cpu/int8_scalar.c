@@ -105,7 +105,8 @@ static void tile_q5_K(const unsigned char *block, uint32_t i, struct tile *out)
 
 static void tile_q6_K(const unsigned char *block, uint32_t i, struct tile *out)
 {
-    const unsigned char *low = block + 64 * (i / 4) + i % 2 * 32, *high = block + 128 + 32 * (i / 4);
+    const unsigned char *low = block + 64 * (i / 4) + i % 2 * 32;
+    const unsigned char *high = block + 128 + 32 * (i / 4);
     for (uint32_t part = 0; part < 2; part++)
         out->scale[part] = load_f16(block + 208) * (float) (int8_t) block[192 + 2 * i + part];
     out->minimum[0] = out->minimum[1] = 0;

@@ -129,7 +129,8 @@ uint32_t moe_cpu_features(const struct cpu_id *id)
         {CPU_FEATURE_I8MM, (uint32_t) id->hwcap2, 13},
     };
     uint32_t features = features_of(arm, MOE_COUNT(arm));
-    const uint32_t saved = id->leaf1_ecx & LEAF1_OSXSAVE && id->leaf1_ecx & LEAF1_AVX ? id->xcr0 : 0;
+    const bool saves = id->leaf1_ecx & LEAF1_OSXSAVE && id->leaf1_ecx & LEAF1_AVX;
+    const uint32_t saved = saves ? id->xcr0 : 0;
     if ((saved & XCR0_SSE_AVX) != XCR0_SSE_AVX)
         return features;
     features |= features_of(ymm, MOE_COUNT(ymm));

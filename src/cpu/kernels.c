@@ -13,6 +13,7 @@ static void fill_scalar(struct cpu_kernels *kernels)
 static void fill_avx2(struct cpu_kernels *kernels)
 {
     moe_cpu_kernels_avx2(kernels);
+    moe_cpu_blocks_avx2(kernels);
     moe_cpu_arrays_avx2(&kernels->arrays);
 }
 #endif

@@ -44,10 +44,11 @@ static void a_round_is_what_it_says(void **state)
     struct level levels[CPU_N_ISAS];
     const uint32_t n = list_levels(options, levels);
     for (uint32_t i = 0; i < n; i++) {
+        cpu_peak_fn *peak = levels[i].kernels.peak[CPU_OPERAND_F32];
         const uint32_t steps = CPU_ROUND_MACS / (12 * lanes[levels[i].isa]);
         for (uint32_t rounds = 0; rounds < 1000; rounds += 111)
-            assert_true(levels[i].kernels.peak[CPU_OPERAND_F32](rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
-        assert_true(levels[i].kernels.peak[CPU_OPERAND_F32](1, 1, 0, 3) == 3);
+            assert_true(peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
+        assert_true(peak(1, 1, 0, 3) == 3);
     }
 }
 
