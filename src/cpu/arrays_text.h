@@ -313,8 +313,8 @@ static void step_array(const struct cpu_step *step, const float *g, float *p, fl
 
 // ---- rows of 16, what panels give ---------------------------------------------------------------
 
-static void finish_rows(const float *restrict bias, const float *restrict weights, float *restrict v,
-                        uint32_t n_rows)
+static void finish_rows(const float *restrict bias, const float *restrict weights,
+                        float *restrict v, uint32_t n_rows)
 {
     for (uint32_t r = 0; weights && r < n_rows; r++)
         for (uint32_t c = 0; c < 16; c++)
