@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Kernels on arrays of f32, what layers and networks do between products of matrices. They give the
-// same bits at every level: nothing is fused, and sums have lanes of their own. A NaN's bits are its
-// own. Arrays do not overlap, but where it is said; n may be 0. add: results are added to what is there.
+// Kernels on arrays of f32, what layers and networks do between products of matrices. They give
+// the same bits at every level: nothing is fused, and sums have lanes of their own. A NaN's bits
+// are its own. Arrays do not overlap, but where it is said; n may be 0. add: results are added to
+// what is there.
 #ifndef MOE_CPU_ARRAYS_H
 #define MOE_CPU_ARRAYS_H
 
