@@ -5,7 +5,6 @@
 #include "fixture.h"
 #include "host.h"
 #include "interpose.h"
-#include "keep.h"
 
 enum { N_TOKENS = 4 };
 
@@ -225,7 +224,6 @@ static void a_lost_device_stays_lost(void **state)
 static int set_up(void **state)
 {
     (void) state;
-    keep_objects = true;
     vkmoe_layer_desc layer = full_layer();
     layer_data_init(&data, &layer, 9);
     assert_true(layer.d_model <= 64 && data.layer.d_out <= 64);

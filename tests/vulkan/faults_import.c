@@ -6,7 +6,6 @@
 #include "fixture.h"
 #include "host.h"
 #include "interpose.h"
-#include "keep.h"
 
 enum { N_TOKENS = 4, WIDTH = 8 }; // of a row of x and y, in floats
 
@@ -193,7 +192,6 @@ static void a_plan_that_tests_its_variant(void **state)
 static int set_up(void **state)
 {
     (void) state;
-    keep_objects = true;
     vkmoe_device_info info;
     static const struct kind kind = {.own = true};
     check_ok(open_context(&kind, &owner));

@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: MIT
 #include "keep.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-
-bool keep_objects;
 
 static uint64_t hash(uint64_t key, const void *data, size_t size)
 {
     const unsigned char *bytes = data;
     for (size_t i = 0; i < size; i++)
         key = (key ^ bytes[i]) * UINT64_C(1099511628211);
+    return key;
+}
+
+// The library's chains have a struct for what they enable, and none for what they do not.
+static uint64_t hash_chain(uint64_t key, const void *chain)
+{
+    for (const VkBaseInStructure *s = chain; s; s = s->pNext)
+        key = hash(key, &s->sType, sizeof s->sType);
     return key;
 }
 
@@ -39,10 +47,10 @@ static void *spare(struct object *objects, uint64_t key)
 static void keep(struct object *objects, uint64_t key, void *handle)
 {
     int i = 0;
-    while (i < MAX_OBJECTS && objects[i].handle)
-        i++;
-    if (i < MAX_OBJECTS)
-        objects[i] = (struct object){handle, key, true};
+    while (objects[i].handle)
+        if (++i == MAX_OBJECTS)
+            abort(); // a device that is kept needs its instance
+    objects[i] = (struct object){handle, key, true};
 }
 
 static struct object *find(struct object *objects, const void *handle)
@@ -58,14 +66,13 @@ static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateInstance(const VkInstanceCrea
                                                             const VkAllocationCallbacks *allocator,
                                                             VkInstance *out)
 {
-    uint32_t what[] = {info->pApplicationInfo->apiVersion, info->enabledExtensionCount};
-    uint64_t key = hash(1, what, sizeof what);
-    // With validation its messages would go to somebody who is gone.
-    bool may = !info->pNext && info->enabledLayerCount == 0;
-    if (may && (*out = spare(instances, key)))
+    uint32_t what[] = {info->pApplicationInfo->apiVersion, info->enabledExtensionCount,
+                       info->enabledLayerCount};
+    uint64_t key = hash_chain(hash(1, what, sizeof what), info->pNext);
+    if ((*out = spare(instances, key)))
         return VK_SUCCESS;
     VkResult result = real_vkCreateInstance(info, allocator, out);
-    if (may && result == VK_SUCCESS)
+    if (result == VK_SUCCESS)
         keep(instances, key, *out);
     return result;
 }
@@ -81,17 +88,13 @@ static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyInstance(VkInstance instance,
         real_vkDestroyInstance(instance, allocator);
 }
 
-// The library's chain has a struct for each feature that it enables. A physical device of an
-// instance that is not kept is no key.
 static PFN_vkCreateDevice real_vkCreateDevice;
 static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateDevice(VkPhysicalDevice physical,
                                                           const VkDeviceCreateInfo *info,
                                                           const VkAllocationCallbacks *allocator,
                                                           VkDevice *out)
 {
-    uint64_t key = hash(2, &physical, sizeof physical);
-    for (const VkBaseInStructure *s = info->pNext; s; s = s->pNext)
-        key = hash(key, &s->sType, sizeof s->sType);
+    uint64_t key = hash_chain(hash(2, &physical, sizeof physical), info->pNext);
     for (uint32_t i = 0; i < info->enabledExtensionCount; i++)
         key = hash(key, info->ppEnabledExtensionNames[i], strlen(info->ppEnabledExtensionNames[i]));
     if ((*out = spare(devices, key)))
@@ -169,10 +172,10 @@ static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyPipeline(VkDevice device, VkPipe
 
 PFN_vkVoidFunction keep_call(const char *name, PFN_vkVoidFunction real)
 {
-#define KEEP(call)                                  \
-    if (keep_objects && strcmp(name, #call) == 0) { \
-        real_##call = (PFN_##call) real;            \
-        return (PFN_vkVoidFunction) keep_##call;    \
+#define KEEP(call)                               \
+    if (strcmp(name, #call) == 0) {              \
+        real_##call = (PFN_##call) real;         \
+        return (PFN_vkVoidFunction) keep_##call; \
     }
     KEEP(vkCreateInstance)
     KEEP(vkDestroyInstance)

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Below interpose.c: instances, devices and pipelines that outlive their destruction, for the next
 // one that asks for the same. A program that makes hundreds of contexts compiles each kernel once;
-// interpose.c counts and fails the calls as ever. One thread at a time.
+// interpose.c counts and fails the calls as ever. What is kept lives until the program ends. One
+// thread at a time, and no child that goes on after a fork: the driver's threads stay behind.
 #ifndef TESTS_VULKAN_KEEP_H
 #define TESTS_VULKAN_KEEP_H
 
 #define VK_NO_PROTOTYPES
 #include <vulkan/vulkan_core.h>
-
-#include <stdbool.h>
-
-// To be set before the first context is made. What is kept lives until the program ends.
-extern bool keep_objects;
 
 // What a call by this name is to be: `real`, or what keeps its object.
 PFN_vkVoidFunction keep_call(const char *name, PFN_vkVoidFunction real);

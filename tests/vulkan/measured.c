@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "measured.h"
-#include "keep.h"
 
 struct layer_data data;
 struct net_case net_case;
@@ -164,7 +163,6 @@ int measured_set_up(void **state)
     struct stack stack;
     vkmoe_host host;
     vkmoe_context_desc desc = context_desc(&host);
-    keep_objects = true;
     budget = (struct budget){.fail_at = -1};
     layer_data_init(&data, &layer, 9);
     assert_true(layer.d_model <= WIDTH && data.layer.d_out <= WIDTH);

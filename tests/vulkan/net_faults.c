@@ -7,7 +7,6 @@
 #include "fixture.h"
 #include "host.h"
 #include "interpose.h"
-#include "keep.h"
 #include "net_cases.h"
 
 static struct net_case of;
@@ -146,7 +145,6 @@ static void test_slices(void **state)
 static int set_up(void **state)
 {
     (void) state;
-    keep_objects = true;
     budget = (struct budget){.fail_at = -1};
     net_case_init(&of, net_case_find("gated"));
     net_data_init(&data, &of, 4);

@@ -5,7 +5,6 @@
 #include "budget.h"
 #include "fixture.h"
 #include "host.h"
-#include "keep.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -315,7 +314,6 @@ static void the_list_of_devices(void **state)
 static int set_up(void **state)
 {
     (void) state;
-    keep_objects = true;
     vkmoe_device_info info;
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     uint32_t n_tokens = N_TOKENS;
