@@ -18,6 +18,14 @@ static void fill_avx2(struct cpu_kernels *kernels)
 }
 #endif
 
+#if MOE_CPU_AVX512
+static void fill_avx512(struct cpu_kernels *kernels)
+{
+    moe_cpu_kernels_avx512(kernels);
+    moe_cpu_arrays_avx512(&kernels->arrays);
+}
+#endif
+
 // Levels that this build has, in their order.
 static const struct {
     enum cpu_isa isa;
@@ -26,6 +34,12 @@ static const struct {
     {CPU_ISA_SCALAR, fill_scalar},
 #if MOE_CPU_AVX2
     {CPU_ISA_AVX2, fill_avx2},
+#endif
+#if MOE_CPU_AVX512
+    {CPU_ISA_AVX512, fill_avx512},
+#endif
+#if MOE_CPU_AVX512_BF16
+    {CPU_ISA_AVX512_BF16, moe_cpu_kernels_avx512_bf16},
 #endif
 };
 

@@ -11,7 +11,10 @@
 #include <cmocka.h>
 
 static const struct kernels_options *options;
-static const uint32_t lanes[CPU_N_ISAS] = {[CPU_ISA_SCALAR] = 4, [CPU_ISA_AVX2] = 8};
+static const uint32_t lanes[CPU_N_ISAS] = {
+    [CPU_ISA_SCALAR] = 4,       [CPU_ISA_AVX2] = 8,         [CPU_ISA_AVX512] = 16,
+    [CPU_ISA_AVX512_VNNI] = 16, [CPU_ISA_AVX512_BF16] = 16,
+};
 
 static void check_read(const struct level *level, uint32_t *memory, uint32_t n)
 {
@@ -37,19 +40,26 @@ static void every_word_is_read_once(void **state)
     free(memory);
 }
 
-// v + 1 counts the steps of each chain; chain j of 12 begins with j.
+// v + 1 counts the products of each sum; chain j of 12 begins with j.
+static void check_peak(const struct level *level, enum cpu_operand operand)
+{
+    cpu_peak_fn *const peak = level->kernels.peak[operand];
+    const uint32_t n_sums = 12 * lanes[level->isa];
+    for (uint64_t rounds = 0; rounds < 1000; rounds += 104)
+        assert_true(peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * CPU_ROUND_MACS / n_sums));
+    if (operand == CPU_OPERAND_F32)
+        assert_true(peak(8, 1, 0, 3) == 3);
+}
+
 static void a_round_is_what_it_says(void **state)
 {
     (void) state;
     struct level levels[CPU_N_ISAS];
     const uint32_t n = list_levels(options, levels);
-    for (uint32_t i = 0; i < n; i++) {
-        cpu_peak_fn *peak = levels[i].kernels.peak[CPU_OPERAND_F32];
-        const uint32_t steps = CPU_ROUND_MACS / (12 * lanes[levels[i].isa]);
-        for (uint32_t rounds = 0; rounds < 1000; rounds += 111)
-            assert_true(peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * steps));
-        assert_true(peak(1, 1, 0, 3) == 3);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t operand = 0; operand < CPU_N_OPERANDS; operand++)
+            if (levels[i].kernels.peak[operand])
+                check_peak(&levels[i], (enum cpu_operand) operand);
 }
 
 int run_probe_tests(const struct kernels_options *given)
