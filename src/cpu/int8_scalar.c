@@ -39,9 +39,10 @@ static void quantise(const float *values, uint32_t n, struct cpu_int8_block *out
         quantise_block(values + i * TILE, &out[i]);
 }
 
-// ---- 32 values of a row of weights: scale * code - minimum, for each part of 16 -----------------
+// ---- 32 values of a row of weights: scale * code - minimum --------------------------------------
 
 struct tile {
+    uint32_t n_parts; // that have scales of their own: 1 or 2
     float scale[2], minimum[2];
     int32_t codes[TILE];
 };
@@ -50,8 +51,9 @@ typedef void tile_fn(const unsigned char *block, uint32_t i, struct tile *out);
 
 static void set_scales(struct tile *out, float scale, float minimum)
 {
-    out->scale[0] = out->scale[1] = scale;
-    out->minimum[0] = out->minimum[1] = minimum;
+    out->n_parts = 1;
+    out->scale[0] = scale;
+    out->minimum[0] = minimum;
 }
 
 static void tile_q8_0(const unsigned char *block, uint32_t i, struct tile *out)
@@ -107,6 +109,7 @@ static void tile_q6_K(const unsigned char *block, uint32_t i, struct tile *out)
 {
     const unsigned char *low = block + 64 * (i / 4) + i % 2 * 32;
     const unsigned char *high = block + 128 + 32 * (i / 4);
+    out->n_parts = 2;
     for (uint32_t part = 0; part < 2; part++)
         out->scale[part] = load_f16(block + 208) * (float) (int8_t) block[192 + 2 * i + part];
     out->minimum[0] = out->minimum[1] = 0;
@@ -116,6 +119,7 @@ static void tile_q6_K(const unsigned char *block, uint32_t i, struct tile *out)
 
 static void tile_q2_K(const unsigned char *block, uint32_t i, struct tile *out)
 {
+    out->n_parts = 2;
     for (uint32_t part = 0; part < 2; part++) {
         const unsigned char both = block[2 * i + part];
         out->scale[part] = load_f16(block + 80) * (float) (both & 15);
@@ -129,13 +133,14 @@ static void tile_q2_K(const unsigned char *block, uint32_t i, struct tile *out)
 
 static float times_tile(const struct tile *w, const struct cpu_int8_block *x)
 {
+    const uint32_t n = TILE / w->n_parts;
     float sum = 0;
-    for (uint32_t part = 0; part < 2; part++) {
+    for (uint32_t part = 0; part < w->n_parts; part++) {
+        const int32_t start = x->start[w->n_parts == 1 ? 2 : part];
         int32_t products = 0;
-        for (uint32_t j = part * PART; j < part * PART + PART; j++)
+        for (uint32_t j = part * n; j < part * n + n; j++)
             products += w->codes[j] * x->codes[j];
-        sum += w->scale[part] * (float) products -
-               w->minimum[part] * (float) (x->start[part] / -128);
+        sum += w->scale[part] * (float) products - w->minimum[part] * (float) (start / -128);
     }
     return sum * x->scale;
 }

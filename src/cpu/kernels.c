@@ -14,6 +14,7 @@ static void fill_avx2(struct cpu_kernels *kernels)
 {
     moe_cpu_kernels_avx2(kernels);
     moe_cpu_blocks_avx2(kernels);
+    moe_cpu_int8_avx2(kernels);
     moe_cpu_arrays_avx2(&kernels->arrays);
 }
 #endif

@@ -90,7 +90,7 @@ static void bench_kernel(const struct kernel *kernel, const char *memory, double
 int run_bench(const struct kernels_options *options)
 {
     struct kernel kernels[MAX_KERNELS];
-    const uint32_t n = list_kernels(options, kernels);
+    const uint32_t n = list_kernels(options, CPU_OPERAND_F32, kernels);
     char *memory = aligned_memory(STREAM_SIZE);
     memset(memory, 0x3c, STREAM_SIZE); // neither a small number nor a large one in any type
     struct level levels[CPU_N_ISAS];

@@ -15,14 +15,17 @@ struct kernels_options {
 // A kernel under test.
 struct kernel {
     enum cpu_isa isa;
+    enum cpu_operand operand;
     enum vkmoe_dtype type;
     cpu_panel_fn *panel;
 };
 
 enum { MAX_KERNELS = CPU_N_ISAS * CPU_N_WEIGHTS };
 
-// Every kernel this machine can run and the options allow; returns their number.
-uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS]);
+// Every kernel for such operands that this machine can run and the options allow; returns their
+// number.
+uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand operand,
+                      struct kernel out[MAX_KERNELS]);
 
 // The kernel tables of the same levels; returns their number.
 struct level {
@@ -39,6 +42,7 @@ float random_value(uint64_t *state); // in (-1, 1), mantissas full
 void *aligned_memory(size_t size);
 
 int run_panel_tests(const struct kernels_options *options); // number of failed tests
+int run_int8_tests(const struct kernels_options *options);
 int run_chain_tests(const struct kernels_options *options);
 int run_array_tests(const struct kernels_options *options);
 int run_half_tests(const struct kernels_options *options);

@@ -57,15 +57,17 @@ uint32_t list_levels(const struct kernels_options *options, struct level out[CPU
     return n;
 }
 
-uint32_t list_kernels(const struct kernels_options *options, struct kernel out[MAX_KERNELS])
+uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand operand,
+                      struct kernel out[MAX_KERNELS])
 {
     struct level levels[CPU_N_ISAS];
     const uint32_t n_levels = list_levels(options, levels);
     uint32_t n = 0;
     for (uint32_t i = 0; i < n_levels; i++)
         for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
-            out[n++] = (struct kernel){levels[i].isa, (enum vkmoe_dtype) type,
-                                       levels[i].kernels.panel[CPU_OPERAND_F32][type]};
+            if (levels[i].kernels.panel[operand][type])
+                out[n++] = (struct kernel){levels[i].isa, operand, (enum vkmoe_dtype) type,
+                                           levels[i].kernels.panel[operand][type]};
     return n;
 }
 
@@ -90,13 +92,14 @@ int main(int argc, char **argv)
             return usage();
     }
     struct kernel kernels[MAX_KERNELS];
-    if (list_kernels(&options, kernels) == 0) {
+    if (list_kernels(&options, CPU_OPERAND_F32, kernels) == 0) {
         fprintf(stderr, "skip: this machine or build has no level \"%s\"\n", options.isa);
         return 77;
     }
     if (bench)
         return run_bench(&options);
     int n_failed = run_panel_tests(&options);
+    n_failed += run_int8_tests(&options);
     n_failed += run_chain_tests(&options);
     n_failed += run_array_tests(&options);
     n_failed += run_half_tests(&options);

@@ -241,7 +241,7 @@ static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
 static void each_case(void (*check)(struct panel_case *c, const struct kernel *kernel))
 {
     struct kernel kernels[MAX_KERNELS];
-    const uint32_t n = list_kernels(options, kernels);
+    const uint32_t n = list_kernels(options, CPU_OPERAND_F32, kernels);
     struct panel_case c;
     case_create(&c);
     c.seed = options->seed;
