@@ -195,11 +195,19 @@ typedef struct vkmoe_plan vkmoe_plan;
 // HALF permits operands rounded to the 16-bit type that the weights or x have, never bf16 to f16,
 // and requires nothing: a device without such kernels computes exactly, which is within the class.
 // With f16 weights a value beyond 65504, of x or inside an expert, may become infinite there.
+//
+// INT8 is for layers with weights of blocks, of the experts or around them. What those are
+// multiplied with may be rounded to blocks of 32 values: the largest magnitude / 127 as the scale,
+// and codes of 8 bits. An infinity makes its whole block NaN. Other matrices of the layer, and types
+// of blocks without such kernels (fp8), are computed as in EXACT. VKMOE_E_UNSUPPORTED: the layer's
+// weights are floats, or the device is not a CPU.
+//
+// The promise for y, as the distance from the oracle relative to the length of y, before y is
+// rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2.
 enum vkmoe_precision {
     VKMOE_PRECISION_EXACT = 0, // f32 operands
-    VKMOE_PRECISION_HALF = 1,
-    VKMOE_PRECISION_INT8 = 2,  // block-quantised activations for block-quantised weights; refused
-                               // by this version
+    VKMOE_PRECISION_HALF = 1,  // of 16 bits
+    VKMOE_PRECISION_INT8 = 2,  // of blocks of 8 bits
 };
 
 // "exact", "half", "int8"; "unknown" for any other number. Static text.

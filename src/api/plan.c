@@ -71,9 +71,11 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
     if ((uint32_t) desc->precision >= MOE_COUNT(precision_names))
         return moe_fail(VKMOE_E_ARGUMENT, "plan.precision = %u: must be below 3",
                         (uint32_t) desc->precision);
-    if (desc->precision == VKMOE_PRECISION_INT8)
-        return moe_fail(VKMOE_E_UNSUPPORTED,
-                        "plan.precision = int8: not computed yet (exact and half are)");
+    if (desc->precision == VKMOE_PRECISION_INT8 && !moe_layer_has_blocks(&layer->desc))
+        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = int8: for weights of blocks, and "
+                        "this layer has none (layer.in_type is %s, layer.out_type %s)",
+                        vkmoe_dtype_name(layer->desc.in_type),
+                        vkmoe_dtype_name(layer->desc.out_type));
     if (!(desc->budget_ms >= 0.0f && desc->budget_ms <= 1e6f))
         return moe_fail(VKMOE_E_ARGUMENT, "plan.budget_ms = %g: must be 0 to 1e6",
                         (double) desc->budget_ms);

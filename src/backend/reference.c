@@ -53,6 +53,9 @@ static enum vkmoe_status reference_program_create(struct moe_device *device,
     if (params->variant)
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.variant = \"%s\": the reference has no variants",
                         params->variant);
+    if (params->precision == VKMOE_PRECISION_INT8)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "plan.precision = int8: the reference rounds no operands to blocks");
     TRY(moe_try_alloc(device->host, sizeof *program, "the oracle's program", &program));
     program->device = device;
     program->graph = *graph;

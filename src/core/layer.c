@@ -181,6 +181,16 @@ static bool same_experts(const vkmoe_layer_desc *p, const vkmoe_layer_desc *q)
            p->adjugate_group == q->adjugate_group && p->d_adjugate == q->d_adjugate;
 }
 
+bool moe_layer_has_blocks(const vkmoe_layer_desc *desc)
+{
+    if (moe_layer_is_external(desc))
+        return false;
+    return !moe_dtype_is_float(desc->in_type) || !moe_dtype_is_float(desc->out_type) ||
+           (desc->d_shared_ff > 0 && (!moe_dtype_is_float(desc->shared_in_type) ||
+                                      !moe_dtype_is_float(desc->shared_out_type))) ||
+           (desc->d_latent > 0 && !moe_dtype_is_float(desc->latent_type));
+}
+
 bool moe_layer_same_weights(const struct moe_layer *a, const struct moe_layer *b)
 {
     return same_router(&a->desc, &b->desc) && same_experts(&a->desc, &b->desc);

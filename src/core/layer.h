@@ -108,6 +108,9 @@ static inline uint32_t moe_layer_routed_out(const vkmoe_layer_desc *desc)
     return desc->d_latent ? desc->d_latent : desc->d_out;
 }
 
+// Has the layer a matrix of a type of blocks?
+bool moe_layer_has_blocks(const vkmoe_layer_desc *desc);
+
 // Shape and stored types of one expert: an index, VKMOE_SHARED_EXPERT or VKMOE_ADJUGATE_EXPERT + i.
 struct moe_expert_shape {
     uint32_t d_in, d_ff, d_out;

@@ -3,17 +3,20 @@
 // and the output side adds into the sum at once, so that a layer's experts are two phases and every
 // weight is read once.
 //
-// There are no 16-bit kernels: whatever x, y and the precision are, operands are f32. A first phase
-// widens 16-bit rows of x, and the task that has added up a part of y rounds it.
+// Operands of matrices follow from the precision and their type (operand.c). A first phase widens
+// 16-bit rows of x and makes the other operands of it that experts read; hidden rows are stored as
+// operands at once. The task that has added up a part of y rounds it.
 #include "cpu/cpu.h"
 
+#include "base/bits.h"
 #include "base/host.h"
 #include "base/status.h"
 #include "cpu/route.h"
 
 #include <assert.h>
 
-static const struct cpu_phase widen_phase = {"widen", moe_cpu_widen_prepare, moe_cpu_widen_task};
+static const struct cpu_phase widen_phase = {"widen", moe_cpu_x_prepare, moe_cpu_x_task};
+static const struct cpu_phase operands_phase = {"operands", moe_cpu_x_prepare, moe_cpu_x_task};
 static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
                                               moe_cpu_logits_task};
 static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
@@ -25,8 +28,10 @@ static const struct cpu_phase capacity_phase = {"capacity", moe_cpu_capacity_pre
                                                 moe_cpu_capacity_task};
 static const struct cpu_phase latent_in_phase = {"latent in", moe_cpu_latent_in_prepare,
                                                  moe_cpu_latent_in_task};
-static const struct cpu_phase latent_norm_phase = {"latent norm", moe_cpu_latent_norm_prepare,
-                                                   moe_cpu_latent_norm_task};
+static const struct cpu_phase latent_operands_phase = {
+    "latent operands", moe_cpu_latent_x_prepare, moe_cpu_latent_x_task};
+static const struct cpu_phase latent_sum_phase = {"latent sum", moe_cpu_latent_sum_prepare,
+                                                  moe_cpu_latent_sum_task};
 static const struct cpu_phase latent_out_phase = {"latent out", moe_cpu_latent_out_prepare,
                                                   moe_cpu_out_task};
 static const struct cpu_phase in_phase = {"expert in", moe_cpu_in_prepare, moe_cpu_in_task};
@@ -60,6 +65,8 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         return;
     case MOE_OP_LATENT_IN:
         add_phase(program, &latent_in_phase);
+        if (program->latent_operands)
+            add_phase(program, &latent_operands_phase);
         return;
     case MOE_OP_GROUP: // those of all banks are made at once
         if (op->bank == MOE_BANK_ROUTED)
@@ -76,8 +83,8 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         add_phase(program, &out_phase);
         return;
     case MOE_OP_LATENT_OUT:
-        if (layer->latent_norm)
-            add_phase(program, &latent_norm_phase);
+        if (layer->latent_norm || program->operands[layer->latent_type] != CPU_OPERAND_F32)
+            add_phase(program, &latent_sum_phase);
         add_phase(program, &latent_out_phase);
         return;
     case MOE_OP_GATHER:
@@ -107,6 +114,41 @@ static enum vkmoe_status check_params(const struct moe_graph *graph,
     return VKMOE_OK;
 }
 
+// What matrices are multiplied with, and which operands that makes of their inputs.
+static void choose_operands(struct cpu_program *program)
+{
+    const struct cpu_kernels *kernels =
+        &((const struct cpu_device *) program->base.device)->kernels;
+    const struct moe_graph *graph = &program->base.graph;
+    const vkmoe_layer_desc *layer = &graph->layer.desc;
+    for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
+        program->operands[type] =
+            moe_cpu_operand(kernels, program->base.precision, (enum vkmoe_dtype) type);
+    if (!moe_graph_uses(graph, MOE_VALUE_H))
+        return;
+    const uint32_t f32 = 1u << CPU_OPERAND_F32;
+    const uint32_t routed = 1u << program->operands[layer->in_type]; // adjugate experts, too
+    program->x_operands = routed;
+    if (layer->d_latent > 0) {
+        program->latent_operands = routed & ~f32;
+        program->x_operands = 1u << program->operands[layer->latent_type];
+    }
+    if (layer->d_shared_ff > 0)
+        program->x_operands |= 1u << program->operands[layer->shared_in_type];
+    program->x_operands &= ~f32;
+}
+
+// Phases of x before all ops.
+static void add_x_phase(struct cpu_program *program)
+{
+    const struct moe_graph *graph = &program->base.graph;
+    if (program->x_operands)
+        add_phase(program, &operands_phase);
+    else if (program->base.x_type != VKMOE_F32 && moe_graph_has_input(graph, MOE_VALUE_X) &&
+             !moe_operation_is_whole(graph->operation))
+        add_phase(program, &widen_phase);
+}
+
 enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
                                          const struct moe_program_params *params,
                                          struct moe_program **out)
@@ -123,9 +165,8 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
     program->base.precision = params->precision;
     program->base.x_type = params->x_type;
     program->counters = params->counters;
-    if (params->x_type != VKMOE_F32 && moe_graph_has_input(graph, MOE_VALUE_X) &&
-        !moe_operation_is_whole(graph->operation))
-        add_phase(program, &widen_phase);
+    choose_operands(program);
+    add_x_phase(program);
     for (uint32_t i = 0; i < graph->n_ops; i++)
         compile_op(program, &graph->ops[i]);
     *out = &program->base;
@@ -137,11 +178,14 @@ fail:
 
 void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out)
 {
+    static const enum vkmoe_arithmetic arithmetics[CPU_N_OPERANDS] = {
+        VKMOE_ARITHMETIC_F32, VKMOE_ARITHMETIC_BF16, VKMOE_ARITHMETIC_INT8};
+    const enum cpu_operand *operands = ((const struct cpu_program *) program)->operands;
     struct cpu_expert_layout l;
     moe_cpu_expert_layout(&l, &program->graph.layer, 0);
     *out = (vkmoe_plan_kernels){
         .name = moe_cpu_isa_name(((const struct cpu_device *) program->device)->isa),
-        .arithmetic = VKMOE_ARITHMETIC_F32,
+        .arithmetic = arithmetics[moe_max(operands[l.in_type], operands[l.out_type])],
         .weights_size = (l.gated ? 2 : 1) * l.n_in_panels * l.in_panel_size +
                         l.n_out_panels * l.out_panel_size,
     };

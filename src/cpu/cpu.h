@@ -91,6 +91,36 @@ enum vkmoe_status moe_cpu_read_router(struct moe_packed_weights *weights,
 enum vkmoe_status moe_cpu_read_expert(struct moe_packed_weights *weights, uint32_t expert,
                                       const vkmoe_expert_grads *out);
 
+// ---- operands (operand.c) --------------------------------------------------------------------
+
+// What matrices of a type are multiplied with at a precision.
+enum cpu_operand moe_cpu_operand(const struct cpu_kernels *kernels, enum vkmoe_precision precision,
+                                 enum vkmoe_dtype type);
+
+// Bytes of n values, of int8 a multiple of 32; and from row to row of them in the workspace.
+size_t moe_cpu_operand_size(enum cpu_operand operand, size_t n);
+size_t moe_cpu_operand_stride(enum cpu_operand operand, size_t n);
+
+// n values as operands, of int8 a multiple of 32.
+void moe_cpu_store_operand(const struct cpu_kernels *kernels, enum cpu_operand operand,
+                           const float *values, uint32_t n, char *out);
+
+// Rows of values and the bytes from one to the next.
+struct cpu_values {
+    const char *rows;
+    size_t stride;
+};
+
+// What experts read, a row for each token: as f32, and in the other operands that some need.
+struct cpu_input {
+    uint32_t width;
+    struct cpu_values as[CPU_N_OPERANDS];
+    char *own[CPU_N_OPERANDS]; // workspace for what is made from f32; NULL: nobody reads it
+};
+
+// Sets the f32 rows; the other operands are to be made in the workspace.
+void moe_cpu_set_input(struct cpu_input *input, uint32_t width, const void *values, size_t stride);
+
 // ---- programs (compile.c) --------------------------------------------------------------------
 
 struct cpu_bind;
@@ -110,6 +140,9 @@ struct cpu_program {
     struct cpu_phase phases[CPU_MAX_PHASES];
     uint32_t n_phases;
     bool counters;
+    enum cpu_operand operands[CPU_N_WEIGHTS]; // of matrices of a type
+    // Those but f32 that are made of x, and of x_latent: bits 1 << enum cpu_operand.
+    uint32_t x_operands, latent_operands;
 };
 
 enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
@@ -118,9 +151,10 @@ enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct
 void moe_cpu_program_destroy(struct moe_program *program);
 void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kernels *out);
 
-// The phases, in phases_route.c, phases_group.c, phases_expert.c and, of operations, phases_rows.c.
-uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind);
-void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i);
+// The phases, in operand.c, phases_route.c, phases_group.c, phases_expert.c and, of operations,
+// phases_rows.c.
+uint32_t moe_cpu_x_prepare(struct cpu_bind *bind);
+void moe_cpu_x_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_router_rows_prepare(struct cpu_bind *bind);
 void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind);
@@ -133,12 +167,14 @@ uint32_t moe_cpu_group_prepare(struct cpu_bind *bind);
 void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind);
 void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_latent_x_prepare(struct cpu_bind *bind);
+void moe_cpu_latent_x_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_in_prepare(struct cpu_bind *bind);
 void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_out_prepare(struct cpu_bind *bind);
 void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i);
-uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind);
-void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_latent_sum_prepare(struct cpu_bind *bind);
+void moe_cpu_latent_sum_task(struct cpu_bind *bind, uint32_t i);
 // Its tasks are those of `out`.
 uint32_t moe_cpu_latent_out_prepare(struct cpu_bind *bind);
 uint32_t moe_cpu_one_prepare(struct cpu_bind *bind);
@@ -201,11 +237,12 @@ struct cpu_group {
     const struct cpu_expert_layout *layout; // NULL: an identity expert, its output is its input
     const char *expert;         // its packed block
     const struct cpu_row *rows; // in token order
-    const char *x;              // rows of tokens, f32
-    size_t x_stride;
-    float *h;                   // (n_rows, h_stride)
+    struct cpu_values x;        // rows of tokens; of an identity expert f32
+    char *h;                    // (n_rows) h_stride bytes apart
+    size_t h_stride;
+    enum cpu_operand x_operand, h_operand;
     struct cpu_grid in;         // how its EXPERT_IN is cut
-    uint32_t n_rows, h_stride;
+    uint32_t n_rows;
     uint32_t first_task;        // its first EXPERT_IN task
     enum vkmoe_act act, act_out;
     float limit;                // of the layer's clamp
@@ -237,9 +274,11 @@ struct cpu_bind {
     uint32_t *starts;     // (n + 2) first row of each expert and identity expert; to sort
     struct cpu_group *groups; // those that have rows: routed, adjugate and identity experts, each
                               // ascending; latent_up; the shared expert
-    float *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
+    char *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
     float *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
-    float *x_latent, *r_latent; // (n_tokens, d_latent padded to panels)
+    // (n_tokens), as hidden rows of latent_down in f32; the last one as latent_up reads it, NULL:
+    // as it is.
+    char *x_latent, *r_latent, *r_operand;
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
     // x_type is not f32; NULL for others. With identity experts y has its own place.
     float *wide, *wide_y;
@@ -248,9 +287,10 @@ struct cpu_bind {
     // The run, and the phase it is in.
     uint32_t n_tokens;
     const vkmoe_io *io;
-    const char *x; // rows of f32, and the sums of y: io's own memory, or `wide`
+    struct cpu_input x;  // its f32 rows and the sums of y: io's own memory, or `wide`
+    struct cpu_input latent; // x_latent
     char *y;
-    size_t x_stride, y_stride;
+    size_t y_stride;
     const char *router_x; // what the router reads, f32
     size_t router_x_stride;
     const struct cpu_phase *phase;
@@ -292,10 +332,17 @@ static inline struct cpu_range moe_cpu_block(const struct cpu_bind *bind, uint32
 // Cuts the tokens into tasks of about as many elements as are worth handing out, `width` a token.
 uint32_t moe_cpu_cut_tokens(struct cpu_bind *bind, uint32_t n_elements, uint32_t width);
 
-// A group with rows [first, first + n); `h` is of its first row.
+// Bytes from row to row of an expert's hidden values.
+static inline size_t moe_cpu_hidden_stride(const struct cpu_expert_layout *layout,
+                                           enum cpu_operand operand)
+{
+    return moe_cpu_operand_stride(operand, (size_t) layout->n_in_panels * CPU_PANEL);
+}
+
+// A group with rows [first, first + n) that reads x and has its first hidden row at `h`.
 struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
                                     const struct cpu_expert_layout *layout, const char *expert,
-                                    uint32_t first, uint32_t n, float *h);
+                                    uint32_t first, uint32_t n, char *h);
 
 // The constants of the routed sum of a token.
 static inline float moe_cpu_routed_scale(const struct cpu_bind *bind, uint32_t token)

@@ -30,14 +30,15 @@ static const struct cpu_group *group_of_task(const struct cpu_bind *bind, uint32
 }
 
 // out (n, 16) = n rows times a panel of k steps, of an expert's weights.
-static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, const float *const *x,
+static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, const void *const *x,
                         uint32_t n, const char *panel, uint32_t k, float *out)
 {
+    const enum cpu_operand operand = moe_cpu_bind_program(bind)->operands[type];
     if (bind->counts) {
         moe_cpu_count(&bind->counts->weight_loads, moe_cpu_panel_size(type, k));
         moe_cpu_count(&bind->counts->columns, n);
     }
-    bind->kernels->panel[CPU_OPERAND_F32][type]((const void *const *) x, n, panel, k, out);
+    bind->kernels->panel[operand][type](x, n, panel, k, out);
 }
 
 // v (n, 16) of rows of a group: the weight of each row's input, which is as well one of W x, then
@@ -55,7 +56,7 @@ static void finish_panel(const struct cpu_group *group, const struct cpu_row *ro
 
 // One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch.
 static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                         const struct cpu_row *rows, const float *const *x, uint32_t n, float *gate,
+                         const struct cpu_row *rows, const void *const *x, uint32_t n, float *gate,
                          float *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
@@ -77,6 +78,26 @@ static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *gr
     moe_cpu_gated(&bind->kernels->arrays, layer, group->limit, gate, h, n_values);
 }
 
+// Stores a panel's hidden values (n, 16) of rows from `first` on as the out-panels read them. Those
+// of int8 wait in `pairs` (n, 32) until the second panel of a pair.
+static void store_hidden(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
+                         uint32_t first, const float *h, uint32_t n, float *pairs)
+{
+    enum { PAIR = 2 * CPU_PANEL };
+    const bool paired = group->h_operand == CPU_OPERAND_INT8;
+    const uint32_t column = panel * CPU_PANEL, begin = paired ? panel / 2 * PAIR : column;
+    const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, group->layout->d_ff - column);
+    char *row = group->h + first * group->h_stride + moe_cpu_operand_size(group->h_operand, begin);
+    for (uint32_t r = 0; paired && r < n; r++)
+        memcpy(pairs + r * PAIR + column % PAIR, h + r * CPU_PANEL, CPU_PANEL * sizeof *h);
+    if (paired && panel % 2 == 0)
+        return;
+    for (uint32_t r = 0; r < n; r++, row += group->h_stride)
+        moe_cpu_store_operand(bind->kernels, group->h_operand,
+                              paired ? pairs + r * PAIR : h + r * CPU_PANEL,
+                              paired ? PAIR : n_columns, row);
+}
+
 // Task i of a group's EXPERT_IN.
 static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t i)
 {
@@ -84,16 +105,15 @@ static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *gro
     const struct cpu_range panels = moe_cpu_grid_panels(&group->in, i);
     const uint32_t n = range.end - range.begin;
     const struct cpu_row *rows = group->rows + range.begin;
-    const float *x[CPU_TILE_ROWS];
+    const void *x[CPU_TILE_ROWS];
     _Alignas(64) float gate[CPU_TILE_ROWS * CPU_PANEL], h[CPU_TILE_ROWS * CPU_PANEL];
+    float pairs[2 * CPU_TILE_ROWS * CPU_PANEL];
 
     for (uint32_t r = 0; r < n; r++)
-        x[r] = (const float *) (group->x + rows[r].token * group->x_stride);
+        x[r] = group->x.rows + rows[r].token * group->x.stride;
     for (uint32_t p = panels.begin; p < panels.end; p++) {
         hidden_panel(bind, group, p, rows, x, n, gate, h);
-        for (uint32_t r = 0; r < n; r++)
-            memcpy(group->h + (size_t) (range.begin + r) * group->h_stride + p * CPU_PANEL,
-                   h + r * CPU_PANEL, CPU_PANEL * sizeof *h);
+        store_hidden(bind, group, p, range.begin, h, n, pairs);
     }
 }
 
@@ -114,6 +134,8 @@ uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind)
     bind->latent_in = moe_cpu_make_group(bind, &w->latent, w->latent_expert, 0, bind->n_tokens,
                                          bind->x_latent);
     bind->latent_in.act = VKMOE_ACT_NONE;
+    bind->latent_in.h_operand = CPU_OPERAND_F32; // read by other matrices than its own out-panels
+    bind->latent_in.h_stride = moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32);
     return bind->latent_in.in.n_tiles * bind->latent_in.in.n_blocks;
 }
 
@@ -122,23 +144,30 @@ void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i)
     run_in_task(bind, &bind->latent_in, i);
 }
 
-// ---- latent norm: of the combined latent -----------------------------------------------------
+// ---- latent sum: the norm of the combined latent, then as latent_up reads it -----------------
 
-uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind)
+uint32_t moe_cpu_latent_sum_prepare(struct cpu_bind *bind)
 {
     enum { ELEMENTS = 16384 }; // in one task
     return moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_latent);
 }
 
-void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i)
+void moe_cpu_latent_sum_task(struct cpu_bind *bind, uint32_t i)
 {
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const enum cpu_operand operand = moe_cpu_bind_program(bind)->operands[w->latent.out_type];
+    const size_t stride = moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32);
+    const size_t operand_stride = moe_cpu_hidden_stride(&w->latent, operand);
     const struct cpu_range tokens = moe_cpu_block(bind, i);
-    for (uint32_t t = tokens.begin; t < tokens.end; t++)
-        moe_cpu_rms_norm(layer->latent_norm_eps, w->latent_norm, 1,
-                         bind->r_latent + (size_t) t * w->latent.n_in_panels * CPU_PANEL,
-                         layer->d_latent);
+    for (uint32_t t = tokens.begin; t < tokens.end; t++) {
+        float *row = (float *) (bind->r_latent + t * stride);
+        if (w->latent_norm)
+            moe_cpu_rms_norm(layer->latent_norm_eps, w->latent_norm, 1, row, layer->d_latent);
+        if (bind->r_operand)
+            moe_cpu_store_operand(bind->kernels, operand, row, layer->d_latent,
+                                  bind->r_operand + t * operand_stride);
+    }
 }
 
 // ---- expert out and combine: sum += factor * act_out(W_down h + b_down) ----------------------
@@ -185,9 +214,9 @@ uint32_t moe_cpu_out_prepare(struct cpu_bind *bind)
     const bool is_latent = layer->d_latent > 0;
     bind->first_group = 0;
     bind->end_group = is_latent ? bind->n_routed : bind->n_groups;
-    bind->sum = is_latent ? (char *) bind->r_latent : bind->y;
-    bind->sum_stride = is_latent ? moe_cpu_bind_weights(bind)->latent.n_in_panels * CPU_PANEL *
-                                       sizeof(float)
+    bind->sum = is_latent ? bind->r_latent : bind->y;
+    bind->sum_stride = is_latent ? moe_cpu_hidden_stride(&moe_cpu_bind_weights(bind)->latent,
+                                                         CPU_OPERAND_F32)
                                  : bind->y_stride;
     bind->sum_width = moe_layer_routed_out(layer);
     return cut_sum(bind);
@@ -246,7 +275,7 @@ static void store_y(const struct cpu_bind *bind, uint32_t token, uint32_t first,
 
 // Adds one panel of one expert's outputs for rows [first, first + n) of its group, n <= a tile.
 static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                      const float *const *h, uint32_t first, uint32_t n)
+                      const void *const *h, uint32_t first, uint32_t n)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const struct cpu_expert_layout *l = group->layout;
@@ -274,11 +303,11 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
 static void add_expert(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t first,
                        uint32_t last, struct cpu_range panels)
 {
-    const float *h[CPU_TILE_ROWS];
+    const void *h[CPU_TILE_ROWS];
     while (first < last) {
         uint32_t n = (uint32_t) moe_min(last - first, CPU_TILE_ROWS);
         for (uint32_t r = 0; r < n; r++)
-            h[r] = group->h + (size_t) (first + r) * group->h_stride;
+            h[r] = group->h + (first + r) * group->h_stride;
         for (uint32_t p = panels.begin; p < panels.end; p++)
             add_panel(bind, group, p, h, first, n);
         first += n;
@@ -291,7 +320,7 @@ static void add_identity(const struct cpu_bind *bind, const struct cpu_group *gr
 {
     for (uint32_t r = first; r < last; r++) {
         const struct cpu_row row = group->rows[r];
-        const float *x = (const float *) (group->x + row.token * group->x_stride);
+        const float *x = (const float *) (group->x.rows + row.token * group->x.stride);
         float *sum = sum_row(bind, row.token);
         for (uint32_t c = begin; c < end; c++)
             sum[c] += row.factor * x[c];

@@ -114,22 +114,38 @@ static void sort_slots(struct cpu_bind *bind)
             bind->rows[next[bind->ids[slot]]++] = make_row(bind, slot);
 }
 
+// Hidden values of int8 are made 32 at a time: a task has pairs of panels then.
+static struct cpu_grid in_grid(const struct cpu_expert_layout *l, uint32_t n,
+                               enum cpu_operand h_operand)
+{
+    const uint64_t macs = (uint64_t) l->d_in * CPU_PANEL * (l->gated ? 2 : 1);
+    if (h_operand != CPU_OPERAND_INT8)
+        return moe_cpu_grid(n, l->n_in_panels, macs);
+    struct cpu_grid grid = moe_cpu_grid(n, l->n_in_panels / 2, 2 * macs);
+    grid.n_panels *= 2;
+    grid.block_panels *= 2;
+    return grid;
+}
+
 struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
                                     const struct cpu_expert_layout *layout, const char *expert,
-                                    uint32_t first, uint32_t n, float *h)
+                                    uint32_t first, uint32_t n, char *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    uint64_t macs = (uint64_t) layout->d_in * CPU_PANEL * (layout->gated ? 2 : 1);
+    const struct cpu_program *program = moe_cpu_bind_program(bind);
+    const enum cpu_operand x_operand = program->operands[layout->in_type];
+    const enum cpu_operand h_operand = program->operands[layout->out_type];
     return (struct cpu_group){
         .layout = layout,
         .expert = expert,
         .rows = bind->rows + first,
-        .x = bind->x,
-        .x_stride = bind->x_stride,
+        .x = bind->x.as[x_operand],
         .h = h,
-        .in = moe_cpu_grid(n, layout->n_in_panels, macs),
+        .h_stride = moe_cpu_hidden_stride(layout, h_operand),
+        .x_operand = x_operand,
+        .h_operand = h_operand,
+        .in = in_grid(layout, n, h_operand),
         .n_rows = n,
-        .h_stride = layout->n_in_panels * CPU_PANEL,
         .act = layer->act,
         .act_out = layer->act_out,
         .limit = layer->limit,
@@ -145,11 +161,9 @@ static void add_group(struct cpu_bind *bind, struct cpu_group group)
 }
 
 // What the routed experts read.
-static void read_routed(const struct cpu_bind *bind, struct cpu_group *group)
+static struct cpu_values routed_x(const struct cpu_bind *bind, enum cpu_operand operand)
 {
-    const uint32_t latent_width = moe_cpu_bind_weights(bind)->latent.n_in_panels * CPU_PANEL;
-    group->x = latent_width > 0 ? (const char *) bind->x_latent : bind->x;
-    group->x_stride = latent_width > 0 ? latent_width * sizeof(float) : bind->x_stride;
+    return bind->x_latent ? bind->latent.as[operand] : bind->x.as[operand];
 }
 
 // All of them, then the adjugate experts' rows again, then identity experts. The hidden rows of
@@ -159,7 +173,6 @@ static void add_routed(struct cpu_bind *bind)
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const uint32_t n = layer->n_experts, *starts = bind->starts;
-    float *h = bind->h, *h_adjugate = bind->h_adjugate;
     for (uint32_t pass = 0; pass < (layer->adjugate_group > 0 ? 2 : 1); pass++) {
         const struct cpu_expert_layout *l = pass == 0 ? &w->routed : &w->adjugate;
         for (uint32_t e = 0; e < n; e++) {
@@ -168,10 +181,11 @@ static void add_routed(struct cpu_bind *bind)
                 continue;
             const char *expert = pass == 0 ? w->experts + e * l->size
                                            : w->adjugates + e / layer->adjugate_group * l->size;
-            float *rows = (pass == 0 ? h : h_adjugate) +
-                          (size_t) starts[e] * l->n_in_panels * CPU_PANEL;
-            struct cpu_group group = moe_cpu_make_group(bind, l, expert, starts[e], n_rows, rows);
-            read_routed(bind, &group);
+            struct cpu_group group =
+                moe_cpu_make_group(bind, l, expert, starts[e], n_rows,
+                                   pass == 0 ? bind->h : bind->h_adjugate);
+            group.h += starts[e] * group.h_stride;
+            group.x = routed_x(bind, group.x_operand);
             group.scale = pass == 0 ? 1 : layer->adjugate_scale;
             group.weighted = layer->weight_on_input;
             add_group(bind, group);
@@ -179,8 +193,8 @@ static void add_routed(struct cpu_bind *bind)
     }
     for (uint32_t e = n; e < moe_layer_n_scored(layer); e++) {
         struct cpu_group group = {.rows = bind->rows + starts[e],
-                                  .n_rows = starts[e + 1] - starts[e], .scale = 1};
-        read_routed(bind, &group);
+                                  .n_rows = starts[e + 1] - starts[e], .scale = 1,
+                                  .x = routed_x(bind, CPU_OPERAND_F32)};
         if (group.n_rows > 0)
             add_group(bind, group);
     }
@@ -192,7 +206,9 @@ static void add_latent_up(struct cpu_bind *bind, uint32_t first_row)
     for (uint32_t t = 0; t < bind->n_tokens; t++)
         bind->rows[first_row + t] = (struct cpu_row){t, 1, moe_cpu_routed_scale(bind, t)};
     struct cpu_group group = moe_cpu_make_group(bind, &w->latent, w->latent_expert, first_row,
-                                                bind->n_tokens, bind->r_latent);
+                                                bind->n_tokens,
+                                                bind->r_operand ? bind->r_operand
+                                                                : bind->r_latent);
     group.in.n_tiles = 0; // its rows are the sums of others
     group.act_out = VKMOE_ACT_NONE;
     add_group(bind, group);

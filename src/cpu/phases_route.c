@@ -9,30 +9,11 @@
 
 #include <string.h>
 
-// ---- widen: 16-bit rows of x to f32 ----------------------------------------------------------
-
-enum { WIDEN_ELEMENTS = 16384 }; // in one task
-
-uint32_t moe_cpu_widen_prepare(struct cpu_bind *bind)
-{
-    return moe_cpu_cut_tokens(bind, WIDEN_ELEMENTS, moe_cpu_bind_layer(bind)->d_model);
-}
-
-void moe_cpu_widen_task(struct cpu_bind *bind, uint32_t i)
-{
-    const uint32_t d_model = moe_cpu_bind_layer(bind)->d_model;
-    const struct cpu_range tokens = moe_cpu_block(bind, i);
-    for (uint32_t t = tokens.begin; t < tokens.end; t++)
-        moe_dtype_decode(bind->base.program->x_type,
-                         (const char *) bind->io->x + (size_t) t * bind->io->x_stride, d_model,
-                         bind->wide + (size_t) t * d_model);
-}
-
 // ---- router rows: what the router reads, where that is neither x nor the caller's ------------
 
 uint32_t moe_cpu_router_rows_prepare(struct cpu_bind *bind)
 {
-    return moe_cpu_widen_prepare(bind);
+    return moe_cpu_x_prepare(bind);
 }
 
 void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i)
@@ -40,6 +21,7 @@ void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i)
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const uint32_t d_model = layer->d_model;
     const struct cpu_range tokens = moe_cpu_block(bind, i);
+    const struct cpu_values *x = &bind->x.as[CPU_OPERAND_F32];
     for (uint32_t t = tokens.begin; t < tokens.end; t++) {
         float *row = bind->router_rows + (size_t) t * d_model;
         if (layer->router_input)
@@ -47,7 +29,7 @@ void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i)
                              (const char *) bind->io->router_x +
                                  (size_t) t * bind->io->router_x_stride, d_model, row);
         else
-            memcpy(row, bind->x + (size_t) t * bind->x_stride, d_model * sizeof *row);
+            memcpy(row, x->rows + (size_t) t * x->stride, d_model * sizeof *row);
         if (layer->router_prenorm)
             moe_cpu_rms_norm(layer->prenorm_eps, moe_cpu_bind_weights(bind)->prenorm_scale,
                              layer->prenorm_const, row, d_model);

@@ -46,7 +46,7 @@ struct array {
     size_t size;
 };
 
-enum { MAX_ARRAYS = 20 };
+enum { MAX_ARRAYS = 24 };
 
 // Those of the operations that go over all slots.
 static uint32_t list_slot_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAYS])
@@ -58,6 +58,25 @@ static uint32_t list_slot_arrays(struct cpu_bind *bind, struct array arrays[MAX_
     arrays[0] = (struct array){&bind->positions, places ? n_slots : 0, 1, sizeof(uint32_t)};
     arrays[1] = (struct array){&bind->starts, layer->n_experts + 2ull, 1, sizeof(uint32_t)};
     return 2;
+}
+
+// Rows of an input in the operands of a mask.
+static uint32_t list_operands(struct cpu_input *input, uint32_t operands, uint64_t n_tokens,
+                              uint32_t width, struct array *arrays)
+{
+    uint32_t n = 0;
+    for (uint32_t operand = 0; operand < CPU_N_OPERANDS; operand++)
+        if (operands & 1u << operand)
+            arrays[n++] = (struct array){
+                &input->own[operand], n_tokens,
+                moe_cpu_operand_stride((enum cpu_operand) operand, width), 1};
+    return n;
+}
+
+// Bytes from row to row of what a bank's out-panels read.
+static size_t hidden_stride(const struct cpu_bind *bind, const struct cpu_expert_layout *layout)
+{
+    return moe_cpu_hidden_stride(layout, moe_cpu_bind_program(bind)->operands[layout->out_type]);
 }
 
 // All arrays that the bind's layer needs; returns how many.
@@ -76,6 +95,8 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
     const uint64_t n_wide =
         program->x_type != VKMOE_F32 && moe_graph_uses(graph, MOE_VALUE_X) ? n_tokens : 0;
     const uint64_t n_scored = moe_layer_n_scored(layer);
+    const struct cpu_program *p = moe_cpu_bind_program(bind);
+    const enum cpu_operand latent_up = p->operands[w->latent.out_type];
     const bool has_rows = layer->router_prenorm ||
                           (layer->router_input && program->x_type != VKMOE_F32);
     // Identity experts of x read it while y is added up.
@@ -90,18 +111,23 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         {&bind->rows, n_rows + n_shared + n_latent, 1, sizeof(struct cpu_row)},
         {&bind->starts, n_scored + 2, 1, sizeof(uint32_t)},
         {&bind->groups, n_scored + layer->n_experts + 2, 1, sizeof(struct cpu_group)},
-        {&bind->h, n_rows, w->routed.n_in_panels * CPU_PANEL, sizeof(float)},
-        {&bind->h_adjugate, n_adjugate, w->adjugate.n_in_panels * CPU_PANEL, sizeof(float)},
-        {&bind->h_shared, n_shared, w->shared.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->h, n_rows, hidden_stride(bind, &w->routed), 1},
+        {&bind->h_adjugate, n_adjugate, hidden_stride(bind, &w->adjugate), 1},
+        {&bind->h_shared, n_shared, hidden_stride(bind, &w->shared), 1},
         {&bind->router_rows, has_rows ? n_tokens : 0, layer->d_model, sizeof(float)},
-        {&bind->x_latent, n_latent, w->latent.n_in_panels * CPU_PANEL, sizeof(float)},
-        {&bind->r_latent, n_latent, w->latent.n_in_panels * CPU_PANEL, sizeof(float)},
+        {&bind->x_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
+        {&bind->r_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
+        {&bind->r_operand, latent_up == CPU_OPERAND_F32 ? 0 : n_latent,
+         hidden_stride(bind, &w->latent), 1},
         {&bind->wide, n_wide, apart ? layer->d_model : moe_max(layer->d_model, layer->d_out),
          sizeof(float)},
         {&bind->wide_y, apart ? n_wide : 0, layer->d_out, sizeof(float)},
     };
     memcpy(arrays, all, sizeof all);
-    return MOE_COUNT(all);
+    uint32_t n = MOE_COUNT(all);
+    n += list_operands(&bind->x, p->x_operands, n_tokens, layer->d_model, arrays + n);
+    n += list_operands(&bind->latent, p->latent_operands, n_tokens, layer->d_latent, arrays + n);
+    return n;
 }
 
 static enum vkmoe_status alloc_workspace(struct cpu_bind *bind)
@@ -164,18 +190,36 @@ void moe_cpu_bind_destroy(struct moe_bound *bound)
     moe_free(host, bind);
 }
 
+// Where experts find x.
+static void set_inputs(struct cpu_bind *bind, const vkmoe_io *io)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    struct cpu_values *half = &bind->x.as[CPU_OPERAND_BF16];
+    if (bind->wide)
+        moe_cpu_set_input(&bind->x, layer->d_model, bind->wide,
+                          layer->d_model * sizeof *bind->wide);
+    else
+        moe_cpu_set_input(&bind->x, layer->d_model, io->x, io->x_stride);
+    if (half->rows && bind->base.program->x_type == VKMOE_BF16 && layer->d_model % 2 == 0 &&
+        ((uintptr_t) io->x | io->x_stride) % 4 == 0)
+        *half = (struct cpu_values){io->x, io->x_stride}; // just what kernels read
+    if (bind->x_latent)
+        moe_cpu_set_input(&bind->latent, layer->d_latent, bind->x_latent,
+                          moe_cpu_hidden_stride(&moe_cpu_bind_weights(bind)->latent,
+                                                CPU_OPERAND_F32));
+}
+
 // Where the phases find x and leave the sums of y.
 static void set_rows(struct cpu_bind *bind, const vkmoe_io *io)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     float *sums = bind->wide_y ? bind->wide_y : bind->wide;
     bind->io = io;
-    bind->x = bind->wide ? (const char *) bind->wide : io->x;
+    set_inputs(bind, io);
     bind->y = bind->wide ? (char *) sums : io->y;
-    bind->x_stride = bind->wide ? layer->d_model * sizeof *bind->wide : io->x_stride;
     bind->y_stride = bind->wide ? layer->d_out * sizeof *bind->wide : io->y_stride;
-    bind->router_x = bind->x;
-    bind->router_x_stride = bind->x_stride;
+    bind->router_x = bind->x.as[CPU_OPERAND_F32].rows;
+    bind->router_x_stride = bind->x.as[CPU_OPERAND_F32].stride;
     if (bind->router_rows) {
         bind->router_x = (const char *) bind->router_rows;
         bind->router_x_stride = layer->d_model * sizeof *bind->router_rows;
