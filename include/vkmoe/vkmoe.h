@@ -196,11 +196,11 @@ typedef struct vkmoe_plan vkmoe_plan;
 // and requires nothing: a device without such kernels computes exactly, which is within the class.
 // With f16 weights a value beyond 65504, of x or inside an expert, may become infinite there.
 //
-// INT8 is for layers with weights of blocks, of the experts or around them. What those are
-// multiplied with may be rounded to blocks of 32 values: the largest magnitude / 127 as the scale,
-// and codes of 8 bits. An infinity makes its whole block NaN. Other matrices of the layer, and types
-// of blocks without such kernels (fp8), are computed as in EXACT. VKMOE_E_UNSUPPORTED: the layer's
-// weights are floats, or the device is not a CPU.
+// INT8 is for experts with weights of blocks. What those are multiplied with may be rounded to
+// blocks of 32 values: the largest magnitude / 127 as the scale, and codes of 8 bits; an infinity
+// makes its whole block NaN. Other matrices of the layer, and types of blocks without such kernels
+// (fp8), are computed as in EXACT. VKMOE_E_UNSUPPORTED: no expert has weights of blocks, or the
+// device is not a CPU.
 //
 // The promise for y, as the distance from the oracle relative to the length of y, before y is
 // rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2.

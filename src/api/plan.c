@@ -73,7 +73,7 @@ static enum vkmoe_status check_plan(const vkmoe_plan_desc *desc, const struct mo
                         (uint32_t) desc->precision);
     if (desc->precision == VKMOE_PRECISION_INT8 && !moe_layer_has_blocks(&layer->desc))
         return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = int8: for weights of blocks, and "
-                        "this layer has none (layer.in_type is %s, layer.out_type %s)",
+                        "these experts have none (layer.in_type is %s, layer.out_type %s)",
                         vkmoe_dtype_name(layer->desc.in_type),
                         vkmoe_dtype_name(layer->desc.out_type));
     if (!(desc->budget_ms >= 0.0f && desc->budget_ms <= 1e6f))

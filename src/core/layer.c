@@ -187,8 +187,7 @@ bool moe_layer_has_blocks(const vkmoe_layer_desc *desc)
         return false;
     return !moe_dtype_is_float(desc->in_type) || !moe_dtype_is_float(desc->out_type) ||
            (desc->d_shared_ff > 0 && (!moe_dtype_is_float(desc->shared_in_type) ||
-                                      !moe_dtype_is_float(desc->shared_out_type))) ||
-           (desc->d_latent > 0 && !moe_dtype_is_float(desc->latent_type));
+                                      !moe_dtype_is_float(desc->shared_out_type)));
 }
 
 bool moe_layer_same_weights(const struct moe_layer *a, const struct moe_layer *b)

@@ -108,7 +108,7 @@ static inline uint32_t moe_layer_routed_out(const vkmoe_layer_desc *desc)
     return desc->d_latent ? desc->d_latent : desc->d_out;
 }
 
-// Has the layer a matrix of a type of blocks?
+// Has any expert a matrix of a type of blocks?
 bool moe_layer_has_blocks(const vkmoe_layer_desc *desc);
 
 // Shape and stored types of one expert: an index, VKMOE_SHARED_EXPERT or VKMOE_ADJUGATE_EXPERT + i.

@@ -30,8 +30,8 @@ static const struct cpu_phase latent_in_phase = {"latent in", moe_cpu_latent_in_
                                                  moe_cpu_latent_in_task};
 static const struct cpu_phase latent_operands_phase = {
     "latent operands", moe_cpu_latent_x_prepare, moe_cpu_latent_x_task};
-static const struct cpu_phase latent_sum_phase = {"latent sum", moe_cpu_latent_sum_prepare,
-                                                  moe_cpu_latent_sum_task};
+static const struct cpu_phase latent_norm_phase = {"latent norm", moe_cpu_latent_norm_prepare,
+                                                   moe_cpu_latent_norm_task};
 static const struct cpu_phase latent_out_phase = {"latent out", moe_cpu_latent_out_prepare,
                                                   moe_cpu_out_task};
 static const struct cpu_phase in_phase = {"expert in", moe_cpu_in_prepare, moe_cpu_in_task};
@@ -83,8 +83,8 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         add_phase(program, &out_phase);
         return;
     case MOE_OP_LATENT_OUT:
-        if (layer->latent_norm || program->operands[layer->latent_type] != CPU_OPERAND_F32)
-            add_phase(program, &latent_sum_phase);
+        if (layer->latent_norm)
+            add_phase(program, &latent_norm_phase);
         add_phase(program, &latent_out_phase);
         return;
     case MOE_OP_GATHER:
@@ -114,7 +114,7 @@ static enum vkmoe_status check_params(const struct moe_graph *graph,
     return VKMOE_OK;
 }
 
-// What matrices are multiplied with, and which operands that makes of their inputs.
+// What experts are multiplied with, and what that asks of their inputs.
 static void choose_operands(struct cpu_program *program)
 {
     const struct cpu_kernels *kernels =
@@ -128,14 +128,11 @@ static void choose_operands(struct cpu_program *program)
         return;
     const uint32_t f32 = 1u << CPU_OPERAND_F32;
     const uint32_t routed = 1u << program->operands[layer->in_type]; // adjugate experts, too
-    program->x_operands = routed;
-    if (layer->d_latent > 0) {
-        program->latent_operands = routed & ~f32;
-        program->x_operands = 1u << program->operands[layer->latent_type];
-    }
-    if (layer->d_shared_ff > 0)
-        program->x_operands |= 1u << program->operands[layer->shared_in_type];
-    program->x_operands &= ~f32;
+    const uint32_t shared =
+        layer->d_shared_ff > 0 ? 1u << program->operands[layer->shared_in_type] : 0;
+    const bool is_latent = layer->d_latent > 0;
+    program->x_operands = (is_latent ? shared : routed | shared) & ~f32;
+    program->latent_operands = is_latent ? routed & ~f32 : 0;
 }
 
 // Phases of x before all ops.

@@ -93,7 +93,8 @@ enum vkmoe_status moe_cpu_read_expert(struct moe_packed_weights *weights, uint32
 
 // ---- operands (operand.c) --------------------------------------------------------------------
 
-// What matrices of a type are multiplied with at a precision.
+// What experts' matrices of a type are multiplied with at a precision. Matrices around them, of a
+// layer with a latent width, always have f32: two more roundings would break the promise for y.
 enum cpu_operand moe_cpu_operand(const struct cpu_kernels *kernels, enum vkmoe_precision precision,
                                  enum vkmoe_dtype type);
 
@@ -140,7 +141,7 @@ struct cpu_program {
     struct cpu_phase phases[CPU_MAX_PHASES];
     uint32_t n_phases;
     bool counters;
-    enum cpu_operand operands[CPU_N_WEIGHTS]; // of matrices of a type
+    enum cpu_operand operands[CPU_N_WEIGHTS]; // of experts' matrices of a type
     // Those but f32 that are made of x, and of x_latent: bits 1 << enum cpu_operand.
     uint32_t x_operands, latent_operands;
 };
@@ -173,8 +174,8 @@ uint32_t moe_cpu_in_prepare(struct cpu_bind *bind);
 void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_out_prepare(struct cpu_bind *bind);
 void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i);
-uint32_t moe_cpu_latent_sum_prepare(struct cpu_bind *bind);
-void moe_cpu_latent_sum_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind);
+void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i);
 // Its tasks are those of `out`.
 uint32_t moe_cpu_latent_out_prepare(struct cpu_bind *bind);
 uint32_t moe_cpu_one_prepare(struct cpu_bind *bind);
@@ -237,10 +238,10 @@ struct cpu_group {
     const struct cpu_expert_layout *layout; // NULL: an identity expert, its output is its input
     const char *expert;         // its packed block
     const struct cpu_row *rows; // in token order
-    struct cpu_values x;        // rows of tokens; of an identity expert f32
+    enum cpu_operand x_operand, h_operand;
+    struct cpu_values x;        // rows of tokens
     char *h;                    // (n_rows) h_stride bytes apart
     size_t h_stride;
-    enum cpu_operand x_operand, h_operand;
     struct cpu_grid in;         // how its EXPERT_IN is cut
     uint32_t n_rows;
     uint32_t first_task;        // its first EXPERT_IN task
@@ -276,9 +277,7 @@ struct cpu_bind {
                               // ascending; latent_up; the shared expert
     char *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
     float *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
-    // (n_tokens), as hidden rows of latent_down in f32; the last one as latent_up reads it, NULL:
-    // as it is.
-    char *x_latent, *r_latent, *r_operand;
+    char *x_latent, *r_latent; // (n_tokens), as hidden rows of latent_down
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
     // x_type is not f32; NULL for others. With identity experts y has its own place.
     float *wide, *wide_y;
@@ -339,10 +338,8 @@ static inline size_t moe_cpu_hidden_stride(const struct cpu_expert_layout *layou
     return moe_cpu_operand_stride(operand, (size_t) layout->n_in_panels * CPU_PANEL);
 }
 
-// A group with rows [first, first + n) that reads x and has its first hidden row at `h`.
-struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
-                                    const struct cpu_expert_layout *layout, const char *expert,
-                                    uint32_t first, uint32_t n, char *h);
+// A group of latent_down and latent_up with rows from `first` on: all tokens. `h`: its hidden rows.
+struct cpu_group moe_cpu_latent_group(const struct cpu_bind *bind, uint32_t first, char *h);
 
 // The constants of the routed sum of a token.
 static inline float moe_cpu_routed_scale(const struct cpu_bind *bind, uint32_t token)

@@ -29,11 +29,11 @@ static const struct cpu_group *group_of_task(const struct cpu_bind *bind, uint32
     return &bind->groups[low];
 }
 
-// out (n, 16) = n rows times a panel of k steps, of an expert's weights.
-static void times_panel(const struct cpu_bind *bind, enum vkmoe_dtype type, const void *const *x,
-                        uint32_t n, const char *panel, uint32_t k, float *out)
+// out (n, 16) = n rows of an operand times a panel of k steps, of an expert's weights.
+static void times_panel(const struct cpu_bind *bind, enum cpu_operand operand,
+                        enum vkmoe_dtype type, const void *const *x, uint32_t n, const char *panel,
+                        uint32_t k, float *out)
 {
-    const enum cpu_operand operand = moe_cpu_bind_program(bind)->operands[type];
     if (bind->counts) {
         moe_cpu_count(&bind->counts->weight_loads, moe_cpu_panel_size(type, k));
         moe_cpu_count(&bind->counts->columns, n);
@@ -66,13 +66,13 @@ static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *gr
     const float *up_bias = (const float *) (group->expert + l->up_bias) + first;
     const char *w = group->expert + (l->gated ? 2 : 1) * panel * l->in_panel_size;
     if (!l->gated) {
-        times_panel(bind, l->in_type, x, n, w, l->d_in, h);
+        times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, h);
         finish_panel(group, rows, h, n, up_bias);
         moe_cpu_act(&bind->kernels->arrays, layer, group->act, h, n_values);
         return;
     }
-    times_panel(bind, l->in_type, x, n, w, l->d_in, gate);
-    times_panel(bind, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
+    times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, gate);
+    times_panel(bind, group->x_operand, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
     finish_panel(group, rows, gate, n, gate_bias);
     finish_panel(group, rows, h, n, up_bias);
     moe_cpu_gated(&bind->kernels->arrays, layer, group->limit, gate, h, n_values);
@@ -128,14 +128,10 @@ void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i)
 
 uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind)
 {
-    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     for (uint32_t t = 0; t < bind->n_tokens; t++) // until the group phase needs them
         bind->rows[t] = (struct cpu_row){t, 1, 1};
-    bind->latent_in = moe_cpu_make_group(bind, &w->latent, w->latent_expert, 0, bind->n_tokens,
-                                         bind->x_latent);
+    bind->latent_in = moe_cpu_latent_group(bind, 0, bind->x_latent);
     bind->latent_in.act = VKMOE_ACT_NONE;
-    bind->latent_in.h_operand = CPU_OPERAND_F32; // read by other matrices than its own out-panels
-    bind->latent_in.h_stride = moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32);
     return bind->latent_in.in.n_tiles * bind->latent_in.in.n_blocks;
 }
 
@@ -144,30 +140,23 @@ void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i)
     run_in_task(bind, &bind->latent_in, i);
 }
 
-// ---- latent sum: the norm of the combined latent, then as latent_up reads it -----------------
+// ---- latent norm: of the combined latent -----------------------------------------------------
 
-uint32_t moe_cpu_latent_sum_prepare(struct cpu_bind *bind)
+uint32_t moe_cpu_latent_norm_prepare(struct cpu_bind *bind)
 {
     enum { ELEMENTS = 16384 }; // in one task
     return moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_latent);
 }
 
-void moe_cpu_latent_sum_task(struct cpu_bind *bind, uint32_t i)
+void moe_cpu_latent_norm_task(struct cpu_bind *bind, uint32_t i)
 {
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    const enum cpu_operand operand = moe_cpu_bind_program(bind)->operands[w->latent.out_type];
     const size_t stride = moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32);
-    const size_t operand_stride = moe_cpu_hidden_stride(&w->latent, operand);
     const struct cpu_range tokens = moe_cpu_block(bind, i);
-    for (uint32_t t = tokens.begin; t < tokens.end; t++) {
-        float *row = (float *) (bind->r_latent + t * stride);
-        if (w->latent_norm)
-            moe_cpu_rms_norm(layer->latent_norm_eps, w->latent_norm, 1, row, layer->d_latent);
-        if (bind->r_operand)
-            moe_cpu_store_operand(bind->kernels, operand, row, layer->d_latent,
-                                  bind->r_operand + t * operand_stride);
-    }
+    for (uint32_t t = tokens.begin; t < tokens.end; t++)
+        moe_cpu_rms_norm(layer->latent_norm_eps, w->latent_norm, 1,
+                         (float *) (bind->r_latent + t * stride), layer->d_latent);
 }
 
 // ---- expert out and combine: sum += factor * act_out(W_down h + b_down) ----------------------
@@ -284,8 +273,8 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
     const float *bias = (const float *) (group->expert + l->out_bias) + column;
     _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
 
-    times_panel(bind, l->out_type, h, n, group->expert + l->out_panels + panel * l->out_panel_size,
-                l->d_ff, f);
+    times_panel(bind, group->h_operand, l->out_type, h, n,
+                group->expert + l->out_panels + panel * l->out_panel_size, l->d_ff, f);
     for (uint32_t r = 0; r < n; r++)
         for (uint32_t c = 0; c < CPU_PANEL; c++)
             f[r * CPU_PANEL + c] += bias[c];

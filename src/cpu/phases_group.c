@@ -127,23 +127,21 @@ static struct cpu_grid in_grid(const struct cpu_expert_layout *l, uint32_t n,
     return grid;
 }
 
-struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
-                                    const struct cpu_expert_layout *layout, const char *expert,
-                                    uint32_t first, uint32_t n, char *h)
+static struct cpu_group make_group(const struct cpu_bind *bind,
+                                   const struct cpu_expert_layout *layout, const char *expert,
+                                   uint32_t first, uint32_t n, enum cpu_operand x_operand,
+                                   enum cpu_operand h_operand, char *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    const struct cpu_program *program = moe_cpu_bind_program(bind);
-    const enum cpu_operand x_operand = program->operands[layout->in_type];
-    const enum cpu_operand h_operand = program->operands[layout->out_type];
     return (struct cpu_group){
         .layout = layout,
         .expert = expert,
         .rows = bind->rows + first,
+        .x_operand = x_operand,
+        .h_operand = h_operand,
         .x = bind->x.as[x_operand],
         .h = h,
         .h_stride = moe_cpu_hidden_stride(layout, h_operand),
-        .x_operand = x_operand,
-        .h_operand = h_operand,
         .in = in_grid(layout, n, h_operand),
         .n_rows = n,
         .act = layer->act,
@@ -151,6 +149,22 @@ struct cpu_group moe_cpu_make_group(const struct cpu_bind *bind,
         .limit = layer->limit,
         .scale = 1,
     };
+}
+
+struct cpu_group moe_cpu_latent_group(const struct cpu_bind *bind, uint32_t first, char *h)
+{
+    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    return make_group(bind, &w->latent, w->latent_expert, first, bind->n_tokens, CPU_OPERAND_F32,
+                      CPU_OPERAND_F32, h);
+}
+
+static struct cpu_group expert_group(const struct cpu_bind *bind,
+                                     const struct cpu_expert_layout *layout, const char *expert,
+                                     uint32_t first, uint32_t n, char *h)
+{
+    const enum cpu_operand *operands = moe_cpu_bind_program(bind)->operands;
+    return make_group(bind, layout, expert, first, n, operands[layout->in_type],
+                      operands[layout->out_type], h);
 }
 
 static void add_group(struct cpu_bind *bind, struct cpu_group group)
@@ -181,9 +195,8 @@ static void add_routed(struct cpu_bind *bind)
                 continue;
             const char *expert = pass == 0 ? w->experts + e * l->size
                                            : w->adjugates + e / layer->adjugate_group * l->size;
-            struct cpu_group group =
-                moe_cpu_make_group(bind, l, expert, starts[e], n_rows,
-                                   pass == 0 ? bind->h : bind->h_adjugate);
+            struct cpu_group group = expert_group(bind, l, expert, starts[e], n_rows,
+                                                  pass == 0 ? bind->h : bind->h_adjugate);
             group.h += starts[e] * group.h_stride;
             group.x = routed_x(bind, group.x_operand);
             group.scale = pass == 0 ? 1 : layer->adjugate_scale;
@@ -202,13 +215,9 @@ static void add_routed(struct cpu_bind *bind)
 
 static void add_latent_up(struct cpu_bind *bind, uint32_t first_row)
 {
-    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
     for (uint32_t t = 0; t < bind->n_tokens; t++)
         bind->rows[first_row + t] = (struct cpu_row){t, 1, moe_cpu_routed_scale(bind, t)};
-    struct cpu_group group = moe_cpu_make_group(bind, &w->latent, w->latent_expert, first_row,
-                                                bind->n_tokens,
-                                                bind->r_operand ? bind->r_operand
-                                                                : bind->r_latent);
+    struct cpu_group group = moe_cpu_latent_group(bind, first_row, bind->r_latent);
     group.in.n_tiles = 0; // its rows are the sums of others
     group.act_out = VKMOE_ACT_NONE;
     add_group(bind, group);
@@ -222,8 +231,8 @@ static void add_shared(struct cpu_bind *bind, uint32_t first_row)
     for (uint32_t t = 0; t < bind->n_tokens; t++)
         bind->rows[first_row + t] =
             (struct cpu_row){t, 1, scale * bind->factors[2 * (size_t) t + 1]};
-    struct cpu_group group = moe_cpu_make_group(bind, &w->shared, w->shared_expert, first_row,
-                                                bind->n_tokens, bind->h_shared);
+    struct cpu_group group = expert_group(bind, &w->shared, w->shared_expert, first_row,
+                                          bind->n_tokens, bind->h_shared);
     group.limit = layer->limit_shared;
     add_group(bind, group);
 }

@@ -96,7 +96,6 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         program->x_type != VKMOE_F32 && moe_graph_uses(graph, MOE_VALUE_X) ? n_tokens : 0;
     const uint64_t n_scored = moe_layer_n_scored(layer);
     const struct cpu_program *p = moe_cpu_bind_program(bind);
-    const enum cpu_operand latent_up = p->operands[w->latent.out_type];
     const bool has_rows = layer->router_prenorm ||
                           (layer->router_input && program->x_type != VKMOE_F32);
     // Identity experts of x read it while y is added up.
@@ -117,8 +116,6 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         {&bind->router_rows, has_rows ? n_tokens : 0, layer->d_model, sizeof(float)},
         {&bind->x_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
         {&bind->r_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
-        {&bind->r_operand, latent_up == CPU_OPERAND_F32 ? 0 : n_latent,
-         hidden_stride(bind, &w->latent), 1},
         {&bind->wide, n_wide, apart ? layer->d_model : moe_max(layer->d_model, layer->d_out),
          sizeof(float)},
         {&bind->wide_y, apart ? n_wide : 0, layer->d_out, sizeof(float)},
