@@ -41,6 +41,7 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_spv *spv = &moe_spv_table[pipeline->spv];
+    // For layers and tools that look at pipelines: the values are in the words.
     VkSpecializationMapEntry entries[MOE_VK_MAX_SPEC];
     for (uint32_t i = 0; i < MOE_VK_MAX_SPEC; i++)
         entries[i] = (VkSpecializationMapEntry){
@@ -49,9 +50,8 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
                                  .pMapEntries = entries,
                                  .dataSize = sizeof pipeline->spec,
                                  .pData = pipeline->spec};
-    VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                       .codeSize = spv->size,
-                                       .pCode = spv->words};
+    uint32_t *words = NULL;
+    VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
@@ -59,6 +59,8 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
                   .pName = "main",
                   .pSpecializationInfo = &spec},
         .layout = vk->pipeline_layout};
+    TRY(moe_vk_specialise(vk->base.host, spv, pipeline->spec, &words, &module.codeSize));
+    module.pCode = words;
     VK_TRY(vk, vk->fn.vkCreateShaderModule(vk->device, &module, NULL, &info.stage.module));
     VK_TRY(vk, vk->fn.vkCreateComputePipelines(vk->device, vk->pipeline_cache, 1, &info, NULL,
                                                &pipeline->handle));
@@ -66,6 +68,7 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
 
 fail:
     vk->fn.vkDestroyShaderModule(vk->device, info.stage.module, NULL);
+    moe_free(vk->base.host, words);
     return status;
 }
 

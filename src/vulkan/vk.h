@@ -244,6 +244,13 @@ uint64_t moe_vk_checksum(const void *data, size_t size);
 enum vkmoe_status moe_vk_cache_open(struct moe_vk *vk);
 void moe_vk_cache_save(struct moe_vk *vk);
 
+// specialise.c: the words of a kernel with the values of its specialisation constants in place,
+// which the caller frees, and their size in bytes. Many drivers fold what follows from them; where
+// one does not, it compiles every branch that is not taken, and takes several times as long.
+enum vkmoe_status moe_vk_specialise(const vkmoe_host *host, const struct moe_spv *spv,
+                                    const uint32_t spec[MOE_VK_MAX_SPEC], uint32_t **out,
+                                    size_t *size);
+
 // pipeline.c
 enum vkmoe_status moe_vk_layouts_create(struct moe_vk *vk);
 // The pipeline of a kernel with specialisation constants 0..MOE_VK_MAX_SPEC-1; made at first use.

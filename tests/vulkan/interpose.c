@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "interpose.h"
 #include "keep.h"
+#include "spv_table.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -301,13 +302,37 @@ static VKAPI_ATTR void VKAPI_CALL free_memory(VkDevice device, VkDeviceMemory me
     our_vkFreeMemory(device, memory, allocator);
 }
 
+// The words from the first function on, which the library takes over as they are, unlike what
+// precedes them, and their number.
+static size_t functions(const uint32_t *words, size_t n, const uint32_t **out)
+{
+    enum { HEADER = 5, OP_FUNCTION = 54 };
+    size_t i = HEADER;
+    while (i < n && (words[i] & 0xffff) != OP_FUNCTION)
+        i += words[i] >> 16;
+    *out = words + i;
+    return n - i;
+}
+
+// Is it made of interpose.kernel?
+static bool is_kernel(const VkShaderModuleCreateInfo *info)
+{
+    const uint32_t *of_module, *of_kernel;
+    size_t n = functions(info->pCode, info->codeSize / 4, &of_module);
+    for (int i = 0; i < MOE_N_SPV; i++)
+        if (moe_spv_table[i].words == interpose.kernel)
+            return functions(interpose.kernel, moe_spv_table[i].size / 4, &of_kernel) == n &&
+                   memcmp(of_module, of_kernel, n * 4) == 0;
+    return false;
+}
+
 static VKAPI_ATTR VkResult VKAPI_CALL create_module(VkDevice device,
                                                     const VkShaderModuleCreateInfo *info,
                                                     const VkAllocationCallbacks *allocator,
                                                     VkShaderModule *out)
 {
     VkShaderModuleCreateInfo made = *info;
-    module_has_bug = interpose.kernel && info->pCode == interpose.kernel;
+    module_has_bug = is_kernel(info);
     if (module_has_bug && interpose.bug == INTERPOSE_OTHER) {
         made.pCode = interpose.other;
         made.codeSize = interpose.other_size;
