@@ -30,17 +30,14 @@ enum { MAX_OBJECTS = 8 };
 struct object {
     void *handle;
     uint64_t key; // of what it was made from
-    bool in_use;
 };
 static struct object instances[MAX_OBJECTS], devices[MAX_OBJECTS];
 
-static void *spare(struct object *objects, uint64_t key)
+static void *kept(const struct object *objects, uint64_t key)
 {
     for (int i = 0; i < MAX_OBJECTS; i++)
-        if (objects[i].handle && objects[i].key == key && !objects[i].in_use) {
-            objects[i].in_use = true;
+        if (objects[i].handle && objects[i].key == key)
             return objects[i].handle;
-        }
     return NULL;
 }
 
@@ -50,15 +47,15 @@ static void keep(struct object *objects, uint64_t key, void *handle)
     while (objects[i].handle)
         if (++i == MAX_OBJECTS)
             abort(); // a device that is kept needs its instance
-    objects[i] = (struct object){handle, key, true};
+    objects[i] = (struct object){handle, key};
 }
 
-static struct object *find(struct object *objects, const void *handle)
+static bool is_kept(const struct object *objects, const void *handle)
 {
+    bool found = !handle; // nothing to destroy either
     for (int i = 0; i < MAX_OBJECTS; i++)
-        if (handle && objects[i].handle == handle)
-            return &objects[i];
-    return NULL;
+        found = found || objects[i].handle == handle;
+    return found;
 }
 
 static PFN_vkCreateInstance real_vkCreateInstance;
@@ -69,7 +66,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateInstance(const VkInstanceCrea
     uint32_t what[] = {info->pApplicationInfo->apiVersion, info->enabledExtensionCount,
                        info->enabledLayerCount};
     uint64_t key = hash_chain(hash(1, what, sizeof what), info->pNext);
-    if ((*out = spare(instances, key)))
+    if ((*out = kept(instances, key)))
         return VK_SUCCESS;
     VkResult result = real_vkCreateInstance(info, allocator, out);
     if (result == VK_SUCCESS)
@@ -81,10 +78,7 @@ static PFN_vkDestroyInstance real_vkDestroyInstance;
 static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyInstance(VkInstance instance,
                                                          const VkAllocationCallbacks *allocator)
 {
-    struct object *object = find(instances, instance);
-    if (object)
-        object->in_use = false;
-    else
+    if (!is_kept(instances, instance))
         real_vkDestroyInstance(instance, allocator);
 }
 
@@ -97,7 +91,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateDevice(VkPhysicalDevice physi
     uint64_t key = hash_chain(hash(2, &physical, sizeof physical), info->pNext);
     for (uint32_t i = 0; i < info->enabledExtensionCount; i++)
         key = hash(key, info->ppEnabledExtensionNames[i], strlen(info->ppEnabledExtensionNames[i]));
-    if ((*out = spare(devices, key)))
+    if ((*out = kept(devices, key)))
         return VK_SUCCESS;
     VkResult result = real_vkCreateDevice(physical, info, allocator, out);
     if (result == VK_SUCCESS)
@@ -109,10 +103,7 @@ static PFN_vkDestroyDevice real_vkDestroyDevice;
 static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyDevice(VkDevice device,
                                                        const VkAllocationCallbacks *allocator)
 {
-    struct object *object = find(devices, device);
-    if (object)
-        object->in_use = false;
-    else
+    if (!is_kept(devices, device))
         real_vkDestroyDevice(device, allocator);
 }
 
@@ -152,7 +143,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateComputePipelines(
             return VK_SUCCESS;
         }
     VkResult result = real_vkCreateComputePipelines(device, cache, n, info, allocator, out);
-    if (result == VK_SUCCESS && find(devices, device) && n_pipelines < MAX_PIPELINES) {
+    if (result == VK_SUCCESS && is_kept(devices, device) && n_pipelines < MAX_PIPELINES) {
         pipelines[n_pipelines].device = device;
         pipelines[n_pipelines].key = key;
         pipelines[n_pipelines++].handle = *out;
