@@ -39,6 +39,9 @@ static const struct {
 #if MOE_CPU_AVX512
     {CPU_ISA_AVX512, fill_avx512},
 #endif
+#if MOE_CPU_AVX512_VNNI
+    {CPU_ISA_AVX512_VNNI, moe_cpu_int8_avx512_vnni},
+#endif
 #if MOE_CPU_AVX512_BF16
     {CPU_ISA_AVX512_BF16, moe_cpu_kernels_avx512_bf16},
 #endif

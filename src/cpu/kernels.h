@@ -122,7 +122,7 @@ cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2, moe_cpu_kernels_avx512
 cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2;
 cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2, moe_cpu_steps_avx512;
 // Their panels of types of blocks with operands of int8.
-cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2;
+cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2, moe_cpu_int8_avx512_vnni;
 
 // Their arrays: the same text (arrays_text.h), compiled for each level.
 void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);

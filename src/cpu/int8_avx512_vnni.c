@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: MIT
+// Operands of int8 for AVX-512 with VNNI. One instruction multiplies 4 codes of 16 columns, a
+// unit of the panel made bytes without a sign, with 4 codes of a row of x, and adds up. 32 values
+// of 16 columns are a tile; few rows take it from registers, more from the first-level cache,
+// where all of them find it decoded. As kernels_avx2.c, this file includes no header of ours that
+// has code in it.
+#include "cpu/kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    TILE = 32,  // values that have one scale of x
+    UNITS = 8,  // of 4 values each
+    TILES = 8,  // that are decoded before they are multiplied with many rows
+    FEW = 4,    // rows that take tiles from registers
+    MANY = 12,  // rows of a block: with sums of int32 and of f32 they leave 8 registers
+    LINE = 64,  // bytes of a unit, or of the cache
+    AHEAD = 4096, // bytes: the hardware's own prefetch stops at every page
+};
+
+// Codes without a sign: what has one is moved by `zero`, and sums begin at -zero times those of x.
+enum zero { ZERO_0, ZERO_8, ZERO_128 };
+
+// What types of blocks decode to.
+struct form {
+    enum zero zero;
+    bool minimum;     // there is one, times 1 / 128
+    uint32_t n_parts; // with a scale of their own
+};
+
+struct tile {
+    __m512i codes[UNITS];
+    __m512 scale[2], minimum[2]; // of each part
+};
+
+INLINE __m512i unit(const char *column, uint32_t i)
+{
+    return _mm512_loadu_si512(column + i * LINE);
+}
+
+// Bits of each byte that `mask` leaves, from a place higher up (left < 0) or lower down.
+INLINE __m512i bits(__m512i v, int left, int mask)
+{
+    v = left < 0 ? _mm512_srli_epi16(v, (unsigned) -left) : _mm512_slli_epi16(v, (unsigned) left);
+    return _mm512_and_si512(v, _mm512_set1_epi8((char) mask));
+}
+
+INLINE __m512 f16_at(const char *column, uint32_t at)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (column + at * CPU_PANEL)));
+}
+
+// The lower or upper 16 bits of a unit.
+INLINE __m512 f16_of(__m512i v, bool upper)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(upper ? _mm512_srli_epi32(v, 16) : v));
+}
+
+// Bits of byte `at` behind unit `first`, as numbers.
+INLINE __m512 field(const char *column, uint32_t first, uint32_t at, uint32_t shift, int mask)
+{
+    const __m512i v = unit(column, first + at / 4);
+    const __m512i low = _mm512_srli_epi32(v, at % 4 * 8 + shift);
+    return _mm512_cvtepi32_ps(_mm512_and_si512(low, _mm512_set1_epi32(mask)));
+}
+
+// ---- tiles of each type ----------------------------------------------------------------------
+
+// Tile `i` of a block of 16 rows.
+typedef void tile_fn(const char *column, uint32_t i, struct tile *out);
+
+INLINE void tile_q8_0(const char *column, uint32_t i, struct tile *out)
+{
+    (void) i; // a block is one
+    out->scale[0] = f16_at(column, 0);
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < UNITS; j++)
+        out->codes[j] = _mm512_xor_si512(unit(column + 32, j), _mm512_set1_epi8(-128));
+}
+
+INLINE void tile_q4_0(const char *column, uint32_t i, struct tile *out)
+{
+    (void) i;
+    out->scale[0] = f16_at(column, 0);
+#pragma GCC unroll 4
+    for (uint32_t j = 0; j < UNITS / 2; j++) {
+        const __m512i v = unit(column + 32, j);
+        out->codes[j] = bits(v, 0, 15);
+        out->codes[j + 4] = bits(v, -4, 15);
+    }
+}
+
+// 2^(e - 128), as codes count halves; 255 is NaN.
+INLINE __m512 half_power(__m128i exponents)
+{
+    const __m512i e = _mm512_cvtepu8_epi32(exponents);
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(1 << 21), e);
+    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
+    __m512i power = _mm512_mask_mov_epi32(
+        normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), subnormal);
+    power = _mm512_mask_mov_epi32(power, _mm512_cmpeq_epi32_mask(e, _mm512_set1_epi32(255)), nan);
+    return _mm512_castsi512_ps(power);
+}
+
+INLINE void tile_mxfp4(const char *column, uint32_t i, struct tile *out)
+{
+    const __m128i halves = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_xor_si128(halves, _mm_set1_epi8(-128)));
+    (void) i;
+    out->scale[0] = half_power(_mm_loadu_si128((const __m128i *) column));
+#pragma GCC unroll 4
+    for (uint32_t j = 0; j < UNITS / 2; j++) {
+        const __m512i v = unit(column + 16, j);
+        out->codes[j] = _mm512_shuffle_epi8(table, bits(v, 0, 15));
+        out->codes[j + 4] = _mm512_shuffle_epi8(table, bits(v, -4, 15));
+    }
+}
+
+// Scales and minima of 6 bits, as in core/quant_k.c.
+INLINE void scales_6(const char *column, uint32_t i, struct tile *out)
+{
+    const __m512i both = unit(column, 0);
+    const __m512 d = f16_of(both, false);
+    const __m512 m = _mm512_mul_ps(f16_of(both, true), _mm512_set1_ps(1 / 128.0f));
+    __m512 scale, minimum;
+    if (i < 4) {
+        scale = field(column, 1, i, 0, 63);
+        minimum = field(column, 1, i + 4, 0, 63);
+    } else {
+        const __m512 sixteen = _mm512_set1_ps(16);
+        scale = _mm512_fmadd_ps(field(column, 1, i - 4, 6, 3), sixteen,
+                                field(column, 1, i + 4, 0, 15));
+        minimum = _mm512_fmadd_ps(field(column, 1, i, 6, 3), sixteen,
+                                  field(column, 1, i + 4, 4, 15));
+    }
+    out->scale[0] = _mm512_mul_ps(d, scale);
+    out->minimum[0] = _mm512_mul_ps(m, minimum);
+}
+
+INLINE void tile_q4_K(const char *column, uint32_t i, struct tile *out)
+{
+    scales_6(column, i, out);
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < UNITS; j++)
+        out->codes[j] = bits(unit(column, 4 + i / 2 * UNITS + j), i % 2 ? -4 : 0, 15);
+}
+
+INLINE void tile_q5_K(const char *column, uint32_t i, struct tile *out)
+{
+    scales_6(column, i, out);
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < UNITS; j++) {
+        const __m512i low = bits(unit(column, 12 + i / 2 * UNITS + j), i % 2 ? -4 : 0, 15);
+        const __m512i fifth = bits(unit(column, 4 + j), 4 - (int) i, 16);
+        out->codes[j] = _mm512_or_si512(low, fifth);
+    }
+}
+
+// Tile i of q6_K and q2_K is quarter i % 4 of half i / 4; its two parts are 2 i and 2 i + 1.
+
+INLINE void tile_q6_K(const char *column, uint32_t i, struct tile *out)
+{
+    const __m512 d = f16_at(column, 208);
+    const uint32_t half = i / 4, quarter = i % 4;
+#pragma GCC unroll 2
+    for (uint32_t part = 0; part < 2; part++) {
+        const uint32_t at = 2 * i + part;
+        const __m512i upper = _mm512_slli_epi32(unit(column, 48 + at / 4), 24 - at % 4 * 8);
+        const __m512i scale = _mm512_srai_epi32(upper, 24);
+        out->scale[part] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale));
+    }
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < UNITS; j++) {
+        const __m512i low = unit(column, 16 * half + quarter % 2 * UNITS + j);
+        const __m512i high = unit(column, 32 + UNITS * half + j);
+        const __m512i code = _mm512_or_si512(bits(low, quarter / 2 ? -4 : 0, 15),
+                                             bits(high, 4 - 2 * (int) quarter, 48));
+        out->codes[j] = _mm512_add_epi8(code, _mm512_set1_epi8(128 - 32));
+    }
+}
+
+INLINE void tile_q2_K(const char *column, uint32_t i, struct tile *out)
+{
+    const __m512i both = unit(column, 20);
+    const __m512 d = f16_of(both, false);
+    const __m512 m = _mm512_mul_ps(f16_of(both, true), _mm512_set1_ps(1 / 128.0f));
+#pragma GCC unroll 2
+    for (uint32_t part = 0; part < 2; part++) {
+        out->scale[part] = _mm512_mul_ps(d, field(column, 0, 2 * i + part, 0, 15));
+        out->minimum[part] = _mm512_mul_ps(m, field(column, 0, 2 * i + part, 4, 15));
+    }
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < UNITS; j++)
+        out->codes[j] = bits(unit(column, 4 + i / 4 * UNITS + j), -2 * (int) (i % 4), 3);
+}
+
+// ---- a tile times rows -----------------------------------------------------------------------
+
+INLINE __m512i broadcast_4(const int8_t *codes)
+{
+    int32_t four;
+    __builtin_memcpy(&four, codes, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+INLINE __m512 number_4(const int32_t *number)
+{
+    return _mm512_cvtepi32_ps(_mm512_set1_epi32(*number));
+}
+
+INLINE __m512i begin(enum zero zero, int32_t start)
+{
+    switch (zero) {
+    case ZERO_0:
+        return _mm512_setzero_si512();
+    case ZERO_8:
+        return _mm512_srai_epi32(_mm512_set1_epi32(start), 4);
+    case ZERO_128:
+        break;
+    }
+    return _mm512_set1_epi32(start);
+}
+
+// Adds to sum[r] what the tile and block i of row r give, for n_rows that are a constant.
+INLINE void times_tile(struct form form, uint32_t n_rows, const struct tile *w,
+                       const struct cpu_int8_block *const *x, size_t i, __m512 *sum)
+{
+    const uint32_t n_units = UNITS / form.n_parts;
+    __m512i products[MANY];
+    __m512 v[MANY];
+#pragma GCC unroll 2
+    for (uint32_t part = 0; part < form.n_parts; part++) {
+        const uint32_t which = form.n_parts > 1 ? part : 2; // of the starts
+#pragma GCC unroll 12
+        for (uint32_t r = 0; r < n_rows; r++)
+            products[r] = begin(form.zero, x[r][i].start[which]);
+#pragma GCC unroll 8
+        for (uint32_t j = part * n_units; j < part * n_units + n_units; j++)
+#pragma GCC unroll 12
+            for (uint32_t r = 0; r < n_rows; r++)
+                products[r] = _mm512_dpbusd_epi32(products[r], w->codes[j],
+                                                  broadcast_4(x[r][i].codes + 4 * j));
+#pragma GCC unroll 12
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const __m512 n = _mm512_cvtepi32_ps(products[r]);
+            v[r] = part == 0 ? _mm512_mul_ps(w->scale[0], n)
+                             : _mm512_fmadd_ps(w->scale[part], n, v[r]);
+            if (form.minimum)
+                v[r] = _mm512_fmadd_ps(w->minimum[part], number_4(&x[r][i].start[which]), v[r]);
+        }
+    }
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < n_rows; r++)
+        sum[r] = _mm512_fmadd_ps(v[r], _mm512_set1_ps(x[r][i].scale), sum[r]);
+}
+
+// ---- few rows: a tile stays in registers -----------------------------------------------------
+
+INLINE void few_rows(tile_fn *decode, struct form form, uint32_t values, uint32_t size,
+                     uint32_t n_rows, const struct cpu_int8_block *const *x, const char *panel,
+                     uint32_t k, float *out)
+{
+    const uint32_t n_tiles = values / TILE;
+    __m512 sum[FEW];
+    const struct cpu_int8_block *row[FEW];
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < n_rows; r++) {
+        sum[r] = _mm512_setzero_ps();
+        row[r] = x[r];
+    }
+    for (size_t i = 0; i < k / TILE; i += n_tiles, panel += size * CPU_PANEL) {
+        const uint32_t lines = size * CPU_PANEL / LINE + 1; // of a block
+#pragma GCC unroll 8
+        for (uint32_t t = 0; t < n_tiles; t++) {
+            struct tile w;
+#pragma GCC unroll 16
+            for (uint32_t j = lines * t / n_tiles; j < lines * (t + 1) / n_tiles; j++)
+                _mm_prefetch(panel + AHEAD + j * LINE, _MM_HINT_T0);
+            decode(panel, t, &w);
+            times_tile(form, n_rows, &w, row, i + t, sum);
+        }
+    }
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < n_rows; r++)
+        _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
+}
+
+// ---- many rows -------------------------------------------------------------------------------
+
+INLINE void rows_of(struct form form, uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,
+                    const struct cpu_int8_block *const *x, size_t first, float *out)
+{
+    __m512 sum[MANY];
+    const struct cpu_int8_block *row[MANY];
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < n_rows; r++) {
+        row[r] = x[r];
+        sum[r] = first > 0 ? _mm512_load_ps(out + r * CPU_PANEL) : _mm512_setzero_ps();
+    }
+    for (uint32_t t = 0; t < n_tiles; t++)
+        times_tile(form, n_rows, &tiles[t], row, first + t, sum);
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < n_rows; r++)
+        _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
+}
+
+// Blocks of rows have one size, but for the last: at least 5, as fewer than FEW are not many.
+INLINE void all_rows(struct form form, uint32_t n_rows, const struct tile *tiles,
+                     uint32_t n_tiles, const struct cpu_int8_block *const *x, size_t first,
+                     float *out)
+{
+    for (uint32_t left = n_rows; left > 0;) {
+        const uint32_t n_blocks = (left + MANY - 1) / MANY, n = (left + n_blocks - 1) / n_blocks;
+        switch (n) {
+#define ROWS(n)                                                                                    \
+    case n:                                                                                        \
+        rows_of(form, n, tiles, n_tiles, x, first, out);                                           \
+        break;
+            ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11)
+        default:
+            rows_of(form, MANY, tiles, n_tiles, x, first, out);
+        }
+        x += n, out += n * CPU_PANEL, left -= n;
+    }
+}
+
+typedef void rows_fn(uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,
+                     const struct cpu_int8_block *const *x, size_t first, float *out);
+
+// X(name, zero, minimum, parts)
+#define FORMS(X)                                                                                   \
+    X(zero_8, ZERO_8, false, 1) X(zero_128, ZERO_128, false, 1) X(minimum, ZERO_0, true, 1)        \
+    X(zero_parts, ZERO_128, false, 2) X(minimum_parts, ZERO_0, true, 2)
+
+#define FORM(name, zero, minimum, parts)                                                           \
+    static const struct form form_##name = {zero, minimum, parts};                                 \
+    static void rows_##name(uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,           \
+                            const struct cpu_int8_block *const *x, size_t first, float *out)       \
+    {                                                                                              \
+        all_rows(form_##name, n_rows, tiles, n_tiles, x, first, out);                              \
+    }
+FORMS(FORM)
+
+INLINE void many_rows(tile_fn *decode, rows_fn *rows, uint32_t values, uint32_t size,
+                      uint32_t n_rows, const struct cpu_int8_block *const *x, const char *panel,
+                      uint32_t k, float *out)
+{
+    const uint32_t n_of_block = values / TILE, lines = size * CPU_PANEL / LINE + 1;
+    struct tile tiles[TILES];
+    for (uint32_t first = 0, n; first < k / TILE; first += n) {
+        const uint32_t left = k / TILE - first;
+        n = left < TILES ? left : TILES;
+        for (uint32_t t = 0; t < n; t += n_of_block, panel += size * CPU_PANEL) {
+#pragma GCC unroll 8
+            for (uint32_t i = 0; i < n_of_block; i++)
+                decode(panel, i, &tiles[t + i]);
+            for (uint32_t j = 0; j < lines; j++)
+                _mm_prefetch(panel + AHEAD + j * LINE, _MM_HINT_T0);
+        }
+        rows(n_rows, tiles, n, x, first, out);
+    }
+}
+
+// ---- panels ----------------------------------------------------------------------------------
+
+// X(name, type, form, values of a block, its bytes)
+#define BLOCKS(X)                                                                                  \
+    X(q8_0, VKMOE_Q8_0, zero_128, 32, 34)                                                          \
+    X(q4_0, VKMOE_Q4_0, zero_8, 32, 18)                                                            \
+    X(q4_K, VKMOE_Q4_K, minimum, 256, 144)                                                         \
+    X(q5_K, VKMOE_Q5_K, minimum, 256, 176)                                                         \
+    X(q6_K, VKMOE_Q6_K, zero_parts, 256, 210)                                                      \
+    X(q2_K, VKMOE_Q2_K, minimum_parts, 256, 84)                                                    \
+    X(mxfp4, VKMOE_MXFP4, zero_128, 32, 17)
+
+#define PANEL(name, type, form, values, size)                                                      \
+    static void panel_##name(const void *const *rows, uint32_t n_rows, const void *panel,          \
+                             uint32_t k, float *out)                                               \
+    {                                                                                              \
+        const struct cpu_int8_block *const *x = (const struct cpu_int8_block *const *) rows;       \
+        switch (n_rows) {                                                                          \
+        case 1:                                                                                    \
+            few_rows(tile_##name, form_##form, values, size, 1, x, panel, k, out);                 \
+            return;                                                                                \
+        case 2:                                                                                    \
+            few_rows(tile_##name, form_##form, values, size, 2, x, panel, k, out);                 \
+            return;                                                                                \
+        case 3:                                                                                    \
+            few_rows(tile_##name, form_##form, values, size, 3, x, panel, k, out);                 \
+            return;                                                                                \
+        case FEW:                                                                                  \
+            few_rows(tile_##name, form_##form, values, size, FEW, x, panel, k, out);               \
+            return;                                                                                \
+        default:                                                                                   \
+            many_rows(tile_##name, rows_##form, values, size, n_rows, x, panel, k, out);           \
+        }                                                                                          \
+    }
+BLOCKS(PANEL)
+
+// ---- quantising ------------------------------------------------------------------------------
+
+// The sum of the codes of 16 values, times -128.
+INLINE int32_t start_of(__m128i codes)
+{
+    const __m128i fours = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), codes);
+    const __m128i twos = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0x4e));
+    return -128 * _mm_cvtsi128_si32(_mm_add_epi32(twos, _mm_shuffle_epi32(twos, 0xb1)));
+}
+
+INLINE __m128i codes_of(__m512 v, __m512 inverse)
+{
+    return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+}
+
+INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
+{
+    const int special = 0x99; // NaNs and infinities
+    const __m512 a = _mm512_loadu_ps(values), b = _mm512_loadu_ps(values + 16);
+    const bool finite = (_mm512_fpclass_ps_mask(a, special) |
+                         _mm512_fpclass_ps_mask(b, special)) == 0;
+    const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    const float inverse = 127 / most;
+    *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN};
+    if (!finite || !isfinite(inverse))
+        return;
+    const __m128i first = codes_of(a, _mm512_set1_ps(inverse));
+    const __m128i last = codes_of(b, _mm512_set1_ps(inverse));
+    out->scale = most / 127;
+    out->start[0] = start_of(first);
+    out->start[1] = start_of(last);
+    out->start[2] = out->start[0] + out->start[1];
+    _mm_storeu_si128((__m128i *) out->codes, first);
+    _mm_storeu_si128((__m128i *) out->codes + 1, last);
+}
+
+static void quantise(const float *values, uint32_t n, struct cpu_int8_block *out)
+{
+    for (uint32_t i = 0; i < n / TILE; i++)
+        quantise_block(values + (size_t) i * TILE, &out[i]);
+}
+
+// ---- probe -----------------------------------------------------------------------------------
+
+// 12 chains of 16 sums, each of 4 products: 8 rounds. They begin differently: equal ones would be
+// made one.
+static float peak(uint64_t n_rounds, float start, float factor, float term)
+{
+    const __m512i f = _mm512_set1_epi8((char) factor), t = _mm512_set1_epi8((char) term);
+    __m512i v[12];
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; j++)
+        v[j] = _mm512_set1_epi32(j * (int) start);
+    for (uint64_t i = 0; i < n_rounds; i += 8)
+#pragma GCC unroll 12
+        for (int j = 0; j < 12; j++)
+            v[j] = _mm512_dpbusd_epi32(v[j], f, t);
+#pragma GCC unroll 12
+    for (int j = 1; j < 12; j++)
+        v[0] = _mm512_add_epi32(v[0], v[j]);
+    return (float) _mm512_reduce_add_epi32(v[0]) / (12 * CPU_PANEL);
+}
+
+void moe_cpu_int8_avx512_vnni(struct cpu_kernels *kernels)
+{
+#define ENTRY(name, type, form, values, size)                                                      \
+    kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;
+    BLOCKS(ENTRY)
+    kernels->quantise = quantise;
+    kernels->peak[CPU_OPERAND_INT8] = peak;
+}
