@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The array kernels, as text that arrays_scalar.c and arrays_avx2.c compile, each for its level.
+// The array kernels, as text that each arrays_<level>.c compiles for its level.
 // Loops over independent elements without calls: compilers turn them into vectors. For the same
 // reason exp is written out here.
 #ifndef MOE_CPU_ARRAYS_TEXT_H

@@ -27,6 +27,15 @@ static void fill_avx512(struct cpu_kernels *kernels)
 }
 #endif
 
+#if MOE_CPU_NEON
+static void fill_neon(struct cpu_kernels *kernels)
+{
+    moe_cpu_kernels_neon(kernels);
+    moe_cpu_blocks_neon(kernels);
+    moe_cpu_arrays_neon(&kernels->arrays);
+}
+#endif
+
 // Levels that this build has, in their order.
 static const struct {
     enum cpu_isa isa;
@@ -44,6 +53,9 @@ static const struct {
 #endif
 #if MOE_CPU_AVX512_BF16
     {CPU_ISA_AVX512_BF16, moe_cpu_kernels_avx512_bf16},
+#endif
+#if MOE_CPU_NEON
+    {CPU_ISA_NEON, fill_neon},
 #endif
 };
 

@@ -117,10 +117,10 @@ void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 // entry that a level has to have.
 typedef void cpu_fill_fn(struct cpu_kernels *kernels);
 cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2, moe_cpu_kernels_avx512,
-    moe_cpu_kernels_avx512_bf16;
+    moe_cpu_kernels_avx512_bf16, moe_cpu_kernels_neon;
 // Their panels of types of blocks, and what those multiply with.
-cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2;
-cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2, moe_cpu_steps_avx512;
+cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_neon;
+cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2, moe_cpu_steps_avx512, moe_cpu_steps_neon;
 // Their panels of types of blocks with operands of int8.
 cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2, moe_cpu_int8_avx512_vnni;
 
@@ -128,5 +128,6 @@ cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2, moe_cpu_int8_avx512_vnni;
 void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);
 void moe_cpu_arrays_avx2(struct cpu_arrays *arrays);
 void moe_cpu_arrays_avx512(struct cpu_arrays *arrays);
+void moe_cpu_arrays_neon(struct cpu_arrays *arrays);
 
 #endif

@@ -10,6 +10,7 @@
 struct kernels_options {
     uint64_t seed;
     const char *isa; // only this level, or NULL
+    bool few;        // cases for an emulated processor, which takes a hundred times as long
 };
 
 // A kernel under test.

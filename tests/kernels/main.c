@@ -73,7 +73,7 @@ uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand op
 
 static int usage(void)
 {
-    fputs("usage: kernels [--bench] [--isa LEVEL] [--seed N]\n", stderr);
+    fputs("usage: kernels [--bench] [--isa LEVEL] [--seed N] [--few]\n", stderr);
     return 2;
 }
 
@@ -88,6 +88,8 @@ int main(int argc, char **argv)
             options.isa = argv[++i];
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             options.seed = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--few") == 0)
+            options.few = true;
         else
             return usage();
     }

@@ -230,6 +230,7 @@ static void check_rows_alone(struct panel_case *c, const struct kernel *kernel)
 }
 
 static const uint32_t all_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 64, 100, 255, 256, 257, 513, MAX_K};
+static const uint32_t few_k[] = {1, 7, 64, MAX_K};
 
 // Rows of blocks have whole ones, fp8 any number of values.
 static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
@@ -238,18 +239,26 @@ static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
     return k < block ? block : k / block * block;
 }
 
+static uint32_t next_rows(uint32_t n_rows)
+{
+    const uint32_t small = options->few ? 5 : 14;
+    return n_rows < small ? 1 : options->few ? 8 : 17;
+}
+
 static void each_case(void (*check)(struct panel_case *c, const struct kernel *kernel))
 {
     struct kernel kernels[MAX_KERNELS];
     const uint32_t n = list_kernels(options, CPU_OPERAND_F32, kernels);
+    const uint32_t *ks = options->few ? few_k : all_k;
+    const size_t n_ks = options->few ? MOE_COUNT(few_k) : MOE_COUNT(all_k);
     struct panel_case c;
     case_create(&c);
     c.seed = options->seed;
     for (uint32_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < MOE_COUNT(all_k); k++) {
+        for (size_t k = 0; k < n_ks; k++) {
             // All small numbers of rows, then some that are several blocks.
-            for (c.n_rows = 1; c.n_rows <= MAX_ROWS; c.n_rows += c.n_rows < 14 ? 1 : 17) {
-                c.k = whole_blocks(kernels[i].type, all_k[k]);
+            for (c.n_rows = 1; c.n_rows <= MAX_ROWS; c.n_rows += next_rows(c.n_rows)) {
+                c.k = whole_blocks(kernels[i].type, ks[k]);
                 c.flavour = (enum flavour)((c.n_rows + k) % N_FLAVOURS);
                 c.seed++;
                 check(&c, &kernels[i]);

@@ -11,9 +11,11 @@
 #include <cmocka.h>
 
 static const struct kernels_options *options;
+// Multiply-adds of a step of 12 chains, a twelfth. NEON's are 24 and take two for each step.
 static const uint32_t lanes[CPU_N_ISAS] = {
     [CPU_ISA_SCALAR] = 4,       [CPU_ISA_AVX2] = 8,         [CPU_ISA_AVX512] = 16,
-    [CPU_ISA_AVX512_VNNI] = 16, [CPU_ISA_AVX512_BF16] = 16,
+    [CPU_ISA_AVX512_VNNI] = 16, [CPU_ISA_AVX512_BF16] = 16, [CPU_ISA_NEON] = 16,
+    [CPU_ISA_DOTPROD] = 16,     [CPU_ISA_I8MM] = 16,
 };
 
 static void check_read(const struct level *level, uint32_t *memory, uint32_t n)
