@@ -32,6 +32,7 @@ static void fill_neon(struct cpu_kernels *kernels)
 {
     moe_cpu_kernels_neon(kernels);
     moe_cpu_blocks_neon(kernels);
+    moe_cpu_int8_neon(kernels);
     moe_cpu_arrays_neon(&kernels->arrays);
 }
 #endif
@@ -56,6 +57,12 @@ static const struct {
 #endif
 #if MOE_CPU_NEON
     {CPU_ISA_NEON, fill_neon},
+#endif
+#if MOE_CPU_DOTPROD
+    {CPU_ISA_DOTPROD, moe_cpu_int8_dotprod},
+#endif
+#if MOE_CPU_I8MM
+    {CPU_ISA_I8MM, moe_cpu_int8_i8mm},
 #endif
 };
 

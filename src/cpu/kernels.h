@@ -123,6 +123,7 @@ cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_neon;
 cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2, moe_cpu_steps_avx512, moe_cpu_steps_neon;
 // Their panels of types of blocks with operands of int8.
 cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2, moe_cpu_int8_avx512_vnni;
+cpu_fill_fn moe_cpu_int8_neon, moe_cpu_int8_dotprod, moe_cpu_int8_i8mm;
 
 // Their arrays: the same text (arrays_text.h), compiled for each level.
 void moe_cpu_arrays_scalar(struct cpu_arrays *arrays);
