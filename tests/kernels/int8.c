@@ -252,7 +252,8 @@ static void check_kernel(struct int8_case *c, const struct kernel *kernel, cpu_p
 {
     static const uint32_t blocks[] = {1, 2, 3, 8, 9, 17, MAX_TILES};
     const uint32_t values = moe_dtype_info(kernel->type)->block_elements;
-    for (c->n_rows = 1; c->n_rows <= MAX_ROWS; c->n_rows++) {
+    const uint32_t step = options->few ? 24 : 1;
+    for (c->n_rows = 1; c->n_rows <= MAX_ROWS; c->n_rows += c->n_rows < 8 ? 1 : step) {
         for (uint32_t flavour = 0; flavour < N_FLAVOURS; flavour++) {
             const uint32_t n = blocks[(c->n_rows + flavour) % MOE_COUNT(blocks)];
             c->flavour = (enum flavour) flavour;

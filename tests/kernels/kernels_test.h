@@ -23,8 +23,8 @@ struct kernel {
 
 enum { MAX_KERNELS = CPU_N_ISAS * CPU_N_WEIGHTS };
 
-// Every kernel for such operands that this machine can run and the options allow; returns their
-// number.
+// Every kernel for such operands that this machine can run and the options allow, with `few` those
+// that a level does not have from the one before; returns their number.
 uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand operand,
                       struct kernel out[MAX_KERNELS]);
 

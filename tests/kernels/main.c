@@ -57,6 +57,18 @@ uint32_t list_levels(const struct kernels_options *options, struct level out[CPU
     return n;
 }
 
+// Has the level before it the same kernel? Then its test is enough where there is little time.
+static bool is_repeated(const struct level *level, enum cpu_operand operand, uint32_t type)
+{
+    const struct cpu_id id = moe_cpu_id();
+    const uint32_t before = moe_cpu_levels(moe_cpu_features(&id)) & ((1u << level->isa) - 1);
+    struct cpu_kernels kernels;
+    if (before == 0)
+        return false;
+    moe_cpu_kernels_init(&kernels, moe_cpu_best(before));
+    return kernels.panel[operand][type] == level->kernels.panel[operand][type];
+}
+
 uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand operand,
                       struct kernel out[MAX_KERNELS])
 {
@@ -65,7 +77,8 @@ uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand op
     uint32_t n = 0;
     for (uint32_t i = 0; i < n_levels; i++)
         for (uint32_t type = 0; type < CPU_N_WEIGHTS; type++)
-            if (levels[i].kernels.panel[operand][type])
+            if (levels[i].kernels.panel[operand][type] &&
+                !(options->few && is_repeated(&levels[i], operand, type)))
                 out[n++] = (struct kernel){levels[i].isa, operand, (enum vkmoe_dtype) type,
                                            levels[i].kernels.panel[operand][type]};
     return n;
@@ -93,8 +106,8 @@ int main(int argc, char **argv)
         else
             return usage();
     }
-    struct kernel kernels[MAX_KERNELS];
-    if (list_kernels(&options, CPU_OPERAND_F32, kernels) == 0) {
+    struct level levels[CPU_N_ISAS];
+    if (list_levels(&options, levels) == 0) {
         fprintf(stderr, "skip: this machine or build has no level \"%s\"\n", options.isa);
         return 77;
     }

@@ -230,7 +230,7 @@ static void check_rows_alone(struct panel_case *c, const struct kernel *kernel)
 }
 
 static const uint32_t all_k[] = {1, 2, 3, 7, 8, 15, 16, 17, 64, 100, 255, 256, 257, 513, MAX_K};
-static const uint32_t few_k[] = {1, 7, 64, MAX_K};
+static const uint32_t few_k[] = {1, 7, 259};
 
 // Rows of blocks have whole ones, fp8 any number of values.
 static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
@@ -241,8 +241,7 @@ static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
 
 static uint32_t next_rows(uint32_t n_rows)
 {
-    const uint32_t small = options->few ? 5 : 14;
-    return n_rows < small ? 1 : options->few ? 8 : 17;
+    return n_rows < (options->few ? 7 : 14) ? 1 : options->few ? 24 : 17;
 }
 
 static void each_case(void (*check)(struct panel_case *c, const struct kernel *kernel))
