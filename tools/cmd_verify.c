@@ -19,6 +19,7 @@ struct walk {
     uint32_t n_cover;
     const regex_t *filter; // or NULL
     int precision;         // enum vkmoe_precision; -1: any
+    bool without_int8;
     uint32_t i_special, i_form, i_net, i_cover;
     bool in_product, finished;
     struct verify_case product;
@@ -88,7 +89,9 @@ static bool next_match(struct walk *walk, struct verify_case *out)
     char name[VERIFY_NAME_SIZE];
     while (next_case(walk, out)) {
         case_name(out, name);
-        if (walk->precision >= 0 && (int) verify_precision(out) != walk->precision)
+        const enum vkmoe_precision precision = verify_precision(out);
+        if ((walk->precision >= 0 && (int) precision != walk->precision) ||
+            (walk->without_int8 && precision == VKMOE_PRECISION_INT8))
             continue;
         if (!walk->filter || regexec(walk->filter, name, 0, NULL, 0) == 0)
             return true;
@@ -274,8 +277,43 @@ static int run_all(const struct walk *first, const struct verify_session *sessio
     return CLI_OK;
 }
 
-static int run_devices(const struct walk *walk, const struct cli_device *device,
-                       struct report *report)
+static uint64_t count_cases(const struct walk *first)
+{
+    struct walk walk = *first;
+    struct verify_case c;
+    uint64_t n = 0;
+    while (!cli_interrupted() && next_match(&walk, &c))
+        n++;
+    return n;
+}
+
+// Can plans be made with precision int8? Other errors are the cases' to tell.
+static bool offers_int8(vkmoe_context *context)
+{
+    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
+    vkmoe_plan *plan = NULL;
+    layer.n_experts = layer.top_k = 1;
+    layer.d_model = layer.d_ff = 32;
+    layer.in_type = layer.out_type = VKMOE_Q8_0;
+    desc.layer = &layer;
+    desc.precision = VKMOE_PRECISION_INT8;
+    desc.max_tokens = 1;
+    enum vkmoe_status status = vkmoe_plan_create(context, &desc, &plan);
+    vkmoe_plan_destroy(plan);
+    return status != VKMOE_E_UNSUPPORTED;
+}
+
+// What no device has to offer is no case, unless it is asked for.
+static void leave_out_int8(struct walk *walk, vkmoe_context *context, struct report *report)
+{
+    if (walk->precision == VKMOE_PRECISION_INT8 || offers_int8(context))
+        return;
+    walk->without_int8 = true;
+    report->n_total = count_cases(walk);
+}
+
+static int run_devices(struct walk *walk, const struct cli_device *device, struct report *report)
 {
     struct verify_session session = {.seed = report->seed};
     struct cli_device oracle = *device;
@@ -283,6 +321,7 @@ static int run_devices(const struct walk *walk, const struct cli_device *device,
     enum vkmoe_status status = cli_open(device, &session.device, &info);
     if (status != VKMOE_OK)
         return cli_fail(status);
+    leave_out_int8(walk, session.device, report);
     vkmoe_host host = cli_host(&oracle);
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.host = &host;
@@ -303,16 +342,6 @@ static int list_cases(const struct walk *first)
         puts(name);
     }
     return cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
-}
-
-static uint64_t count_cases(const struct walk *first)
-{
-    struct walk walk = *first;
-    struct verify_case c;
-    uint64_t n = 0;
-    while (!cli_interrupted() && next_match(&walk, &c))
-        n++;
-    return n;
 }
 
 // Nothing is left of the cases; `precision` is negative if none was asked for.
@@ -354,7 +383,8 @@ int cmd_verify(int argc, char **argv)
                 "compares outputs, selected experts, gate weights and gradients (cases named\n"
                 "*/gradients) with an f64 reference; then losses and gradients of whole networks\n"
                 "that train (net/*). Each check is shown to fail when a weight row, an input or\n"
-                "the rate changes. Exit code 3: a case failed.",
+                "the rate changes. Cases of precision int8 are for devices that have it, and for\n"
+                "--precision int8. Exit code 3: a case failed.",
         .options = options,
         .device = &device,
     };

@@ -53,6 +53,7 @@ struct verify_case {
 };
 
 enum { VERIFY_NAME_SIZE = 160 };
+enum { VERIFY_INT8 = 2 }; // the level of precision that forms alone have
 
 uint32_t verify_n_levels(enum verify_factor factor);
 
@@ -62,7 +63,8 @@ bool verify_allowed(const struct verify_case *c);
 bool verify_quick(const struct verify_case *c); // allowed in the covering set
 
 // "E8K2D64F32O10/f16/softmax/gated-silu/shared/bias/n33/padded", then what is not as usual:
-// "/x-bf16", "/half", the twist, "/gradients". Forms begin with "form/NAME/". Not for VERIFY_NET.
+// "/x-bf16", "/half" or "/int8", the twist, "/gradients". Forms begin with "form/NAME/". Not for
+// VERIFY_NET.
 void verify_name(const struct verify_case *c, char out[VERIFY_NAME_SIZE]);
 
 uint32_t verify_tokens(const struct verify_case *c);

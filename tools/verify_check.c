@@ -24,6 +24,7 @@ bool verify_outputs_create(const vkmoe_layer_desc *desc, struct verify_kind kind
         .top_k = desc->top_k,
         .n_experts = desc->n_experts + desc->n_zero,
         .n_real = desc->n_experts,
+        .n_rounded = desc->d_latent ? 4 : 2,
         .y_stride = desc->d_out + (padded ? 3 : 0),
     };
     size_t n_slots = rows * desc->top_k, n_y = rows * out->y_stride + 1;
@@ -219,6 +220,19 @@ double verify_rounding(enum vkmoe_dtype type, double v)
     return fmax(verify_unit_roundoff(type) * fabs(v), least);
 }
 
+double verify_promise(enum vkmoe_precision precision, uint32_t n_rounded, double n)
+{
+    switch (precision) {
+    case VKMOE_PRECISION_EXACT:
+        break;
+    case VKMOE_PRECISION_HALF:
+        return VERIFY_TOLERANCE_HALF;
+    case VKMOE_PRECISION_INT8:
+        return VERIFY_TOLERANCE_INT8 * sqrt(n_rounded / 2.0) * (1 + 3 / sqrt(fmax(n, 1)));
+    }
+    return VERIFY_TOLERANCE;
+}
+
 // What the oracle's number is in a type that cannot hold it.
 static float overflowed(enum vkmoe_dtype type, float v)
 {
@@ -243,8 +257,7 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
     size_t got_stride = is_y ? got->y_stride : width, want_stride = is_y ? want->y_stride : width;
     const float *got_at = is_y ? got->y : got->gates, *want_at = is_y ? want->y : want->gates;
     const enum vkmoe_dtype type = is_y ? got->kind.y_type : VKMOE_F32;
-    const bool half = is_y && got->kind.precision == VKMOE_PRECISION_HALF;
-    double error2 = 0, norm2 = 0, rounding2 = 0, worst = -1;
+    double error2 = 0, norm2 = 0, rounding2 = 0, worst = -1, n = 0;
     size_t worst_row = 0, worst_column = 0;
     for (uint32_t t = 0; t < n_tokens; t++) {
         for (uint32_t i = 0; i < width; i++) {
@@ -256,6 +269,7 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
             if (exempt[t] && !verify_is_poison(g))
                 continue;
             error2 += d * d;
+            n += isfinite(w);
             norm2 += isfinite(w) ? (double) w * w : 0;
             rounding2 += isfinite(w) ? r * r : 0;
             if (fabs(d) > worst || (isnan(d) && !isnan(worst))) {
@@ -265,7 +279,8 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
             }
         }
     }
-    double promise = half ? VERIFY_TOLERANCE_HALF : VERIFY_TOLERANCE;
+    const double promise = is_y ? verify_promise(got->kind.precision, got->n_rounded, n)
+                                : VERIFY_TOLERANCE;
     double bound = (1 + verify_unit_roundoff(type)) * promise * sqrt(norm2) + sqrt(rounding2);
     if (sqrt(error2) <= bound)
         return;

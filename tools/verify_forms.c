@@ -123,6 +123,28 @@
     X(ADJUGATE_BLOCKS, "adjugate-q4_0", 0, 0, 0, 0, 1, 0, types(d, VKMOE_Q4_0, VKMOE_Q4_0, 32, 64),\
       d->adjugate_group = 3, d->d_adjugate = 32, d->adjugate_scale = 0.75f)
 
+// The same with int8: each type that has it, in and down. Few experts where a block is 256 values,
+// which take long to make.
+#define INT8_FORMS(X)                                                                              \
+    X(INT8_Q8_0, "q8_0", 0, 0, 0, 1, 1, 0, types(d, VKMOE_Q8_0, VKMOE_Q8_0, 96, 64))               \
+    X(INT8_Q4_0, "q4_0", 5, 0, 0, 1, 1, 0, types(d, VKMOE_Q4_0, VKMOE_Q4_0, 64, 32))               \
+    X(INT8_Q4_0_Q8_0, "q4_0-q8_0", 0, 4, 2, 0, 0, 2, types(d, VKMOE_Q4_0, VKMOE_Q8_0, 32, 96))     \
+    X(INT8_Q4_K, "q4_K-q6_K", 2, 0, 0, 1, 0, 0, types(d, VKMOE_Q4_K, VKMOE_Q6_K, 256, 256))        \
+    X(INT8_Q5_K, "q5_K", 2, 0, 2, 0, 1, 0, types(d, VKMOE_Q5_K, VKMOE_Q5_K, 512, 256))             \
+    X(INT8_Q6_K, "q6_K-q4_K", 2, 4, 0, 0, 1, 1, types(d, VKMOE_Q6_K, VKMOE_Q4_K, 256, 512))        \
+    X(INT8_Q2_K, "q2_K", 2, 0, 0, 1, 1, 0, types(d, VKMOE_Q2_K, VKMOE_Q2_K, 256, 256))             \
+    X(INT8_MXFP4, "mxfp4", 0, 2, 0, 0, 1, 0, types(d, VKMOE_MXFP4, VKMOE_MXFP4, 96, 160),          \
+      d->clamp = VKMOE_CLAMP_BEFORE_ACT, d->limit = 0.75f, d->act_alpha = 1.702f, d->up_add = 1)   \
+    X(INT8_PAIR, "bf16-q8_0", 3, 0, 0, 0, 1, 2, types(d, VKMOE_BF16, VKMOE_Q8_0, 33, 64))          \
+    X(INT8_SHARED, "shared-q8_0-q4_0", 0, 0, 0, 2, 1, 0, types(d, VKMOE_FP8, VKMOE_F16, 64, 32),   \
+      d->own_shared_types = true, d->shared_in_type = VKMOE_Q8_0, d->shared_out_type = VKMOE_Q4_0) \
+    X(INT8_LATENT, "latent-q8_0", 0, 0, 0, 0, 0, 0, types(d, VKMOE_Q4_0, VKMOE_F32, 64, 19),       \
+      d->d_latent = 32, d->latent_type = VKMOE_Q8_0)                                               \
+    X(INT8_ADJUGATE, "adjugate-q4_0", 0, 0, 0, 0, 1, 0, types(d, VKMOE_Q4_0, VKMOE_Q4_0, 32, 64),  \
+      d->adjugate_group = 3, d->d_adjugate = 32, d->adjugate_scale = 0.75f)                        \
+    X(INT8_ON_INPUT, "weight-on-input-q8_0", 0, 4, 0, 0, 1, 0,                                     \
+      types(d, VKMOE_Q8_0, VKMOE_Q4_0, 64, 32), d->weight_on_input = true)
+
 static void types(vkmoe_layer_desc *d, enum vkmoe_dtype in, enum vkmoe_dtype out,
                   uint32_t d_model, uint32_t d_ff)
 {
@@ -137,7 +159,7 @@ static void types(vkmoe_layer_desc *d, enum vkmoe_dtype in, enum vkmoe_dtype out
 enum form_id {
     FORM_NONE,
 #define ID(id, ...) FORM_##id,
-    ROUTER_FORMS(ID) EXPERT_FORMS(ID) TYPE_FORMS(ID)
+    ROUTER_FORMS(ID) EXPERT_FORMS(ID) TYPE_FORMS(ID) INT8_FORMS(ID)
 #undef ID
     N_FORMS,
 };
@@ -146,12 +168,15 @@ bool verify_form(uint32_t i, struct verify_case *out, const char **name)
 {
     static const struct {
         const char *name;
-        uint8_t shape, router, expert, shared, bias, x_type;
+        uint8_t shape, router, expert, shared, bias, x_type, precision;
     } forms[N_FORMS] = {
 #define FORM(id, name, shape, router, expert, shared, bias, x_type, ...)                           \
-    [FORM_##id] = {name, shape, router, expert, shared, bias, x_type},
-        ROUTER_FORMS(FORM) EXPERT_FORMS(FORM) TYPE_FORMS(FORM)
+    [FORM_##id] = {name, shape, router, expert, shared, bias, x_type, 0},
+#define INT8_FORM(id, name, shape, router, expert, shared, bias, x_type, ...)                      \
+    [FORM_##id] = {name, shape, router, expert, shared, bias, x_type, VERIFY_INT8},
+        ROUTER_FORMS(FORM) EXPERT_FORMS(FORM) TYPE_FORMS(FORM) INT8_FORMS(INT8_FORM)
 #undef FORM
+#undef INT8_FORM
     };
     if (i == FORM_NONE || i >= N_FORMS)
         return false;
@@ -159,7 +184,8 @@ bool verify_form(uint32_t i, struct verify_case *out, const char **name)
     *out = (struct verify_case){
         .level = {[VERIFY_SHAPE] = forms[i].shape, [VERIFY_ROUTER] = forms[i].router,
                   [VERIFY_EXPERT] = forms[i].expert, [VERIFY_SHARED] = forms[i].shared,
-                  [VERIFY_BIAS] = forms[i].bias, [VERIFY_X_TYPE] = forms[i].x_type},
+                  [VERIFY_BIAS] = forms[i].bias, [VERIFY_X_TYPE] = forms[i].x_type,
+                  [VERIFY_PRECISION] = forms[i].precision},
         .form = (uint8_t) i,
     };
     return true;
@@ -175,7 +201,7 @@ void verify_form_apply(uint32_t i, vkmoe_layer_desc *d)
     case FORM_##id:                                                                                \
         (void) (__VA_ARGS__);                                                                      \
         return;
-        ROUTER_FORMS(APPLY) EXPERT_FORMS(APPLY) TYPE_FORMS(APPLY)
+        ROUTER_FORMS(APPLY) EXPERT_FORMS(APPLY) TYPE_FORMS(APPLY) INT8_FORMS(APPLY)
 #undef APPLY
     }
 }

@@ -38,7 +38,6 @@ class Verify(unittest.TestCase):
                            (['--seed', 'x'], '--seed'),
                            (['--addressing', 'x'], '--addressing'),
                            (['--precision', 'f16'], '--precision f16: exact|half|int8'),
-                           (['--precision', 'int8'], '--precision int8: no case has it'),
                            (['--precision', 'half', '--filter', 'f32/.*packed$'],
                             'matches no case of --precision half'),
                            (['--filter', '['], 'not a regular expression'),
@@ -60,13 +59,15 @@ class Verify(unittest.TestCase):
         self.assertEqual(len(every), 5 * 6 * 9 * 3)
 
     def test_precision(self):
-        """half and exact part the cases; names tell which is which, and the type of x."""
+        """half, int8 and exact part the cases; names tell which is which, and the type of x."""
         names = run('--list').stdout.split()
-        parts = [run('--list', '--precision', word).stdout.split() for word in ['exact', 'half']]
-        self.assertEqual(sorted(names), sorted(parts[0] + parts[1]))
+        parts = [run('--list', '--precision', word).stdout.split()
+                 for word in ['exact', 'half', 'int8']]
+        self.assertEqual(sorted(names), sorted(sum(parts, [])))
         self.assertGreater(len(parts[0]), 94)
-        self.assertFalse([name for name in parts[0] if '/half' in name])
+        self.assertFalse([name for name in parts[0] if '/half' in name or '/int8' in name])
         self.assertFalse([name for name in parts[1] if '/half' not in name])
+        self.assertFalse([name for name in parts[2] if '/int8' not in name])
         done = run('-d', 'cpu', '--precision', 'half', '--filter', '^E(2|7)K.*/x-b?f16')
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertRegex(done.stdout.splitlines()[-1], '^[4-9] passed, 0 failed, 0 skipped')

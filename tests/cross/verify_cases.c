@@ -262,6 +262,33 @@ static void test_forms(void **state)
         assert_true(strcmp(names[i - 1], names[i]) != 0);
 }
 
+// Forms with int8 have each type of blocks but fp8, in and down, and each other bank; the factors
+// that meet each other do not have it.
+static void test_int8(void **state)
+{
+    (void) state;
+    struct verify_case c;
+    uint32_t n = 0, in = 0, out = 0, others = 0;
+    char name[VERIFY_NAME_SIZE];
+    for (uint32_t i = 0; verify_form_case(i, &c); i++) {
+        const vkmoe_layer_desc d = verify_layer(&c);
+        verify_name(&c, name);
+        assert_int_equal(verify_precision(&c) == VKMOE_PRECISION_INT8,
+                         strstr(name, "/int8") != NULL);
+        if (verify_precision(&c) != VKMOE_PRECISION_INT8)
+            continue;
+        n++;
+        in |= 1u << d.in_type, out |= 1u << d.out_type;
+        others |= d.d_latent > 0 ? 1 : d.adjugate_group > 0 ? 2 : d.own_shared_types ? 4 : 0;
+    }
+    const uint32_t blocks = ((1u << VKMOE_FP8) - 1) & ~(uint32_t) 7;
+    assert_true(n > 20 && n < 40);
+    assert_int_equal(in & blocks, blocks);
+    assert_int_equal(out & blocks, blocks);
+    assert_int_equal(others, 7);
+    assert_int_equal(verify_n_levels(VERIFY_PRECISION), 2);
+}
+
 // Every layer is one the library accepts, every case has a name of its own.
 static void test_names_and_layers(void **state)
 {
@@ -301,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_old_names),
         cmocka_unit_test(test_names_and_layers),
         cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_int8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
