@@ -2,7 +2,7 @@
 // Panels of types of blocks for AVX2, FMA and F16C: 32 steps of 16 rows at a time become f32 in the
 // first-level cache and are multiplied there. Numbers are those of core/quant.h, bit by bit:
 // products of scales and codes are exact, so that fusing a subtraction changes nothing. As
-// kernels_avx2.c, this file includes no header of ours that has code for other files in it.
+// kernels_avx2.c, this file includes no header of ours that has code for other files.
 #include "cpu/blocks_avx2.h"
 
 INLINE void store(float *out, uint32_t step, struct lanes v)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Operands of int8 for AVX2: rows to blocks of codes, and panels of types of blocks multiplied with
-// them. As kernels_avx2.c, this file includes no header of ours that has code for other files in it.
+// them. As kernels_avx2.c, this file includes no header of ours that has code for other files.
 //
 // A lane of 4 bytes is 4 steps of one row of weights, so that no sum goes across lanes. Its product
 // with 4 codes of x takes codes of weights without a sign: those of types that have one are stored
@@ -270,7 +270,7 @@ INLINE void block_of(struct form form, uint32_t n_rows, const void *const *x, ui
     }
 }
 
-// Up to BLOCK_ROWS rows use codes as they are unpacked; others read them from the first-level cache.
+// Up to BLOCK_ROWS rows use codes as they are unpacked, more read them from the first-level cache.
 INLINE void panel_any(struct form form, const void *const *x, uint32_t n_rows, const char *panel,
                       uint32_t k, float *out)
 {
@@ -283,7 +283,8 @@ INLINE void panel_any(struct form form, const void *const *x, uint32_t n_rows, c
     for (uint32_t first = 0, n_tiles; first < n; first += n_tiles) {
         n_tiles = n - first < MAX_TILES ? n - first : MAX_TILES;
         for (uint32_t i = 0; i < n_tiles; i++) {
-            const char *column = panel + (size_t) ((first + i) / form.tiles) * form.size * CPU_PANEL;
+            const size_t block_i = (first + i) / form.tiles;
+            const char *column = panel + block_i * form.size * CPU_PANEL;
             const struct factors f = factors_of(form.type, column);
             unpack(form.type, &f, column, (first + i) % form.tiles, &unpacked[i]);
         }
