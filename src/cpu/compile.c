@@ -131,11 +131,14 @@ static void choose_operands(struct cpu_program *program)
     const uint32_t shared =
         layer->d_shared_ff > 0 ? 1u << program->operands[layer->shared_in_type] : 0;
     const bool is_latent = layer->d_latent > 0;
+    const size_t stride = layer->d_model * sizeof(float);
     program->x_operands = (is_latent ? shared : routed | shared) & ~f32;
     program->latent_operands = is_latent ? routed & ~f32 : 0;
+    if (program->base.x_type == VKMOE_F32 && moe_cpu_copies_x(program->base.max_tokens, stride))
+        program->x_operands |= f32;
 }
 
-// Phases of x before all ops.
+// A phase of x before all ops.
 static void add_x_phase(struct cpu_program *program)
 {
     const struct moe_graph *graph = &program->base.graph;

@@ -116,11 +116,14 @@ struct cpu_values {
 struct cpu_input {
     uint32_t width;
     struct cpu_values as[CPU_N_OPERANDS];
-    char *own[CPU_N_OPERANDS]; // workspace for what is made from f32; NULL: nobody reads it
+    char *own[CPU_N_OPERANDS]; // workspace for rows that are made; NULL: there are none
 };
 
-// Sets the f32 rows; the other operands are to be made in the workspace.
-void moe_cpu_set_input(struct cpu_input *input, uint32_t width, const void *values, size_t stride);
+// Is a copy of f32 rows of x faster to read than rows with this stride? It has another one.
+bool moe_cpu_copies_x(uint32_t n_tokens, size_t stride);
+
+// All its rows are to be made in the workspace.
+void moe_cpu_set_input(struct cpu_input *input, uint32_t width);
 
 // ---- programs (compile.c) --------------------------------------------------------------------
 
@@ -129,7 +132,7 @@ struct cpu_bind;
 // A phase is a set of tasks that never wait for each other; phases run one after the other.
 struct cpu_phase {
     const char *name;
-    // Decides how the phase is cut into tasks and returns their number, at least 1.
+    // Decides how the phase is cut into tasks and returns their number; 0: it is left out.
     uint32_t (*prepare)(struct cpu_bind *bind);
     void (*task)(struct cpu_bind *bind, uint32_t i);
 };
@@ -142,7 +145,7 @@ struct cpu_program {
     uint32_t n_phases;
     bool counters;
     enum cpu_operand operands[CPU_N_WEIGHTS]; // of experts' matrices of a type
-    // Those but f32 that are made of x, and of x_latent: bits 1 << enum cpu_operand.
+    // Those that are made of x, and of x_latent: bits 1 << enum cpu_operand. f32 is a copy of x.
     uint32_t x_operands, latent_operands;
 };
 
@@ -276,11 +279,12 @@ struct cpu_bind {
     struct cpu_group *groups; // those that have rows: routed, adjugate and identity experts, each
                               // ascending; latent_up; the shared expert
     char *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
-    float *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
+    char *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
     char *x_latent, *r_latent; // (n_tokens), as hidden rows of latent_down
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose
-    // x_type is not f32; NULL for others. With identity experts y has its own place.
-    float *wide, *wide_y;
+    // x_type is not f32; NULL for others. With identity experts y has its own place. Rows as those
+    // of operands.
+    char *wide, *wide_y;
     uint32_t *positions; // (n_tokens * top_k) of a slot's row, to combine rows
 
     // The run, and the phase it is in.

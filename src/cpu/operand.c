@@ -41,11 +41,20 @@ size_t moe_cpu_operand_size(enum cpu_operand operand, size_t n)
     return 0;
 }
 
+// Rows that are multiples of this apart fall into one or two sets of a first-level cache, which
+// then holds less than the rows that a kernel reads at once.
+enum { BAD_STRIDE = 2048 };
+
 size_t moe_cpu_operand_stride(enum cpu_operand operand, size_t n)
 {
-    enum { PAGE = 4096 }; // rows that far apart share the few lines of one set of a cache
     const size_t stride = moe_align_up(moe_cpu_operand_size(operand, n), MOE_HOST_ALIGN);
-    return stride % PAGE == 0 ? stride + MOE_HOST_ALIGN : stride;
+    return stride % BAD_STRIDE == 0 ? stride + MOE_HOST_ALIGN : stride;
+}
+
+bool moe_cpu_copies_x(uint32_t n_tokens, size_t stride)
+{
+    enum { MIN_TOKENS = 16 }; // fewer than that are read too few times
+    return n_tokens >= MIN_TOKENS && stride % BAD_STRIDE == 0;
 }
 
 void moe_cpu_store_operand(const struct cpu_kernels *kernels, enum cpu_operand operand,
@@ -68,23 +77,27 @@ void moe_cpu_store_operand(const struct cpu_kernels *kernels, enum cpu_operand o
     }
 }
 
-void moe_cpu_set_input(struct cpu_input *input, uint32_t width, const void *values, size_t stride)
+void moe_cpu_set_input(struct cpu_input *input, uint32_t width)
 {
     input->width = width;
     for (uint32_t operand = 0; operand < CPU_N_OPERANDS; operand++)
         input->as[operand] = (struct cpu_values){
             input->own[operand], moe_cpu_operand_stride((enum cpu_operand) operand, width)};
-    input->as[CPU_OPERAND_F32] = (struct cpu_values){values, stride};
 }
 
-// Rows of tokens, from f32 to the other operands that are read and are not the caller's.
-static void store_rows(const struct cpu_bind *bind, const struct cpu_input *input,
-                       struct cpu_range tokens)
+// Are there rows of an operand that have to be made?
+static bool makes(const struct cpu_input *input, uint32_t operand)
 {
-    const struct cpu_values from = input->as[CPU_OPERAND_F32];
-    for (uint32_t operand = CPU_OPERAND_BF16; operand < CPU_N_OPERANDS; operand++) {
+    return input->own[operand] && input->as[operand].rows == input->own[operand];
+}
+
+// Rows of tokens, from f32 to the operands that are read and are not the caller's.
+static void store_rows(const struct cpu_bind *bind, const struct cpu_input *input,
+                       struct cpu_values from, struct cpu_range tokens)
+{
+    for (uint32_t operand = 0; operand < CPU_N_OPERANDS; operand++) {
         char *rows = input->own[operand];
-        if (!rows || input->as[operand].rows != rows)
+        if (!makes(input, operand))
             continue;
         for (uint32_t t = tokens.begin; t < tokens.end; t++)
             moe_cpu_store_operand(bind->kernels, (enum cpu_operand) operand,
@@ -99,18 +112,22 @@ enum { ELEMENTS = 16384 }; // in one task
 
 uint32_t moe_cpu_x_prepare(struct cpu_bind *bind)
 {
-    return moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_model);
+    bool any = bind->wide;
+    for (uint32_t operand = 0; operand < CPU_N_OPERANDS; operand++)
+        any = any || makes(&bind->x, operand);
+    return any ? moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_model) : 0;
 }
 
 void moe_cpu_x_task(struct cpu_bind *bind, uint32_t i)
 {
     const uint32_t d_model = moe_cpu_bind_layer(bind)->d_model;
     const struct cpu_range tokens = moe_cpu_block(bind, i);
+    const vkmoe_io *io = bind->io;
     for (uint32_t t = tokens.begin; bind->wide && t < tokens.end; t++)
-        moe_dtype_decode(bind->base.program->x_type,
-                         (const char *) bind->io->x + (size_t) t * bind->io->x_stride, d_model,
-                         bind->wide + (size_t) t * d_model);
-    store_rows(bind, &bind->x, tokens);
+        moe_dtype_decode(bind->base.program->x_type, (const char *) io->x + t * io->x_stride,
+                         d_model, (float *) (bind->wide + t * bind->x.as[CPU_OPERAND_F32].stride));
+    const struct cpu_values given = {io->x, io->x_stride};
+    store_rows(bind, &bind->x, bind->wide ? bind->x.as[CPU_OPERAND_F32] : given, tokens);
 }
 
 // ---- the same of the latent x ----------------------------------------------------------------
@@ -122,5 +139,5 @@ uint32_t moe_cpu_latent_x_prepare(struct cpu_bind *bind)
 
 void moe_cpu_latent_x_task(struct cpu_bind *bind, uint32_t i)
 {
-    store_rows(bind, &bind->latent, moe_cpu_block(bind, i));
+    store_rows(bind, &bind->latent, bind->latent.as[CPU_OPERAND_F32], moe_cpu_block(bind, i));
 }

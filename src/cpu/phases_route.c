@@ -13,7 +13,8 @@
 
 uint32_t moe_cpu_router_rows_prepare(struct cpu_bind *bind)
 {
-    return moe_cpu_x_prepare(bind);
+    enum { ELEMENTS = 16384 }; // in one task
+    return moe_cpu_cut_tokens(bind, ELEMENTS, moe_cpu_bind_layer(bind)->d_model);
 }
 
 void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i)
@@ -23,7 +24,7 @@ void moe_cpu_router_rows_task(struct cpu_bind *bind, uint32_t i)
     const struct cpu_range tokens = moe_cpu_block(bind, i);
     const struct cpu_values *x = &bind->x.as[CPU_OPERAND_F32];
     for (uint32_t t = tokens.begin; t < tokens.end; t++) {
-        float *row = bind->router_rows + (size_t) t * d_model;
+        float *row = (float *) (bind->router_rows + t * bind->router_x_stride);
         if (layer->router_input)
             moe_dtype_decode(bind->base.program->x_type,
                              (const char *) bind->io->router_x +

@@ -94,6 +94,8 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
     const uint64_t n_sorted = layer->capacity_mode == VKMOE_CAPACITY_BY_GATE ? n_slots : 0;
     const uint64_t n_wide =
         program->x_type != VKMOE_F32 && moe_graph_uses(graph, MOE_VALUE_X) ? n_tokens : 0;
+    const size_t x_stride = moe_cpu_operand_stride(CPU_OPERAND_F32, layer->d_model);
+    const size_t y_stride = moe_cpu_operand_stride(CPU_OPERAND_F32, layer->d_out);
     const uint64_t n_scored = moe_layer_n_scored(layer);
     const struct cpu_program *p = moe_cpu_bind_program(bind);
     const bool has_rows = layer->router_prenorm ||
@@ -113,12 +115,11 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         {&bind->h, n_rows, hidden_stride(bind, &w->routed), 1},
         {&bind->h_adjugate, n_adjugate, hidden_stride(bind, &w->adjugate), 1},
         {&bind->h_shared, n_shared, hidden_stride(bind, &w->shared), 1},
-        {&bind->router_rows, has_rows ? n_tokens : 0, layer->d_model, sizeof(float)},
+        {&bind->router_rows, has_rows ? n_tokens : 0, x_stride, 1},
         {&bind->x_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
         {&bind->r_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
-        {&bind->wide, n_wide, apart ? layer->d_model : moe_max(layer->d_model, layer->d_out),
-         sizeof(float)},
-        {&bind->wide_y, apart ? n_wide : 0, layer->d_out, sizeof(float)},
+        {&bind->wide, n_wide, apart ? x_stride : moe_max(x_stride, y_stride), 1},
+        {&bind->wide_y, apart ? n_wide : 0, y_stride, 1},
     };
     memcpy(arrays, all, sizeof all);
     uint32_t n = MOE_COUNT(all);
@@ -191,35 +192,37 @@ void moe_cpu_bind_destroy(struct moe_bound *bound)
 static void set_inputs(struct cpu_bind *bind, const vkmoe_io *io)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    struct cpu_values *half = &bind->x.as[CPU_OPERAND_BF16];
+    struct cpu_values *f32 = &bind->x.as[CPU_OPERAND_F32], *half = &bind->x.as[CPU_OPERAND_BF16];
+    moe_cpu_set_input(&bind->x, layer->d_model);
     if (bind->wide)
-        moe_cpu_set_input(&bind->x, layer->d_model, bind->wide,
-                          layer->d_model * sizeof *bind->wide);
-    else
-        moe_cpu_set_input(&bind->x, layer->d_model, io->x, io->x_stride);
+        f32->rows = bind->wide;
+    else if (!f32->rows || !moe_cpu_copies_x(bind->n_tokens, io->x_stride))
+        *f32 = (struct cpu_values){io->x, io->x_stride};
     if (half->rows && bind->base.program->x_type == VKMOE_BF16 && layer->d_model % 2 == 0 &&
         ((uintptr_t) io->x | io->x_stride) % 4 == 0)
         *half = (struct cpu_values){io->x, io->x_stride}; // just what kernels read
+    moe_cpu_set_input(&bind->latent, layer->d_latent);
     if (bind->x_latent)
-        moe_cpu_set_input(&bind->latent, layer->d_latent, bind->x_latent,
-                          moe_cpu_hidden_stride(&moe_cpu_bind_weights(bind)->latent,
-                                                CPU_OPERAND_F32));
+        bind->latent.as[CPU_OPERAND_F32] = (struct cpu_values){
+            bind->x_latent, moe_cpu_hidden_stride(&moe_cpu_bind_weights(bind)->latent,
+                                                  CPU_OPERAND_F32)};
 }
 
 // Where the phases find x and leave the sums of y.
 static void set_rows(struct cpu_bind *bind, const vkmoe_io *io)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    float *sums = bind->wide_y ? bind->wide_y : bind->wide;
+    char *sums = bind->wide_y ? bind->wide_y : bind->wide;
     bind->io = io;
     set_inputs(bind, io);
-    bind->y = bind->wide ? (char *) sums : io->y;
-    bind->y_stride = bind->wide ? layer->d_out * sizeof *bind->wide : io->y_stride;
+    bind->y = bind->wide ? sums : io->y;
+    bind->y_stride = bind->wide ? moe_cpu_operand_stride(CPU_OPERAND_F32, layer->d_out)
+                                : io->y_stride;
     bind->router_x = bind->x.as[CPU_OPERAND_F32].rows;
     bind->router_x_stride = bind->x.as[CPU_OPERAND_F32].stride;
     if (bind->router_rows) {
-        bind->router_x = (const char *) bind->router_rows;
-        bind->router_x_stride = layer->d_model * sizeof *bind->router_rows;
+        bind->router_x = bind->router_rows;
+        bind->router_x_stride = moe_cpu_operand_stride(CPU_OPERAND_F32, layer->d_model);
     } else if (layer->router_input) {
         bind->router_x = io->router_x;
         bind->router_x_stride = io->router_x_stride;
@@ -266,10 +269,13 @@ static void begin_run(struct cpu_bind *bind, uint32_t n_tokens, const vkmoe_io *
 
 static void run_phase(struct cpu_bind *bind, const struct cpu_phase *phase)
 {
+    const uint32_t n_tasks = phase->prepare(bind);
     bind->phase = phase;
+    if (n_tasks == 0)
+        return;
     if (bind->counts)
         bind->counts->phases++;
-    moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, phase->prepare(bind),
+    moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, n_tasks,
                      bind->counts ? run_counted_task : run_task, bind);
 }
 

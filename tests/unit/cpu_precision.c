@@ -15,7 +15,7 @@ enum { N_TOKENS = 37, D_MODEL = 256, D_OUT = 21, TINY = 2 };
 
 static const double promises[] = {1e-5, 4e-3, 1.5e-2};
 
-// ---- operands of bf16 in plain C, where this machine's level has none -----------------------------
+// ---- operands of bf16 in plain C, where this machine's level has none ---------------------------
 
 static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                        float *out)
@@ -57,7 +57,7 @@ static void create(struct stack *stack, const char *device, const struct layer_d
     check_ok(vkmoe_bind_create(stack->plan, stack->weights, NULL, &stack->bind));
 }
 
-// ---- layers ---------------------------------------------------------------------------------------
+// ---- layers ---------------------------------------------------------------------------------
 
 static void plain(vkmoe_layer_desc *layer)
 {
@@ -211,7 +211,7 @@ static vkmoe_layer_desc layer_of(const struct test_case *c)
     return layer;
 }
 
-// ---- runs -----------------------------------------------------------------------------------------
+// ---- runs -----------------------------------------------------------------------------------
 
 struct input {
     float x[N_TOKENS * D_MODEL], router_x[N_TOKENS * D_MODEL];
@@ -404,6 +404,46 @@ static void rows_of_bf16(void **state)
     layer_data_finish(&data);
 }
 
+static uint32_t run_strided(const struct layer_data *data, const float *x, size_t stride,
+                            uint32_t n_tokens, float *y)
+{
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    vkmoe_io io = vkmoe_io_init();
+    vkmoe_counters counters;
+    struct stack stack;
+    plan.max_tokens = N_TOKENS;
+    plan.counters = true;
+    create(&stack, "cpu", data, &plan);
+    io.x = x, io.x_stride = stride, io.y = y;
+    check_ok(vkmoe_run(stack.bind, n_tokens, &io));
+    check_ok(vkmoe_bind_get_counters(stack.bind, &counters));
+    stack_destroy(&stack);
+    return counters.dispatches;
+}
+
+// Rows of f32 that share the lines of a cache are copied where there are some: the same bits.
+static void rows_that_are_copied(void **state)
+{
+    (void) state;
+    enum { WIDE = 512 };
+    static float x[N_TOKENS * (WIDE + 1)], near[N_TOKENS * D_OUT], apart[N_TOKENS * D_OUT];
+    vkmoe_layer_desc layer = layer_of(&cases[0]);
+    struct layer_data data;
+    layer.d_model = WIDE;
+    layer.router_input = false;
+    layer_data_init(&data, &layer, 3);
+    fill_random(x, N_TOKENS * WIDE, 9);
+    const uint32_t copied = run_strided(&data, x, WIDE * sizeof *x, N_TOKENS, near);
+    const uint32_t few = run_strided(&data, x, WIDE * sizeof *x, 15, apart);
+    for (uint32_t t = N_TOKENS; t-- > 0;)
+        memmove(x + t * (WIDE + 1), x + t * WIDE, WIDE * sizeof *x);
+    const uint32_t read = run_strided(&data, x, (WIDE + 1) * sizeof *x, N_TOKENS, apart);
+    assert_memory_equal(near, apart, sizeof near);
+    assert_int_equal(copied, read + 1);
+    assert_int_equal(few, read);
+    layer_data_finish(&data);
+}
+
 static void refused(void **state)
 {
     (void) state;
@@ -464,8 +504,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(within_the_promise),  cmocka_unit_test(not_finite),
-        cmocka_unit_test(rows_of_bf16),        cmocka_unit_test(refused),
-        cmocka_unit_test(layers_with_blocks),
+        cmocka_unit_test(rows_of_bf16),        cmocka_unit_test(rows_that_are_copied),
+        cmocka_unit_test(refused),             cmocka_unit_test(layers_with_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
