@@ -20,6 +20,7 @@ enum {
 };
 
 static const char *isa; // the level under test
+static bool few;         // settings, for an emulated processor
 
 static void reversed_for(void *user, uint32_t n, void (*task)(void *arg, uint32_t i), void *arg)
 {
@@ -148,7 +149,7 @@ static void bits_do_not_depend_on_scheduling(void **state)
                     {"7 threads", 7, false},      {"reversed", 0, true}};
     struct trained all, other;
     train(1, false, 0.01f, &all);
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+    for (size_t i = few ? 2 : 0; i < sizeof settings / sizeof *settings; i += few ? 2 : 1) {
         uint32_t n_phases = train(settings[i].n_threads, settings[i].reversed, 0.01f, &other);
         if (!same_bits(&all, &other))
             fail_msg("%s, %s: other bits", isa, settings[i].name);
@@ -165,6 +166,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(bits_do_not_depend_on_scheduling)};
     isa = argc > 1 ? argv[1] : "scalar";
+    few = argc > 2;
     if (!have_isa(isa))
         return 77;
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;

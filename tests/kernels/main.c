@@ -97,6 +97,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bench") == 0)
             bench = true;
+        else if (strcmp(argv[i], "--few") == 0)
+            options.few = true;
         else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
             options.isa = argv[++i];
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
