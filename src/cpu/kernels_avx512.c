@@ -64,61 +64,78 @@ INLINE __m512 load_last(enum weight_type type, const char *panel)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(panel), 16));
 }
 
-// n_steps of n_rows, from x[r][at]; both are constants where this is expanded.
+// n_steps of n_rows, from x[r][at]; both are constants where this is expanded. Addresses are read
+// anew each time: those that a compiler keeps, but has no register for, it moves by way of vector
+// registers, in the units that multiply.
 INLINE void multiply(uint32_t n_rows, const float *const *x, size_t at, uint32_t n_steps,
                      const __m512 *w, __m512 *sum)
 {
+    const float *const volatile *addresses = x;
+    const float *row[TURN];
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        row[r] = addresses[r];
 #pragma GCC unroll 4
     for (uint32_t j = 0; j < n_steps; j++)
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++)
-            sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(x[r][at + j]), w[j], sum[r]);
+            sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(row[r][at + j]), w[j], sum[r]);
 }
 
 INLINE void multiply_in_turns(uint32_t n_rows, const float *const *x, size_t at, uint32_t n_steps,
                               const __m512 *w, __m512 *sum)
 {
+    const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
 #pragma GCC unroll 3
-    for (uint32_t r = 0; r < n_rows; r += TURN)
-        multiply(n_rows - r < TURN ? n_rows - r : TURN, x + r, at, n_steps, w, sum + r);
+    for (uint32_t r = 0; r < n_rows; r += most)
+        multiply(n_rows - r < most ? n_rows - r : most, x + r, at, n_steps, w, sum + r);
 }
 
-// Begins or, with `more`, goes on with chains of n_rows (a constant where this is expanded) by k
-// steps, starting with x[r][first].
-INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x, uint32_t first,
-                  const char *panel, uint32_t k, bool more, float *const *out)
+// A part of a product: chains are begun or, with `more`, gone on with by k steps, starting with
+// x[r][first]. With `fetch` the panel is not in the cache yet.
+struct part {
+    const char *panel;
+    uint32_t first, k;
+    bool more, fetch;
+};
+
+// n_rows is a constant where this is expanded.
+INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
+                  const struct part *part, float *const *out)
 {
     __m512 sum[BLOCK_ROWS], w[STEPS];
     const size_t size = step_size(type);
-    uint32_t i = 0;
+    const bool fetch = part->fetch;
+    const char *panel = part->panel;
+    size_t at = part->first;
+    uint32_t left = part->k;
 #pragma GCC unroll 24
     for (uint32_t r = 0; r < n_rows; r++)
-        sum[r] = more ? _mm512_loadu_ps(out[r]) : _mm512_setzero_ps();
-    for (; i + STEPS <= k; i += STEPS, panel += STEPS * size) {
+        sum[r] = part->more ? _mm512_loadu_ps(out[r]) : _mm512_setzero_ps();
+    for (; left >= STEPS; left -= STEPS, at += STEPS, panel += STEPS * size) {
+        if (fetch)
 #pragma GCC unroll 4
-        for (size_t at = 0; at < STEPS * size; at += 64)
-            _mm_prefetch(panel + AHEAD + at, _MM_HINT_T0);
+            for (size_t line = 0; line < STEPS * size; line += 64)
+                _mm_prefetch(panel + AHEAD + line, _MM_HINT_T0);
         load_two(type, panel, w);
         load_two(type, panel + 2 * size, w + 2);
-        multiply_in_turns(n_rows, x, (size_t) first + i, STEPS, w, sum);
+        multiply_in_turns(n_rows, x, at, STEPS, w, sum);
     }
-    if (i + 2 <= k) {
+    if (left >= 2) {
         load_two(type, panel, w);
-        multiply_in_turns(n_rows, x, (size_t) first + i, 2, w, sum);
-        i += 2;
-        panel += 2 * size;
+        multiply_in_turns(n_rows, x, at, 2, w, sum);
+        left -= 2, at += 2, panel += 2 * size;
     }
-    if (i < k) {
+    if (left > 0) {
         w[0] = load_last(type, panel);
-        multiply_in_turns(n_rows, x, (size_t) first + i, 1, w, sum);
+        multiply_in_turns(n_rows, x, at, 1, w, sum);
     }
 #pragma GCC unroll 24
     for (uint32_t r = 0; r < n_rows; r++)
         _mm512_storeu_ps(out[r], sum[r]);
 }
 
-typedef void block_fn(const float *const *x, uint32_t first, const char *panel, uint32_t k,
-                      bool more, float *const *out);
+typedef void block_fn(const float *const *x, const struct part *part, float *const *out);
 
 #define FOR_ROWS(X, type)                                                                          \
     X(type, 1) X(type, 2) X(type, 3) X(type, 4) X(type, 5) X(type, 6) X(type, 7) X(type, 8)        \
@@ -126,10 +143,10 @@ typedef void block_fn(const float *const *x, uint32_t first, const char *panel, 
     X(type, 16) X(type, 17) X(type, 18) X(type, 19) X(type, 20) X(type, 21) X(type, 22)            \
     X(type, 23) X(type, 24)
 #define DEFINE(type, n)                                                                            \
-    static void block_##type##_##n(const float *const *x, uint32_t first, const char *panel,       \
-                                   uint32_t k, bool more, float *const *out)                       \
+    static void block_##type##_##n(const float *const *x, const struct part *part,                 \
+                                   float *const *out)                                              \
     {                                                                                              \
-        block(type, n, x, first, panel, k, more, out);                                             \
+        block(type, n, x, part, out);                                                              \
     }
 #define ENTRY(type, n) [type][n] = block_##type##_##n,
 
@@ -150,29 +167,30 @@ INLINE uint32_t next_block(uint32_t n_rows)
 static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
                   uint32_t k, bool more, float *const *out)
 {
+    struct part part = {(const char *) panel, first, k, more, false};
     for (uint32_t r = 0, n; r < n_rows; r += n) {
         n = next_block(n_rows - r);
-        blocks[W_F32][n](x + r, first, (const char *) panel, k, more, out + r);
+        blocks[W_F32][n](x + r, &part, out + r);
     }
 }
 
-// The same with rows of out that follow each other.
-static void steps(enum weight_type type, const float *const *x, uint32_t n_rows, uint32_t first,
-                  const char *panel, uint32_t k, bool more, float *out)
+// Rows of out follow each other. The first block of rows brings the panel into the cache.
+static void steps(enum weight_type type, const float *const *x, uint32_t n_rows, struct part part,
+                  float *out)
 {
     float *to[BLOCK_ROWS];
-    for (uint32_t r = 0, n; r < n_rows; r += n, out += n * CPU_PANEL) {
+    for (uint32_t r = 0, n; r < n_rows; r += n, out += n * CPU_PANEL, part.fetch = false) {
         n = next_block(n_rows - r);
         for (uint32_t j = 0; j < n; j++)
             to[j] = out + j * CPU_PANEL;
-        blocks[type][n](x + r, first, panel, k, more, to);
+        blocks[type][n](x + r, &part, to);
     }
 }
 
 void moe_cpu_steps_avx512(const float *const *x, uint32_t n_rows, uint32_t first,
                           const float *panel, uint32_t k, bool more, float *out)
 {
-    steps(W_F32, x, n_rows, first, (const char *) panel, k, more, out);
+    steps(W_F32, x, n_rows, (struct part){(const char *) panel, first, k, more, false}, out);
 }
 
 static void panel_any(enum weight_type type, const void *const *rows_of_x, uint32_t n_rows,
@@ -181,9 +199,11 @@ static void panel_any(enum weight_type type, const void *const *rows_of_x, uint3
     const float *const *x = (const float *const *) rows_of_x;
     // One block of rows reads the panel once anyway: then no chain is interrupted.
     const uint32_t piece = n_rows > BLOCK_ROWS ? BLOCK_K : k;
-    for (uint32_t first = 0; first < k; first += piece) {
-        const char *w = (const char *) panel + first * step_size(type);
-        steps(type, x, n_rows, first, w, k - first < piece ? k - first : piece, first > 0, out);
+    struct part part = {.panel = panel, .fetch = true};
+    for (; part.first < k; part.first += piece, part.panel += piece * step_size(type)) {
+        part.k = k - part.first < piece ? k - part.first : piece;
+        part.more = part.first > 0;
+        steps(type, x, n_rows, part, out);
     }
 }
 

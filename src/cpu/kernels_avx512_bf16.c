@@ -21,20 +21,26 @@ enum { W_BF16 = 2 };
 INLINE void multiply(uint32_t n_rows, const uint32_t *const *x, size_t at, uint32_t n_units,
                      const __m512bh *w, __m512 *sum)
 {
+    const uint32_t *const volatile *addresses = x;
+    const uint32_t *row[TURN];
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        row[r] = addresses[r];
 #pragma GCC unroll 4
     for (uint32_t j = 0; j < n_units; j++)
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = _mm512_dpbf16_ps(sum[r], w[j],
-                                      (__m512bh) _mm512_set1_epi32((int) x[r][at + j]));
+                                      (__m512bh) _mm512_set1_epi32((int) row[r][at + j]));
 }
 
 INLINE void multiply_in_turns(uint32_t n_rows, const uint32_t *const *x, size_t at,
                               uint32_t n_units, const __m512bh *w, __m512 *sum)
 {
+    const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
 #pragma GCC unroll 3
-    for (uint32_t r = 0; r < n_rows; r += TURN)
-        multiply(n_rows - r < TURN ? n_rows - r : TURN, x + r, at, n_units, w, sum + r);
+    for (uint32_t r = 0; r < n_rows; r += most)
+        multiply(n_rows - r < most ? n_rows - r : most, x + r, at, n_units, w, sum + r);
 }
 
 // Begins or, with `more`, goes on with sums of n_rows (a constant where this is expanded) by n
