@@ -43,6 +43,7 @@ float random_value(uint64_t *state); // in (-1, 1), mantissas full
 void *aligned_memory(size_t size);
 
 int run_panel_tests(const struct kernels_options *options); // number of failed tests
+int run_bf16_tests(const struct kernels_options *options);
 int run_int8_tests(const struct kernels_options *options);
 int run_chain_tests(const struct kernels_options *options);
 int run_array_tests(const struct kernels_options *options);

@@ -241,7 +241,7 @@ static uint32_t whole_blocks(enum vkmoe_dtype type, uint32_t k)
 
 static uint32_t next_rows(uint32_t n_rows)
 {
-    return n_rows < (options->few ? 7 : 14) ? 1 : options->few ? 24 : 17;
+    return n_rows < (options->few ? 7 : 25) ? 1 : options->few ? 24 : 17;
 }
 
 static void each_case(void (*check)(struct panel_case *c, const struct kernel *kernel))

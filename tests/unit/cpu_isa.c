@@ -3,25 +3,49 @@
 // opened at a level by name.
 #include "check.h"
 
+#include "base/bits.h"
 #include "cpu/isa.h"
 
-static const uint32_t leaf1_fma = 1u << 12, leaf1_osxsave = 1u << 27, leaf1_avx = 1u << 28,
-                      leaf1_f16c = 1u << 29, leaf7_avx2 = 1u << 5;
+#include <stddef.h>
 
+// A bit of one of the processor's answers, and the feature that needs it.
+static const struct bit {
+    size_t word; // offset in struct cpu_id
+    uint32_t bit, feature;
+} bits[] = {
+    {offsetof(struct cpu_id, leaf7_ebx), 5, CPU_FEATURE_AVX2},
+    {offsetof(struct cpu_id, leaf1_ecx), 12, CPU_FEATURE_FMA},
+    {offsetof(struct cpu_id, leaf1_ecx), 29, CPU_FEATURE_F16C},
+    {offsetof(struct cpu_id, leaf7_ebx), 16, CPU_FEATURE_AVX512F},
+    {offsetof(struct cpu_id, leaf7_ebx), 30, CPU_FEATURE_AVX512BW},
+    {offsetof(struct cpu_id, leaf7_ebx), 17, CPU_FEATURE_AVX512DQ},
+    {offsetof(struct cpu_id, leaf7_ebx), 31, CPU_FEATURE_AVX512VL},
+    {offsetof(struct cpu_id, leaf7_ecx), 11, CPU_FEATURE_AVX512_VNNI},
+    {offsetof(struct cpu_id, leaf7_1_eax), 5, CPU_FEATURE_AVX512_BF16},
+};
+
+enum {
+    YMM_FEATURES = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C,
+    ZMM_FEATURES = CPU_FEATURE_AVX512F | CPU_FEATURE_AVX512BW | CPU_FEATURE_AVX512DQ |
+                   CPU_FEATURE_AVX512VL | CPU_FEATURE_AVX512_VNNI | CPU_FEATURE_AVX512_BF16,
+    ALL_FEATURES = YMM_FEATURES | ZMM_FEATURES,
+};
+
+static const uint32_t leaf1_osxsave = 1u << 27, leaf1_avx = 1u << 28;
+
+// An x86 processor with everything, and a system that saves all registers.
 static struct cpu_id full_id(void)
 {
-    return (struct cpu_id){
-        .leaf1_ecx = leaf1_fma | leaf1_osxsave | leaf1_avx | leaf1_f16c,
-        .leaf7_ebx = leaf7_avx2,
-        .xcr0 = 7, // x87, xmm and ymm
-    };
+    struct cpu_id id = {.leaf1_ecx = leaf1_osxsave | leaf1_avx, .xcr0 = 0xe7};
+    for (size_t i = 0; i < MOE_COUNT(bits); i++)
+        *(uint32_t *) ((char *) &id + bits[i].word) |= 1u << bits[i].bit;
+    return id;
 }
 
-static uint32_t features_without(uint32_t leaf1, uint32_t leaf7, uint32_t xcr0)
+static uint32_t features_without(uint32_t leaf1, uint32_t xcr0)
 {
     struct cpu_id id = full_id();
     id.leaf1_ecx &= ~leaf1;
-    id.leaf7_ebx &= ~leaf7;
     id.xcr0 &= ~xcr0;
     return moe_cpu_features(&id);
 }
@@ -29,36 +53,52 @@ static uint32_t features_without(uint32_t leaf1, uint32_t leaf7, uint32_t xcr0)
 static void features_need_the_system_too(void **state)
 {
     (void) state;
-    const uint32_t all = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C;
-    assert_int_equal(features_without(0, 0, 0), all);
-    assert_int_equal(features_without(leaf1_fma, 0, 0), all & ~CPU_FEATURE_FMA);
-    assert_int_equal(features_without(leaf1_f16c, 0, 0), all & ~CPU_FEATURE_F16C);
-    assert_int_equal(features_without(0, leaf7_avx2, 0), all & ~CPU_FEATURE_AVX2);
+    assert_int_equal(features_without(0, 0), ALL_FEATURES);
+    for (size_t i = 0; i < MOE_COUNT(bits); i++) {
+        struct cpu_id id = full_id();
+        *(uint32_t *) ((char *) &id + bits[i].word) &= ~(1u << bits[i].bit);
+        assert_int_equal(moe_cpu_features(&id), ALL_FEATURES & ~bits[i].feature);
+    }
     // A processor with everything, on a system that does not save its wide registers.
-    assert_int_equal(features_without(leaf1_osxsave, 0, 0), 0);
-    assert_int_equal(features_without(leaf1_avx, 0, 0), 0);
-    assert_int_equal(features_without(0, 0, 4), 0);
-    assert_int_equal(features_without(0, 0, 2), 0);
+    assert_int_equal(features_without(leaf1_osxsave, 0), 0);
+    assert_int_equal(features_without(leaf1_avx, 0), 0);
+    assert_int_equal(features_without(0, 1 << 2), 0);
+    assert_int_equal(features_without(0, 1 << 1), 0);
+    for (uint32_t bit = 5; bit <= 7; bit++)
+        assert_int_equal(features_without(0, 1u << bit), YMM_FEATURES);
     assert_int_equal(moe_cpu_features(&(struct cpu_id){0}), 0);
 }
 
+// Levels in their order, and what each needs beside what those before it do.
+static const struct {
+    enum cpu_isa isa;
+    uint32_t more;
+    bool built;
+} x86[] = {
+    {CPU_ISA_AVX2, YMM_FEATURES, MOE_CPU_AVX2},
+    {CPU_ISA_AVX512,
+     ZMM_FEATURES & ~(uint32_t) (CPU_FEATURE_AVX512_VNNI | CPU_FEATURE_AVX512_BF16),
+     MOE_CPU_AVX512},
+    {CPU_ISA_AVX512_VNNI, CPU_FEATURE_AVX512_VNNI, MOE_CPU_AVX512_VNNI},
+    {CPU_ISA_AVX512_BF16, CPU_FEATURE_AVX512_BF16, MOE_CPU_AVX512_BF16},
+};
+
+// A feature that is missing takes its level and those above, nothing else.
 static void levels_need_all_their_features(void **state)
 {
     (void) state;
-    const uint32_t all = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C;
-    const uint32_t scalar = 1u << CPU_ISA_SCALAR;
-#if MOE_CPU_AVX2
-    const uint32_t avx2 = 1u << CPU_ISA_AVX2;
-#else
-    const uint32_t avx2 = 0;
-#endif
-    assert_int_equal(moe_cpu_levels(0), scalar);
-    assert_int_equal(moe_cpu_levels(all), scalar | avx2);
-    assert_int_equal(moe_cpu_levels(all & ~CPU_FEATURE_AVX2), scalar);
-    assert_int_equal(moe_cpu_levels(all & ~CPU_FEATURE_FMA), scalar);
-    assert_int_equal(moe_cpu_levels(all & ~CPU_FEATURE_F16C), scalar);
-    assert_int_equal(moe_cpu_best(scalar), CPU_ISA_SCALAR);
-    assert_int_equal(moe_cpu_best(scalar | 1u << CPU_ISA_AVX2), CPU_ISA_AVX2);
+    uint32_t mask = 1u << CPU_ISA_SCALAR;
+    assert_int_equal(moe_cpu_levels(0), mask);
+    for (size_t i = 0; i < MOE_COUNT(x86); i++) {
+        for (size_t j = 0; j < MOE_COUNT(bits); j++)
+            if (x86[i].more & bits[j].feature)
+                assert_int_equal(moe_cpu_levels(ALL_FEATURES & ~bits[j].feature), mask);
+        mask |= x86[i].built ? 1u << x86[i].isa : 0;
+    }
+    assert_int_equal(moe_cpu_levels(ALL_FEATURES), mask);
+    assert_int_equal(moe_cpu_best(1u << CPU_ISA_SCALAR), CPU_ISA_SCALAR);
+    assert_int_equal(moe_cpu_best(1u << CPU_ISA_SCALAR | 1u << CPU_ISA_AVX2), CPU_ISA_AVX2);
+    assert_int_equal(moe_cpu_best(0x1f), CPU_ISA_AVX512_BF16);
 }
 
 static void names_go_both_ways(void **state)
