@@ -3,22 +3,15 @@
 // unit of the panel made bytes without a sign, with 4 codes of a row of x, and adds up. 32 values
 // of 16 columns are a tile; few rows take it from registers, more from the first-level cache,
 // where all of them find it decoded. As kernels_avx2.c, this file includes no header of ours that
-// has code in it.
-#include "cpu/kernels.h"
+// has code for other levels in it.
+#include "cpu/blocks_avx512.h"
 
-#include <immintrin.h>
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum {
-    TILE = 32,  // values that have one scale of x
-    UNITS = 8,  // of 4 values each
-    TILES = 8,  // that are decoded before they are multiplied with many rows
-    FEW = 4,    // rows that take tiles from registers
-    MANY = 12,  // rows of a block: with sums of int32 and of f32 they leave 8 registers
-    LINE = 64,  // bytes of a unit, or of the cache
-    AHEAD = 4096, // bytes: the hardware's own prefetch stops at every page
+    TILES = 8, // that are decoded before they are multiplied with many rows
+    FEW = 4,   // rows that take tiles from registers
+    MANY = 12, // rows of a block: with sums of int32 and of f32 they leave 8 registers
 };
 
 // Codes without a sign: what has one is moved by `zero`, and sums begin at -zero times those of x.
@@ -36,167 +29,33 @@ struct tile {
     __m512 scale[2], minimum[2]; // of each part
 };
 
-INLINE __m512i unit(const char *column, uint32_t i)
-{
-    return _mm512_loadu_si512(column + i * LINE);
-}
-
-// Bits of each byte that `mask` leaves, from a place higher up (left < 0) or lower down.
-INLINE __m512i bits(__m512i v, int left, int mask)
-{
-    v = left < 0 ? _mm512_srli_epi16(v, (unsigned) -left) : _mm512_slli_epi16(v, (unsigned) left);
-    return _mm512_and_si512(v, _mm512_set1_epi8((char) mask));
-}
-
-INLINE __m512 f16_at(const char *column, uint32_t at)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (column + at * CPU_PANEL)));
-}
-
-// The lower or upper 16 bits of a unit.
-INLINE __m512 f16_of(__m512i v, bool upper)
-{
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(upper ? _mm512_srli_epi32(v, 16) : v));
-}
-
-// Bits of byte `at` behind unit `first`, as numbers.
-INLINE __m512 field(const char *column, uint32_t first, uint32_t at, uint32_t shift, int mask)
-{
-    const __m512i v = unit(column, first + at / 4);
-    const __m512i low = _mm512_srli_epi32(v, at % 4 * 8 + shift);
-    return _mm512_cvtepi32_ps(_mm512_and_si512(low, _mm512_set1_epi32(mask)));
-}
-
-// ---- tiles of each type ----------------------------------------------------------------------
-
-// Tile `i` of a block of 16 rows.
-typedef void tile_fn(const char *column, uint32_t i, struct tile *out);
-
-INLINE void tile_q8_0(const char *column, uint32_t i, struct tile *out)
-{
-    (void) i; // a block is one
-    out->scale[0] = f16_at(column, 0);
-#pragma GCC unroll 8
-    for (uint32_t j = 0; j < UNITS; j++)
-        out->codes[j] = _mm512_xor_si512(unit(column + 32, j), _mm512_set1_epi8(-128));
-}
-
-INLINE void tile_q4_0(const char *column, uint32_t i, struct tile *out)
-{
-    (void) i;
-    out->scale[0] = f16_at(column, 0);
-#pragma GCC unroll 4
-    for (uint32_t j = 0; j < UNITS / 2; j++) {
-        const __m512i v = unit(column + 32, j);
-        out->codes[j] = bits(v, 0, 15);
-        out->codes[j + 4] = bits(v, -4, 15);
-    }
-}
-
-// 2^(e - 128), as codes count halves; 255 is NaN.
-INLINE __m512 half_power(__m128i exponents)
-{
-    const __m512i e = _mm512_cvtepu8_epi32(exponents);
-    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-    const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(1 << 21), e);
-    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
-    __m512i power = _mm512_mask_mov_epi32(
-        normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), subnormal);
-    power = _mm512_mask_mov_epi32(power, _mm512_cmpeq_epi32_mask(e, _mm512_set1_epi32(255)), nan);
-    return _mm512_castsi512_ps(power);
-}
-
-INLINE void tile_mxfp4(const char *column, uint32_t i, struct tile *out)
+INLINE __m512i unsigned_codes(enum vkmoe_dtype type, const char *column, uint32_t t, uint32_t u)
 {
     const __m128i halves = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    const __m512i table =
-        _mm512_broadcast_i32x4(_mm_xor_si128(halves, _mm_set1_epi8(-128)));
-    (void) i;
-    out->scale[0] = half_power(_mm_loadu_si128((const __m128i *) column));
-#pragma GCC unroll 4
-    for (uint32_t j = 0; j < UNITS / 2; j++) {
-        const __m512i v = unit(column + 16, j);
-        out->codes[j] = _mm512_shuffle_epi8(table, bits(v, 0, 15));
-        out->codes[j + 4] = _mm512_shuffle_epi8(table, bits(v, -4, 15));
-    }
+    const __m512i sign = _mm512_set1_epi8(-128), codes = codes_of(type, column, t, u);
+    if (type == VKMOE_Q8_0)
+        return _mm512_xor_si512(codes, sign);
+    if (type == VKMOE_Q6_K)
+        return _mm512_add_epi8(codes, _mm512_set1_epi8(128 - 32));
+    if (type == VKMOE_MXFP4)
+        return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_broadcast_i32x4(halves), sign), codes);
+    return codes;
 }
 
-// Scales and minima of 6 bits, as in core/quant_k.c.
-INLINE void scales_6(const char *column, uint32_t i, struct tile *out)
+// Tile t of a column of blocks.
+INLINE void decode(enum vkmoe_dtype type, struct form form, const char *column, uint32_t t,
+                   struct tile *out)
 {
-    const __m512i both = unit(column, 0);
-    const __m512 d = f16_of(both, false);
-    const __m512 m = _mm512_mul_ps(f16_of(both, true), _mm512_set1_ps(1 / 128.0f));
-    __m512 scale, minimum;
-    if (i < 4) {
-        scale = field(column, 1, i, 0, 63);
-        minimum = field(column, 1, i + 4, 0, 63);
-    } else {
-        const __m512 sixteen = _mm512_set1_ps(16);
-        scale = _mm512_fmadd_ps(field(column, 1, i - 4, 6, 3), sixteen,
-                                field(column, 1, i + 4, 0, 15));
-        minimum = _mm512_fmadd_ps(field(column, 1, i, 6, 3), sixteen,
-                                  field(column, 1, i + 4, 4, 15));
-    }
-    out->scale[0] = _mm512_mul_ps(d, scale);
-    out->minimum[0] = _mm512_mul_ps(m, minimum);
-}
-
-INLINE void tile_q4_K(const char *column, uint32_t i, struct tile *out)
-{
-    scales_6(column, i, out);
-#pragma GCC unroll 8
-    for (uint32_t j = 0; j < UNITS; j++)
-        out->codes[j] = bits(unit(column, 4 + i / 2 * UNITS + j), i % 2 ? -4 : 0, 15);
-}
-
-INLINE void tile_q5_K(const char *column, uint32_t i, struct tile *out)
-{
-    scales_6(column, i, out);
-#pragma GCC unroll 8
-    for (uint32_t j = 0; j < UNITS; j++) {
-        const __m512i low = bits(unit(column, 12 + i / 2 * UNITS + j), i % 2 ? -4 : 0, 15);
-        const __m512i fifth = bits(unit(column, 4 + j), 4 - (int) i, 16);
-        out->codes[j] = _mm512_or_si512(low, fifth);
-    }
-}
-
-// Tile i of q6_K and q2_K is quarter i % 4 of half i / 4; its two parts are 2 i and 2 i + 1.
-
-INLINE void tile_q6_K(const char *column, uint32_t i, struct tile *out)
-{
-    const __m512 d = f16_at(column, 208);
-    const uint32_t half = i / 4, quarter = i % 4;
 #pragma GCC unroll 2
-    for (uint32_t part = 0; part < 2; part++) {
-        const uint32_t at = 2 * i + part;
-        const __m512i upper = _mm512_slli_epi32(unit(column, 48 + at / 4), 24 - at % 4 * 8);
-        const __m512i scale = _mm512_srai_epi32(upper, 24);
-        out->scale[part] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale));
+    for (uint32_t part = 0; part < form.n_parts; part++) {
+        const struct factors f = scales_of(type, column, t, part);
+        out->scale[part] = f.scale;
+        if (form.minimum)
+            out->minimum[part] = _mm512_mul_ps(f.minimum, _mm512_set1_ps(1 / 128.0f));
     }
 #pragma GCC unroll 8
-    for (uint32_t j = 0; j < UNITS; j++) {
-        const __m512i low = unit(column, 16 * half + quarter % 2 * UNITS + j);
-        const __m512i high = unit(column, 32 + UNITS * half + j);
-        const __m512i code = _mm512_or_si512(bits(low, quarter / 2 ? -4 : 0, 15),
-                                             bits(high, 4 - 2 * (int) quarter, 48));
-        out->codes[j] = _mm512_add_epi8(code, _mm512_set1_epi8(128 - 32));
-    }
-}
-
-INLINE void tile_q2_K(const char *column, uint32_t i, struct tile *out)
-{
-    const __m512i both = unit(column, 20);
-    const __m512 d = f16_of(both, false);
-    const __m512 m = _mm512_mul_ps(f16_of(both, true), _mm512_set1_ps(1 / 128.0f));
-#pragma GCC unroll 2
-    for (uint32_t part = 0; part < 2; part++) {
-        out->scale[part] = _mm512_mul_ps(d, field(column, 0, 2 * i + part, 0, 15));
-        out->minimum[part] = _mm512_mul_ps(m, field(column, 0, 2 * i + part, 4, 15));
-    }
-#pragma GCC unroll 8
-    for (uint32_t j = 0; j < UNITS; j++)
-        out->codes[j] = bits(unit(column, 4 + i / 4 * UNITS + j), -2 * (int) (i % 4), 3);
+    for (uint32_t u = 0; u < UNITS; u++)
+        out->codes[u] = unsigned_codes(type, column, t, u);
 }
 
 // ---- a tile times rows -----------------------------------------------------------------------
@@ -261,7 +120,7 @@ INLINE void times_tile(struct form form, uint32_t n_rows, const struct tile *w,
 
 // ---- few rows: a tile stays in registers -----------------------------------------------------
 
-INLINE void few_rows(tile_fn *decode, struct form form, uint32_t values, uint32_t size,
+INLINE void few_rows(enum vkmoe_dtype type, struct form form, uint32_t values, uint32_t size,
                      uint32_t n_rows, const struct cpu_int8_block *const *x, const char *panel,
                      uint32_t k, float *out)
 {
@@ -274,14 +133,11 @@ INLINE void few_rows(tile_fn *decode, struct form form, uint32_t values, uint32_
         row[r] = x[r];
     }
     for (size_t i = 0; i < k / TILE; i += n_tiles, panel += size * CPU_PANEL) {
-        const uint32_t lines = size * CPU_PANEL / LINE + 1; // of a block
 #pragma GCC unroll 8
         for (uint32_t t = 0; t < n_tiles; t++) {
             struct tile w;
-#pragma GCC unroll 16
-            for (uint32_t j = lines * t / n_tiles; j < lines * (t + 1) / n_tiles; j++)
-                _mm_prefetch(panel + AHEAD + j * LINE, _MM_HINT_T0);
-            decode(panel, t, &w);
+            fetch_ahead(panel, size, t, n_tiles);
+            decode(type, form, panel, t, &w);
             times_tile(form, n_rows, &w, row, i + t, sum);
         }
     }
@@ -346,21 +202,21 @@ typedef void rows_fn(uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles
     }
 FORMS(FORM)
 
-INLINE void many_rows(tile_fn *decode, rows_fn *rows, uint32_t values, uint32_t size,
-                      uint32_t n_rows, const struct cpu_int8_block *const *x, const char *panel,
-                      uint32_t k, float *out)
+INLINE void many_rows(enum vkmoe_dtype type, struct form form, rows_fn *rows, uint32_t values,
+                      uint32_t size, uint32_t n_rows, const struct cpu_int8_block *const *x,
+                      const char *panel, uint32_t k, float *out)
 {
-    const uint32_t n_of_block = values / TILE, lines = size * CPU_PANEL / LINE + 1;
+    const uint32_t n_of_block = values / TILE;
     struct tile tiles[TILES];
     for (uint32_t first = 0, n; first < k / TILE; first += n) {
         const uint32_t left = k / TILE - first;
         n = left < TILES ? left : TILES;
         for (uint32_t t = 0; t < n; t += n_of_block, panel += size * CPU_PANEL) {
 #pragma GCC unroll 8
-            for (uint32_t i = 0; i < n_of_block; i++)
-                decode(panel, i, &tiles[t + i]);
-            for (uint32_t j = 0; j < lines; j++)
-                _mm_prefetch(panel + AHEAD + j * LINE, _MM_HINT_T0);
+            for (uint32_t i = 0; i < n_of_block; i++) {
+                fetch_ahead(panel, size, i, n_of_block);
+                decode(type, form, panel, i, &tiles[t + i]);
+            }
         }
         rows(n_rows, tiles, n, x, first, out);
     }
@@ -385,19 +241,19 @@ INLINE void many_rows(tile_fn *decode, rows_fn *rows, uint32_t values, uint32_t 
         const struct cpu_int8_block *const *x = (const struct cpu_int8_block *const *) rows;       \
         switch (n_rows) {                                                                          \
         case 1:                                                                                    \
-            few_rows(tile_##name, form_##form, values, size, 1, x, panel, k, out);                 \
+            few_rows(type, form_##form, values, size, 1, x, panel, k, out);                        \
             return;                                                                                \
         case 2:                                                                                    \
-            few_rows(tile_##name, form_##form, values, size, 2, x, panel, k, out);                 \
+            few_rows(type, form_##form, values, size, 2, x, panel, k, out);                        \
             return;                                                                                \
         case 3:                                                                                    \
-            few_rows(tile_##name, form_##form, values, size, 3, x, panel, k, out);                 \
+            few_rows(type, form_##form, values, size, 3, x, panel, k, out);                        \
             return;                                                                                \
         case FEW:                                                                                  \
-            few_rows(tile_##name, form_##form, values, size, FEW, x, panel, k, out);               \
+            few_rows(type, form_##form, values, size, FEW, x, panel, k, out);                      \
             return;                                                                                \
         default:                                                                                   \
-            many_rows(tile_##name, rows_##form, values, size, n_rows, x, panel, k, out);           \
+            many_rows(type, form_##form, rows_##form, values, size, n_rows, x, panel, k, out);     \
         }                                                                                          \
     }
 BLOCKS(PANEL)
@@ -412,7 +268,7 @@ INLINE int32_t start_of(__m128i codes)
     return -128 * _mm_cvtsi128_si32(_mm_add_epi32(twos, _mm_shuffle_epi32(twos, 0xb1)));
 }
 
-INLINE __m128i codes_of(__m512 v, __m512 inverse)
+INLINE __m128i rounded(__m512 v, __m512 inverse)
 {
     return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
 }
@@ -428,8 +284,8 @@ INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
     *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN};
     if (!finite || !isfinite(inverse))
         return;
-    const __m128i first = codes_of(a, _mm512_set1_ps(inverse));
-    const __m128i last = codes_of(b, _mm512_set1_ps(inverse));
+    const __m128i first = rounded(a, _mm512_set1_ps(inverse));
+    const __m128i last = rounded(b, _mm512_set1_ps(inverse));
     out->scale = most / 127;
     out->start[0] = start_of(first);
     out->start[1] = start_of(last);

@@ -23,6 +23,7 @@ static void fill_avx2(struct cpu_kernels *kernels)
 static void fill_avx512(struct cpu_kernels *kernels)
 {
     moe_cpu_kernels_avx512(kernels);
+    moe_cpu_blocks_avx512(kernels);
     moe_cpu_arrays_avx512(&kernels->arrays);
 }
 #endif

@@ -119,7 +119,8 @@ typedef void cpu_fill_fn(struct cpu_kernels *kernels);
 cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2, moe_cpu_kernels_avx512,
     moe_cpu_kernels_avx512_bf16, moe_cpu_kernels_neon;
 // Their panels of types of blocks, and what those multiply with.
-cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_neon;
+cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_avx512,
+    moe_cpu_blocks_neon;
 cpu_steps_fn moe_cpu_steps_scalar, moe_cpu_steps_avx2, moe_cpu_steps_avx512, moe_cpu_steps_neon;
 // Their panels of types of blocks with operands of int8.
 cpu_fill_fn moe_cpu_int8_scalar, moe_cpu_int8_avx2, moe_cpu_int8_avx512_vnni;
