@@ -127,6 +127,9 @@ int cli_fail(enum vkmoe_status status);
 // NULL (warnings and errors). Valid as long as `device`.
 vkmoe_host cli_host(const struct cli_device *device);
 
+// Does the device compute with precision int8?
+bool cli_has_int8(vkmoe_context *context);
+
 // Opens the device of the command line and says on stderr which one it is.
 enum vkmoe_status cli_open(const struct cli_device *device, vkmoe_context **context,
                            vkmoe_device_info *info);

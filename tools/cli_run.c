@@ -175,6 +175,23 @@ void cli_progress_end(void)
     progress_shown = false;
 }
 
+// Plans alone tell. Errors of other kinds are for those to see who make theirs.
+bool cli_has_int8(vkmoe_context *context)
+{
+    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
+    vkmoe_plan *plan = NULL;
+    layer.n_experts = layer.top_k = 1;
+    layer.d_model = layer.d_ff = 32;
+    layer.in_type = layer.out_type = VKMOE_Q8_0;
+    desc.layer = &layer;
+    desc.precision = VKMOE_PRECISION_INT8;
+    desc.max_tokens = 1;
+    enum vkmoe_status status = vkmoe_plan_create(context, &desc, &plan);
+    vkmoe_plan_destroy(plan);
+    return status != VKMOE_E_UNSUPPORTED;
+}
+
 double cli_clock(void)
 {
     struct timespec now;

@@ -287,27 +287,10 @@ static uint64_t count_cases(const struct walk *first)
     return n;
 }
 
-// Can plans be made with precision int8? Other errors are the cases' to tell.
-static bool offers_int8(vkmoe_context *context)
-{
-    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
-    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
-    vkmoe_plan *plan = NULL;
-    layer.n_experts = layer.top_k = 1;
-    layer.d_model = layer.d_ff = 32;
-    layer.in_type = layer.out_type = VKMOE_Q8_0;
-    desc.layer = &layer;
-    desc.precision = VKMOE_PRECISION_INT8;
-    desc.max_tokens = 1;
-    enum vkmoe_status status = vkmoe_plan_create(context, &desc, &plan);
-    vkmoe_plan_destroy(plan);
-    return status != VKMOE_E_UNSUPPORTED;
-}
-
 // What no device has to offer is no case, unless it is asked for.
 static void leave_out_int8(struct walk *walk, vkmoe_context *context, struct report *report)
 {
-    if (walk->precision == VKMOE_PRECISION_INT8 || offers_int8(context))
+    if (walk->precision == VKMOE_PRECISION_INT8 || cli_has_int8(context))
         return;
     walk->without_int8 = true;
     report->n_total = count_cases(walk);

@@ -180,12 +180,14 @@ void moe_cpu_program_kernels(const struct moe_program *program, vkmoe_plan_kerne
 {
     static const enum vkmoe_arithmetic arithmetics[CPU_N_OPERANDS] = {
         VKMOE_ARITHMETIC_F32, VKMOE_ARITHMETIC_BF16, VKMOE_ARITHMETIC_INT8};
+    const struct cpu_device *device = (const struct cpu_device *) program->device;
     const enum cpu_operand *operands = ((const struct cpu_program *) program)->operands;
     struct cpu_expert_layout l;
     moe_cpu_expert_layout(&l, &program->graph.layer, 0);
+    const uint64_t operand = moe_max(operands[l.in_type], operands[l.out_type]);
     *out = (vkmoe_plan_kernels){
-        .name = moe_cpu_isa_name(((const struct cpu_device *) program->device)->isa),
-        .arithmetic = arithmetics[moe_max(operands[l.in_type], operands[l.out_type])],
+        .name = moe_cpu_isa_name(device->isa),
+        .arithmetic = device->kernels.peak[operand] ? arithmetics[operand] : VKMOE_ARITHMETIC_F32,
         .weights_size = (l.gated ? 2 : 1) * l.n_in_panels * l.in_panel_size +
                         l.n_out_panels * l.out_panel_size,
     };

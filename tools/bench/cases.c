@@ -95,13 +95,22 @@ static bool is_16_bit(enum vkmoe_dtype type)
     return type == VKMOE_F16 || type == VKMOE_BF16;
 }
 
-static enum vkmoe_status find_precision(const char *name, enum vkmoe_dtype type,
-                                        enum vkmoe_precision *out)
+// Of blocks that are multiplied as they are; fp8 is decoded.
+static bool is_int8(enum vkmoe_dtype type)
 {
-    if (!name) {
-        *out = is_16_bit(type) ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
-        return VKMOE_OK;
-    }
+    return type > VKMOE_BF16 && type != VKMOE_FP8;
+}
+
+// What a layer with these types is measured with if nothing was said.
+static enum vkmoe_precision default_precision(const vkmoe_layer_desc *layer)
+{
+    if (is_int8(layer->in_type) || is_int8(layer->out_type))
+        return VKMOE_PRECISION_INT8;
+    return is_16_bit(layer->in_type) ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
+}
+
+static enum vkmoe_status find_precision(const char *name, enum vkmoe_precision *out)
+{
     if (vkmoe_precision_from_name(name, out) == VKMOE_OK)
         return VKMOE_OK;
     return refuse("--precision %s: known are exact, half and int8", name);
@@ -213,7 +222,10 @@ static enum vkmoe_status add_precision(struct combination *c, const char *name)
 {
     enum vkmoe_status status;
     struct bench_case *what = &c->what;
-    CLI_TRY(find_precision(name, what->type, &what->precision));
+    what->precision = default_precision(&what->layer);
+    what->or_exact = !name && what->precision == VKMOE_PRECISION_INT8;
+    if (name)
+        CLI_TRY(find_precision(name, &what->precision));
     bool half = what->precision == VKMOE_PRECISION_HALF && is_16_bit(what->type);
     what->x_type = half ? what->type : VKMOE_F32;
     if (c->axes->x_type)

@@ -9,7 +9,7 @@
 struct bench_axes {
     const char *models;     // presets
     const char *types;      // of weights; the layer's own, f32 of a preset
-    const char *precisions; // half for types of 16 bits, else exact
+    const char *precisions; // half for types of 16 bits, int8 for blocks, else exact
     const char *x_type;     // with half and weights of 16 bits theirs, else f32
     const char *modes;      // "forward"
     const char *routings;   // "uniform"

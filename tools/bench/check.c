@@ -4,7 +4,7 @@
 #include "rng.h"
 #include "roofline.h"
 #include "routing.h"
-#include "verify_data.h"
+#include "verify_check.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -248,11 +248,13 @@ static double relative_error(const float *got, const float *want, uint32_t n)
     return sqrt(error / norm);
 }
 
-// What the precision promises, and half a step of y's type where that is not within it.
+// What the precision promises of a row, and half a step of y's type where that is not within it.
 static double error_limit(const struct bench_case *what)
 {
     double step = what->x_type == VKMOE_F32 ? 0 : what->x_type == VKMOE_F16 ? 0x1p-11 : 0x1p-8;
-    return what->precision == VKMOE_PRECISION_EXACT ? 1e-5 + step : 4e-3;
+    const double promise =
+        verify_promise(what->precision, what->layer.d_latent ? 4 : 2, what->layer.d_out);
+    return what->precision == VKMOE_PRECISION_EXACT ? promise + step : promise;
 }
 
 static void compare(const struct bench_work *work, struct sample *sample, struct bench_row *row)

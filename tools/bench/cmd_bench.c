@@ -341,7 +341,8 @@ int cmd_bench(int argc, char **argv)
          "of the experts' matrices:\n" CLI_TYPES
          "\n(f32; a file's own); in and down: q4_K-q6_K"},
         {"precision", 0, CLI_TEXT, &bench.axes.precisions, "LIST",
-         "exact, half (half for f16 and bf16)"},
+         "exact, half, int8 (half for f16 and bf16, int8\n"
+         "for blocks where the device has it, else exact)"},
         {"x-type", 0, CLI_TEXT, &bench.axes.x_type, "TYPE",
          "of x and y (with half the weights', else f32)"},
         {"tokens", 'n', CLI_TEXT, &bench.axes.tokens, "LIST",

@@ -24,6 +24,7 @@ struct place {
     struct bench_device *device; // in the file
     uint32_t index;
     struct bench_meter *meter;
+    bool has_int8;
     bool lost;
 };
 
@@ -254,13 +255,25 @@ static enum vkmoe_status run_case(struct run *run, struct place *place,
 
 // ---- one device --------------------------------------------------------------------------------
 
+// A case as this device computes it.
+static struct bench_case case_for(const struct place *place, const struct bench_case *what)
+{
+    struct bench_case out = *what;
+    if (what->or_exact && !place->has_int8) {
+        out.precision = VKMOE_PRECISION_EXACT;
+        snprintf(out.key.precision, sizeof out.key.precision, "exact");
+    }
+    return out;
+}
+
 static enum vkmoe_status run_cases(struct run *run, struct place *place)
 {
     for (uint32_t i = 0; i < run->cases->n; i++) {
+        const struct bench_case what = case_for(place, &run->cases->cases[i]);
         if (cli_interrupted())
             return VKMOE_E_CANCELLED;
-        show_progress(run, &run->cases->cases[i]);
-        enum vkmoe_status status = run_case(run, place, &run->cases->cases[i]);
+        show_progress(run, &what);
+        enum vkmoe_status status = run_case(run, place, &what);
         if (status != VKMOE_OK)
             return status;
     }
@@ -277,6 +290,7 @@ static enum vkmoe_status run_device(struct run *run, const char *spec, int *code
     options.spec = spec;
     CLI_TRY(cli_open(&options, &place.context, &place.device->info));
     file->n_devices++;
+    place.has_int8 = cli_has_int8(place.context);
     CLI_TRY(bench_meter_open(place.context, &options, place.device, &place.meter));
     CLI_TRY(run_cases(run, &place));
     if (place.lost)

@@ -17,6 +17,7 @@ struct bench_case {
     vkmoe_layer_desc layer;
     enum vkmoe_dtype type, x_type; // of the weights that read x; of x and y
     enum vkmoe_precision precision;
+    bool or_exact; // int8 by default: exact where the device does not have it
     enum bench_mode mode;
     const char *trace;   // path of a recorded routing; NULL: key.routing says it all
     const char *variant; // forced kernel, or NULL
