@@ -65,6 +65,8 @@ class BenchPeers(helper.Case):
         (self.folder / (path.name + '.answers')).write_text(json.dumps(answers))
 
     def command(self, ours, peers, *args):
+        if '--threads' not in args:
+            args = ('--threads', '2', *args)
         self.stand_in(self.folder / 'vkmoe', ours)
         if peers is not None:
             self.stand_in(self.folder / 'chroot', peers)
@@ -95,7 +97,7 @@ class BenchPeers(helper.Case):
                                     [line(30), line(40, 10, 100), line(40)], '--json', result)
         floor = 1e3 * BYTES / 20e9
         self.assertGreater(floor, 1e3 * OPERATIONS / 200e9)
-        self.assertEqual(rows, [['granite', 'f32', '16', f'20.000 ms / {floor / .2:.0f} %',
+        self.assertEqual(rows, [['granite', 'f32', '16', '2', f'20.000 ms / {floor / .2:.0f} %',
                                  'ggml', f'40.000 ms / {floor / .3:.0f} %', '2.00 (1.00..3.00)',
                                  '1.00 (1.00..3.00)']])
         self.assertNotIn('do not count', out)
@@ -115,36 +117,36 @@ class BenchPeers(helper.Case):
         """With few operations a second the floor is theirs; bf16 is held against twice f32's."""
         rows, *_ = self.compare(0, [row(10, peak=1e9)], [line(10, fma=2)], '--rounds', '1')
         percent = 100 * 1e3 * OPERATIONS / 1e9 / 10
-        self.assertEqual(rows[0][3:], [f'10.000 ms / {percent:.0f} %', 'ggml',
+        self.assertEqual(rows[0][4:], [f'10.000 ms / {percent:.0f} %', 'ggml',
                                        f'10.000 ms / {percent / 2:.0f} %', '1.00 (1.00..1.00)',
                                        '2.00 (2.00..2.00)'])
         rows, *_ = self.compare(0, [row(10, peak=9e9, arithmetic='bf16')], [line(10, fma=1)],
                                 '--rounds', '1', '--types', 'bf16')
         ours = 100 * 1e3 * BYTES / 2 / 20e9 / 10
-        self.assertEqual(rows[0][5], f'10.000 ms / {percent / 2:.0f} %')
-        self.assertEqual(rows[0][3], f'10.000 ms / {ours:.0f} %')
+        self.assertEqual(rows[0][6], f'10.000 ms / {percent / 2:.0f} %')
+        self.assertEqual(rows[0][4], f'10.000 ms / {ours:.0f} %')
 
     def test_lost_core(self):
         """A run without a clean block counts neither for its median nor for a ratio."""
         rows, out, _ = self.compare(
             0, [row(10), row(999, n_dropped_blocks=4), row(10)],
             [line(20), line(30), line(999, clean=0)])
-        self.assertEqual(rows[0][3][:9], '10.000 ms')
-        self.assertEqual(rows[0][5][:9], '25.000 ms')
-        self.assertEqual(rows[0][6], '2.00 (2.00..2.00)')
+        self.assertEqual(rows[0][4][:9], '10.000 ms')
+        self.assertEqual(rows[0][6][:9], '25.000 ms')
+        self.assertEqual(rows[0][7], '2.00 (2.00..2.00)')
         self.assertIn('2 of 6 runs do not count', out)
         noisy = json.dumps({'error': 'no clean block of 3'})
         rows, out, _ = self.compare(0, [row(10)], [noisy], '--rounds', '1')
-        self.assertEqual(rows[0][5:], ['no clean block of 3', '-', '-'])
+        self.assertEqual(rows[0][6:], ['no clean block of 3', '-', '-'])
 
     def test_other_types(self):
         """A type that only the peer has; one that only some peers have."""
         (self.root / 'peers' / 'moedense-onednn').touch()
-        rows, *_ = self.compare(0, [], [line(10)], '--types', 'q4_K', '--rounds', '1')
-        self.assertEqual(rows[0][3], 'unsupported by us yet')
-        self.assertEqual(rows[0][5][:9], '10.000 ms')
-        self.assertEqual(rows[0][6:], ['-', '-'])
-        self.assertEqual(rows[1][4:], ['onednn', 'not offered by it', '-', '-'])
+        rows, *_ = self.compare(0, [], [line(10)], '--types', 'iq4_nl', '--rounds', '1')
+        self.assertEqual(rows[0][4], 'unsupported by us yet')
+        self.assertEqual(rows[0][6][:9], '10.000 ms')
+        self.assertEqual(rows[0][7:], ['-', '-'])
+        self.assertEqual(rows[1][5:], ['onednn', 'not offered by it', '-', '-'])
         self.assertEqual([call[0] for call in self.calls()], ['chroot'])
 
     def test_commands(self):
@@ -167,12 +169,54 @@ class BenchPeers(helper.Case):
         for c in calls:
             self.assertEqual(c[c.index('--threads') + 1], '1')
 
+    def test_threads_and_presets(self):
+        """Each number of threads; a preset's name, and a shape with a shared expert."""
+        rows, *_ = self.compare(0, [row(1)] * 2, [line(1)] * 2, '--rounds', '1', '--shapes',
+                                'deepseek-v2-lite', '--threads', '1,2')
+        self.assertEqual([r[:4] for r in rows], [['dsv2lite', 'f32', '16', '1'],
+                                                 ['dsv2lite', 'f32', '16', '2']])
+        ours, peer = self.calls()[2:]
+        self.assertEqual(ours[ours.index('-m') + 1:][:2], ['deepseek-v2-lite', '--plain'])
+        self.assertEqual(peer[peer.index('--shape') + 1], 'dsv2lite')
+        for c in ours, peer:
+            self.assertEqual(c[c.index('--threads') + 1], '2')
+
+    def test_shared_expert_is_in_the_floor(self):
+        rows, *_ = self.compare(0, [row(10)], [line(10)], '--rounds', '1', '--shapes', 'dsv2lite')
+        read = 3 * 2048 * (32 * 1408 + 2816) * 4 + 4 * 2048 * 64
+        self.assertEqual(rows[0][4], f'10.000 ms / {100 * 1e3 * read / 20e9 / 10:.0f} %')
+
+    def test_quick(self):
+        """Two short rounds; what is given counts more."""
+        self.compare(0, [row(1)] * 2, [line(1)] * 2, '--quick', '--shapes', 'granite-1b-a400m')
+        calls = self.calls()
+        self.assertEqual(len(calls), 4)
+        self.assertEqual({c[c.index('--min-time') + 1] for c in calls}, {'0.15'})
+        self.compare(0, [row(1)], [line(1)], '--quick', '--rounds', '1', '--min-time', '2')
+        self.assertEqual([c[c.index('--min-time') + 1] for c in self.calls()[4:]], ['2.0', '2.0'])
+
+    def test_full(self):
+        """Defaults of everything but what is given."""
+        self.compare(0, [row(1)] * 10, [line(1)] * 10, '--full', '--rounds', '1', '--threads', '1,2')
+        calls = [c for c in self.calls() if c[0] == 'chroot']
+        self.assertEqual([c[c.index('--shape') + 1] for c in calls[::2]],
+                         ['granite', 'olmoe', 'qwen3', 'gptoss', 'dsv2lite'])
+
+    def test_summary(self):
+        """Medians over the shapes, with our own floor; a peer that was noisy has no say."""
+        _, out, _ = self.compare(
+            0, [row(10, floor_fraction=0.5), row(10, floor_fraction=0.75), row(10)],
+            [line(20), line(30), line(99, clean=0)], '--rounds', '1', '--summary', '--shapes',
+            'granite', 'olmoe', 'qwen3')
+        self.assertIn('| f32  | 16     | 2       | 3      | 62 % (50 %..75 %) | 2.50 (2.00..3.00) |',
+                      out)
+
     def test_peers(self):
         """Only those that were asked for."""
         (self.root / 'peers' / 'moetorch.py').touch()
         rows, *_ = self.compare(0, [row(1)], [line(1)] * 2, '--rounds', '1', '--types', 'f32',
                                 '--shapes', 'granite', '--peers', 'torch-grouped,ggml')
-        self.assertEqual([r[4] for r in rows], ['ggml', 'torch-grouped'])
+        self.assertEqual([r[5] for r in rows], ['ggml', 'torch-grouped'])
         _, out, errors = self.compare(1, [], [], '--peers', 'ggml,onednn')
         self.assertIn('--peers onednn: there are ggml, torch-loop, torch-grouped', errors)
         self.assertEqual(out, '')
@@ -183,7 +227,7 @@ class BenchPeers(helper.Case):
                                 [line(20, bandwidth=0, fma=0, clean=0)], '--rounds', '1',
                                 '--backend', 'vulkan', '-d', 'vulkan')
         floor = 1e3 * BYTES / 200e9
-        self.assertEqual(rows[0][3:], [f'10.000 ms / {floor / .1:.0f} %', 'ggml',
+        self.assertEqual(rows[0][4:], [f'10.000 ms / {floor / .1:.0f} %', 'ggml',
                                        f'20.000 ms / {floor / .2:.0f} %', '2.00 (2.00..2.00)',
                                        '2.00 (2.00..2.00)'])
         ours, peer = self.calls()
@@ -195,7 +239,7 @@ class BenchPeers(helper.Case):
         """A folder with moepeer in it is no chroot."""
         self.stand_in(self.root / 'moepeer', [line(20)])
         rows, *_ = self.compare(0, [row(10)], None, '--rounds', '1')
-        self.assertEqual(rows[0][6], '2.00 (2.00..2.00)')
+        self.assertEqual(rows[0][7], '2.00 (2.00..2.00)')
 
     def test_failures(self):
         """The reason in the table and on stderr, exit 1, and no ratio."""
@@ -210,15 +254,15 @@ class BenchPeers(helper.Case):
                 (row(10), line(1).replace('"finite": 1', '"finite": 0'), 5,
                  'its outputs are not finite')]:
             rows, _, errors = self.compare(1, [ours], [peer], '--rounds', '1')
-            self.assertEqual(rows[0][column], reason)
-            self.assertEqual(rows[0][6:], ['-', '-'])
+            self.assertEqual(rows[0][column + 1], reason)
+            self.assertEqual(rows[0][7:], ['-', '-'])
             self.assertIn(reason, errors)
         refused = json.dumps({'error': 'op X unsupported'})
         rows, *_ = self.compare(0, [row(10)], [refused], '--rounds', '1')
-        self.assertEqual(rows[0][5], 'op X unsupported')
+        self.assertEqual(rows[0][6], 'op X unsupported')
         # One bad run of three is not hidden by the two others.
         rows, *_ = self.compare(1, [row(10), wrong, row(10)], [line(1)] * 3)
-        self.assertEqual(rows[0][3], 'error: y is off by 0.3')
+        self.assertEqual(rows[0][4], 'error: y is off by 0.3')
 
     def test_bad_arguments(self):
         for part, *args in [('9,2,64: a shape is E,K,D,F', '--shapes', '9,2,64'),

@@ -22,8 +22,9 @@ MINUTE = 60
 
 
 def shape(text):
-    if text in programs.SHAPES:
-        return programs.SHAPES[text]
+    known = programs.SHAPES.get(text) or programs.PRESETS.get(text)
+    if known:
+        return known
     sizes = text.split(',')
     if len(sizes) != 4 or not all(s.isdecimal() and int(s) > 0 for s in sizes):
         raise argparse.ArgumentTypeError(
@@ -56,20 +57,51 @@ def parse():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('chroot', metavar='CHROOT', help='where /peers lies, or a folder with moepeer')
-    add('--shapes', nargs='+', type=shape, default=[programs.SHAPES['granite']], metavar='SHAPE',
-        help=f'E,K,D,F or {"|".join(programs.SHAPES)} (granite)')
-    add('--types', type=types, default=['f32', 'bf16'], help='of the weights (f32,bf16)')
-    add('-n', '--tokens', type=numbers, default=[1, 16, 64], help='(1,16,64)')
-    add('--threads', type=number, default=min(2, os.cpu_count() or 1), help='(2)')
-    add('--rounds', type=number, default=3, help='(3)')
+    add('--shapes', nargs='+', type=shape, metavar='SHAPE',
+        help=f'E,K,D,F, a preset, or {"|".join(programs.SHAPES)} (granite)')
+    add('--types', type=types, help='of the weights (f32,bf16)')
+    add('-n', '--tokens', type=numbers, help='(1,16,64)')
+    add('--threads', type=numbers, help='(2)')
+    add('--full', action='store_true', help='by default five models, seven types, 1, 16, 64 and '
+        '512 tokens, 1 and 2 threads: hours')
+    add('--rounds', type=number, help='(3; quick 2)')
+    add('--quick', action='store_true', help='short runs: a case in some seconds')
+    add('--summary', action='store_true',
+        help="medians over the shapes, with the floor that vkmoe's own kernels have")
     add('-d', '--device', default='cpu', help="vkmoe's (cpu)")
     add('--precision', help="vkmoe's; its own choice if not given")
     add('--backend', choices=['cpu', 'vulkan'], default='cpu', help="the peers' (cpu)")
     add('--peers', metavar='LIST', help='with commas: only these (all that are there)')
-    add('--min-time', type=float, default=0.5, help='seconds that a peer measures, at least (0.5)')
+    add('--min-time', type=float,
+        help='seconds that a program measures, at least (0.5; quick 0.15)')
     add('--json', metavar='FILE', help='writes every run to FILE')
     add('--vkmoe', default='vkmoe', help='the program (vkmoe in PATH)')
-    return parser.parse_args()
+    options = parser.parse_args()
+    set_defaults(options)
+    return options
+
+
+FULL = {
+    'shapes': [programs.SHAPES[s] for s in ('granite', 'olmoe', 'qwen3', 'gptoss', 'dsv2lite')],
+    'types': ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_K', 'mxfp4'],
+    'tokens': [1, 16, 64, 512],
+    'threads': [1, 2],
+}
+USUAL = {
+    'shapes': [programs.SHAPES['granite']],
+    'types': ['f32', 'bf16'],
+    'tokens': [1, 16, 64],
+    'threads': [min(2, os.cpu_count() or 1)],
+}
+
+
+def set_defaults(options):
+    for name, value in (FULL if options.full else USUAL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.rounds = options.rounds or (2 if options.quick else 3)
+    if options.min_time is None:
+        options.min_time = 0.15 if options.quick else 0.5
 
 
 def run_round(cell, ours, peers):
@@ -112,6 +144,7 @@ def sum_up(cell, rounds, name):
         'reason': bad.reason if bad else '',
         'ms': spread([r.ms for r in good]),
         'floor_percent': spread([p for r in good if (p := percent(cell, r)) is not None]),
+        'own_percent': spread([r.own_percent for r in good if r.own_percent is not None]),
         'time_ratio': spread([b.ms / a.ms for a, b in pairs]),
         'floor_ratio': spread([a / b for a, b in percents if a and b]),
     }
@@ -136,15 +169,47 @@ def ratio_text(ratio):
 
 def table(results, names):
     """A row for each peer: wide tables are hard to read in a terminal."""
-    rows = [['shape', 'type', 'tokens', 'vkmoe', 'peer', 'its time', 'its time / ours', 'by floor']]
-    rows.append(['---'] * len(rows[0]))
+    rows = [['shape', 'type', 'tokens', 'threads', 'vkmoe', 'peer', 'its time', 'its time / ours',
+             'by floor']]
     for result in results:
         cell, parts = result['cell'], result['parts']
         for name in names:
             part = parts[name]
-            rows.append([cell.shape.name, cell.type, str(cell.n_tokens),
+            rows.append([cell.shape.name, cell.type, str(cell.n_tokens), str(cell.n_threads),
                          time_text(parts[programs.Ours.name]), name, time_text(part),
                          ratio_text(part['time_ratio']), ratio_text(part['floor_ratio'])])
+    return as_text(rows)
+
+
+def summary(results, names):
+    """Medians over the shapes: what we reach of our own floor, and how we compare with each peer."""
+    rows = [['type', 'tokens', 'threads', 'shapes', 'of our floor', *names]]
+    groups = {}
+    for r in results:
+        cell = r['cell']
+        groups.setdefault((cell.type, cell.n_tokens, cell.n_threads), []).append(r['parts'])
+    for (kind, n_tokens, n_threads), parts in groups.items():
+        own = [p['own_percent'] for p in (x[programs.Ours.name] for x in parts) if p['own_percent']]
+        row = [kind, str(n_tokens), str(n_threads), str(len(parts)), over_shapes(own, '{:.0f} %')]
+        for name in names:
+            ratios = [x[name]['time_ratio'] for x in parts if x[name]['time_ratio']]
+            row.append(over_shapes(ratios, '{:.2f}'))
+        rows.append(row)
+    return as_text(rows)
+
+
+def over_shapes(spreads, form):
+    """The median of medians, and their range."""
+    values = [s['median'] for s in spreads]
+    if not values:
+        return '-'
+    text = form.format(statistics.median(values))
+    return text if len(values) == 1 else f'{text} ({form.format(min(values))}..' \
+                                         f'{form.format(max(values))})'
+
+
+def as_text(rows):
+    rows = [rows[0], ['---'] * len(rows[0]), *rows[1:]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ''.join('| ' + ' | '.join(text.ljust(width) for text, width in zip(row, widths)) + ' |\n'
                    for row in rows)
@@ -167,7 +232,8 @@ def run_json(cell, run):
     limits = run.limits
     return {'status': run.status, 'reason': run.reason, 'ms': run.ms,
             'experts_hit': run.experts_hit, 'read_rate': limits.read_rate if limits else None,
-            'peak': limits.peak if limits else None, 'floor_percent': percent(cell, run)}
+            'peak': limits.peak if limits else None, 'floor_percent': percent(cell, run),
+            'own_percent': run.own_percent}
 
 
 def as_json(results, options, complete):
@@ -178,7 +244,8 @@ def as_json(results, options, complete):
         'device': options.device, 'backend': options.backend, 'n_threads': options.threads,
         'cells': [{
             'shape': r['cell'].shape.text(), 'name': r['cell'].shape.name,
-            'type': r['cell'].type, 'n_tokens': r['cell'].n_tokens, 'programs': r['parts'],
+            'type': r['cell'].type, 'n_tokens': r['cell'].n_tokens,
+            'n_threads': r['cell'].n_threads, 'programs': r['parts'],
             'rounds': [{'seconds': round(x['seconds'], 3),
                         'runs': {name: run_json(r['cell'], run)
                                  for name, run in x['runs'].items()}} for x in r['rounds']],
@@ -214,12 +281,12 @@ def choose_peers(options):
 
 def measure(options, ours, peers, results):
     """Adds to `results` as it goes, so that an interrupt leaves what is done."""
-    for cell in [programs.Cell(s, t, n) for s in options.shapes for t in options.types
-                 for n in options.tokens]:
+    for cell in [programs.Cell(s, t, n, threads) for s in options.shapes for t in options.types
+                 for n in options.tokens for threads in options.threads]:
         rounds = []
         for i in range(options.rounds):
-            print(f'{cell.shape.name} {cell.type} t{cell.n_tokens}: round {i + 1} of '
-                  f'{options.rounds}', file=sys.stderr, flush=True)
+            print(f'{cell.shape.name} {cell.type} t{cell.n_tokens} on {cell.n_threads}: round '
+                  f'{i + 1} of {options.rounds}', file=sys.stderr, flush=True)
             rounds.append(run_round(cell, ours, peers))
             for name, run in rounds[-1]['runs'].items():
                 if run.status == 'error':
@@ -240,6 +307,8 @@ def main():
         complete = False
     sys.stdout.write(table(results, [p.name for p in peers]))
     sys.stdout.writelines(notes(results, options))
+    if options.summary:
+        sys.stdout.write('\n' + summary(results, [p.name for p in peers]))
     if options.json:
         try:
             write_json(options.json, as_json(results, options, complete))

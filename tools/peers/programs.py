@@ -22,6 +22,8 @@ class Shape:
     top_k: int
     d_model: int
     d_ff: int
+    d_shared_ff: int = 0  # of the shared experts together
+    preset: str = ''  # of `vkmoe bench`
 
     def text(self, separator=','):
         return separator.join(map(str, (self.n_experts, self.top_k, self.d_model, self.d_ff)))
@@ -30,12 +32,14 @@ class Shape:
 # Those the peers know by name. Their router is softmax, top k, gate weights that sum to 1; experts
 # are gated silu.
 SHAPES = {s.name: s for s in (
-    Shape('granite', 32, 8, 1024, 512),
-    Shape('olmoe', 64, 8, 2048, 1024),
-    Shape('qwen3', 128, 8, 2048, 768),
-    Shape('gptoss', 32, 4, 2880, 2880),
-    Shape('mixtral', 8, 2, 4096, 14336),
+    Shape('granite', 32, 8, 1024, 512, 0, 'granite-1b-a400m'),
+    Shape('olmoe', 64, 8, 2048, 1024, 0, 'olmoe-1b-7b'),
+    Shape('qwen3', 128, 8, 2048, 768, 0, 'qwen3-30b-a3b'),
+    Shape('gptoss', 32, 4, 2880, 2880, 0, 'gpt-oss-20b'),
+    Shape('dsv2lite', 64, 6, 2048, 1408, 2816, 'deepseek-v2-lite'),
+    Shape('mixtral', 8, 2, 4096, 14336, 0, 'mixtral-8x7b'),
 )}
+PRESETS = {s.preset: s for s in SHAPES.values()}
 
 # Bytes of a weight, and how many multiply-adds with it a CPU makes in the time of one in f32.
 TYPES = {
@@ -43,7 +47,7 @@ TYPES = {
     'q4_K': (144 / 256, 4), 'q5_K': (176 / 256, 4), 'q6_K': (210 / 256, 4), 'mxfp4': (17 / 32, 4),
     'iq4_nl': (18 / 32, 4),
 }
-OUR_TYPES = ('f32', 'f16', 'bf16')
+OUR_TYPES = tuple(t for t in TYPES if t != 'iq4_nl')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Cell:
     shape: Shape
     type: str
     n_tokens: int
+    n_threads: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +72,17 @@ class Run:
     ms: float = None
     experts_hit: float = None
     limits: Limits = None
+    own_percent: float = None  # of the floor that vkmoe itself reports
 
 
 def floor_ms(cell, experts_hit, limits):
-    """The same rule for every program: bytes of the experts that are hit and of the router, and
-    the operations of the matmuls."""
+    """The same rule for every program: bytes of the experts that are hit, of the shared ones and of
+    the router, and the operations of the matmuls."""
     s, size = cell.shape, TYPES[cell.type][0]
-    read = experts_hit * 3 * s.d_model * s.d_ff * size + 4 * s.d_model * s.n_experts
-    operations = cell.n_tokens * (6 * s.top_k * s.d_model * s.d_ff + 2 * s.d_model * s.n_experts)
+    width = s.top_k * s.d_ff + s.d_shared_ff
+    read = (3 * s.d_model * (experts_hit * s.d_ff + s.d_shared_ff) * size
+            + 4 * s.d_model * s.n_experts)
+    operations = cell.n_tokens * (6 * s.d_model * width + 2 * s.d_model * s.n_experts)
     return 1e3 * max(read / limits.read_rate, operations / limits.peak)
 
 
@@ -105,10 +113,11 @@ class Ours:
         return cell.type in OUR_TYPES
 
     def command(self, cell):
-        o = self.options
-        command = [o.vkmoe, 'bench', '-d', o.device, '--shape', cell.shape.text(), '--type',
-                   cell.type, '-n', str(cell.n_tokens), '--threads', str(o.threads), '--format',
-                   'json', '--log', 'error']
+        o, s = self.options, cell.shape
+        layer = ['-m', s.preset, '--plain'] if s.d_shared_ff else ['--shape', s.text()]
+        command = [o.vkmoe, 'bench', '-d', o.device, *layer, '--type', cell.type, '-n',
+                   str(cell.n_tokens), '--threads', str(cell.n_threads), '--format', 'json',
+                   '--log', 'error', '--min-time', str(o.min_time)]
         return command + (['--precision', o.precision] if o.precision else [])
 
     def run(self, cell):
@@ -132,9 +141,10 @@ class Ours:
             f32 = peak if row['arithmetic'] == 'f32' else device['peak']['f32']
             peak = f32 * TYPES[cell.type][1]
         noisy = row['n_blocks'] > 0 and row['n_dropped_blocks'] == row['n_blocks']
+        own = row.get('floor_fraction')
         return Run('noisy' if noisy else 'ok', 'no clean block' if noisy else '',
                    row['device_times']['median_us'] / 1e3, row['n_experts_hit'],
-                   Limits(row['read_rate'], peak))
+                   Limits(row['read_rate'], peak), None if own is None else 100 * own)
 
 
 class Peer:
@@ -144,16 +154,17 @@ class Peer:
 
     def takes(self, cell):
         return (cell.type in self.types and self.options.backend in self.backends
-                and (self.any_shape or cell.shape.name in SHAPES))
+                and (self.any_shape or (cell.shape.name in SHAPES and not cell.shape.d_shared_ff)))
 
-    def own_probes(self):
-        return self.options.backend == 'cpu' and self.options.threads <= MAX_PROBE_THREADS
+    def own_probes(self, cell):
+        return self.options.backend == 'cpu' and cell.n_threads <= MAX_PROBE_THREADS
 
     def command(self, cell):
         s, o = cell.shape, self.options
         shape = s.name if s.name in SHAPES else f'{s.d_model},{s.d_ff},{s.n_experts},{s.top_k}'
         command = [*self.words, '--shape', shape, '--type', cell.type, '--tokens',
-                   str(cell.n_tokens), '--threads', str(o.threads), '--min-time', str(o.min_time)]
+                   str(cell.n_tokens), '--threads', str(cell.n_threads), '--min-time',
+                   str(o.min_time)]
         if len(self.backends) > 1:
             command += ['--backend', o.backend] + ([] if o.backend == 'cpu' else ['--no-probe'])
         return command
@@ -174,9 +185,9 @@ class Peer:
     def read(self, cell, line):
         if not line['finite']:
             return Run('error', 'its outputs are not finite')
-        noisy = self.own_probes() and line['clean_blocks'] == 0
+        noisy = self.own_probes(cell) and line['clean_blocks'] == 0
         limits = None
-        if self.own_probes():
+        if self.own_probes(cell):
             limits = Limits(line['probe_bw'] * 1e9, line['probe_fma'] * 1e9 * TYPES[cell.type][1])
         return Run('noisy' if noisy else 'ok', 'no clean block' if noisy else '', line['ms'],
                    line['experts_hit'], limits)
