@@ -30,6 +30,8 @@ struct cpu_arrays {
     // dg = dh u act'(g), du = dh act(g)
     void (*glu_backward)(enum vkmoe_act act, float alpha, const float *dh, const float *g,
                          const float *u, float *dg, float *du, size_t n);
+    // y = exp(a - max a) / their sum; y may be a. A NaN makes all of y NaN.
+    void (*softmax)(const float *a, float *y, size_t n);
     void (*scale)(float s, const float *a, float *y, size_t n, bool add); // y = s a
     float (*dot)(const float *a, const float *b, size_t n);
     float (*sum)(const float *a, size_t n);

@@ -245,6 +245,27 @@ static float sum_array(const float *a, size_t n)
     return lanes_total(lanes);
 }
 
+static void softmax_array(const float *a, float *y, size_t n)
+{
+    float lanes[LANES], most;
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++)
+        lanes[l] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            lanes[l] = a[i + l] > lanes[l] ? a[i + l] : lanes[l];
+    for (size_t l = 0; i + l < n; l++)
+        lanes[l] = a[i + l] > lanes[l] ? a[i + l] : lanes[l];
+    most = lanes[0];
+    for (size_t l = 1; l < LANES; l++)
+        most = lanes[l] > most ? lanes[l] : most;
+    for (i = 0; i < n; i++)
+        y[i] = exp_of(a[i] - most);
+    const float sum = sum_array(y, n);
+    for (i = 0; i < n; i++)
+        y[i] /= sum;
+}
+
 static float sum_squares_array(const float *a, size_t n)
 {
     return dot_arrays(a, a, n);
@@ -346,6 +367,7 @@ static const struct cpu_arrays level_arrays = {
     .glu_backward = glu_backward_array,
     .scale = scale_array,
     .dot = dot_arrays,
+    .softmax = softmax_array,
     .sum = sum_array,
     .sum_squares = sum_squares_array,
     .step = step_array,

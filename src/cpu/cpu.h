@@ -205,6 +205,7 @@ enum {
     // Multiply-adds of a task when there is enough to do: microseconds from the cache, tens of them
     // when the weights come from memory.
     CPU_TASK_MACS = 65536,
+    CPU_ALONE_MACS = 16384, // of a whole phase that takes as long as handing it out
 };
 
 // A grid of tiles of at most CPU_TILE_ROWS. macs: multiply-adds of one row with one panel.
@@ -297,6 +298,7 @@ struct cpu_bind {
     const char *router_x; // what the router reads, f32
     size_t router_x_stride;
     const struct cpu_phase *phase;
+    bool alone; // it has so little to do that the caller does it all
     uint32_t n_groups, n_in_tasks; // made by the group phase
     uint32_t n_routed;             // groups of the routed sum: those before latent_up
     struct cpu_group latent_in;

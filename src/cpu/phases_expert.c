@@ -12,6 +12,15 @@
 
 uint32_t moe_cpu_in_prepare(struct cpu_bind *bind)
 {
+    uint64_t macs = 0;
+    for (uint32_t g = 0; g < bind->n_groups && macs <= CPU_ALONE_MACS; g++) {
+        const struct cpu_group *group = &bind->groups[g];
+        const struct cpu_expert_layout *l = group->layout;
+        if (l)
+            macs += (uint64_t) group->n_rows * group->in.n_panels * CPU_PANEL * l->d_in *
+                    (l->gated ? 2 : 1);
+    }
+    bind->alone = macs <= CPU_ALONE_MACS;
     return (uint32_t) moe_max(bind->n_in_tasks, 1); // no row at all: one task of nothing
 }
 

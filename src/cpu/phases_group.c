@@ -82,10 +82,9 @@ void moe_cpu_capacity_task(struct cpu_bind *bind, uint32_t i)
 
 // ---- group: slots sorted by expert -----------------------------------------------------------
 
-static struct cpu_row make_row(const struct cpu_bind *bind, uint32_t slot)
+static struct cpu_row make_row(const struct cpu_bind *bind, uint32_t token, uint32_t slot)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
-    const uint32_t token = slot / layer->top_k;
     const float gate = bind->gates[slot];
     // With a latent width the constants come behind latent_up.
     const float scale = layer->d_latent > 0 ? 1 : moe_cpu_routed_scale(bind, token);
@@ -109,9 +108,10 @@ static void sort_slots(struct cpu_bind *bind)
             next[bind->ids[slot] + 1]++;
     for (uint32_t e = 0; e < n; e++)
         next[e + 1] += next[e];
-    for (uint32_t slot = 0; slot < n_slots; slot++)
-        if (bind->ids[slot] >= 0)
-            bind->rows[next[bind->ids[slot]]++] = make_row(bind, slot);
+    for (uint32_t t = 0, slot = 0; t < bind->n_tokens; t++)
+        for (uint32_t k = 0; k < layer->top_k; k++, slot++)
+            if (bind->ids[slot] >= 0)
+                bind->rows[next[bind->ids[slot]]++] = make_row(bind, t, slot);
 }
 
 // Hidden values of int8 are made 32 at a time: a task has pairs of panels then.

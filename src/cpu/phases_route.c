@@ -120,7 +120,8 @@ static void select_token(struct cpu_bind *bind, uint32_t token)
     const uint32_t n = moe_layer_n_scored(layer);
     const size_t first_slot = (size_t) token * layer->top_k;
     const float *logits = bind->logits + (size_t) token * logits_stride(bind);
-    struct cpu_route_rule rule = {w->selection_bias, w->expert_scale, NULL};
+    struct cpu_route_rule rule = {w->selection_bias, w->expert_scale, NULL,
+                                  &bind->kernels->arrays};
     float ranking[MOE_MAX_EXPERTS];
 
     if (w->table)

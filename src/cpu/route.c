@@ -7,35 +7,21 @@
 #include <math.h>
 #include <string.h>
 
-// A NaN among the logits makes the sum, hence every score, a NaN.
-static void softmax(const float *logits, uint32_t n, float *scores)
-{
-    float max = -INFINITY, sum = 0.0f;
-    for (uint32_t i = 0; i < n; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (uint32_t i = 0; i < n; i++) {
-        scores[i] = expf(logits[i] - max);
-        sum += scores[i];
-    }
-    for (uint32_t i = 0; i < n; i++)
-        scores[i] /= sum;
-}
-
 // ln(1 + e^l) without overflow, and not 0 far below 0.
 static float softplus(float l)
 {
     return (l < 0.0f ? 0.0f : l) + log1pf(expf(-fabsf(l)));
 }
 
-static void score(enum vkmoe_score rule, const float *logits, uint32_t n, float *scores)
+static void score(const struct cpu_arrays *arrays, enum vkmoe_score rule, const float *logits,
+                  uint32_t n, float *scores)
 {
     switch (rule) {
     case VKMOE_SCORE_SOFTMAX:
-        softmax(logits, n, scores);
+        arrays->softmax(logits, scores, n);
         return;
     case VKMOE_SCORE_SIGMOID:
-        for (uint32_t i = 0; i < n; i++)
-            scores[i] = moe_cpu_sigmoid(logits[i]);
+        arrays->act(VKMOE_ACT_SIGMOID, 1, logits, scores, n);
         return;
     case VKMOE_SCORE_SQRT_SOFTPLUS:
         for (uint32_t i = 0; i < n; i++)
@@ -52,8 +38,8 @@ static void score(enum vkmoe_score rule, const float *logits, uint32_t n, float 
     assert(!"not a score rule");
 }
 
-static void rank(enum vkmoe_rank rule, const float *logits, const float *scores, uint32_t n,
-                 float *ranking)
+static void rank(const struct cpu_arrays *arrays, enum vkmoe_rank rule, const float *logits,
+                 const float *scores, uint32_t n, float *ranking)
 {
     switch (rule) {
     case VKMOE_RANK_SCORE:
@@ -63,8 +49,7 @@ static void rank(enum vkmoe_rank rule, const float *logits, const float *scores,
         memcpy(ranking, logits, n * sizeof *ranking);
         return;
     case VKMOE_RANK_SIGMOID:
-        for (uint32_t i = 0; i < n; i++)
-            ranking[i] = moe_cpu_sigmoid(logits[i]);
+        arrays->act(VKMOE_ACT_SIGMOID, 1, logits, ranking, n);
         return;
     }
     assert(!"not a rank");
@@ -244,11 +229,12 @@ void moe_cpu_normalise(const vkmoe_layer_desc *layer, const float *expert_scale,
 
 // Ids and what the norm takes.
 static void choose(const vkmoe_layer_desc *layer, const float *logits, const float *scores,
-                   const int32_t *table_row, const float *ranking, int32_t *ids, float *gates)
+                   const struct cpu_route_rule *rule, const float *ranking, int32_t *ids,
+                   float *gates)
 {
     const float *source = layer->gate_source == VKMOE_GATE_SCORE ? scores : logits;
     if (layer->select == VKMOE_SELECT_TABLE)
-        memcpy(ids, table_row, layer->top_k * sizeof *ids);
+        memcpy(ids, rule->table_row, layer->top_k * sizeof *ids);
     else
         select_top(ranking, moe_layer_n_scored(layer), layer->top_k, ids);
     if (layer->select == VKMOE_SELECT_SPARSEMIXER) {
@@ -261,7 +247,7 @@ static void choose(const vkmoe_layer_desc *layer, const float *logits, const flo
         ids[k] = k < n_used ? ids[k] : -1;
     }
     if (layer->gate_source == VKMOE_GATE_SOFTMAX_SELECTED)
-        softmax(gates, n_used, gates);
+        rule->arrays->softmax(gates, gates, n_used);
 }
 
 // Does any rule look at scores?
@@ -285,13 +271,13 @@ void moe_cpu_route(const vkmoe_layer_desc *layer, const float *logits,
         logits = capped;
     }
     if (needs_scores(layer) && !is_mixed)
-        score(layer->score, logits, n, scores);
-    rank(is_mixed ? VKMOE_RANK_LOGIT : layer->rank, logits, scores, n, ranking);
+        score(rule->arrays, layer->score, logits, n, scores);
+    rank(rule->arrays, is_mixed ? VKMOE_RANK_LOGIT : layer->rank, logits, scores, n, ranking);
     for (uint32_t e = 0; e < n; e++)
         ranking[e] += rule->selection_bias[e];
     if (layer->n_group > 1)
         mask_groups(layer, ranking);
-    choose(layer, logits, scores, rule->table_row, ranking, ids, gates);
+    choose(layer, logits, scores, rule, ranking, ids, gates);
     if (!layer->capacity_renorm)
         moe_cpu_normalise(layer, rule->expert_scale, ids, gates);
 }

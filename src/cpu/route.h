@@ -4,12 +4,14 @@
 #define MOE_CPU_ROUTE_H
 
 #include "core/layer.h"
+#include "cpu/arrays.h"
 
 // What the rules take besides logits. n: experts and identity experts.
 struct cpu_route_rule {
     const float *selection_bias; // (n), zeros where the layer has none
     const float *expert_scale;   // (n), NULL where it has none
     const int32_t *table_row;    // (top_k) of the token's id, NULL where it has no table
+    const struct cpu_arrays *arrays; // of the level
 };
 
 // Selects the experts of one token.

@@ -269,14 +269,18 @@ static void begin_run(struct cpu_bind *bind, uint32_t n_tokens, const vkmoe_io *
 
 static void run_phase(struct cpu_bind *bind, const struct cpu_phase *phase)
 {
-    const uint32_t n_tasks = phase->prepare(bind);
+    moe_task_fn *const task = bind->counts ? run_counted_task : run_task;
     bind->phase = phase;
-    if (n_tasks == 0)
-        return;
-    if (bind->counts)
+    bind->alone = false;
+    const uint32_t n = phase->prepare(bind);
+    if (bind->counts && n > 0)
         bind->counts->phases++;
-    moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, n_tasks,
-                     bind->counts ? run_counted_task : run_task, bind);
+    if (!bind->alone && n > 0) {
+        moe_cpu_parallel((const struct cpu_device *) bind->base.program->device, n, task, bind);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        task(bind, i);
 }
 
 enum vkmoe_status moe_cpu_run(struct moe_bound *bound, uint32_t n_tokens, const vkmoe_io *io)

@@ -84,6 +84,12 @@ static void run_glu_backward(const struct cpu_arrays *k, struct arrays *a, uint3
                     a->out[1], n);
 }
 
+static void run_softmax(const struct cpu_arrays *k, struct arrays *a, uint32_t variant, size_t n)
+{
+    memcpy(a->out[0], a->in[0], sizeof a->out[0]);
+    k->softmax(variant ? a->in[0] : a->out[0], a->out[0], n);
+}
+
 static void run_scale(const struct cpu_arrays *k, struct arrays *a, uint32_t variant, size_t n)
 {
     k->scale(0.3f, a->in[0], a->out[1], n, variant > 0);
@@ -140,6 +146,7 @@ static const struct {
     {"act_backward", run_act_backward, 2 * N_ACTS, 1},
     {"glu", run_glu, N_ACTS, 1},
     {"glu_backward", run_glu_backward, N_ACTS, 1},
+    {"softmax", run_softmax, 2, 1},
     {"scale", run_scale, 2, 1},
     {"sums", run_sums, 3, 1},
     {"step", run_step, 10, 1},

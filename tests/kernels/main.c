@@ -86,19 +86,21 @@ uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand op
 
 static int usage(void)
 {
-    fputs("usage: kernels [--bench] [--isa LEVEL] [--seed N] [--few]\n", stderr);
+    fputs("usage: kernels [--bench | --bench-layers] [--isa LEVEL] [--seed N] [--few]\n", stderr);
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     struct kernels_options options = {.seed = 1};
-    bool bench = false;
+    bool bench = false, layers = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bench") == 0)
             bench = true;
         else if (strcmp(argv[i], "--few") == 0)
             options.few = true;
+        else if (strcmp(argv[i], "--bench-layers") == 0)
+            layers = true;
         else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
             options.isa = argv[++i];
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
@@ -113,6 +115,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "skip: this machine or build has no level \"%s\"\n", options.isa);
         return 77;
     }
+    if (layers)
+        return bench_layer(&options);
     if (bench)
         return run_bench(&options);
     int n_failed = run_panel_tests(&options);

@@ -18,7 +18,8 @@ static const uint32_t lanes[CPU_N_ISAS] = {
     [CPU_ISA_DOTPROD] = 16,     [CPU_ISA_I8MM] = 16,
 };
 // Where a step of int8 has fewer sums than that.
-static const uint32_t int8_lanes[CPU_N_ISAS] = {[CPU_ISA_DOTPROD] = 4, [CPU_ISA_I8MM] = 4};
+static const uint32_t int8_lanes[CPU_N_ISAS] = {
+    [CPU_ISA_AVX512] = 8, [CPU_ISA_DOTPROD] = 4, [CPU_ISA_I8MM] = 4};
 
 static void check_read(const struct level *level, uint32_t *memory, uint32_t n)
 {

@@ -197,7 +197,8 @@ static void check_class(const struct form *form, const float *got, const float *
     for (uint32_t i = 0; i < N_TOKENS * D_OUT; i++) {
         const uint32_t row = i / D_OUT;
         const bool lost = form->precision == VKMOE_PRECISION_INT8 && (row == 2 || row == 3);
-        const bool same = lost ? !isfinite(got[i]) : strcmp(class_of(got[i]), class_of(want[i])) == 0;
+        const bool same = lost ? !isfinite(got[i])
+                               : strcmp(class_of(got[i]), class_of(want[i])) == 0;
         n_finite += isfinite(want[i]), n_other += !isfinite(want[i]);
         if (!same)
             fail_msg("%s, x %s, %s: row %u, column %u is %s, not %s", vkmoe_dtype_name(form->type),

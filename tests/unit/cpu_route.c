@@ -4,11 +4,13 @@
 #include "fixture.h"
 
 #include "core/ref_route.h"
+#include "cpu/kernels.h"
 #include "cpu/route.h"
 
 enum { MAX_N = 64 };
 
 static const float no_bias[MAX_N];
+static struct cpu_arrays arrays;
 
 // Selection by the logits themselves.
 static vkmoe_layer_desc logit_layer(uint32_t n_experts, uint32_t top_k)
@@ -28,7 +30,7 @@ static void check_ids(const float *logits, uint32_t n_experts, const int32_t *wa
     float gates[MAX_N], ranking[MAX_N], bias[MAX_N];
     for (uint32_t i = 0; i < n_experts; i++)
         bias[i] = -0.0f; // adds nothing, not even to -0
-    moe_cpu_route(&layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+    moe_cpu_route(&layer, logits, &(struct cpu_route_rule){bias, .arrays = &arrays}, ids, gates,
                   ranking);
     assert_memory_equal(ids, want, top_k * sizeof *want);
 }
@@ -80,7 +82,7 @@ static void gates_of_a_token(const vkmoe_layer_desc *layer, const float *logits,
                              int32_t *ids, float *gates)
 {
     float ranking[MAX_N];
-    moe_cpu_route(layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+    moe_cpu_route(layer, logits, &(struct cpu_route_rule){bias, .arrays = &arrays}, ids, gates,
                   ranking);
 }
 
@@ -155,7 +157,7 @@ static void check_many(const vkmoe_layer_desc *layer, uint32_t seed)
         as_f64[e] = (double) logits[e];
     }
     memset(bias, 0, sizeof bias);
-    moe_cpu_route(layer, logits, &(struct cpu_route_rule){.selection_bias = bias}, ids, gates,
+    moe_cpu_route(layer, logits, &(struct cpu_route_rule){bias, .arrays = &arrays}, ids, gates,
                   ranking);
     moe_ref_route(layer, as_f64, &(struct moe_ref_rule){0},
                   &(struct moe_ref_routing){want_ids, want_gates, want_ranking});
@@ -218,5 +220,6 @@ int main(void)
         cmocka_unit_test(as_the_oracle_with_many_experts),
         cmocka_unit_test(as_the_oracle_with_many_groups),
     };
+    moe_cpu_arrays_scalar(&arrays);
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }

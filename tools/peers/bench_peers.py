@@ -182,7 +182,7 @@ def table(results, names):
 
 
 def summary(results, names):
-    """Medians over the shapes: what we reach of our own floor, and how we compare with each peer."""
+    """Medians over the shapes: what we reach of our own floor, and beside each peer."""
     rows = [['type', 'tokens', 'threads', 'shapes', 'of our floor', *names]]
     groups = {}
     for r in results:
