@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A level's table against the scalar one, on random numbers. Products may differ by rounding: both
 // are within gamma_k sum |x w| of the exact sum, gamma_k = k u / (1 - k u) and u = 2^-24, hence
-// within twice that of each other. All else has the same bits.
+// within twice that of each other. With operands of int8 a product of x is rounded in 5 operations
+// and as often as there are blocks, as scale * code and as minimum apart: both are below 2, as the
+// weights are of (-1, 1). All else has the same bits.
 #include "cpu/tune.h"
 
 #include "base/bits.h"
@@ -13,15 +15,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_ROWS = 49, MAX_K = 515, N_HALVES = 1003 };
+enum { MAX_ROWS = 49, MAX_K = 515, N_HALVES = 1003, BLOCK = 32 };
 
 struct selftest {
     _Alignas(64) float panel[MAX_K * CPU_PANEL]; // of any type
     _Alignas(64) float out[MAX_ROWS * CPU_PANEL], want[MAX_ROWS * CPU_PANEL];
     _Alignas(64) float turned[MAX_K * CPU_PANEL], want_turned[MAX_K * CPU_PANEL];
-    float x[MAX_ROWS][MAX_K], decoded[MAX_K * CPU_PANEL];
+    struct cpu_int8_block blocks[MAX_ROWS][MAX_K / BLOCK], got_blocks[MAX_K / BLOCK];
+    uint16_t halves[MAX_ROWS][MAX_K + 1]; // operands of bf16: an even number
+    float x[MAX_ROWS][MAX_K], rounded[MAX_ROWS][MAX_K], decoded[MAX_K * CPU_PANEL];
     char stored[CPU_PANEL][MAX_K * sizeof(float)];
-    const float *rows[MAX_ROWS];
+    const float *rows[MAX_ROWS], *rounded_rows[MAX_ROWS];
+    const void *block_rows[MAX_ROWS], *half_rows[MAX_ROWS];
     float *out_rows[MAX_ROWS], *want_rows[MAX_ROWS];
     uint16_t encoded[N_HALVES], want_encoded[N_HALVES];
     float values[N_HALVES], want_values[N_HALVES];
@@ -45,8 +50,12 @@ static void fill(struct selftest *t)
         t->rows[r] = t->x[r];
         t->out_rows[r] = t->out + r * CPU_PANEL;
         t->want_rows[r] = t->want + r * CPU_PANEL;
+        t->rounded_rows[r] = t->rounded[r];
+        t->block_rows[r] = t->blocks[r];
+        t->half_rows[r] = t->halves[r];
         for (uint32_t i = 0; i < MAX_K; i++)
             t->x[r][i] = random_value(&state);
+        t->scalar.quantise(t->x[r], MAX_K / BLOCK * BLOCK, t->blocks[r]);
     }
     for (uint32_t i = 0; i < MAX_K * CPU_PANEL; i++)
         t->decoded[i] = random_value(&state);
@@ -54,17 +63,22 @@ static void fill(struct selftest *t)
         t->values[i] = random_value(&state);
 }
 
-// Are n rows of `out` as near to `want` as k steps of x times `decoded` allow?
-static bool products_agree(const struct selftest *t, uint32_t n_rows, uint32_t k)
+static double gamma_of(uint32_t n)
 {
-    const double gamma = k * 0x1p-24 / (1 - k * 0x1p-24);
+    return n * 0x1p-24 / (1 - n * 0x1p-24);
+}
+
+// Are n rows of `out` as near to `want` as k steps of x times `decoded` allow?
+static bool products_agree(const struct selftest *t, const float *const *x, uint32_t n_rows,
+                           uint32_t k)
+{
     for (uint32_t r = 0; r < n_rows; r++) {
         for (uint32_t c = 0; c < CPU_PANEL; c++) {
             const uint32_t at = r * CPU_PANEL + c;
             double sum = 0;
             for (uint32_t i = 0; i < k; i++)
-                sum += fabs((double) t->x[r][i] * (double) t->decoded[i * CPU_PANEL + c]);
-            if (!(fabs((double) t->out[at] - (double) t->want[at]) <= 2 * gamma * sum))
+                sum += fabs((double) x[r][i] * (double) t->decoded[i * CPU_PANEL + c]);
+            if (!(fabs((double) t->out[at] - (double) t->want[at]) <= 2 * gamma_of(k) * sum))
                 return false;
         }
     }
@@ -100,9 +114,68 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
             memset(t->out, 0xff, sizeof t->out);
             t->kernels->panel[CPU_OPERAND_F32][type](x, rows[i], t->panel, k, t->out);
             t->scalar.panel[CPU_OPERAND_F32][type](x, rows[i], t->panel, k, t->want);
-            if (!products_agree(t, rows[i], k))
+            if (!products_agree(t, t->rows, rows[i], k))
                 return false;
         }
+    }
+    return true;
+}
+
+// Of the panel that panel_ok made.
+static bool int8_panel_ok(struct selftest *t, enum vkmoe_dtype type)
+{
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {BLOCK, 96, 512};
+    const uint32_t values = moe_dtype_info(type)->block_elements;
+    for (uint32_t i = 0; i < MOE_COUNT(rows) * MOE_COUNT(ks); i++) {
+        const uint32_t n = rows[i / MOE_COUNT(ks)];
+        const uint32_t k = (uint32_t) moe_align_up(ks[i % MOE_COUNT(ks)], values);
+        memset(t->out, 0xff, sizeof t->out);
+        t->kernels->panel[CPU_OPERAND_INT8][type](t->block_rows, n, t->panel, k, t->out);
+        t->scalar.panel[CPU_OPERAND_INT8][type](t->block_rows, n, t->panel, k, t->want);
+        for (uint32_t at = 0; at < n * CPU_PANEL; at++) {
+            double sum = 0;
+            for (uint32_t j = 0; j < k; j++)
+                sum += 4 * fabs((double) t->x[at / CPU_PANEL][j]);
+            const double bound = 2 * gamma_of(k / BLOCK + 5) * sum;
+            if (!(fabs((double) t->out[at] - (double) t->want[at]) <= bound))
+                return false;
+        }
+    }
+    return true;
+}
+
+// The scalar table has none of these, but the product of the same numbers.
+static bool bf16_panel_ok(struct selftest *t)
+{
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {MAX_K, 64, 1};
+    for (uint32_t r = 0; r < MAX_ROWS; r++) {
+        t->scalar.encode[VKMOE_BF16](t->x[r], t->halves[r], MAX_K);
+        t->scalar.decode[VKMOE_BF16](t->halves[r], t->rounded[r], MAX_K);
+    }
+    for (uint32_t j = 0; j < MOE_COUNT(ks); j++) {
+        make_panel(t, VKMOE_BF16, ks[j]);
+        for (uint32_t r = 0; r < MAX_ROWS; r++)
+            t->halves[r][ks[j]] = 0;
+        for (uint32_t i = 0; i < MOE_COUNT(rows); i++) {
+            memset(t->out, 0xff, sizeof t->out);
+            t->kernels->panel[CPU_OPERAND_BF16][VKMOE_BF16](t->half_rows, rows[i], t->panel, ks[j],
+                                                            t->out);
+            t->scalar.panel[CPU_OPERAND_F32][VKMOE_BF16]((const void *const *) t->rounded_rows,
+                                                         rows[i], t->panel, ks[j], t->want);
+            if (!products_agree(t, t->rounded_rows, rows[i], ks[j]))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool quantise_ok(struct selftest *t)
+{
+    for (uint32_t r = 0; r < MAX_ROWS; r++) {
+        memset(t->got_blocks, 0xff, sizeof t->got_blocks);
+        t->kernels->quantise(t->x[r], MAX_K / BLOCK * BLOCK, t->got_blocks);
+        if (memcmp(t->got_blocks, t->blocks[r], sizeof t->got_blocks) != 0)
+            return false;
     }
     return true;
 }
@@ -119,7 +192,7 @@ static bool chain_ok(struct selftest *t)
         t->kernels->chain(t->rows, MAX_ROWS, part * half, panel, k, part > 0, t->out_rows);
         t->scalar.chain(t->rows, MAX_ROWS, part * half, panel, k, part > 0, t->want_rows);
     }
-    return products_agree(t, MAX_ROWS, MAX_K);
+    return products_agree(t, t->rows, MAX_ROWS, MAX_K);
 }
 
 static bool transpose_ok(struct selftest *t)
@@ -154,6 +227,10 @@ static void find_wrong(struct selftest *t, char *name, size_t size)
         bool ok = panel_ok(t, (enum vkmoe_dtype) type);
         if (ok && moe_dtype_is_float((enum vkmoe_dtype) type) && type != VKMOE_F32)
             ok = halves_ok(t, (enum vkmoe_dtype) type);
+        if (ok && t->kernels->panel[CPU_OPERAND_INT8][type])
+            ok = int8_panel_ok(t, (enum vkmoe_dtype) type);
+        if (ok && type == VKMOE_BF16 && t->kernels->panel[CPU_OPERAND_BF16][type])
+            ok = bf16_panel_ok(t);
         if (!ok) {
             snprintf(name, size, "products or numbers of %s", of);
             return;
@@ -163,6 +240,8 @@ static void find_wrong(struct selftest *t, char *name, size_t size)
         snprintf(name, size, "products of networks");
     else if (!transpose_ok(t))
         snprintf(name, size, "transposed matrices");
+    else if (!quantise_ok(t))
+        snprintf(name, size, "codes of int8");
 }
 
 enum vkmoe_status moe_cpu_selftest(const vkmoe_host *host, const struct cpu_kernels *kernels,

@@ -50,6 +50,34 @@ static void wrong_fp8(const void *const *x, uint32_t n_rows, const void *panel, 
     right.panel[CPU_OPERAND_F32][VKMOE_FP8](x, n_rows, panel, k > 128 ? k / 128 * 128 : k, out);
 }
 
+static void wrong_q6_K_int8(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                            float *out)
+{
+    right.panel[CPU_OPERAND_INT8][VKMOE_Q6_K](x, n_rows, panel, k, out);
+    if (n_rows == 7)
+        out[n_rows * CPU_PANEL - 1] += 0.01f;
+}
+
+static void wrong_q8_0_int8(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                            float *out)
+{
+    right.panel[CPU_OPERAND_INT8][VKMOE_Q8_0](x, n_rows, panel, k > 96 ? k - 32 : k, out);
+}
+
+static void wrong_bf16_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                            float *out)
+{
+    right.panel[CPU_OPERAND_BF16][VKMOE_BF16](x, n_rows, panel, k, out);
+    if (k == 1)
+        spoil(&out[0]);
+}
+
+static void wrong_quantise(const float *values, uint32_t n, struct cpu_int8_block *out)
+{
+    right.quantise(values, n, out);
+    out[n / 32 - 1].codes[31] ^= 1;
+}
+
 static void wrong_chain(const float *const *x, uint32_t n_rows, uint32_t first, const float *panel,
                         uint32_t k, bool more, float *const *out)
 {
@@ -109,6 +137,15 @@ static void test_wrong_kernels_are_found(void **state)
         expect(&k, false, "fp8");
         k = right, k.decode[VKMOE_F16] = wrong_decode, expect(&k, false, " f16");
         k = right, k.encode[VKMOE_BF16] = wrong_encode, expect(&k, false, "bf16");
+        k = right, k.panel[CPU_OPERAND_INT8][VKMOE_Q6_K] = wrong_q6_K_int8;
+        expect(&k, false, "q6_K");
+        k = right, k.panel[CPU_OPERAND_INT8][VKMOE_Q8_0] = wrong_q8_0_int8;
+        expect(&k, false, "q8_0");
+        if (right.panel[CPU_OPERAND_BF16][VKMOE_BF16]) {
+            k = right, k.panel[CPU_OPERAND_BF16][VKMOE_BF16] = wrong_bf16_bf16;
+            expect(&k, false, "bf16");
+        }
+        k = right, k.quantise = wrong_quantise, expect(&k, false, "int8");
         k = right, k.chain = wrong_chain, expect(&k, false, "networks");
         k = right, k.transpose = wrong_transpose, expect(&k, false, "transposed");
     }
