@@ -143,12 +143,6 @@ INLINE void add_products(enum vkmoe_dtype type, uint32_t n_rows,
 #pragma GCC unroll 2
     for (uint32_t plane = 0; plane < planes(type); plane++) {
         const __m256i weight = _mm256_set1_epi16(plane == 0 ? 1 : 16);
-        const int8_t *codes[BLOCK_ROWS];
-#pragma GCC unroll 4
-        for (uint32_t r = 0; r < n_rows; r++) {
-            codes[r] = x[r]->codes;
-            __asm__("" : "+r"(codes[r])); // each plane reads them: there is no room for them
-        }
 #pragma GCC unroll 4
         for (uint32_t first = part * n; first < part * n + n; first += step) {
             struct unit pairs[BLOCK_ROWS];
@@ -158,13 +152,14 @@ INLINE void add_products(enum vkmoe_dtype type, uint32_t n_rows,
 #pragma GCC unroll 4
                 for (uint32_t r = 0; r < n_rows; r++) {
                     int32_t four;
-                    __builtin_memcpy(&four, codes[r] + 4 * u, sizeof four);
+                    __builtin_memcpy(&four, x[r]->codes + 4 * u, sizeof four);
                     const __m256i v = _mm256_set1_epi32(four);
                     const __m256i lo = _mm256_maddubs_epi16(w.lo, v);
                     const __m256i hi = _mm256_maddubs_epi16(w.hi, v);
                     pairs[r].lo = u == first ? lo : in_order(_mm256_add_epi16(pairs[r].lo, lo));
                     pairs[r].hi = u == first ? hi : in_order(_mm256_add_epi16(pairs[r].hi, hi));
                 }
+                __asm__ volatile("" ::: "memory"); // nothing is read before there is room for it
             }
 #pragma GCC unroll 4
             for (uint32_t r = 0; r < n_rows; r++) {
