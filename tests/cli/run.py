@@ -244,6 +244,19 @@ class Run(helper.Case):
         done = run('run', MODEL, '--random', '4', '--precision', 'int8', '-o', y, '-d', 'cpu')
         self.assertEqual((done.returncode, done.stdout), (1, ''))
         self.assertIn('plan.precision = int8: for weights of blocks', done.stderr)
+        blocks = self.folder / 'blocks.safetensors'
+        self.assertEqual(run('quantize', MODEL, blocks, '--type', 'q8_0').returncode, 0)
+        outputs = []
+        for word in ['exact', 'int8']:
+            done = run('run', blocks, '--random', '40', '--precision', word, '-o', y, '-d', 'cpu')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            outputs.append(helper.read_npy(y)[1])
+        error = math.dist(*outputs) / math.hypot(*outputs[0])
+        self.assertTrue(1e-5 < error <= 1.5e-2, error)
+        done = run('run', blocks, '--random', '4', '--precision', 'int8', '-o', y,
+                   '-d', 'reference')
+        self.assertEqual((done.returncode, done.stdout), (1, ''))
+        self.assertIn('plan.precision = int8: the reference', done.stderr)
         done = run('run', MODEL, '--random', '4', '--precision', 'bf16', '-o', y, '-d', 'cpu')
         self.assertEqual((done.returncode, done.stdout), (2, ''))
         self.assertIn('--precision bf16: exact|half|int8', done.stderr)
