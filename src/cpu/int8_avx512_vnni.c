@@ -165,7 +165,7 @@ INLINE void rows_of(struct form form, uint32_t n_rows, const struct tile *tiles,
         _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
 }
 
-// Blocks of rows have one size, but for the last: at least 5, as fewer than FEW are not many.
+// Blocks of rows are as even as they can be: of 5 rows and more, as FEW are not many.
 INLINE void all_rows(struct form form, uint32_t n_rows, const struct tile *tiles,
                      uint32_t n_tiles, const struct cpu_int8_block *const *x, size_t first,
                      float *out)
