@@ -275,10 +275,10 @@ INLINE __m128i rounded(__m512 v, __m512 inverse)
 
 INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
 {
-    const int special = 0x99; // NaNs and infinities
+    enum { SPECIAL = 0x99 }; // NaNs and infinities
     const __m512 a = _mm512_loadu_ps(values), b = _mm512_loadu_ps(values + 16);
-    const bool finite = (_mm512_fpclass_ps_mask(a, special) |
-                         _mm512_fpclass_ps_mask(b, special)) == 0;
+    const bool finite = (_mm512_fpclass_ps_mask(a, SPECIAL) |
+                         _mm512_fpclass_ps_mask(b, SPECIAL)) == 0;
     const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
     const float inverse = 127 / most;
     *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN};
