@@ -70,6 +70,8 @@ uint64_t moe_cpu_sort_key(float value, uint32_t index)
     return (uint64_t) falling << 32 | index;
 }
 
+enum { MANY = 17 }; // to keep in order one by one
+
 // Restores the heap (every parent at least its children) below a changed root.
 static void sift_down(uint64_t *heap, uint32_t n, uint32_t root)
 {
@@ -103,10 +105,30 @@ void moe_cpu_keep_smallest(uint64_t *keys, uint32_t n, uint32_t n_best)
     }
 }
 
-// The k first of n in the order of selection.
+// The k first of n in the order of selection, for few k: those so far are kept in order.
+static void select_few(const float *ranking, uint32_t n, uint32_t k, int32_t *ids)
+{
+    uint64_t best[MANY];
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t key = moe_cpu_sort_key(ranking[i], i);
+        if (i >= k && key >= best[k - 1])
+            continue;
+        uint32_t place = i < k ? i : k - 1;
+        for (; place > 0 && best[place - 1] > key; place--)
+            best[place] = best[place - 1];
+        best[place] = key;
+    }
+    for (uint32_t i = 0; i < k; i++)
+        ids[i] = (int32_t) (uint32_t) best[i];
+}
+
 static void select_top(const float *ranking, uint32_t n, uint32_t k, int32_t *ids)
 {
     uint64_t keys[MOE_MAX_EXPERTS];
+    if (k < MANY) {
+        select_few(ranking, n, k, ids);
+        return;
+    }
     for (uint32_t i = 0; i < n; i++)
         keys[i] = moe_cpu_sort_key(ranking[i], i);
     moe_cpu_keep_smallest(keys, n, k);
