@@ -138,6 +138,7 @@ INLINE void panel_any(enum vkmoe_dtype type, uint32_t values, uint32_t size, con
     for (uint32_t first = 0; first < k; first += TILE) {
         const char *column = panel + (size_t) (first / values) * size * CPU_PANEL;
         const uint32_t tile = first % values / TILE, n = k - first < TILE ? k - first : TILE;
+        read_ahead(column, tile, values / TILE, size);
         if (type == VKMOE_FP8)
             decode_tile_fp8(column, tile, w);
         else

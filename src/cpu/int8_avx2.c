@@ -242,6 +242,8 @@ INLINE void block(struct form form, uint32_t n_rows, const void *const *x, uint3
     for (uint32_t i = 0; i < n_tiles; i++) {
         if (!unpacked && from.tile == 0)
             f = factors_of(form.type, from.column);
+        if (!unpacked)
+            read_ahead(from.column, from.tile, form.tiles, form.size);
         multiply(form.type, n_rows, rows, &from, sum);
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < n_rows; r++)
@@ -295,6 +297,7 @@ INLINE void panel_any(struct form form, const void *const *x, uint32_t n_rows, c
             const size_t block_i = (first + i) / form.tiles;
             const char *column = panel + block_i * form.size * CPU_PANEL;
             const struct factors f = factors_of(form.type, column);
+            read_ahead(column, (first + i) % form.tiles, form.tiles, form.size);
             unpack(form.type, &f, column, (first + i) % form.tiles, &unpacked[i]);
         }
         for (uint32_t r = 0; r < n_rows; r += BLOCK_ROWS) {
