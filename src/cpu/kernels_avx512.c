@@ -8,6 +8,7 @@
 // rows, the less the one load costs. There are more rows than registers for their addresses; with
 // STEPS steps at a time, an address is fetched once for all of them.
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
 
 #include <immintrin.h>
 
@@ -72,23 +73,25 @@ INLINE void multiply(uint32_t n_rows, const float *const *x, size_t at, uint32_t
 {
     const float *const volatile *addresses = x;
     const float *row[TURN];
-#pragma GCC unroll 8
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         row[r] = addresses[r];
-#pragma GCC unroll 4
+    UNROLL
     for (uint32_t j = 0; j < n_steps; j++)
-#pragma GCC unroll 8
+        UNROLL
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(row[r][at + j]), w[j], sum[r]);
 }
 
+// At most three turns, without a loop around loops, which is more than clang expands.
 INLINE void multiply_in_turns(uint32_t n_rows, const float *const *x, size_t at, uint32_t n_steps,
                               const __m512 *w, __m512 *sum)
 {
     const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
-#pragma GCC unroll 3
-    for (uint32_t r = 0; r < n_rows; r += most)
-        multiply(n_rows - r < most ? n_rows - r : most, x + r, at, n_steps, w, sum + r);
+    const uint32_t others = n_rows - most, second = others < most ? others : most;
+    multiply(most, x, at, n_steps, w, sum);
+    multiply(second, x + most, at, n_steps, w, sum + most);
+    multiply(others - second, x + most + second, at, n_steps, w, sum + most + second);
 }
 
 // A part of a product: chains are begun or, with `more`, gone on with by k steps, starting with
@@ -109,12 +112,12 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
     const char *panel = part->panel;
     size_t at = part->first;
     uint32_t left = part->k;
-#pragma GCC unroll 24
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         sum[r] = part->more ? _mm512_loadu_ps(out[r]) : _mm512_setzero_ps();
     for (; left >= STEPS; left -= STEPS, at += STEPS, panel += STEPS * size) {
         if (fetch)
-#pragma GCC unroll 4
+            UNROLL
             for (size_t line = 0; line < STEPS * size; line += 64)
                 _mm_prefetch(panel + AHEAD + line, _MM_HINT_T0);
         load_two(type, panel, w);
@@ -130,7 +133,7 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
         w[0] = load_last(type, panel);
         multiply_in_turns(n_rows, x, at, 1, w, sum);
     }
-#pragma GCC unroll 24
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         _mm512_storeu_ps(out[r], sum[r]);
 }
@@ -233,23 +236,23 @@ INLINE void transpose_16(const float *const *rows, uint32_t n_rows, uint32_t fir
 {
     const __mmask16 mask = (__mmask16) (0xffff >> (16 - n));
     __m512 a[16], b[16];
-#pragma GCC unroll 16
+    UNROLL
     for (uint32_t r = 0; r < 16; r++)
         a[r] = r < n_rows ? _mm512_maskz_loadu_ps(mask, rows[r] + first) : _mm512_setzero_ps();
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < 16; r += 2) {
         b[r] = _mm512_unpacklo_ps(a[r], a[r + 1]);
         b[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
     }
     // a[4 q + i]: rows 4 q to 4 q + 3 of steps i, 4 + i, 8 + i and 12 + i
-#pragma GCC unroll 4
+    UNROLL
     for (int r = 0; r < 16; r += 4) {
         a[r] = _mm512_shuffle_ps(b[r], b[r + 2], 0x44);
         a[r + 1] = _mm512_shuffle_ps(b[r], b[r + 2], 0xee);
         a[r + 2] = _mm512_shuffle_ps(b[r + 1], b[r + 3], 0x44);
         a[r + 3] = _mm512_shuffle_ps(b[r + 1], b[r + 3], 0xee);
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 0; i < 4; i++) {
         // Quarters: steps i and 8 + i of rows 0-3 and 4-7, and so on.
         const __m512 even_low = _mm512_shuffle_f32x4(a[i], a[4 + i], 0x88);
@@ -261,7 +264,7 @@ INLINE void transpose_16(const float *const *rows, uint32_t n_rows, uint32_t fir
         b[8 + i] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
         b[12 + i] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
     }
-#pragma GCC unroll 16
+    UNROLL
     for (uint32_t i = 0; i < 16; i++)
         if (i < n)
             _mm512_storeu_ps(out + i * stride, b[i]);
@@ -363,7 +366,7 @@ static uint32_t read_words(const uint32_t *memory, size_t n)
         sum[j] = _mm512_setzero_si512();
     for (size_t i = 0; i < n; i += CPU_READ_WORDS) {
         const char *here = (const char *) (memory + i);
-#pragma GCC unroll 4
+        UNROLL
         for (int j = 0; j < 4; j++) {
             _mm_prefetch(here + AHEAD + 64 * j, _MM_HINT_T0);
             sum[j] = _mm512_add_epi32(sum[j], _mm512_load_si512(here + 64 * j));
@@ -380,14 +383,14 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
     enum { CHAINS = 12, LANES = 16 };
     const __m512 f = _mm512_set1_ps(factor), t = _mm512_set1_ps(term);
     __m512 v[CHAINS];
-#pragma GCC unroll 12
+    UNROLL
     for (int j = 0; j < CHAINS; j++)
         v[j] = _mm512_set1_ps((float) j * start);
     for (uint64_t i = 0; i < n_rounds; i += CHAINS * LANES / CPU_ROUND_MACS)
-#pragma GCC unroll 12
+        UNROLL
         for (int j = 0; j < CHAINS; j++)
             v[j] = _mm512_fmadd_ps(v[j], f, t);
-#pragma GCC unroll 12
+    UNROLL
     for (int j = 1; j < CHAINS; j++)
         v[0] = _mm512_add_ps(v[0], v[j]);
     return _mm512_reduce_add_ps(v[0]) / (CHAINS * LANES);

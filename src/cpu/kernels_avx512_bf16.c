@@ -2,6 +2,7 @@
 // Kernels for AVX-512 BF16: one instruction multiplies 16 pairs of weights with a pair of x and
 // adds both products to 16 sums. Blocks of rows are as in kernels_avx512.c.
 #include "cpu/kernels.h"
+#include "cpu/unroll.h"
 
 #include <immintrin.h>
 
@@ -23,12 +24,12 @@ INLINE void multiply(uint32_t n_rows, const uint32_t *const *x, size_t at, uint3
 {
     const uint32_t *const volatile *addresses = x;
     const uint32_t *row[TURN];
-#pragma GCC unroll 8
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         row[r] = addresses[r];
-#pragma GCC unroll 4
+    UNROLL
     for (uint32_t j = 0; j < n_units; j++)
-#pragma GCC unroll 8
+        UNROLL
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = _mm512_dpbf16_ps(sum[r], w[j],
                                       (__m512bh) _mm512_set1_epi32((int) row[r][at + j]));
@@ -38,9 +39,10 @@ INLINE void multiply_in_turns(uint32_t n_rows, const uint32_t *const *x, size_t 
                               uint32_t n_units, const __m512bh *w, __m512 *sum)
 {
     const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
-#pragma GCC unroll 3
-    for (uint32_t r = 0; r < n_rows; r += most)
-        multiply(n_rows - r < most ? n_rows - r : most, x + r, at, n_units, w, sum + r);
+    const uint32_t others = n_rows - most, second = others < most ? others : most;
+    multiply(most, x, at, n_units, w, sum);
+    multiply(second, x + most, at, n_units, w, sum + most);
+    multiply(others - second, x + most + second, at, n_units, w, sum + most + second);
 }
 
 // Begins or, with `more`, goes on with sums of n_rows (a constant where this is expanded) by n
@@ -51,11 +53,11 @@ INLINE void block(uint32_t n_rows, const uint32_t *const *x, uint32_t first, con
     __m512 sum[BLOCK_ROWS];
     __m512bh w[UNITS];
     uint32_t i = 0;
-#pragma GCC unroll 24
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         sum[r] = more ? _mm512_load_ps(out + r * CPU_PANEL) : _mm512_setzero_ps();
     for (; i + UNITS <= n; i += UNITS, panel += UNITS * 64) {
-#pragma GCC unroll 4
+        UNROLL
         for (uint32_t j = 0; j < UNITS; j++) {
             _mm_prefetch(panel + AHEAD + 64 * j, _MM_HINT_T0);
             w[j] = (__m512bh) _mm512_loadu_si512(panel + 64 * j);
@@ -66,7 +68,7 @@ INLINE void block(uint32_t n_rows, const uint32_t *const *x, uint32_t first, con
         w[0] = (__m512bh) _mm512_loadu_si512(panel);
         multiply_in_turns(n_rows, x, (size_t) first + i, 1, w, sum);
     }
-#pragma GCC unroll 24
+    UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
 }
@@ -112,14 +114,14 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
     const __m512bh f = _mm512_cvtne2ps_pbh(_mm512_set1_ps(factor), _mm512_set1_ps(factor));
     const __m512bh t = _mm512_cvtne2ps_pbh(_mm512_set1_ps(term), _mm512_set1_ps(term));
     __m512 v[CHAINS];
-#pragma GCC unroll 12
+    UNROLL
     for (int j = 0; j < CHAINS; j++)
         v[j] = _mm512_set1_ps((float) j * start);
     for (uint64_t i = 0; i < n_rounds; i += 2 * CHAINS * LANES / CPU_ROUND_MACS)
-#pragma GCC unroll 12
+        UNROLL
         for (int j = 0; j < CHAINS; j++)
             v[j] = _mm512_dpbf16_ps(v[j], f, t);
-#pragma GCC unroll 12
+    UNROLL
     for (int j = 1; j < CHAINS; j++)
         v[0] = _mm512_add_ps(v[0], v[j]);
     return _mm512_reduce_add_ps(v[0]) / (CHAINS * LANES);
