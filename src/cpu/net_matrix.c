@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 144,    // of a task; a multiple of the kernel's 6
+    TILE_ROWS = 144,    // of a task; a multiple of the kernels' 6 and 24
     BLOCK_K = 256,      // rows of B packed at once: 16 KiB a panel
     BLOCK_PANELS = 4,
     AHEAD = 8,          // rows of B that are asked for before they are needed
