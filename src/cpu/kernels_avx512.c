@@ -14,6 +14,7 @@
 
 enum {
     BLOCK_ROWS = 24, // sums; with the weights of STEPS steps they leave 4 of the 32 registers
+    SET_ROWS = 8,    // of those that share a set of the first-level cache
     STEPS = 4,
     // Rows that take turns: enough to cover the latency of two multiply-adds a cycle, few enough
     // that their addresses have registers.
@@ -22,6 +23,7 @@ enum {
     BLOCK_K = 256,
     // Bytes of weights: the hardware's own prefetch stops at every page.
     AHEAD = 2048,
+    PAGE = 4096,
 };
 
 enum weight_type { W_F32, W_F16, W_BF16, W_N };
@@ -160,10 +162,13 @@ FOR_ROWS(DEFINE, W_BF16)
 static block_fn *const blocks[W_N][BLOCK_ROWS + 1] = {
     FOR_ROWS(ENTRY, W_F32) FOR_ROWS(ENTRY, W_F16) FOR_ROWS(ENTRY, W_BF16)};
 
-// Rows of the first of as few blocks as there can be, all nearly equal.
-INLINE uint32_t next_block(uint32_t n_rows)
+// Rows of the first of as few blocks as there can be, all nearly equal. Rows that are whole pages
+// apart share a set: not more of them than it has lines for.
+INLINE uint32_t next_block(const float *const *x, uint32_t n_rows)
 {
-    const uint32_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const bool same_set = n_rows > 1 && ((uintptr_t) x[0] - (uintptr_t) x[1]) % PAGE == 0;
+    const uint32_t most = same_set ? SET_ROWS : BLOCK_ROWS;
+    const uint32_t n_blocks = (n_rows + most - 1) / most;
     return (n_rows + n_blocks - 1) / n_blocks;
 }
 
@@ -172,7 +177,7 @@ static void chain(const float *const *x, uint32_t n_rows, uint32_t first, const 
 {
     struct part part = {(const char *) panel, first, k, more, false};
     for (uint32_t r = 0, n; r < n_rows; r += n) {
-        n = next_block(n_rows - r);
+        n = next_block(x + r, n_rows - r);
         blocks[W_F32][n](x + r, &part, out + r);
     }
 }
@@ -183,7 +188,7 @@ static void steps(enum weight_type type, const float *const *x, uint32_t n_rows,
 {
     float *to[BLOCK_ROWS];
     for (uint32_t r = 0, n; r < n_rows; r += n, out += n * CPU_PANEL, part.fetch = false) {
-        n = next_block(n_rows - r);
+        n = next_block(x + r, n_rows - r);
         for (uint32_t j = 0; j < n; j++)
             to[j] = out + j * CPU_PANEL;
         blocks[type][n](x + r, &part, to);
@@ -201,7 +206,7 @@ static void panel_any(enum weight_type type, const void *const *rows_of_x, uint3
 {
     const float *const *x = (const float *const *) rows_of_x;
     // One block of rows reads the panel once anyway: then no chain is interrupted.
-    const uint32_t piece = n_rows > BLOCK_ROWS ? BLOCK_K : k;
+    const uint32_t piece = next_block(x, n_rows) < n_rows ? BLOCK_K : k;
     struct part part = {.panel = panel, .fetch = true};
     for (; part.first < k; part.first += piece, part.panel += piece * step_size(type)) {
         part.k = k - part.first < piece ? k - part.first : piece;
