@@ -41,9 +41,10 @@ struct cpu_arrays {
                  size_t n);
     // v[r][c] = v[r][c] weights[r] + bias[c] of (n_rows, 16); each NULL: there is none
     void (*finish_rows)(const float *bias, const float *weights, float *v, uint32_t n_rows);
-    // sums[r][c] += factors[r] v[r][c] of (n_rows, 16), c < n_columns <= 16; a row may come twice
+    // sums[r][first + c] += factors[r] v[r][c] of (n_rows, 16), c < n_columns <= 16; a row of sums
+    // may come twice
     void (*add_rows)(const float *v, const float *factors, float *const *sums, uint32_t n_rows,
-                     uint32_t n_columns);
+                     uint32_t first, uint32_t n_columns);
 };
 
 #endif

@@ -346,10 +346,10 @@ static void finish_rows(const float *restrict bias, const float *restrict weight
 }
 
 static void add_rows(const float *restrict v, const float *restrict factors, float *const *sums,
-                     uint32_t n_rows, uint32_t n_columns)
+                     uint32_t n_rows, uint32_t first, uint32_t n_columns)
 {
     for (uint32_t r = 0; r < n_rows; r++) {
-        float *restrict sum = sums[r];
+        float *restrict sum = sums[r] + first;
         if (n_columns == 16) {
             for (uint32_t c = 0; c < 16; c++)
                 sum[c] += factors[r] * v[r * 16 + c];

@@ -26,17 +26,19 @@ static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *ou
     if (out) {
         struct cpu_id id = moe_cpu_id();
         uint32_t features = moe_cpu_features(&id);
-        fill_info(out, features, moe_cpu_best(moe_cpu_levels(features)));
+        fill_info(out, features,
+                  moe_cpu_best(moe_cpu_worthwhile(&id, moe_cpu_levels(features))));
     }
     *n = 1;
     return VKMOE_OK;
 }
 
 // The level to use: the best there is, or the one asked for by name.
-static enum vkmoe_status choose_isa(const char *name, uint32_t levels, enum cpu_isa *out)
+static enum vkmoe_status choose_isa(const char *name, const struct cpu_id *id, enum cpu_isa *out)
 {
+    const uint32_t levels = moe_cpu_levels(moe_cpu_features(id));
     char names[64];
-    *out = moe_cpu_best(levels);
+    *out = moe_cpu_best(moe_cpu_worthwhile(id, levels));
     if (!name || !name[0])
         return VKMOE_OK;
     moe_cpu_level_names(levels, names, sizeof names);
@@ -68,7 +70,7 @@ static enum vkmoe_status open_device(const vkmoe_host *host, const vkmoe_context
     uint32_t features = moe_cpu_features(&id);
     enum cpu_isa isa;
     enum vkmoe_status status;
-    TRY(choose_isa(desc->cpu_isa, moe_cpu_levels(features), &isa));
+    TRY(choose_isa(desc->cpu_isa, &id, &isa));
     if (desc->n_threads > MAX_THREADS)
         return moe_fail(VKMOE_E_ARGUMENT, "n_threads = %u: at most %d", desc->n_threads,
                         (int) MAX_THREADS);

@@ -61,6 +61,8 @@ struct cpu_id moe_cpu_id(void)
 {
     struct cpu_id id = {0};
     uint32_t eax, ebx, ecx, edx;
+    if (__get_cpuid(0, &eax, &ebx, &ecx, &edx))
+        id.vendor = ebx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
         return id;
     id.leaf1_ecx = ecx;
@@ -146,6 +148,12 @@ uint32_t moe_cpu_levels(uint32_t features)
         if (levels[i].built && (features & levels[i].features) == levels[i].features)
             mask |= 1u << i;
     return mask;
+}
+
+uint32_t moe_cpu_worthwhile(const struct cpu_id *id, uint32_t level_mask)
+{
+    enum { INTEL = 'G' | 'e' << 8 | 'n' << 16 | 'u' << 24 }; // GenuineIntel
+    return id->vendor == INTEL ? level_mask & ~(1u << CPU_ISA_AVX512_BF16) : level_mask;
 }
 
 enum cpu_isa moe_cpu_best(uint32_t mask)

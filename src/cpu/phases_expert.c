@@ -50,25 +50,14 @@ static void times_panel(const struct cpu_bind *bind, enum cpu_operand operand,
     bind->kernels->panel[operand][type](x, n, panel, k, out);
 }
 
-// v (n, 16) of rows of a group: the weight of each row's input, which is as well one of W x, then
-// the bias of each output.
-static void finish_panel(const struct cpu_group *group, const struct cpu_row *rows, float *v,
-                         uint32_t n, const float *bias)
-{
-    for (uint32_t r = 0; group->weighted && r < n; r++)
-        for (uint32_t c = 0; c < CPU_PANEL; c++)
-            v[r * CPU_PANEL + c] *= rows[r].weight;
-    for (uint32_t r = 0; r < n; r++)
-        for (uint32_t c = 0; c < CPU_PANEL; c++)
-            v[r * CPU_PANEL + c] += bias[c];
-}
-
-// One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch.
+// One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch. A weight of
+// each row's input, if there are any, is as well one of W x.
 static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                         const struct cpu_row *rows, const void *const *x, uint32_t n, float *gate,
+                         const float *weights, const void *const *x, uint32_t n, float *gate,
                          float *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const struct cpu_arrays *arrays = &bind->kernels->arrays;
     const struct cpu_expert_layout *l = group->layout;
     const size_t n_values = (size_t) n * CPU_PANEL, first = (size_t) panel * CPU_PANEL;
     const float *gate_bias = (const float *) (group->expert + l->gate_bias) + first;
@@ -76,15 +65,15 @@ static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *gr
     const char *w = group->expert + (l->gated ? 2 : 1) * panel * l->in_panel_size;
     if (!l->gated) {
         times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, h);
-        finish_panel(group, rows, h, n, up_bias);
-        moe_cpu_act(&bind->kernels->arrays, layer, group->act, h, n_values);
+        arrays->finish_rows(up_bias, weights, h, n);
+        moe_cpu_act(arrays, layer, group->act, h, n_values);
         return;
     }
     times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, gate);
     times_panel(bind, group->x_operand, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
-    finish_panel(group, rows, gate, n, gate_bias);
-    finish_panel(group, rows, h, n, up_bias);
-    moe_cpu_gated(&bind->kernels->arrays, layer, group->limit, gate, h, n_values);
+    arrays->finish_rows(gate_bias, weights, gate, n);
+    arrays->finish_rows(up_bias, weights, h, n);
+    moe_cpu_gated(arrays, layer, group->limit, gate, h, n_values);
 }
 
 // Stores a panel's hidden values (n, 16) of rows from `first` on as the out-panels read them. Those
@@ -116,12 +105,14 @@ static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *gro
     const struct cpu_row *rows = group->rows + range.begin;
     const void *x[CPU_TILE_ROWS];
     _Alignas(64) float gate[CPU_TILE_ROWS * CPU_PANEL], h[CPU_TILE_ROWS * CPU_PANEL];
-    float pairs[2 * CPU_TILE_ROWS * CPU_PANEL];
+    float pairs[2 * CPU_TILE_ROWS * CPU_PANEL], weights[CPU_TILE_ROWS];
 
-    for (uint32_t r = 0; r < n; r++)
+    for (uint32_t r = 0; r < n; r++) {
         x[r] = group->x.rows + rows[r].token * group->x.stride;
+        weights[r] = rows[r].weight;
+    }
     for (uint32_t p = panels.begin; p < panels.end; p++) {
-        hidden_panel(bind, group, p, rows, x, n, gate, h);
+        hidden_panel(bind, group, p, group->weighted ? weights : NULL, x, n, gate, h);
         store_hidden(bind, group, p, range.begin, h, n, pairs);
     }
 }
@@ -271,44 +262,48 @@ static void store_y(const struct cpu_bind *bind, uint32_t token, uint32_t first,
                      y + moe_dtype_size(type, first));
 }
 
-// Adds one panel of one expert's outputs for rows [first, first + n) of its group, n <= a tile.
+// Rows of an expert's group that are added up together.
+struct sum_tile {
+    const void *h[CPU_TILE_ROWS];
+    float factors[CPU_TILE_ROWS];
+    float *sums[CPU_TILE_ROWS];
+    uint32_t n;
+};
+
+// Adds one panel of one expert's outputs.
 static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                      const void *const *h, uint32_t first, uint32_t n)
+                      const struct sum_tile *tile)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const struct cpu_arrays *arrays = &bind->kernels->arrays;
     const struct cpu_expert_layout *l = group->layout;
     const uint32_t column = panel * CPU_PANEL;
     const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, l->d_out - column);
     const float *bias = (const float *) (group->expert + l->out_bias) + column;
     _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
 
-    times_panel(bind, group->h_operand, l->out_type, h, n,
+    times_panel(bind, group->h_operand, l->out_type, tile->h, tile->n,
                 group->expert + l->out_panels + panel * l->out_panel_size, l->d_ff, f);
-    for (uint32_t r = 0; r < n; r++)
-        for (uint32_t c = 0; c < CPU_PANEL; c++)
-            f[r * CPU_PANEL + c] += bias[c];
-    moe_cpu_act(&bind->kernels->arrays, layer, group->act_out, f, (size_t) n * CPU_PANEL);
-    for (uint32_t r = 0; r < n; r++) {
-        const struct cpu_row row = group->rows[first + r];
-        const float factor = row.factor * group->scale;
-        float *sum = sum_row(bind, row.token) + column;
-        for (uint32_t c = 0; c < n_columns; c++)
-            sum[c] += factor * f[r * CPU_PANEL + c];
-    }
+    arrays->finish_rows(bias, NULL, f, tile->n);
+    moe_cpu_act(arrays, layer, group->act_out, f, (size_t) tile->n * CPU_PANEL);
+    arrays->add_rows(f, tile->factors, tile->sums, tile->n, column, n_columns);
 }
 
 // Rows [first, last) of an expert's group.
 static void add_expert(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t first,
                        uint32_t last, struct cpu_range panels)
 {
-    const void *h[CPU_TILE_ROWS];
-    while (first < last) {
-        uint32_t n = (uint32_t) moe_min(last - first, CPU_TILE_ROWS);
-        for (uint32_t r = 0; r < n; r++)
-            h[r] = group->h + (first + r) * group->h_stride;
+    struct sum_tile tile;
+    for (; first < last; first += tile.n) {
+        tile.n = (uint32_t) moe_min(last - first, CPU_TILE_ROWS);
+        for (uint32_t r = 0; r < tile.n; r++) {
+            const struct cpu_row row = group->rows[first + r];
+            tile.h[r] = group->h + (first + r) * group->h_stride;
+            tile.factors[r] = row.factor * group->scale;
+            tile.sums[r] = sum_row(bind, row.token);
+        }
         for (uint32_t p = panels.begin; p < panels.end; p++)
-            add_panel(bind, group, p, h, first, n);
-        first += n;
+            add_panel(bind, group, p, &tile);
     }
 }
 

@@ -133,7 +133,7 @@ static void run_add(const struct cpu_arrays *k, struct arrays *a, uint32_t varia
     const uint32_t n_rows = (uint32_t) n / 17;
     for (uint32_t r = 0; r < n_rows; r++)
         sums[r] = a->out[0] + (r + 1 < n_rows ? 17 * r : 0);
-    k->add_rows(a->in[0], a->in[1], sums, n_rows, variant);
+    k->add_rows(a->in[0], a->in[1], sums, n_rows, variant % 2, variant);
 }
 
 static const struct {

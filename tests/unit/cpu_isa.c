@@ -101,6 +101,18 @@ static void levels_need_all_their_features(void **state)
     assert_int_equal(moe_cpu_best(0x1f), CPU_ISA_AVX512_BF16);
 }
 
+static void slower_levels_are_for_the_asking(void **state)
+{
+    (void) state;
+    struct cpu_id id = full_id();
+    const uint32_t vnni = 1u << CPU_ISA_AVX512_VNNI, bf16 = 1u << CPU_ISA_AVX512_BF16;
+    memcpy(&id.vendor, "AuthenticAMD", 4);
+    assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16), vnni | bf16);
+    memcpy(&id.vendor, "GenuineIntel", 4);
+    assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16), vnni);
+    assert_int_equal(moe_cpu_worthwhile(&id, vnni), vnni);
+}
+
 static void names_go_both_ways(void **state)
 {
     (void) state;
@@ -163,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(features_need_the_system_too),
         cmocka_unit_test(levels_need_all_their_features),
+        cmocka_unit_test(slower_levels_are_for_the_asking),
         cmocka_unit_test(names_go_both_ways),
         cmocka_unit_test(a_device_opens_at_a_level),
     };

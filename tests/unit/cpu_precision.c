@@ -47,8 +47,10 @@ static void create(struct stack *stack, const char *device, const struct layer_d
     if (strcmp(device, "cpu") != 0)
         return;
     struct cpu_device *cpu = (struct cpu_device *) stack->context->device;
-    if (!cpu->kernels.panel[CPU_OPERAND_BF16][VKMOE_BF16])
+    if (!cpu->kernels.panel[CPU_OPERAND_BF16][VKMOE_BF16]) {
         cpu->kernels.panel[CPU_OPERAND_BF16][VKMOE_BF16] = panel_bf16;
+        cpu->kernels.peak[CPU_OPERAND_BF16] = cpu->kernels.peak[CPU_OPERAND_F32];
+    }
     vkmoe_bind_destroy(stack->bind);
     vkmoe_plan_destroy(stack->plan);
     desc.layer = &data->layer;
