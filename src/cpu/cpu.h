@@ -204,7 +204,7 @@ enum {
     CPU_TILE_ROWS = 48,
     // Multiply-adds of a task when there is enough to do: microseconds from the cache, tens of them
     // when the weights come from memory.
-    CPU_TASK_MACS = 65536,
+    CPU_TASK_MACS = 262144,
     CPU_ALONE_MACS = 16384, // of a whole phase that takes as long as handing it out
 };
 

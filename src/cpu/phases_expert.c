@@ -50,8 +50,8 @@ static void times_panel(const struct cpu_bind *bind, enum cpu_operand operand,
     bind->kernels->panel[operand][type](x, n, panel, k, out);
 }
 
-// One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch. A weight of
-// each row's input, if there are any, is as well one of W x.
+// One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch. A weight
+// of each row's input, if there are any, is as well one of W x.
 static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
                          const float *weights, const void *const *x, uint32_t n, float *gate,
                          float *h)
@@ -178,7 +178,10 @@ static uint32_t cut_sum(struct cpu_bind *bind)
         macs += (uint64_t) group->n_rows * CPU_PANEL * (group->layout ? group->layout->d_ff : 1);
     }
 
+    // Few tasks: an expert's panels of one task are a stretch of memory, and the longer it is, the
+    // less is lost where the next one begins.
     uint64_t panels = moe_min(moe_div_up(CPU_TASK_MACS, macs), n_panels);
+    panels = moe_max(panels, n_panels / many_tasks);
     // Rows of h are read from memory for every block: several panels should use them.
     if (bind->n_tokens > CPU_TILE_ROWS)
         panels = moe_max(panels, moe_min(REUSE_PANELS, n_panels));
@@ -307,6 +310,17 @@ static void add_expert(const struct cpu_bind *bind, const struct cpu_group *grou
     }
 }
 
+// Asks for the beginning of what a task reads next of an expert's weights: what it reads ahead while
+// it is busy with another expert's is not that.
+static void read_ahead(const struct cpu_group *group, uint32_t panel)
+{
+    enum { LINE = 64, N_LINES = 32 };
+    const struct cpu_expert_layout *l = group->layout;
+    const char *next = group->expert + (l ? l->out_panels + panel * l->out_panel_size : 0);
+    for (uint32_t i = 0; l && i < N_LINES; i++)
+        __builtin_prefetch(next + (size_t) i * LINE);
+}
+
 // Columns [begin, end) of what the rows read.
 static void add_identity(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t first,
                          uint32_t last, uint32_t begin, uint32_t end)
@@ -332,6 +346,8 @@ void moe_cpu_out_task(struct cpu_bind *bind, uint32_t i)
     for (uint32_t g = bind->first_group; g < bind->end_group; g++) {
         const struct cpu_group *group = &bind->groups[g];
         const uint32_t first = first_row(group, tokens.begin), last = first_row(group, tokens.end);
+        if (g + 1 < bind->end_group)
+            read_ahead(group + 1, panels.begin);
         if (group->layout)
             add_expert(bind, group, first, last, panels);
         else
