@@ -3,7 +3,7 @@
 # Installs what is missing, builds in build-test/ and runs the tests. Arguments go to `meson test`:
 #     tools/test.sh                       everything
 #     tools/test.sh --suite unit          one suite; the others are fuzz, kernels, cross, golden,
-#                                         vulkan, cli, lint and headers
+#                                         vulkan, cli, lint and headers; long has tests of minutes
 #     tools/test.sh --list
 # -Doption=value goes to the build instead, and VKMOE_TEST_BUILD names another build folder.
 set -eu

@@ -310,8 +310,8 @@ static void add_expert(const struct cpu_bind *bind, const struct cpu_group *grou
     }
 }
 
-// Asks for the beginning of what a task reads next of an expert's weights: what it reads ahead while
-// it is busy with another expert's is not that.
+// Asks for the beginning of what a task reads next of an expert's weights: kernels read ahead, but
+// not from one expert to the next.
 static void read_ahead(const struct cpu_group *group, uint32_t panel)
 {
     enum { LINE = 64, N_LINES = 32 };
