@@ -24,7 +24,6 @@ bool verify_outputs_create(const vkmoe_layer_desc *desc, struct verify_kind kind
         .top_k = desc->top_k,
         .n_experts = desc->n_experts + desc->n_zero,
         .n_real = desc->n_experts,
-        .n_rounded = desc->d_latent ? 4 : 2,
         .y_stride = desc->d_out + (padded ? 3 : 0),
     };
     size_t n_slots = rows * desc->top_k, n_y = rows * out->y_stride + 1;
@@ -220,7 +219,7 @@ double verify_rounding(enum vkmoe_dtype type, double v)
     return fmax(verify_unit_roundoff(type) * fabs(v), least);
 }
 
-double verify_promise(enum vkmoe_precision precision, uint32_t n_rounded, double n)
+double verify_promise(enum vkmoe_precision precision, double n)
 {
     switch (precision) {
     case VKMOE_PRECISION_EXACT:
@@ -228,7 +227,7 @@ double verify_promise(enum vkmoe_precision precision, uint32_t n_rounded, double
     case VKMOE_PRECISION_HALF:
         return VERIFY_TOLERANCE_HALF;
     case VKMOE_PRECISION_INT8:
-        return VERIFY_TOLERANCE_INT8 * sqrt(n_rounded / 2.0) * (1 + 3 / sqrt(fmax(n, 1)));
+        return VERIFY_TOLERANCE_INT8 * (1 + 3 / sqrt(fmax(n, 1)));
     }
     return VERIFY_TOLERANCE;
 }
@@ -279,7 +278,7 @@ static void compare_l2(const struct verify_outputs *got, const struct verify_out
             }
         }
     }
-    const double promise = is_y ? verify_promise(got->kind.precision, got->n_rounded, n)
+    const double promise = is_y ? verify_promise(got->kind.precision, n)
                                 : VERIFY_TOLERANCE;
     double bound = (1 + verify_unit_roundoff(type)) * promise * sqrt(norm2) + sqrt(rounding2);
     if (sqrt(error2) <= bound)

@@ -31,7 +31,6 @@ struct verify_outputs {
     struct verify_kind kind;
     uint32_t n_tokens, d_out, top_k;
     uint32_t n_experts, n_real; // with identity experts, and without
-    uint32_t n_rounded; // operands, for verify_promise
     size_t y_stride;  // in elements
     void *stored_y;   // (n_tokens + 1, y_stride) of y_type, for the run; f32: y itself
     float *y;         // the same as f32, made by verify_read_y; for all else
@@ -75,13 +74,10 @@ double verify_unit_roundoff(enum vkmoe_dtype type);
 // How far rounding to a type takes `v` at most; among subnormals half of what they are apart.
 double verify_rounding(enum vkmoe_dtype type, double v);
 
-// What the relative L2 of n numbers of y against the oracle is at most, where n_rounded operands
-// follow each other between x and y: 2, x and h, in plain layers.
-//
-// int8 rounds an operand by up to 1/254 of the largest of a block: what that adds up to is the root
-// of a sum of squares. It grows with the root of n_rounded / 2, and of few numbers it scatters by
-// 1 / sqrt(n), of which three are allowed.
-double verify_promise(enum vkmoe_precision precision, uint32_t n_rounded, double n);
+// What the relative L2 of n numbers of y against the oracle is at most. int8 rounds by up to 1/254
+// of the largest of a block: what that adds up to is a ratio of roots of sums of n squares, which
+// scatters by 1 / sqrt(n), of which three are allowed.
+double verify_promise(enum vkmoe_precision precision, double n);
 
 // ---- comparisons ----
 

@@ -171,8 +171,8 @@ VKMOE_API enum vkmoe_status vkmoe_weights_get_layout(const vkmoe_context *contex
 //             index
 //   dst       at least expert_size (shared_size, adjugate_size) bytes, 4-byte aligned; written in
 //             full
-// The layout depends on the layer, the device's kind and, on a CPU, its ISA level: pack and use on
-// equal contexts. Threads: any number of calls at once, with different dst.
+// The layout depends on the layer and the device's kind, and may come to depend on a CPU's ISA
+// level: pack and use on equal contexts. Threads: any number of calls at once, with different dst.
 VKMOE_API enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *context,
                                                       const vkmoe_layer_desc *layer,
                                                       uint32_t expert,
@@ -204,7 +204,8 @@ typedef struct vkmoe_plan vkmoe_plan;
 // device is not a CPU.
 //
 // The promise for y, as the distance from the oracle relative to the length of y, before y is
-// rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2.
+// rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2 (of n numbers, 1 + 3 / sqrt(n) times
+// that: few of them scatter).
 enum vkmoe_precision {
     VKMOE_PRECISION_EXACT = 0, // f32 operands
     VKMOE_PRECISION_HALF = 1,  // of 16 bits

@@ -11,7 +11,8 @@
 #include <sys/mman.h>
 
 // Large blocks are in large pages where the system gives them, which have to be asked for before
-// the first byte is written. Reading weights that lie in small ones takes a tenth longer.
+// the first byte is written. Reading weights that lie in small ones takes a tenth longer. A
+// block of less than 32 MiB may lie in the C library's heap, whose pages serve others later.
 static void *default_alloc(void *user, size_t size, size_t align)
 {
     enum { LARGE_PAGE = 2 << 20, MANY_PAGES = 2 * LARGE_PAGE };

@@ -7,6 +7,7 @@
 
 #include "core/net.h"
 #include "cpu/arrays.h"
+#include "cpu/unroll.h"
 
 #include <math.h>
 #include <string.h>
@@ -148,7 +149,7 @@ INLINE float slope_of(enum vkmoe_act act, float alpha, float v)
 static void act_array(enum vkmoe_act act, float alpha, const float *a, float *y, size_t n)
 {
 #define CALL(kind)                                                                                 \
-    _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                            \
+    IVDEP for (size_t i = 0; i < n; i++)                                                           \
         y[i] = act_of(kind, alpha, a[i])
     FOR_ACT(act, CALL)
 #undef CALL
@@ -178,7 +179,7 @@ static void glu_array(enum vkmoe_act act, float alpha, const float *g, const flo
                       size_t n)
 {
 #define CALL(kind)                                                                                 \
-    _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                            \
+    IVDEP for (size_t i = 0; i < n; i++)                                                           \
         h[i] = act_of(kind, alpha, g[i]) * u[i]
     FOR_ACT(act, CALL)
 #undef CALL

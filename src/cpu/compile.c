@@ -21,7 +21,7 @@ static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
                                               moe_cpu_logits_task};
 static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
                                               moe_cpu_select_task};
-static const struct cpu_phase group_phase = {"group", moe_cpu_group_prepare, moe_cpu_group_task};
+static const struct cpu_phase group_phase = {"group", moe_cpu_one_prepare, moe_cpu_group_task};
 static const struct cpu_phase router_rows_phase = {"router rows", moe_cpu_router_rows_prepare,
                                                    moe_cpu_router_rows_task};
 static const struct cpu_phase capacity_phase = {"capacity", moe_cpu_capacity_prepare,

@@ -167,7 +167,6 @@ uint32_t moe_cpu_select_prepare(struct cpu_bind *bind);
 void moe_cpu_select_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_capacity_prepare(struct cpu_bind *bind);
 void moe_cpu_capacity_task(struct cpu_bind *bind, uint32_t i);
-uint32_t moe_cpu_group_prepare(struct cpu_bind *bind);
 void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind);
 void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i);
@@ -291,7 +290,7 @@ struct cpu_bind {
     // The run, and the phase it is in.
     uint32_t n_tokens;
     const vkmoe_io *io;
-    struct cpu_input x;  // its f32 rows and the sums of y: io's own memory, or `wide`
+    struct cpu_input x; // its f32 rows and the sums of y: io's own memory, a copy, or `wide`
     struct cpu_input latent; // x_latent
     char *y;
     size_t y_stride;

@@ -18,12 +18,15 @@ enum { W_BF16 = 2 };
 
 #define INLINE static inline __attribute__((always_inline))
 
+// Two bf16 of x.
+typedef uint32_t __attribute__((may_alias)) pair;
+
 // n_units of n_rows, from x[r][at]; both are constants where this is expanded.
-INLINE void multiply(uint32_t n_rows, const uint32_t *const *x, size_t at, uint32_t n_units,
+INLINE void multiply(uint32_t n_rows, const pair *const *x, size_t at, uint32_t n_units,
                      const __m512bh *w, __m512 *sum)
 {
-    const uint32_t *const volatile *addresses = x;
-    const uint32_t *row[TURN];
+    const pair *const volatile *addresses = x;
+    const pair *row[TURN];
     UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         row[r] = addresses[r];
@@ -35,7 +38,7 @@ INLINE void multiply(uint32_t n_rows, const uint32_t *const *x, size_t at, uint3
                                       (__m512bh) _mm512_set1_epi32((int) row[r][at + j]));
 }
 
-INLINE void multiply_in_turns(uint32_t n_rows, const uint32_t *const *x, size_t at,
+INLINE void multiply_in_turns(uint32_t n_rows, const pair *const *x, size_t at,
                               uint32_t n_units, const __m512bh *w, __m512 *sum)
 {
     const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
@@ -47,7 +50,7 @@ INLINE void multiply_in_turns(uint32_t n_rows, const uint32_t *const *x, size_t 
 
 // Begins or, with `more`, goes on with sums of n_rows (a constant where this is expanded) by n
 // units, starting with x[r][first].
-INLINE void block(uint32_t n_rows, const uint32_t *const *x, uint32_t first, const char *panel,
+INLINE void block(uint32_t n_rows, const pair *const *x, uint32_t first, const char *panel,
                   uint32_t n, bool more, float *out)
 {
     __m512 sum[BLOCK_ROWS];
@@ -73,14 +76,14 @@ INLINE void block(uint32_t n_rows, const uint32_t *const *x, uint32_t first, con
         _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
 }
 
-typedef void block_fn(const uint32_t *const *x, uint32_t first, const char *panel, uint32_t n,
+typedef void block_fn(const pair *const *x, uint32_t first, const char *panel, uint32_t n,
                       bool more, float *out);
 
 #define FOR_ROWS(X)                                                                                \
     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17)   \
     X(18) X(19) X(20) X(21) X(22) X(23) X(24)
 #define DEFINE(n_rows)                                                                             \
-    static void block_##n_rows(const uint32_t *const *x, uint32_t first, const char *panel,        \
+    static void block_##n_rows(const pair *const *x, uint32_t first, const char *panel,        \
                                uint32_t n, bool more, float *out)                                  \
     {                                                                                              \
         block(n_rows, x, first, panel, n, more, out);                                              \
@@ -94,7 +97,7 @@ static block_fn *const blocks[BLOCK_ROWS + 1] = {FOR_ROWS(ENTRY)};
 static void panel_bf16(const void *const *rows_of_x, uint32_t n_rows, const void *panel,
                        uint32_t k, float *out)
 {
-    const uint32_t *const *x = (const uint32_t *const *) rows_of_x;
+    const pair *const *x = (const pair *const *) rows_of_x;
     const uint32_t n_units = k / 2 + k % 2, piece = n_rows > BLOCK_ROWS ? BLOCK_UNITS : n_units;
     for (uint32_t first = 0; first < n_units; first += piece) {
         const uint32_t n = n_units - first < piece ? n_units - first : piece;

@@ -316,8 +316,10 @@ static void read_ahead(const struct cpu_group *group, uint32_t panel)
 {
     enum { LINE = 64, N_LINES = 32 };
     const struct cpu_expert_layout *l = group->layout;
-    const char *next = group->expert + (l ? l->out_panels + panel * l->out_panel_size : 0);
-    for (uint32_t i = 0; l && i < N_LINES; i++)
+    if (!l)
+        return;
+    const char *next = group->expert + l->out_panels + panel * l->out_panel_size;
+    for (uint32_t i = 0; i < N_LINES; i++)
         __builtin_prefetch(next + (size_t) i * LINE);
 }
 

@@ -237,12 +237,6 @@ static void add_shared(struct cpu_bind *bind, uint32_t first_row)
     add_group(bind, group);
 }
 
-uint32_t moe_cpu_group_prepare(struct cpu_bind *bind)
-{
-    (void) bind;
-    return 1;
-}
-
 void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i)
 {
     (void) i;

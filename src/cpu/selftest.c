@@ -99,12 +99,13 @@ static void make_panel(struct selftest *t, enum vkmoe_dtype type, uint32_t k)
             t->decoded[i * CPU_PANEL + c] = row[i];
         stored[c] = t->stored[c];
     }
+    memset(t->panel, 0, sizeof t->panel);
     moe_cpu_pack_panel(type, stored, CPU_PANEL, k, (char *) t->panel);
 }
 
 static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
 {
-    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {1, 64, MAX_K};
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 12, 24, MAX_ROWS}, ks[] = {1, 64, MAX_K};
     const uint32_t block = type == VKMOE_FP8 ? 1 : moe_dtype_info(type)->block_elements;
     const void *const *x = (const void *const *) t->rows;
     make_panel(t, type, MAX_K / block * block);
@@ -124,7 +125,7 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
 // Of the panel that panel_ok made.
 static bool int8_panel_ok(struct selftest *t, enum vkmoe_dtype type)
 {
-    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {BLOCK, 96, 512};
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 12, 24, MAX_ROWS}, ks[] = {BLOCK, 96, 512};
     const uint32_t values = moe_dtype_info(type)->block_elements;
     for (uint32_t i = 0; i < MOE_COUNT(rows) * MOE_COUNT(ks); i++) {
         const uint32_t n = rows[i / MOE_COUNT(ks)];
@@ -147,7 +148,7 @@ static bool int8_panel_ok(struct selftest *t, enum vkmoe_dtype type)
 // The scalar table has none of these, but the product of the same numbers.
 static bool bf16_panel_ok(struct selftest *t)
 {
-    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, MAX_ROWS}, ks[] = {MAX_K, 64, 1};
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 12, 24, MAX_ROWS}, ks[] = {MAX_K, 64, 1};
     for (uint32_t r = 0; r < MAX_ROWS; r++) {
         t->scalar.encode[VKMOE_BF16](t->x[r], t->halves[r], MAX_K);
         t->scalar.decode[VKMOE_BF16](t->halves[r], t->rounded[r], MAX_K);

@@ -166,6 +166,7 @@ static void add(struct module *m, const uint32_t *in, uint32_t n)
         add_spec_constant(m, in, (in[0] & 0xffff) == OP_SPEC_CONSTANT_TRUE);
         return;
     case OP_SPEC_CONSTANT:
+        assert(n == 4); // no shader has one of 64 bits
         add_spec_constant(m, in, in[3]);
         return;
     case OP_SPEC_CONSTANT_OP:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """vkmoe verify on the command line: exit codes, output, bad input.
 
-Usage: verify.py PROGRAM [WRONG_EXP], where WRONG_EXP is the library built from wrong_exp.c."""
+Usage: verify.py PROGRAM [WRONG_ERF], where WRONG_ERF is the library built from wrong_erf.c."""
 import json
 import os
 import pty
@@ -14,7 +14,7 @@ import unittest
 import helper
 
 PROGRAM = helper.PROGRAM
-WRONG_EXP = sys.argv.pop(1) if len(sys.argv) > 1 else None
+WRONG_ERF = sys.argv.pop(1) if len(sys.argv) > 1 else None
 CASE = '^E7K3D33F20O5/f16/.*/n33/padded/nan-row$'
 
 
@@ -92,13 +92,13 @@ class Verify(unittest.TestCase):
             self.assertEqual(case['status'], 'passed')
 
     def test_wrong_device(self):
-        """A device that computes exp too large by a tenth of a percent is found out."""
-        if not WRONG_EXP:
+        """A device that computes erf too large by a tenth of a percent is found out."""
+        if not WRONG_ERF:
             self.skipTest('a sanitizer does not let other libraries in first')
-        done = run('-d', 'cpu', '--filter', '^E8K2.*gated-silu/.*n33/packed$',
-                   env={**os.environ, 'LD_PRELOAD': WRONG_EXP})
+        done = run('-d', 'cpu', '--filter', '^E.*/gelu_erf/.*n7/packed$',
+                   env={**os.environ, 'LD_PRELOAD': WRONG_ERF})
         self.assertEqual(done.returncode, 3, done.stderr)
-        self.assertRegex(done.stdout, r'(?m)^failed E8K2.*: y: relative L2 0\.000.* > 1e-05; row ')
+        self.assertRegex(done.stdout, r'(?m)^failed E.*: y: relative L2 0\.000.* > 1e-05; row ')
         self.assertRegex(done.stdout.splitlines()[-1], '^0 passed, [1-9][0-9]* failed, 0 skipped')
 
     def test_gradients(self):
@@ -123,10 +123,10 @@ class Verify(unittest.TestCase):
 
     def test_wrong_derivative(self):
         """With the wrong exp the softmax is right, and so is y: only what is derived is not."""
-        if not WRONG_EXP:
+        if not WRONG_ERF:
             self.skipTest('a sanitizer does not let other libraries in first')
         done = run('-d', 'cpu', '--filter', '^net/(additive|noisy)',
-                   env={**os.environ, 'LD_PRELOAD': WRONG_EXP})
+                   env={**os.environ, 'LD_PRELOAD': WRONG_ERF})
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertRegex(done.stdout, r'(?m)^failed net/additive: gradient of layers\.0\.weight: ')
         self.assertRegex(done.stdout, r'(?m)^failed net/noisy-top-2: gradient of ')

@@ -105,8 +105,6 @@ int main(int argc, char **argv)
             options.isa = argv[++i];
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             options.seed = strtoull(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--few") == 0)
-            options.few = true;
         else
             return usage();
     }

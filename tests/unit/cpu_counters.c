@@ -5,6 +5,8 @@
 // A layer of d_model 32, d_ff 48 and d_out 20 has experts of 2 x 3 panels of 32 steps and 2 of 48;
 // a panel has 16 columns of 4 bytes: 6 x 2048 + 2 x 3072 = 18432 bytes in 8 panels.
 #include "check.h"
+
+#include "base/bits.h"
 #include "fixture.h"
 
 #include <stdlib.h>
@@ -109,9 +111,9 @@ static void test_counters(void **state)
 {
     (void) state;
     vkmoe_context_desc desc = vkmoe_context_desc_init();
-    static const char *const levels[] = {"scalar", "avx2"};
+    static const char *const levels[] = {"scalar", "avx2", "avx512_vnni", "i8mm"};
     desc.device = "cpu";
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < MOE_COUNT(levels); i++) {
         vkmoe_context *context;
         desc.cpu_isa = levels[i];
         if (vkmoe_context_create(&desc, &context) != VKMOE_OK)

@@ -146,8 +146,6 @@ static void test_rows_anywhere(void **state)
 
 // ---- numbers that are not like others ----------------------------------------------------------
 
-enum { N_ODD_ROWS = 5 };
-
 // The first rows: denormal in f32, denormal in f16, an infinity of each sign, a NaN.
 static void fill_x(float *x)
 {

@@ -69,6 +69,14 @@ static void features_need_the_system_too(void **state)
     assert_int_equal(moe_cpu_features(&(struct cpu_id){0}), 0);
 }
 
+static void features_of_arm(void **state)
+{
+    (void) state;
+    assert_int_equal(moe_cpu_features(&(struct cpu_id){.hwcap = 1 << 1}), CPU_FEATURE_NEON);
+    assert_int_equal(moe_cpu_features(&(struct cpu_id){.hwcap = 1 << 20}), CPU_FEATURE_DOTPROD);
+    assert_int_equal(moe_cpu_features(&(struct cpu_id){.hwcap2 = 1 << 13}), CPU_FEATURE_I8MM);
+}
+
 // Levels in their order, and what each needs beside what those before it do.
 static const struct {
     enum cpu_isa isa;
@@ -174,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(features_need_the_system_too),
+        cmocka_unit_test(features_of_arm),
         cmocka_unit_test(levels_need_all_their_features),
         cmocka_unit_test(slower_levels_are_for_the_asking),
         cmocka_unit_test(names_go_both_ways),

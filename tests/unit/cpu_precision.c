@@ -23,14 +23,14 @@ static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel,
     const uint16_t *w = panel;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint16_t *row = x[r];
-        assert_true((uintptr_t) row % 4 == 0);
-        assert_true(k % 2 == 0 || row[k] == 0);
+        // Other threads cannot fail a test, but NaN does.
+        const bool is_right = (uintptr_t) row % 4 == 0 && (k % 2 == 0 || row[k] == 0);
         for (uint32_t c = 0; c < CPU_PANEL; c++) {
             float sum = 0;
             for (uint32_t i = 0; i < k; i++)
                 sum += moe_bf16_to_f32(row[i]) *
                        moe_bf16_to_f32(w[(i / 2 * CPU_PANEL + c) * 2 + i % 2]);
-            out[r * CPU_PANEL + c] = sum;
+            out[r * CPU_PANEL + c] = is_right ? sum : NAN;
         }
     }
 }

@@ -104,7 +104,9 @@ static bool is_int8(enum vkmoe_dtype type)
 // What a layer with these types is measured with if nothing was said.
 static enum vkmoe_precision default_precision(const vkmoe_layer_desc *layer)
 {
-    if (is_int8(layer->in_type) || is_int8(layer->out_type))
+    const bool shared = layer->d_shared_ff > 0 && layer->own_shared_types;
+    if (is_int8(layer->in_type) || is_int8(layer->out_type) ||
+        (shared && (is_int8(layer->shared_in_type) || is_int8(layer->shared_out_type))))
         return VKMOE_PRECISION_INT8;
     return is_16_bit(layer->in_type) ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
 }

@@ -252,8 +252,7 @@ static double relative_error(const float *got, const float *want, uint32_t n)
 static double error_limit(const struct bench_case *what)
 {
     double step = what->x_type == VKMOE_F32 ? 0 : what->x_type == VKMOE_F16 ? 0x1p-11 : 0x1p-8;
-    const double promise =
-        verify_promise(what->precision, what->layer.d_latent ? 4 : 2, what->layer.d_out);
+    const double promise = verify_promise(what->precision, what->layer.d_out);
     return what->precision == VKMOE_PRECISION_EXACT ? promise + step : promise;
 }
 

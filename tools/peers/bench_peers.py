@@ -241,7 +241,7 @@ def as_json(results, options, complete):
     return {
         'schema': 'vkmoe-peers/1', 'time_utc': now.strftime('%Y-%m-%dT%H:%M:%SZ'),
         'complete': complete, 'machine': platform.machine(), 'kernel': platform.release(),
-        'device': options.device, 'backend': options.backend, 'n_threads': options.threads,
+        'device': options.device, 'backend': options.backend,
         'cells': [{
             'shape': r['cell'].shape.text(), 'name': r['cell'].shape.name,
             'type': r['cell'].type, 'n_tokens': r['cell'].n_tokens,

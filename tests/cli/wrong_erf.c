@@ -2,7 +2,7 @@
 // A libm with a fault, put before the real one by LD_PRELOAD: what vkmoe verify has to find.
 #include <math.h>
 
-float expf(float v)
+float erff(float v)
 {
-    return (float) (1.001 * exp((double) v));
+    return (float) (1.001 * erf((double) v));
 }
