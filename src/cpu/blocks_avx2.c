@@ -147,27 +147,16 @@ INLINE void panel_any(enum vkmoe_dtype type, uint32_t values, uint32_t size, con
     }
 }
 
-// X(name, type, values of a block, its bytes)
-#define BLOCKS(X)                                                                                  \
-    X(q8_0, VKMOE_Q8_0, 32, 34)                                                                    \
-    X(q4_0, VKMOE_Q4_0, 32, 18)                                                                    \
-    X(q4_K, VKMOE_Q4_K, 256, 144)                                                                  \
-    X(q5_K, VKMOE_Q5_K, 256, 176)                                                                  \
-    X(q6_K, VKMOE_Q6_K, 256, 210)                                                                  \
-    X(q2_K, VKMOE_Q2_K, 256, 84)                                                                   \
-    X(mxfp4, VKMOE_MXFP4, 32, 17)                                                                  \
-    X(fp8, VKMOE_FP8, 128, 132)
-
 #define PANEL(name, type, values, size)                                                            \
     static void panel_##name(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k, \
                              float *out)                                                           \
     {                                                                                              \
         panel_any(type, values, size, x, n_rows, panel, k, out);                                   \
     }
-BLOCKS(PANEL)
+CPU_BLOCK_LIST(PANEL)
 
 void moe_cpu_blocks_avx2(struct cpu_kernels *kernels)
 {
 #define ENTRY(name, type, values, size) kernels->panel[CPU_OPERAND_F32][type] = panel_##name;
-    BLOCKS(ENTRY)
+    CPU_BLOCK_LIST(ENTRY)
 }

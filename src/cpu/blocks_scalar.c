@@ -34,21 +34,16 @@ static void panel_blocks(enum vkmoe_dtype type, const void *const *x, uint32_t n
     }
 }
 
-// X(name, type)
-#define BLOCKS(X)                                                                                  \
-    X(q8_0, VKMOE_Q8_0) X(q4_0, VKMOE_Q4_0) X(q4_K, VKMOE_Q4_K) X(q5_K, VKMOE_Q5_K)                \
-    X(q6_K, VKMOE_Q6_K) X(q2_K, VKMOE_Q2_K) X(mxfp4, VKMOE_MXFP4) X(fp8, VKMOE_FP8)
-
-#define PANEL(name, type)                                                                          \
+#define PANEL(name, type, values, size)                                                            \
     static void panel_##name(const void *const *x, uint32_t n_rows, const void *panel,             \
                              uint32_t k, float *out)                                               \
     {                                                                                              \
         panel_blocks(type, x, n_rows, panel, k, out);                                              \
     }
-BLOCKS(PANEL)
+CPU_BLOCK_LIST(PANEL)
 
 void moe_cpu_blocks_scalar(struct cpu_kernels *kernels)
 {
-#define ENTRY(name, type) kernels->panel[CPU_OPERAND_F32][type] = panel_##name;
-    BLOCKS(ENTRY)
+#define ENTRY(name, type, values, size) kernels->panel[CPU_OPERAND_F32][type] = panel_##name;
+    CPU_BLOCK_LIST(ENTRY)
 }

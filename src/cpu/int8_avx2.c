@@ -364,23 +364,13 @@ static void quantise(const float *values, uint32_t n, struct cpu_int8_block *out
         quantise_block(values + i * TILE, &out[i]);
 }
 
-// X(name, type, tiles of a block, its bytes)
-#define BLOCKS(X)                                                                                  \
-    X(q8_0, VKMOE_Q8_0, 1, 34)                                                                     \
-    X(q4_0, VKMOE_Q4_0, 1, 18)                                                                     \
-    X(q4_K, VKMOE_Q4_K, 8, 144)                                                                    \
-    X(q5_K, VKMOE_Q5_K, 8, 176)                                                                    \
-    X(q6_K, VKMOE_Q6_K, 8, 210)                                                                    \
-    X(q2_K, VKMOE_Q2_K, 8, 84)                                                                     \
-    X(mxfp4, VKMOE_MXFP4, 1, 17)
-
-#define PANEL(name, type, tiles, size)                                                             \
+#define PANEL(name, type, values, size)                                                            \
     static void panel_##name(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k, \
                              float *out)                                                           \
     {                                                                                              \
-        panel_any((struct form){type, tiles, size}, x, n_rows, panel, k, out);                     \
+        panel_any((struct form){type, values / 32, size}, x, n_rows, panel, k, out);               \
     }
-BLOCKS(PANEL)
+CPU_INT8_LIST(PANEL)
 
 // 12 sums of 8 lanes; a step is 8 rounds. Products that nothing changes would be made but once.
 static float peak(uint64_t n_rounds, float start, float factor, float term)
@@ -412,8 +402,8 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 
 void moe_cpu_int8_avx2(struct cpu_kernels *kernels)
 {
-#define ENTRY(name, type, tiles, size) kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;
-    BLOCKS(ENTRY)
+#define ENTRY(name, type, values, size) kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;
+    CPU_INT8_LIST(ENTRY)
     kernels->quantise = quantise;
     kernels->peak[CPU_OPERAND_INT8] = peak;
 }

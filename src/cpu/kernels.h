@@ -110,6 +110,17 @@ struct cpu_kernels {
     struct cpu_arrays arrays;
 };
 
+// X(name, type, values of a block, its bytes): types of blocks, those that int8 multiplies and all.
+#define CPU_INT8_LIST(X)                                                                           \
+    X(q8_0, VKMOE_Q8_0, 32, 34)                                                                    \
+    X(q4_0, VKMOE_Q4_0, 32, 18)                                                                    \
+    X(q4_K, VKMOE_Q4_K, 256, 144)                                                                  \
+    X(q5_K, VKMOE_Q5_K, 256, 176)                                                                  \
+    X(q6_K, VKMOE_Q6_K, 256, 210)                                                                  \
+    X(q2_K, VKMOE_Q2_K, 256, 84)                                                                   \
+    X(mxfp4, VKMOE_MXFP4, 32, 17)
+#define CPU_BLOCK_LIST(X) CPU_INT8_LIST(X) X(fp8, VKMOE_FP8, 128, 132)
+
 // Fills the table for a level that this machine has.
 void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 

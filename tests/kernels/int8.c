@@ -148,15 +148,11 @@ static void case_run(struct int8_case *c, cpu_panel_fn *panel, uint32_t first, u
     panel(c->rows + first, n, c->panel, c->k, c->out);
 }
 
-static bool guards_intact(const struct int8_case *c)
+static bool rest_intact(const struct int8_case *c)
 {
-    const unsigned char *memory = (const unsigned char *) c->memory;
     const size_t begin = sizeof(float) * GUARD;
-    const size_t end = begin + sizeof(float) * c->n_rows * CPU_PANEL;
-    for (size_t i = 0; i < sizeof c->memory; i++)
-        if ((i < begin || i >= end) && memory[i] != 0xff)
-            return false;
-    return true;
+    return guards_intact(c->memory, sizeof c->memory, begin,
+                         begin + sizeof(float) * c->n_rows * CPU_PANEL);
 }
 
 static bool within_bound(const struct int8_case *c, uint32_t r, uint32_t column)
@@ -220,7 +216,7 @@ static void check_case(struct int8_case *c, const struct kernel *kernel)
         memcpy(want, c->out, c->n_rows * CPU_PANEL * sizeof(float));
     }
     case_run(c, kernel->panel, 0, c->n_rows);
-    if (!guards_intact(c))
+    if (!rest_intact(c))
         fail_case(c, kernel, "wrote outside its output");
     if (count_wrong(c, want) > 0)
         fail_case(c, kernel, "beyond the bound");

@@ -39,6 +39,9 @@ uint32_t list_levels(const struct kernels_options *options, struct level out[CPU
 uint64_t random_bits(uint64_t *state);
 float random_value(uint64_t *state); // in (-1, 1), mantissas full
 
+// Is all memory of `size` bytes 0xff, but those from begin on to end?
+bool guards_intact(const void *memory, size_t size, size_t begin, size_t end);
+
 // Aligned memory for kernels, or the program ends.
 void *aligned_memory(size_t size);
 

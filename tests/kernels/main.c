@@ -42,6 +42,15 @@ void *aligned_memory(size_t size)
     return memory;
 }
 
+bool guards_intact(const void *memory, size_t size, size_t begin, size_t end)
+{
+    const unsigned char *bytes = memory;
+    for (size_t i = 0; i < size; i++)
+        if ((i < begin || i >= end) && bytes[i] != 0xff)
+            return false;
+    return true;
+}
+
 uint32_t list_levels(const struct kernels_options *options, struct level out[CPU_N_ISAS])
 {
     struct cpu_id id = moe_cpu_id();
