@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """vkmoe verify on the command line: exit codes, output, bad input.
 
-Usage: verify.py PROGRAM [WRONG_ERF], where WRONG_ERF is the library built from wrong_erf.c."""
+Usage: verify.py PROGRAM [WRONG_ERF [WRONG_GRADIENT]], libraries built from wrong_*.c."""
 import json
 import os
 import pty
@@ -15,6 +15,7 @@ import helper
 
 PROGRAM = helper.PROGRAM
 WRONG_ERF = sys.argv.pop(1) if len(sys.argv) > 1 else None
+WRONG_GRADIENT = sys.argv.pop(1) if len(sys.argv) > 1 else None
 CASE = '^E7K3D33F20O5/f16/.*/n33/padded/nan-row$'
 
 
@@ -122,11 +123,11 @@ class Verify(unittest.TestCase):
         self.assertEqual((answer['passed'], answer['skipped']), (len(names), 0))
 
     def test_wrong_derivative(self):
-        """With the wrong exp the softmax is right, and so is y: only what is derived is not."""
-        if not WRONG_ERF:
-            self.skipTest('a sanitizer does not let other libraries in first')
+        """A network whose y is right and whose gradients are not."""
+        if not WRONG_GRADIENT:
+            self.skipTest('nothing comes before a sanitizer, or in a static library')
         done = run('-d', 'cpu', '--filter', '^net/(additive|noisy)',
-                   env={**os.environ, 'LD_PRELOAD': WRONG_ERF})
+                   env={**os.environ, 'LD_PRELOAD': WRONG_GRADIENT})
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertRegex(done.stdout, r'(?m)^failed net/additive: gradient of layers\.0\.weight: ')
         self.assertRegex(done.stdout, r'(?m)^failed net/noisy-top-2: gradient of ')

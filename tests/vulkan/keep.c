@@ -107,16 +107,88 @@ static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyDevice(VkDevice device,
         real_vkDestroyDevice(device, allocator);
 }
 
-// ---- pipelines ---------------------------------------------------------------------------------
+// ---- what a device has -------------------------------------------------------------------------
 
-enum { MAX_PIPELINES = 1024 };
+enum { MAX_CHILDREN = 1024 };
 
+// Handles of Vulkan's that are no pointers everywhere have 64 bits everywhere.
 static struct {
     VkDevice device;
-    uint64_t key;
-    VkPipeline handle;
-} pipelines[MAX_PIPELINES];
-static uint32_t n_pipelines;
+    uint64_t key, handle;
+} children[MAX_CHILDREN];
+static uint32_t n_children;
+
+static uint64_t kept_child(VkDevice device, uint64_t key)
+{
+    for (uint32_t i = 0; i < n_children; i++)
+        if (children[i].device == device && children[i].key == key)
+            return children[i].handle;
+    return 0;
+}
+
+static void keep_child(VkDevice device, uint64_t key, uint64_t handle)
+{
+    if (!is_kept(devices, device) || n_children == MAX_CHILDREN)
+        return;
+    children[n_children].device = device;
+    children[n_children].key = key;
+    children[n_children++].handle = handle;
+}
+
+static bool is_kept_child(uint64_t handle)
+{
+    for (uint32_t i = 0; i < n_children; i++)
+        if (children[i].handle == handle)
+            return true;
+    return false;
+}
+
+// One that returns what is kept by `key`, or makes and keeps it.
+#define KEEP_CREATE(call, device, key, out, ...)                   \
+    do {                                                           \
+        uint64_t kept_handle = kept_child(device, key);            \
+        if (kept_handle != 0) {                                    \
+            memcpy(out, &kept_handle, sizeof *(out));              \
+            return VK_SUCCESS;                                     \
+        }                                                          \
+        VkResult result = real_##call(device, __VA_ARGS__, out);   \
+        if (result == VK_SUCCESS)                                  \
+            keep_child(device, key, (uint64_t) *(out));            \
+        return result;                                             \
+    } while (0)
+
+#define KEEP_DESTROY(call, type)                                                               \
+    static PFN_##call real_##call;                                                             \
+    static VKAPI_ATTR void VKAPI_CALL keep_##call(VkDevice device, type handle,                \
+                                                  const VkAllocationCallbacks *allocator)      \
+    {                                                                                          \
+        if (!is_kept_child((uint64_t) handle))                                                 \
+            real_##call(device, handle, allocator);                                            \
+    }
+KEEP_DESTROY(vkDestroyDescriptorSetLayout, VkDescriptorSetLayout)
+KEEP_DESTROY(vkDestroyPipelineLayout, VkPipelineLayout)
+KEEP_DESTROY(vkDestroyPipeline, VkPipeline)
+
+// The library's bindings are all of one kind, and its ranges begin at 0.
+static PFN_vkCreateDescriptorSetLayout real_vkCreateDescriptorSetLayout;
+static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateDescriptorSetLayout(
+    VkDevice device, const VkDescriptorSetLayoutCreateInfo *info,
+    const VkAllocationCallbacks *allocator, VkDescriptorSetLayout *out)
+{
+    uint64_t key = hash(3, &info->bindingCount, sizeof info->bindingCount);
+    KEEP_CREATE(vkCreateDescriptorSetLayout, device, key, out, info, allocator);
+}
+
+static PFN_vkCreatePipelineLayout real_vkCreatePipelineLayout;
+static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreatePipelineLayout(
+    VkDevice device, const VkPipelineLayoutCreateInfo *info,
+    const VkAllocationCallbacks *allocator, VkPipelineLayout *out)
+{
+    uint64_t key = hash(4, info->pSetLayouts, info->setLayoutCount * sizeof *info->pSetLayouts);
+    for (uint32_t i = 0; i < info->pushConstantRangeCount; i++)
+        key = hash(key, &info->pPushConstantRanges[i], sizeof info->pPushConstantRanges[i]);
+    KEEP_CREATE(vkCreatePipelineLayout, device, key, out, info, allocator);
+}
 
 static uint64_t kernel_key; // the library makes a module and its pipeline in one go
 
@@ -125,7 +197,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL
 keep_vkCreateShaderModule(VkDevice device, const VkShaderModuleCreateInfo *info,
                           const VkAllocationCallbacks *allocator, VkShaderModule *out)
 {
-    kernel_key = hash(3, info->pCode, info->codeSize);
+    kernel_key = hash(5, info->pCode, info->codeSize);
     return real_vkCreateShaderModule(device, info, allocator, out);
 }
 
@@ -137,28 +209,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL keep_vkCreateComputePipelines(
     const VkSpecializationInfo *spec = info->stage.pSpecializationInfo;
     uint64_t key = hash(kernel_key, spec->pData, spec->dataSize);
     key = hash(key, spec->pMapEntries, spec->mapEntryCount * sizeof *spec->pMapEntries);
-    for (uint32_t i = 0; i < n_pipelines; i++)
-        if (pipelines[i].device == device && pipelines[i].key == key) {
-            *out = pipelines[i].handle;
-            return VK_SUCCESS;
-        }
-    VkResult result = real_vkCreateComputePipelines(device, cache, n, info, allocator, out);
-    if (result == VK_SUCCESS && is_kept(devices, device) && n_pipelines < MAX_PIPELINES) {
-        pipelines[n_pipelines].device = device;
-        pipelines[n_pipelines].key = key;
-        pipelines[n_pipelines++].handle = *out;
-    }
-    return result;
-}
-
-static PFN_vkDestroyPipeline real_vkDestroyPipeline;
-static VKAPI_ATTR void VKAPI_CALL keep_vkDestroyPipeline(VkDevice device, VkPipeline pipeline,
-                                                         const VkAllocationCallbacks *allocator)
-{
-    for (uint32_t i = 0; i < n_pipelines; i++)
-        if (pipelines[i].handle == pipeline)
-            return;
-    real_vkDestroyPipeline(device, pipeline, allocator);
+    key = hash(key, &info->layout, sizeof info->layout);
+    KEEP_CREATE(vkCreateComputePipelines, device, key, out, cache, n, info, allocator);
 }
 
 PFN_vkVoidFunction keep_call(const char *name, PFN_vkVoidFunction real)
@@ -172,6 +224,10 @@ PFN_vkVoidFunction keep_call(const char *name, PFN_vkVoidFunction real)
     KEEP(vkDestroyInstance)
     KEEP(vkCreateDevice)
     KEEP(vkDestroyDevice)
+    KEEP(vkCreateDescriptorSetLayout)
+    KEEP(vkDestroyDescriptorSetLayout)
+    KEEP(vkCreatePipelineLayout)
+    KEEP(vkDestroyPipelineLayout)
     KEEP(vkCreateShaderModule)
     KEEP(vkCreateComputePipelines)
     KEEP(vkDestroyPipeline)
