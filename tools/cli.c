@@ -73,8 +73,8 @@ static void fill_table(struct table *table, const struct cli_spec *spec, bool *h
              "auto, cpu, reference, vulkan, an index, a UUID\nprefix, vvvv:dddd or part of a name"},
             {"threads", 0, CLI_U32, &device->n_threads, "N", "CPU threads (0: one per core)"},
             {"isa", 0, CLI_TEXT, &device->isa, "NAME",
-             "highest CPU instruction set: scalar, avx2,\navx512, avx512_vnni, avx512_bf16, neon,"
-             "\ndotprod, i8mm"},
+             "highest CPU instruction set: scalar, avx2,\navx512, avx512_vnni, avx512_bf16, amx,"
+             "\nneon, dotprod, i8mm"},
             {"addressing", 0, CLI_CHOICE, &device->addressing, "auto|descriptors|bda",
              "how Vulkan kernels reach buffers"},
             {"floor", 0, CLI_FLAG, &device->floor, NULL,

@@ -73,9 +73,10 @@ typedef struct vkmoe_context_desc {
 
     // CPU: number of threads, the caller's among them. 0: one per physical core.
     uint32_t n_threads;
-    // CPU: highest instruction set to use: "scalar", "avx2", "avx512", "avx512_vnni" or
-    // "avx512_bf16"; "neon", "dotprod" or "i8mm" on 64-bit ARM. NULL: the variable VKMOE_CPU_ISA if
-    // it is set, else the best the machine has ("avx512_bf16" is left out where it is slower).
+    // CPU: highest instruction set to use: "scalar", "avx2", "avx512", "avx512_vnni",
+    // "avx512_bf16" or "amx"; "neon", "dotprod" or "i8mm" on 64-bit ARM. NULL: the variable
+    // VKMOE_CPU_ISA if it is set, else the best the machine has ("avx512_bf16" is left out where it
+    // is slower).
     const char *cpu_isa;
 
     // Vulkan: where pipelines and verdicts go. NULL: $VKMOE_CACHE_DIR, else $XDG_CACHE_HOME/vkmoe,

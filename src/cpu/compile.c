@@ -22,6 +22,7 @@ static const struct cpu_phase logits_phase = {"logits", moe_cpu_logits_prepare,
 static const struct cpu_phase select_phase = {"select", moe_cpu_select_prepare,
                                               moe_cpu_select_task};
 static const struct cpu_phase group_phase = {"group", moe_cpu_one_prepare, moe_cpu_group_task};
+static const struct cpu_phase rows_phase = {"rows", moe_cpu_rows_prepare, moe_cpu_rows_task};
 static const struct cpu_phase router_rows_phase = {"router rows", moe_cpu_router_rows_prepare,
                                                    moe_cpu_router_rows_task};
 static const struct cpu_phase capacity_phase = {"capacity", moe_cpu_capacity_prepare,
@@ -72,6 +73,8 @@ static void compile_op(struct cpu_program *program, const struct moe_op *op)
         if (op->bank == MOE_BANK_ROUTED)
             add_phase(program, program->base.graph.operation == VKMOE_OPERATION_GATHER
                                    ? &sort_phase : &group_phase);
+        if (op->bank == MOE_BANK_ROUTED && program->gathers)
+            add_phase(program, &rows_phase);
         return;
     case MOE_OP_EXPERT_IN: // the routed bank's phase does the others too
         if (op->bank == MOE_BANK_ROUTED)
@@ -134,6 +137,8 @@ static void choose_operands(struct cpu_program *program)
     const size_t stride = layer->d_model * sizeof(float);
     program->x_operands = (is_latent ? shared : routed | shared) & ~f32;
     program->latent_operands = is_latent ? routed & ~f32 : 0;
+    program->gathers = kernels->even_rows[program->operands[layer->in_type]] &&
+                       program->base.max_tokens >= CPU_GATHER_TOKENS;
     if (program->base.x_type == VKMOE_F32 && moe_cpu_copies_x(program->base.max_tokens, stride))
         program->x_operands |= f32;
 }

@@ -137,7 +137,7 @@ struct cpu_phase {
     void (*task)(struct cpu_bind *bind, uint32_t i);
 };
 
-enum { CPU_MAX_PHASES = 12 };
+enum { CPU_MAX_PHASES = 13 };
 
 struct cpu_program {
     struct moe_program base;
@@ -147,6 +147,7 @@ struct cpu_program {
     enum cpu_operand operands[CPU_N_WEIGHTS]; // of experts' matrices of a type
     // Those that are made of x, and of x_latent: bits 1 << enum cpu_operand. f32 is a copy of x.
     uint32_t x_operands, latent_operands;
+    bool gathers; // copies what routed experts read to the order of their rows
 };
 
 enum vkmoe_status moe_cpu_program_create(struct moe_device *device, const struct moe_graph *graph,
@@ -168,6 +169,8 @@ void moe_cpu_select_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_capacity_prepare(struct cpu_bind *bind);
 void moe_cpu_capacity_task(struct cpu_bind *bind, uint32_t i);
 void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i);
+uint32_t moe_cpu_rows_prepare(struct cpu_bind *bind);
+void moe_cpu_rows_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_latent_in_prepare(struct cpu_bind *bind);
 void moe_cpu_latent_in_task(struct cpu_bind *bind, uint32_t i);
 uint32_t moe_cpu_latent_x_prepare(struct cpu_bind *bind);
@@ -201,14 +204,17 @@ struct cpu_grid {
 
 enum {
     CPU_TILE_ROWS = 48,
+    // Rows of a task of EXPERT_IN: tile by tile, so that a thread has read the weights before.
+    CPU_TASK_ROWS = 4 * CPU_TILE_ROWS,
     // Multiply-adds of a task when there is enough to do: microseconds from the cache, tens of them
     // when the weights come from memory.
     CPU_TASK_MACS = 262144,
     CPU_ALONE_MACS = 16384, // of a whole phase that takes as long as handing it out
+    CPU_GATHER_TOKENS = 16, // of fewer, experts have too few rows that these lie apart
 };
 
-// A grid of tiles of at most CPU_TILE_ROWS. macs: multiply-adds of one row with one panel.
-struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t n_panels, uint64_t macs);
+// A grid of tiles of at most most_rows. macs: multiply-adds of one row with one panel.
+struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t most_rows, uint32_t n_panels, uint64_t macs);
 
 struct cpu_range {
     uint32_t begin, end;
@@ -242,7 +248,8 @@ struct cpu_group {
     const char *expert;         // its packed block
     const struct cpu_row *rows; // in token order
     enum cpu_operand x_operand, h_operand;
-    struct cpu_values x;        // rows of tokens
+    struct cpu_values x;        // rows of tokens, or, gathered, of these rows
+    bool gathered;
     char *h;                    // (n_rows) h_stride bytes apart
     size_t h_stride;
     struct cpu_grid in;         // how its EXPERT_IN is cut
@@ -279,6 +286,7 @@ struct cpu_bind {
     struct cpu_group *groups; // those that have rows: routed, adjugate and identity experts, each
                               // ascending; latent_up; the shared expert
     char *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
+    char *x_rows;       // (n_tokens * top_k) what routed experts read, by expert, or NULL
     char *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
     char *x_latent, *r_latent; // (n_tokens), as hidden rows of latent_down
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose

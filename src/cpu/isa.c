@@ -8,6 +8,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -18,6 +22,7 @@ enum {
                       CPU_FEATURE_AVX512DQ | CPU_FEATURE_AVX512VL,
     VNNI_FEATURES = AVX512_FEATURES | CPU_FEATURE_AVX512_VNNI,
     BF16_FEATURES = VNNI_FEATURES | CPU_FEATURE_AVX512_BF16,
+    AMX_FEATURES = BF16_FEATURES | CPU_FEATURE_AMX_TILE | CPU_FEATURE_AMX_BF16,
     DOTPROD_FEATURES = CPU_FEATURE_NEON | CPU_FEATURE_DOTPROD,
     I8MM_FEATURES = DOTPROD_FEATURES | CPU_FEATURE_I8MM,
 };
@@ -33,6 +38,7 @@ static const struct {
     [CPU_ISA_AVX512] = {"avx512", AVX512_FEATURES, MOE_CPU_AVX512},
     [CPU_ISA_AVX512_VNNI] = {"avx512_vnni", VNNI_FEATURES, MOE_CPU_AVX512_VNNI},
     [CPU_ISA_AVX512_BF16] = {"avx512_bf16", BF16_FEATURES, MOE_CPU_AVX512_BF16},
+    [CPU_ISA_AMX] = {"amx", AMX_FEATURES, MOE_CPU_AMX},
     [CPU_ISA_NEON] = {"neon", CPU_FEATURE_NEON, MOE_CPU_NEON},
     [CPU_ISA_DOTPROD] = {"dotprod", DOTPROD_FEATURES, MOE_CPU_DOTPROD},
     [CPU_ISA_I8MM] = {"i8mm", I8MM_FEATURES, MOE_CPU_I8MM},
@@ -51,12 +57,27 @@ static const struct {
     {"avx512vl", CPU_FEATURE_AVX512VL},
     {"avx512_vnni", CPU_FEATURE_AVX512_VNNI},
     {"avx512_bf16", CPU_FEATURE_AVX512_BF16},
+    {"amx_tile", CPU_FEATURE_AMX_TILE},
+    {"amx_bf16", CPU_FEATURE_AMX_BF16},
     {"neon", CPU_FEATURE_NEON},
     {"dotprod", CPU_FEATURE_DOTPROD},
     {"i8mm", CPU_FEATURE_I8MM},
 };
 
 #if defined(__x86_64__) || defined(__i386__)
+enum { LEAF7_EDX_AMX_TILE = 1 << 24 };
+
+// Linux since 5.16: tiles are for those who ask (arch/x86/xstate.html in its documentation).
+static bool ask_for_tiles(void)
+{
+#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+
 struct cpu_id moe_cpu_id(void)
 {
     struct cpu_id id = {0};
@@ -70,11 +91,13 @@ struct cpu_id moe_cpu_id(void)
         const uint32_t last = eax;
         id.leaf7_ebx = ebx;
         id.leaf7_ecx = ecx;
+        id.leaf7_edx = edx;
         if (last >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
             id.leaf7_1_eax = eax;
     }
     if (id.leaf1_ecx & bit_OSXSAVE)
         __asm__ volatile("xgetbv" : "=a"(id.xcr0), "=d"(edx) : "c"(0));
+    id.tiles = id.leaf7_edx & LEAF7_EDX_AMX_TILE && ask_for_tiles();
     return id;
 }
 #elif defined(__aarch64__) && defined(__linux__)
@@ -111,6 +134,7 @@ uint32_t moe_cpu_features(const struct cpu_id *id)
         LEAF1_AVX = 1 << 28,
         XCR0_SSE_AVX = 1 << 1 | 1 << 2,           // xmm and ymm
         XCR0_AVX512 = 1 << 5 | 1 << 6 | 1 << 7, // masks, zmm, and 16 zmm more
+        XCR0_AMX = 1 << 17 | 1 << 18,           // how tiles are cut, and what is in them
     };
     const struct feature_bit ymm[] = {
         {CPU_FEATURE_AVX2, id->leaf7_ebx, 5},
@@ -125,6 +149,10 @@ uint32_t moe_cpu_features(const struct cpu_id *id)
         {CPU_FEATURE_AVX512_VNNI, id->leaf7_ecx, 11},
         {CPU_FEATURE_AVX512_BF16, id->leaf7_1_eax, 5},
     };
+    const struct feature_bit tiles[] = {
+        {CPU_FEATURE_AMX_BF16, id->leaf7_edx, 22},
+        {CPU_FEATURE_AMX_TILE, id->leaf7_edx, 24},
+    };
     const struct feature_bit arm[] = { // the bits of Linux
         {CPU_FEATURE_NEON, (uint32_t) id->hwcap, 1},
         {CPU_FEATURE_DOTPROD, (uint32_t) id->hwcap, 20},
@@ -138,6 +166,8 @@ uint32_t moe_cpu_features(const struct cpu_id *id)
     features |= features_of(ymm, MOE_COUNT(ymm));
     if ((saved & XCR0_AVX512) == XCR0_AVX512)
         features |= features_of(zmm, MOE_COUNT(zmm));
+    if ((saved & XCR0_AMX) == XCR0_AMX && id->tiles)
+        features |= features_of(tiles, MOE_COUNT(tiles));
     return features;
 }
 

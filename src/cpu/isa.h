@@ -14,6 +14,7 @@ enum cpu_isa {
     CPU_ISA_AVX512,      // F, BW, DQ and VL
     CPU_ISA_AVX512_VNNI,
     CPU_ISA_AVX512_BF16,
+    CPU_ISA_AMX,         // of bf16
     CPU_ISA_NEON,
     CPU_ISA_DOTPROD,
     CPU_ISA_I8MM,
@@ -31,20 +32,25 @@ enum cpu_feature {
     CPU_FEATURE_AVX512VL = 1 << 6,
     CPU_FEATURE_AVX512_VNNI = 1 << 7,
     CPU_FEATURE_AVX512_BF16 = 1 << 8,
-    CPU_FEATURE_NEON = 1 << 9,
-    CPU_FEATURE_DOTPROD = 1 << 10,
-    CPU_FEATURE_I8MM = 1 << 11,
+    CPU_FEATURE_AMX_TILE = 1 << 9,
+    CPU_FEATURE_AMX_BF16 = 1 << 10,
+    CPU_FEATURE_NEON = 1 << 11,
+    CPU_FEATURE_DOTPROD = 1 << 12,
+    CPU_FEATURE_I8MM = 1 << 13,
 };
 
 // What the CPUID and XGETBV instructions answered, or the system of an ARM processor; zeros where
 // there are none.
 struct cpu_id {
     uint32_t vendor; // the first four letters of its name
-    uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_1_eax;
+    uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_edx, leaf7_1_eax;
     uint32_t xcr0;
+    bool tiles; // the system lets this process use those of AMX
     uint64_t hwcap, hwcap2; // of 64-bit ARM
 };
 
+// Where the processor has AMX, Linux is asked for the use of its tiles, for the whole process: it
+// then keeps 8 KiB more of each thread that uses them.
 struct cpu_id moe_cpu_id(void);
 
 // Features that the processor has and whose registers the system saves: enum cpu_feature bits.

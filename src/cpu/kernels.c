@@ -56,6 +56,9 @@ static const struct {
 #if MOE_CPU_AVX512_BF16
     {CPU_ISA_AVX512_BF16, moe_cpu_kernels_avx512_bf16},
 #endif
+#if MOE_CPU_AMX
+    {CPU_ISA_AMX, moe_cpu_kernels_amx},
+#endif
 #if MOE_CPU_NEON
     {CPU_ISA_NEON, fill_neon},
 #endif

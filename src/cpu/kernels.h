@@ -53,11 +53,11 @@ typedef void cpu_quantise_fn(const float *values, uint32_t n, struct cpu_int8_bl
 //           at least 1 and whole blocks (fp8: any number)
 //   out     (n_rows, 16), 64-byte aligned; may not overlap the inputs
 //
-// Of operands f32 each output is one chain of f32 multiply-adds in ascending i from zero; of bf16
-// likewise, but in which order the two products of a pair come, and that denormal numbers are 0,
-// is the processor's own. Of int8 the products of 32 values (of 16, where weights have scales for
-// 16) are summed as integers and then, times the scale of the weights, less their minimum times the
-// sum of codes, times the scale of x, added to a chain of f32 in ascending order.
+// Of operands f32 each output is one chain of f32 multiply-adds in ascending i from zero. Of bf16
+// it is of f32 multiply-adds, too, in an order that is the level's own, and denormal numbers may be
+// 0. Of int8 the products of 32 values (of 16, where weights have scales for 16) are summed as
+// integers and then, times the scale of the weights, less their minimum times the sum of codes,
+// times the scale of x, added to a chain of f32 in ascending order.
 // So a row's bits never depend on the other rows of the call; between levels they differ.
 typedef void cpu_panel_fn(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
@@ -89,12 +89,12 @@ typedef void cpu_encode_fn(const float *values, uint16_t *out, size_t n);
 // multiple of CPU_READ_WORDS.
 typedef uint32_t cpu_read_fn(const uint32_t *memory, size_t n);
 // n_rounds times CPU_ROUND_MACS multiply-adds in registers, in chains that do not wait for each
-// other, n_rounds a multiple of 8. Of f32: v = v * factor + term in each chain, from multiples of
-// `start`; the mean of all v. Of bf16: v = v + factor * term in each sum, likewise. Of int8: the
-// same, all of them small whole numbers.
+// other, n_rounds a multiple of CPU_PEAK_ROUNDS. Of f32: v = v * factor + term in each chain, from
+// multiples of `start`; the mean of all v. Of bf16: v = v + factor * term in each sum, likewise. Of
+// int8: the same, all of them small whole numbers.
 typedef float cpu_peak_fn(uint64_t n_rounds, float start, float factor, float term);
 
-enum { CPU_READ_WORDS = 64, CPU_ROUND_MACS = 96 };
+enum { CPU_READ_WORDS = 64, CPU_ROUND_MACS = 96, CPU_PEAK_ROUNDS = 2048 };
 
 struct cpu_kernels {
     // Every type has one for operands of f32; types of blocks but fp8 have one for int8; bf16 has
@@ -107,6 +107,7 @@ struct cpu_kernels {
     cpu_transpose_fn *transpose;
     cpu_read_fn *read;
     cpu_peak_fn *peak[CPU_N_OPERANDS]; // NULL: no instructions of their own
+    bool even_rows[CPU_N_OPERANDS]; // read faster where they are the same distance apart
     struct cpu_arrays arrays;
 };
 
@@ -128,7 +129,7 @@ void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 // entry that a level has to have.
 typedef void cpu_fill_fn(struct cpu_kernels *kernels);
 cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2, moe_cpu_kernels_avx512,
-    moe_cpu_kernels_avx512_bf16, moe_cpu_kernels_neon;
+    moe_cpu_kernels_avx512_bf16, moe_cpu_kernels_amx, moe_cpu_kernels_neon;
 // Their panels of types of blocks, and what those multiply with.
 cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_avx512,
     moe_cpu_blocks_neon;

@@ -96,11 +96,10 @@ static void store_hidden(const struct cpu_bind *bind, const struct cpu_group *gr
                               paired ? PAIR : n_columns, row);
 }
 
-// Task i of a group's EXPERT_IN.
-static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t i)
+// Panels of hidden values for at most CPU_TILE_ROWS rows.
+static void in_tile(const struct cpu_bind *bind, const struct cpu_group *group,
+                    struct cpu_range range, struct cpu_range panels)
 {
-    const struct cpu_range range = moe_cpu_grid_rows(&group->in, i);
-    const struct cpu_range panels = moe_cpu_grid_panels(&group->in, i);
     const uint32_t n = range.end - range.begin;
     const struct cpu_row *rows = group->rows + range.begin;
     const void *x[CPU_TILE_ROWS];
@@ -108,13 +107,31 @@ static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *gro
     float pairs[2 * CPU_TILE_ROWS * CPU_PANEL], weights[CPU_TILE_ROWS];
 
     for (uint32_t r = 0; r < n; r++) {
-        x[r] = group->x.rows + rows[r].token * group->x.stride;
+        const uint32_t row = group->gathered ? range.begin + r : rows[r].token;
+        x[r] = group->x.rows + row * group->x.stride;
         weights[r] = rows[r].weight;
     }
     for (uint32_t p = panels.begin; p < panels.end; p++) {
         hidden_panel(bind, group, p, group->weighted ? weights : NULL, x, n, gate, h);
         store_hidden(bind, group, p, range.begin, h, n, pairs);
     }
+}
+
+// Task i of a group's EXPERT_IN. Several tiles of rows go through the panels that are stored at
+// once, and find them in a cache but for the first.
+static void run_in_task(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t i)
+{
+    const struct cpu_range rows = moe_cpu_grid_rows(&group->in, i);
+    const struct cpu_range panels = moe_cpu_grid_panels(&group->in, i);
+    const uint32_t n_rows = rows.end - rows.begin;
+    uint32_t n_panels = panels.end - panels.begin; // at once
+    if (n_rows > CPU_TILE_ROWS)
+        n_panels = group->h_operand == CPU_OPERAND_INT8 ? 2 : 1;
+    for (uint32_t p = panels.begin; p < panels.end; p += n_panels)
+        for (uint32_t r = rows.begin, n; r < rows.end; r += n) {
+            n = (uint32_t) moe_min(rows.end - r, CPU_TILE_ROWS);
+            in_tile(bind, group, (struct cpu_range){r, r + n}, (struct cpu_range){p, p + n_panels});
+        }
 }
 
 void moe_cpu_in_task(struct cpu_bind *bind, uint32_t i)

@@ -120,8 +120,8 @@ static struct cpu_grid in_grid(const struct cpu_expert_layout *l, uint32_t n,
 {
     const uint64_t macs = (uint64_t) l->d_in * CPU_PANEL * (l->gated ? 2 : 1);
     if (h_operand != CPU_OPERAND_INT8)
-        return moe_cpu_grid(n, l->n_in_panels, macs);
-    struct cpu_grid grid = moe_cpu_grid(n, l->n_in_panels / 2, 2 * macs);
+        return moe_cpu_grid(n, CPU_TASK_ROWS, l->n_in_panels, macs);
+    struct cpu_grid grid = moe_cpu_grid(n, CPU_TASK_ROWS, l->n_in_panels / 2, 2 * macs);
     grid.n_panels *= 2;
     grid.block_panels *= 2;
     return grid;
@@ -180,6 +180,20 @@ static struct cpu_values routed_x(const struct cpu_bind *bind, enum cpu_operand 
     return bind->x_latent ? bind->latent.as[operand] : bind->x.as[operand];
 }
 
+// The same by expert, where it is copied (moe_cpu_rows_task).
+static bool gathers(const struct cpu_bind *bind)
+{
+    return bind->x_rows && bind->n_tokens >= CPU_GATHER_TOKENS;
+}
+
+static struct cpu_values gathered_x(const struct cpu_bind *bind, enum cpu_operand operand,
+                                    uint32_t first)
+{
+    const uint32_t width = moe_layer_routed_in(moe_cpu_bind_layer(bind));
+    const size_t stride = moe_cpu_operand_stride(operand, width);
+    return (struct cpu_values){bind->x_rows + first * stride, stride};
+}
+
 // All of them, then the adjugate experts' rows again, then identity experts. The hidden rows of
 // adjugate experts are behind those of the routed ones.
 static void add_routed(struct cpu_bind *bind)
@@ -198,7 +212,9 @@ static void add_routed(struct cpu_bind *bind)
             struct cpu_group group = expert_group(bind, l, expert, starts[e], n_rows,
                                                   pass == 0 ? bind->h : bind->h_adjugate);
             group.h += starts[e] * group.h_stride;
-            group.x = routed_x(bind, group.x_operand);
+            group.gathered = gathers(bind);
+            group.x = group.gathered ? gathered_x(bind, group.x_operand, starts[e])
+                                     : routed_x(bind, group.x_operand);
             group.scale = pass == 0 ? 1 : layer->adjugate_scale;
             group.weighted = layer->weight_on_input;
             add_group(bind, group);
@@ -252,4 +268,28 @@ void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i)
     }
     if (layer->d_shared_ff > 0)
         add_shared(bind, n_rows);
+}
+
+// ---- rows: what routed experts read, in the order of their rows ------------------------------
+
+uint32_t moe_cpu_rows_prepare(struct cpu_bind *bind)
+{
+    enum { ROWS = 32 }; // in one task
+    const uint32_t n_rows = bind->starts[moe_cpu_bind_layer(bind)->n_experts];
+    bind->grid = (struct cpu_grid){.n_rows = n_rows, .tile_rows = ROWS};
+    bind->grid.n_tiles = (uint32_t) moe_div_up(n_rows, ROWS);
+    return gathers(bind) ? bind->grid.n_tiles : 0;
+}
+
+void moe_cpu_rows_task(struct cpu_bind *bind, uint32_t i)
+{
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const enum cpu_operand operand = moe_cpu_bind_program(bind)->operands[layer->in_type];
+    const struct cpu_values from = routed_x(bind, operand);
+    const struct cpu_range rows = moe_cpu_grid_rows(&bind->grid, i);
+    const struct cpu_values to = gathered_x(bind, operand, 0);
+    const size_t size = moe_cpu_operand_size(operand, moe_layer_routed_in(layer));
+    for (uint32_t r = rows.begin; r < rows.end; r++)
+        memcpy((char *) to.rows + r * to.stride, from.rows + bind->rows[r].token * from.stride,
+               size);
 }

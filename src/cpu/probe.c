@@ -17,8 +17,8 @@ enum {
     PAGE = 4096,
     READ_TASK = 2 << 20,  // bytes: a large page, and long beside the cost of handing it out
     PEAK_TASKS = 8,       // of each thread, so that none waits long for the last
-    FEW_ROUNDS = 4096,    // enough to know how long many take
-    UNIT_ROUNDS = 8,      // rounds come in so many
+    UNIT_ROUNDS = CPU_PEAK_ROUNDS,  // rounds come in so many
+    FEW_ROUNDS = 2 * UNIT_ROUNDS,   // enough to know how long many take
     EMPTY_PHASES = 200,   // of one try
 };
 

@@ -9,10 +9,10 @@
 
 #include <string.h>
 
-struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t n_panels, uint64_t macs)
+struct cpu_grid moe_cpu_grid(uint32_t n_rows, uint32_t most_rows, uint32_t n_panels, uint64_t macs)
 {
     struct cpu_grid grid = {.n_rows = n_rows, .n_panels = n_panels};
-    grid.n_tiles = (uint32_t) moe_div_up(n_rows, CPU_TILE_ROWS);
+    grid.n_tiles = (uint32_t) moe_div_up(n_rows, most_rows);
     grid.tile_rows = (uint32_t) moe_div_up(n_rows, grid.n_tiles);
     grid.n_tiles = (uint32_t) moe_div_up(n_rows, grid.tile_rows);
     uint64_t panels = moe_min(moe_div_up(CPU_TASK_MACS, macs * grid.tile_rows), n_panels);
@@ -115,6 +115,8 @@ static uint32_t list_arrays(struct cpu_bind *bind, struct array arrays[MAX_ARRAY
         {&bind->h, n_rows, hidden_stride(bind, &w->routed), 1},
         {&bind->h_adjugate, n_adjugate, hidden_stride(bind, &w->adjugate), 1},
         {&bind->h_shared, n_shared, hidden_stride(bind, &w->shared), 1},
+        {&bind->x_rows, p->gathers ? n_slots : 0,
+         moe_cpu_operand_stride(p->operands[layer->in_type], moe_layer_routed_in(layer)), 1},
         {&bind->router_rows, has_rows ? n_tokens : 0, x_stride, 1},
         {&bind->x_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},
         {&bind->r_latent, n_latent, moe_cpu_hidden_stride(&w->latent, CPU_OPERAND_F32), 1},

@@ -3,9 +3,10 @@
 //
 // Bound: both operands are exact, and so is a product of two in f32. Each product of a pair is
 // added to the sum and rounded, which is at most n roundings of a term, n being k made even; or
-// both are added first, which is n / 2 + 1. Either is gamma_n(u) * sum |x w|, gamma_n =
-// n u / (1 - n u), u = 2^-24. Numbers below 2^-126 are 0 to a processor: of a sum that can take
-// 2^-126 at each of n roundings, of a product with such an operand all.
+// both are added first, which is n / 2 + 1; or, of AMX, 16 even and 16 odd ones apart, their two
+// sums to one of two others, and these at the end, which is no more than n. Each is gamma_n(u) *
+// sum |x w|, gamma_n = n u / (1 - n u), u = 2^-24. Numbers below 2^-126 are 0 to a processor: of a
+// sum that can take 2^-126 at each of n roundings, of a product with such an operand all.
 #include "kernels_test.h"
 
 #include "base/bits.h"

@@ -14,8 +14,8 @@ static const struct kernels_options *options;
 // Multiply-adds of a step of 12 chains, a twelfth. NEON's are 24 and take two for each step.
 static const uint32_t lanes[CPU_N_ISAS] = {
     [CPU_ISA_SCALAR] = 4,       [CPU_ISA_AVX2] = 8,         [CPU_ISA_AVX512] = 16,
-    [CPU_ISA_AVX512_VNNI] = 16, [CPU_ISA_AVX512_BF16] = 16, [CPU_ISA_NEON] = 16,
-    [CPU_ISA_DOTPROD] = 16,     [CPU_ISA_I8MM] = 16,
+    [CPU_ISA_AVX512_VNNI] = 16, [CPU_ISA_AVX512_BF16] = 16, [CPU_ISA_AMX] = 16,
+    [CPU_ISA_NEON] = 16,        [CPU_ISA_DOTPROD] = 16,     [CPU_ISA_I8MM] = 16,
 };
 // Where a step of int8 has fewer sums than that.
 static const uint32_t int8_lanes[CPU_N_ISAS] = {
@@ -45,16 +45,18 @@ static void every_word_is_read_once(void **state)
     free(memory);
 }
 
-// v + 1 counts the products of each sum; chain j of 12 begins with j.
+// v + 1 counts the products of each sum; chain j of 12 begins with j. AMX has 4 chains of 256.
 static void check_peak(const struct level *level, enum cpu_operand operand)
 {
     cpu_peak_fn *const peak = level->kernels.peak[operand];
     const bool fewer = operand == CPU_OPERAND_INT8 && int8_lanes[level->isa] > 0;
-    const uint32_t n_sums = 12 * (fewer ? int8_lanes : lanes)[level->isa];
-    for (uint64_t rounds = 0; rounds < 1000; rounds += 104)
-        assert_true(peak(rounds, 1, 1, 1) == 5.5f + (float) (rounds * CPU_ROUND_MACS / n_sums));
+    const bool tiles = operand == CPU_OPERAND_BF16 && level->isa == CPU_ISA_AMX;
+    const uint32_t n_sums = tiles ? 4 * 256 : 12 * (fewer ? int8_lanes : lanes)[level->isa];
+    const float first = tiles ? 1.5f : 5.5f;
+    for (uint64_t rounds = 0; rounds < 10 * CPU_PEAK_ROUNDS; rounds += 3 * CPU_PEAK_ROUNDS)
+        assert_true(peak(rounds, 1, 1, 1) == first + (float) (rounds * CPU_ROUND_MACS / n_sums));
     if (operand == CPU_OPERAND_F32)
-        assert_true(peak(8, 1, 0, 3) == 3);
+        assert_true(peak(CPU_PEAK_ROUNDS, 1, 0, 3) == 3);
 }
 
 static void a_round_is_what_it_says(void **state)

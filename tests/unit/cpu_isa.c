@@ -22,13 +22,16 @@ static const struct bit {
     {offsetof(struct cpu_id, leaf7_ebx), 31, CPU_FEATURE_AVX512VL},
     {offsetof(struct cpu_id, leaf7_ecx), 11, CPU_FEATURE_AVX512_VNNI},
     {offsetof(struct cpu_id, leaf7_1_eax), 5, CPU_FEATURE_AVX512_BF16},
+    {offsetof(struct cpu_id, leaf7_edx), 22, CPU_FEATURE_AMX_BF16},
+    {offsetof(struct cpu_id, leaf7_edx), 24, CPU_FEATURE_AMX_TILE},
 };
 
 enum {
     YMM_FEATURES = CPU_FEATURE_AVX2 | CPU_FEATURE_FMA | CPU_FEATURE_F16C,
     ZMM_FEATURES = CPU_FEATURE_AVX512F | CPU_FEATURE_AVX512BW | CPU_FEATURE_AVX512DQ |
                    CPU_FEATURE_AVX512VL | CPU_FEATURE_AVX512_VNNI | CPU_FEATURE_AVX512_BF16,
-    ALL_FEATURES = YMM_FEATURES | ZMM_FEATURES,
+    AMX_FEATURES = CPU_FEATURE_AMX_TILE | CPU_FEATURE_AMX_BF16,
+    ALL_FEATURES = YMM_FEATURES | ZMM_FEATURES | AMX_FEATURES,
 };
 
 static const uint32_t leaf1_osxsave = 1u << 27, leaf1_avx = 1u << 28;
@@ -36,7 +39,7 @@ static const uint32_t leaf1_osxsave = 1u << 27, leaf1_avx = 1u << 28;
 // An x86 processor with everything, and a system that saves all registers.
 static struct cpu_id full_id(void)
 {
-    struct cpu_id id = {.leaf1_ecx = leaf1_osxsave | leaf1_avx, .xcr0 = 0xe7};
+    struct cpu_id id = {.leaf1_ecx = leaf1_osxsave | leaf1_avx, .xcr0 = 0x600e7, .tiles = true};
     for (size_t i = 0; i < MOE_COUNT(bits); i++)
         *(uint32_t *) ((char *) &id + bits[i].word) |= 1u << bits[i].bit;
     return id;
@@ -65,7 +68,12 @@ static void features_need_the_system_too(void **state)
     assert_int_equal(features_without(0, 1 << 2), 0);
     assert_int_equal(features_without(0, 1 << 1), 0);
     for (uint32_t bit = 5; bit <= 7; bit++)
-        assert_int_equal(features_without(0, 1u << bit), YMM_FEATURES);
+        assert_int_equal(features_without(0, 1u << bit), YMM_FEATURES | AMX_FEATURES);
+    for (uint32_t bit = 17; bit <= 18; bit++)
+        assert_int_equal(features_without(0, 1u << bit), YMM_FEATURES | ZMM_FEATURES);
+    struct cpu_id refused = full_id();
+    refused.tiles = false;
+    assert_int_equal(moe_cpu_features(&refused), YMM_FEATURES | ZMM_FEATURES);
     assert_int_equal(moe_cpu_features(&(struct cpu_id){0}), 0);
 }
 
@@ -89,6 +97,7 @@ static const struct {
      MOE_CPU_AVX512},
     {CPU_ISA_AVX512_VNNI, CPU_FEATURE_AVX512_VNNI, MOE_CPU_AVX512_VNNI},
     {CPU_ISA_AVX512_BF16, CPU_FEATURE_AVX512_BF16, MOE_CPU_AVX512_BF16},
+    {CPU_ISA_AMX, AMX_FEATURES, MOE_CPU_AMX},
 };
 
 // A feature that is missing takes its level and those above, nothing else.
@@ -106,7 +115,7 @@ static void levels_need_all_their_features(void **state)
     assert_int_equal(moe_cpu_levels(ALL_FEATURES), mask);
     assert_int_equal(moe_cpu_best(1u << CPU_ISA_SCALAR), CPU_ISA_SCALAR);
     assert_int_equal(moe_cpu_best(1u << CPU_ISA_SCALAR | 1u << CPU_ISA_AVX2), CPU_ISA_AVX2);
-    assert_int_equal(moe_cpu_best(0x1f), CPU_ISA_AVX512_BF16);
+    assert_int_equal(moe_cpu_best(0x3f), CPU_ISA_AMX);
 }
 
 static void slower_levels_are_for_the_asking(void **state)
@@ -119,6 +128,8 @@ static void slower_levels_are_for_the_asking(void **state)
     memcpy(&id.vendor, "GenuineIntel", 4);
     assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16), vnni);
     assert_int_equal(moe_cpu_worthwhile(&id, vnni), vnni);
+    assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16 | 1u << CPU_ISA_AMX),
+                     vnni | 1u << CPU_ISA_AMX);
 }
 
 static void names_go_both_ways(void **state)
