@@ -5,6 +5,7 @@
 #ifndef MOE_CPU_BLOCKS_AVX512_H
 #define MOE_CPU_BLOCKS_AVX512_H
 
+#include "cpu/fetch_avx512.h"
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
@@ -26,15 +27,15 @@ INLINE __m512i bits(__m512i v, int by, int mask)
     return _mm512_and_si512(v, _mm512_set1_epi8((char) mask));
 }
 
-// The hardware's own prefetch stops at every page. Asks for what is a while behind the part of a
-// block of so many bytes that tile `tile` of n_tiles is.
+// Asks for what is a while behind the part of a block of so many bytes that tile `tile` of n_tiles
+// is.
 INLINE void fetch_ahead(const char *column, uint32_t size, uint32_t tile, uint32_t n_tiles)
 {
-    enum { AHEAD = 4096, LINE = 64 };
+    enum { LINE = 64 };
     const uint32_t n = size * CPU_PANEL / LINE + 1;
 #pragma GCC unroll 16
     for (uint32_t i = n * tile / n_tiles; i < n * (tile + 1) / n_tiles; i++)
-        _mm_prefetch(column + AHEAD + i * LINE, _MM_HINT_T0);
+        fetch_line(column + i * LINE);
 }
 
 // ---- scales ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 // a step of R rows is R multiply-adds and R + 1 loads, of which there are as many a cycle: the more
 // rows, the less the one load costs. There are more rows than registers for their addresses; with
 // STEPS steps at a time, an address is fetched once for all of them.
+#include "cpu/fetch_avx512.h"
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -21,9 +22,8 @@ enum {
     TURN = 8,
     // Steps of a panel that stay in the first-level cache while all row blocks use them.
     BLOCK_K = 256,
-    // Bytes of weights: the hardware's own prefetch stops at every page.
-    AHEAD = 2048,
     PAGE = 4096,
+    AHEAD = 2048, // bytes, of the probe that reads
 };
 
 enum weight_type { W_F32, W_F16, W_BF16, W_N };
@@ -121,7 +121,7 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
         if (fetch)
             UNROLL
             for (size_t line = 0; line < STEPS * size; line += 64)
-                _mm_prefetch(panel + AHEAD + line, _MM_HINT_T0);
+                fetch_line(panel + line);
         load_two(type, panel, w);
         load_two(type, panel + 2 * size, w + 2);
         multiply_in_turns(n_rows, x, at, STEPS, w, sum);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Kernels for AVX-512 BF16: one instruction multiplies 16 pairs of weights with a pair of x and
 // adds both products to 16 sums. Blocks of rows are as in kernels_avx512.c.
+#include "cpu/fetch_avx512.h"
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -11,7 +12,6 @@ enum {
     UNITS = 4, // pairs at a time
     TURN = 8,
     BLOCK_UNITS = 256,
-    AHEAD = 2048,
 };
 
 enum { W_BF16 = 2 };
@@ -62,7 +62,7 @@ INLINE void block(uint32_t n_rows, const pair *const *x, uint32_t first, const c
     for (; i + UNITS <= n; i += UNITS, panel += UNITS * 64) {
         UNROLL
         for (uint32_t j = 0; j < UNITS; j++) {
-            _mm_prefetch(panel + AHEAD + 64 * j, _MM_HINT_T0);
+            fetch_line(panel + 64 * j);
             w[j] = (__m512bh) _mm512_loadu_si512(panel + 64 * j);
         }
         multiply_in_turns(n_rows, x, (size_t) first + i, UNITS, w, sum);
