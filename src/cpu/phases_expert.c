@@ -50,30 +50,44 @@ static void times_panel(const struct cpu_bind *bind, enum cpu_operand operand,
     bind->kernels->panel[operand][type](x, n, panel, k, out);
 }
 
-// One panel of hidden outputs for a tile of rows, left in `h` (n, 16); `gate` is scratch. A weight
-// of each row's input, if there are any, is as well one of W x.
-static void hidden_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                         const float *weights, const void *const *x, uint32_t n, float *gate,
-                         float *h)
+// An expert's bias from a panel on; NULL: the layer has none. The zeros that are packed then would
+// be waited for.
+static const float *bias_at(const struct cpu_group *group, bool has, uint64_t at, uint32_t panel)
+{
+    return has ? (const float *) (group->expert + at) + (size_t) panel * CPU_PANEL : NULL;
+}
+
+// Panels of hidden outputs for a tile of rows, left in `h` (panels, n, 16); `gate` is scratch. A
+// weight of each row's input, if there are any, is as well one of W x.
+static void hidden_panels(const struct cpu_bind *bind, const struct cpu_group *group,
+                          struct cpu_range panels, const float *weights, const void *const *x,
+                          uint32_t n, float *gate, float *h)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const struct cpu_arrays *arrays = &bind->kernels->arrays;
     const struct cpu_expert_layout *l = group->layout;
-    const size_t n_values = (size_t) n * CPU_PANEL, first = (size_t) panel * CPU_PANEL;
-    const float *gate_bias = (const float *) (group->expert + l->gate_bias) + first;
-    const float *up_bias = (const float *) (group->expert + l->up_bias) + first;
-    const char *w = group->expert + (l->gated ? 2 : 1) * panel * l->in_panel_size;
-    if (!l->gated) {
-        times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, h);
-        arrays->finish_rows(up_bias, weights, h, n);
-        moe_cpu_act(arrays, layer, group->act, h, n_values);
-        return;
+    const size_t n_values = (size_t) n * CPU_PANEL;
+    const char *w = group->expert + (l->gated ? 2 : 1) * panels.begin * l->in_panel_size;
+    float *g = gate, *u = h;
+    for (uint32_t p = panels.begin; p < panels.end; p++, g += n_values, u += n_values) {
+        if (l->gated) {
+            times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, g);
+            w += l->in_panel_size;
+        }
+        times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, u);
+        w += l->in_panel_size;
     }
-    times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, gate);
-    times_panel(bind, group->x_operand, l->in_type, x, n, w + l->in_panel_size, l->d_in, h);
-    arrays->finish_rows(gate_bias, weights, gate, n);
-    arrays->finish_rows(up_bias, weights, h, n);
-    moe_cpu_gated(arrays, layer, group->limit, gate, h, n_values);
+    g = gate, u = h;
+    for (uint32_t p = panels.begin; p < panels.end; p++, g += n_values, u += n_values) {
+        if (l->gated)
+            arrays->finish_rows(bias_at(group, layer->gate_bias, l->gate_bias, p), weights, g, n);
+        arrays->finish_rows(bias_at(group, layer->up_bias, l->up_bias, p), weights, u, n);
+    }
+    const size_t n_all = (panels.end - panels.begin) * n_values;
+    if (l->gated)
+        moe_cpu_gated(arrays, layer, group->limit, gate, h, n_all);
+    else
+        moe_cpu_act(arrays, layer, group->act, h, n_all);
 }
 
 // Stores a panel's hidden values (n, 16) of rows from `first` on as the out-panels read them. Those
@@ -111,9 +125,14 @@ static void in_tile(const struct cpu_bind *bind, const struct cpu_group *group,
         x[r] = group->x.rows + row * group->x.stride;
         weights[r] = rows[r].weight;
     }
-    for (uint32_t p = panels.begin; p < panels.end; p++) {
-        hidden_panel(bind, group, p, group->weighted ? weights : NULL, x, n, gate, h);
-        store_hidden(bind, group, p, range.begin, h, n, pairs);
+    // Few rows: several panels, so that weights are read without a pause between them.
+    const uint32_t most = CPU_TILE_ROWS / n;
+    for (struct cpu_range part = panels; part.begin < panels.end; part.begin = part.end) {
+        part.end = part.begin + (uint32_t) moe_min(most, panels.end - part.begin);
+        hidden_panels(bind, group, part, group->weighted ? weights : NULL, x, n, gate, h);
+        for (uint32_t p = part.begin; p < part.end; p++)
+            store_hidden(bind, group, p, range.begin,
+                         h + (size_t) (p - part.begin) * n * CPU_PANEL, n, pairs);
     }
 }
 
@@ -299,7 +318,7 @@ static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group
     const struct cpu_expert_layout *l = group->layout;
     const uint32_t column = panel * CPU_PANEL;
     const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, l->d_out - column);
-    const float *bias = (const float *) (group->expert + l->out_bias) + column;
+    const float *bias = bias_at(group, layer->down_bias, l->out_bias, panel);
     _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
 
     times_panel(bind, group->h_operand, l->out_type, tile->h, tile->n,

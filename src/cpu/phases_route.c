@@ -47,8 +47,9 @@ static uint32_t logits_stride(const struct cpu_bind *bind)
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind)
 {
     const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    enum { SLOW = 4 }; // weights of f32 are waited for when there are few tokens
     uint64_t macs = (uint64_t) moe_cpu_bind_layer(bind)->d_model * CPU_PANEL;
-    bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, w->n_router_panels, macs);
+    bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, w->n_router_panels, SLOW * macs);
     return bind->grid.n_tiles * bind->grid.n_blocks;
 }
 
