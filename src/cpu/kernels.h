@@ -62,6 +62,14 @@ typedef void cpu_quantise_fn(const float *values, uint32_t n, struct cpu_int8_bl
 typedef void cpu_panel_fn(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
 
+// The same, with the same bits, of n_rows <= CPU_PAIR_ROWS rows and two panels: out[p] is
+// (n_rows, 16) of panels[p]. Of few rows a chain waits for itself about as long as for memory; two
+// panels are twice as many chains.
+typedef void cpu_pair_fn(const void *const *x, uint32_t n_rows, const char *const *panels,
+                         uint32_t k, float *const *out);
+
+enum { CPU_PAIR_ROWS = 4 };
+
 // Steps first .. first + k - 1 of f32 chains, for products cut along their inner dimension:
 // out[r][c] = sum over i < k of x[r][first + i] * panel[i][c], for r < n_rows and c < 16; with
 // `more` out goes on from what it was. Rows of out are 4-byte aligned. As cpu_panel_fn else.
@@ -100,6 +108,7 @@ struct cpu_kernels {
     // Every type has one for operands of f32; types of blocks but fp8 have one for int8; bf16 has
     // one for bf16 where there are instructions for it. Others are NULL.
     cpu_panel_fn *panel[CPU_N_OPERANDS][CPU_N_WEIGHTS];
+    cpu_pair_fn *pair[CPU_N_FLOATS]; // of operands f32; NULL: two panels are no faster at once
     cpu_quantise_fn *quantise;
     cpu_decode_fn *decode[CPU_N_FLOATS]; // NULL for f32
     cpu_encode_fn *encode[CPU_N_FLOATS]; // likewise

@@ -233,6 +233,79 @@ static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel,
     panel_any(W_BF16, x, n_rows, panel, k, out);
 }
 
+// ---- two panels and few rows -----------------------------------------------------------------
+
+// The next n <= 2 steps, those of x from `at` on.
+INLINE void pair_steps(uint32_t n_rows, uint32_t n, const float *const *x, uint32_t at,
+                       __m512 w[2][2], __m512 sum[2][CPU_PAIR_ROWS])
+{
+    UNROLL
+    for (uint32_t j = 0; j < n; j++)
+        UNROLL
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const __m512 v = _mm512_set1_ps(x[r][at + j]);
+            sum[0][r] = _mm512_fmadd_ps(v, w[0][j], sum[0][r]);
+            sum[1][r] = _mm512_fmadd_ps(v, w[1][j], sum[1][r]);
+        }
+}
+
+// n_rows is a constant where this is expanded.
+INLINE void pair_block(enum weight_type type, uint32_t n_rows, const void *const *x,
+                       const char *const *panels, uint32_t k, float *const *out)
+{
+    const size_t size = 2 * step_size(type);
+    const char *a = panels[0], *b = panels[1];
+    const float *row[CPU_PAIR_ROWS];
+    __m512 sum[2][CPU_PAIR_ROWS], w[2][2];
+    UNROLL
+    for (uint32_t r = 0; r < n_rows; r++) {
+        row[r] = x[r];
+        sum[0][r] = sum[1][r] = _mm512_setzero_ps();
+    }
+    for (uint32_t i = 0; i + 2 <= k; i += 2, a += size, b += size) {
+        UNROLL
+        for (size_t line = 0; line < size; line += 64) {
+            fetch_line(a + line);
+            fetch_line(b + line);
+        }
+        load_two(type, a, w[0]);
+        load_two(type, b, w[1]);
+        pair_steps(n_rows, 2, row, i, w, sum);
+    }
+    if (k % 2 > 0) {
+        w[0][0] = load_last(type, a);
+        w[1][0] = load_last(type, b);
+        pair_steps(n_rows, 1, row, k - 1, w, sum);
+    }
+    UNROLL
+    for (uint32_t r = 0; r < n_rows; r++) {
+        _mm512_store_ps(out[0] + r * CPU_PANEL, sum[0][r]);
+        _mm512_store_ps(out[1] + r * CPU_PANEL, sum[1][r]);
+    }
+}
+
+#define PAIR(name, type)                                                                           \
+    static void pair_##name(const void *const *x, uint32_t n_rows, const char *const *panels,      \
+                            uint32_t k, float *const *out)                                         \
+    {                                                                                              \
+        switch (n_rows) {                                                                          \
+        case 1:                                                                                    \
+            pair_block(type, 1, x, panels, k, out);                                                \
+            return;                                                                                \
+        case 2:                                                                                    \
+            pair_block(type, 2, x, panels, k, out);                                                \
+            return;                                                                                \
+        case 3:                                                                                    \
+            pair_block(type, 3, x, panels, k, out);                                                \
+            return;                                                                                \
+        default:                                                                                   \
+            pair_block(type, CPU_PAIR_ROWS, x, panels, k, out);                                    \
+        }                                                                                          \
+    }
+PAIR(f32, W_F32)
+PAIR(f16, W_F16)
+PAIR(bf16, W_BF16)
+
 // ---- transposing -----------------------------------------------------------------------------
 
 // Up to 16 steps of up to 16 rows: pairs, pairs of pairs, then quarters of registers.
@@ -406,6 +479,9 @@ void moe_cpu_kernels_avx512(struct cpu_kernels *kernels)
     kernels->panel[CPU_OPERAND_F32][W_F32] = panel_f32;
     kernels->panel[CPU_OPERAND_F32][W_F16] = panel_f16;
     kernels->panel[CPU_OPERAND_F32][W_BF16] = panel_bf16;
+    kernels->pair[W_F32] = pair_f32;
+    kernels->pair[W_F16] = pair_f16;
+    kernels->pair[W_BF16] = pair_bf16;
     kernels->decode[W_F16] = decode_f16;
     kernels->decode[W_BF16] = decode_bf16;
     kernels->encode[W_F16] = encode_f16;

@@ -50,6 +50,25 @@ static void times_panel(const struct cpu_bind *bind, enum cpu_operand operand,
     bind->kernels->panel[operand][type](x, n, panel, k, out);
 }
 
+// The same of two panels, beside each other where there is a kernel for it.
+static void times_two(const struct cpu_bind *bind, enum cpu_operand operand, enum vkmoe_dtype type,
+                      const void *const *x, uint32_t n, const char *const *panels, uint32_t k,
+                      float *const *out)
+{
+    cpu_pair_fn *const pair = operand == CPU_OPERAND_F32 && (uint32_t) type < CPU_N_FLOATS &&
+                              n <= CPU_PAIR_ROWS ? bind->kernels->pair[type] : NULL;
+    if (!pair) {
+        times_panel(bind, operand, type, x, n, panels[0], k, out[0]);
+        times_panel(bind, operand, type, x, n, panels[1], k, out[1]);
+        return;
+    }
+    if (bind->counts) {
+        moe_cpu_count(&bind->counts->weight_loads, 2 * moe_cpu_panel_size(type, k));
+        moe_cpu_count(&bind->counts->columns, 2 * n);
+    }
+    pair(x, n, panels, k, out);
+}
+
 // An expert's bias from a panel on; NULL: the layer has none. The zeros that are packed then would
 // be waited for.
 static const float *bias_at(const struct cpu_group *group, bool has, uint64_t at, uint32_t panel)
@@ -70,12 +89,12 @@ static void hidden_panels(const struct cpu_bind *bind, const struct cpu_group *g
     const char *w = group->expert + (l->gated ? 2 : 1) * panels.begin * l->in_panel_size;
     float *g = gate, *u = h;
     for (uint32_t p = panels.begin; p < panels.end; p++, g += n_values, u += n_values) {
-        if (l->gated) {
-            times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, g);
-            w += l->in_panel_size;
-        }
-        times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, u);
-        w += l->in_panel_size;
+        const char *const two[] = {w, w + l->in_panel_size};
+        if (l->gated)
+            times_two(bind, group->x_operand, l->in_type, x, n, two, l->d_in, (float *[]){g, u});
+        else
+            times_panel(bind, group->x_operand, l->in_type, x, n, w, l->d_in, u);
+        w += (l->gated ? 2 : 1) * l->in_panel_size;
     }
     g = gate, u = h;
     for (uint32_t p = panels.begin; p < panels.end; p++, g += n_values, u += n_values) {
@@ -309,23 +328,38 @@ struct sum_tile {
     uint32_t n;
 };
 
-// Adds one panel of one expert's outputs.
+// Adds one panel of one expert's outputs, W_down h.
 static void add_panel(const struct cpu_bind *bind, const struct cpu_group *group, uint32_t panel,
-                      const struct sum_tile *tile)
+                      const struct sum_tile *tile, float *f)
 {
     const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
     const struct cpu_arrays *arrays = &bind->kernels->arrays;
     const struct cpu_expert_layout *l = group->layout;
     const uint32_t column = panel * CPU_PANEL;
     const uint32_t n_columns = (uint32_t) moe_min(CPU_PANEL, l->d_out - column);
-    const float *bias = bias_at(group, layer->down_bias, l->out_bias, panel);
-    _Alignas(64) float f[CPU_TILE_ROWS * CPU_PANEL];
-
-    times_panel(bind, group->h_operand, l->out_type, tile->h, tile->n,
-                group->expert + l->out_panels + panel * l->out_panel_size, l->d_ff, f);
-    arrays->finish_rows(bias, NULL, f, tile->n);
+    arrays->finish_rows(bias_at(group, layer->down_bias, l->out_bias, panel), NULL, f, tile->n);
     moe_cpu_act(arrays, layer, group->act_out, f, (size_t) tile->n * CPU_PANEL);
     arrays->add_rows(f, tile->factors, tile->sums, tile->n, column, n_columns);
+}
+
+static void add_panels(const struct cpu_bind *bind, const struct cpu_group *group,
+                       struct cpu_range panels, const struct sum_tile *tile)
+{
+    const struct cpu_expert_layout *l = group->layout;
+    const char *w = group->expert + l->out_panels + panels.begin * l->out_panel_size;
+    _Alignas(64) float f[2][CPU_TILE_ROWS * CPU_PANEL];
+    uint32_t p = panels.begin;
+    for (; p + 2 <= panels.end; p += 2, w += 2 * l->out_panel_size) {
+        const char *const two[] = {w, w + l->out_panel_size};
+        times_two(bind, group->h_operand, l->out_type, tile->h, tile->n, two, l->d_ff,
+                  (float *[]){f[0], f[1]});
+        add_panel(bind, group, p, tile, f[0]);
+        add_panel(bind, group, p + 1, tile, f[1]);
+    }
+    if (p == panels.end)
+        return;
+    times_panel(bind, group->h_operand, l->out_type, tile->h, tile->n, w, l->d_ff, f[0]);
+    add_panel(bind, group, p, tile, f[0]);
 }
 
 // Rows [first, last) of an expert's group.
@@ -341,8 +375,7 @@ static void add_expert(const struct cpu_bind *bind, const struct cpu_group *grou
             tile.factors[r] = row.factor * group->scale;
             tile.sums[r] = sum_row(bind, row.token);
         }
-        for (uint32_t p = panels.begin; p < panels.end; p++)
-            add_panel(bind, group, p, &tile);
+        add_panels(bind, group, panels, &tile);
     }
 }
 
