@@ -122,6 +122,25 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
     return true;
 }
 
+// Of the panel that panel_ok made, as both of a pair: the bits of one.
+static bool pair_ok(struct selftest *t, enum vkmoe_dtype type)
+{
+    static const uint32_t ks[] = {1, 64, MAX_K};
+    const void *const *x = (const void *const *) t->rows;
+    const char *const panels[] = {(const char *) t->panel, (const char *) t->panel};
+    float *const out[] = {t->out, t->out + CPU_PAIR_ROWS * CPU_PANEL};
+    for (uint32_t i = 0; i < MOE_COUNT(ks) * CPU_PAIR_ROWS; i++) {
+        const uint32_t n = i % CPU_PAIR_ROWS + 1, k = ks[i / CPU_PAIR_ROWS];
+        const size_t size = n * CPU_PANEL * sizeof *t->want;
+        memset(t->out, 0xff, sizeof t->out);
+        t->kernels->pair[type](x, n, panels, k, out);
+        t->kernels->panel[CPU_OPERAND_F32][type](x, n, t->panel, k, t->want);
+        if (memcmp(out[0], t->want, size) != 0 || memcmp(out[1], t->want, size) != 0)
+            return false;
+    }
+    return true;
+}
+
 // Of the panel that panel_ok made.
 static bool int8_panel_ok(struct selftest *t, enum vkmoe_dtype type)
 {
@@ -228,6 +247,8 @@ static void find_wrong(struct selftest *t, char *name, size_t size)
         bool ok = panel_ok(t, (enum vkmoe_dtype) type);
         if (ok && moe_dtype_is_float((enum vkmoe_dtype) type) && type != VKMOE_F32)
             ok = halves_ok(t, (enum vkmoe_dtype) type);
+        if (ok && type < CPU_N_FLOATS && t->kernels->pair[type])
+            ok = pair_ok(t, (enum vkmoe_dtype) type);
         if (ok && t->kernels->panel[CPU_OPERAND_INT8][type])
             ok = int8_panel_ok(t, (enum vkmoe_dtype) type);
         if (ok && type == VKMOE_BF16 && t->kernels->panel[CPU_OPERAND_BF16][type])

@@ -46,6 +46,7 @@ bool guards_intact(const void *memory, size_t size, size_t begin, size_t end);
 void *aligned_memory(size_t size);
 
 int run_panel_tests(const struct kernels_options *options); // number of failed tests
+int run_pair_tests(const struct kernels_options *options);
 int run_bf16_tests(const struct kernels_options *options);
 int run_int8_tests(const struct kernels_options *options);
 int run_chain_tests(const struct kernels_options *options);

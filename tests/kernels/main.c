@@ -127,6 +127,7 @@ int main(int argc, char **argv)
     if (bench)
         return run_bench(&options);
     int n_failed = run_panel_tests(&options);
+    n_failed += run_pair_tests(&options);
     n_failed += run_bf16_tests(&options);
     n_failed += run_int8_tests(&options);
     n_failed += run_chain_tests(&options);
