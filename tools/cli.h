@@ -21,7 +21,7 @@
 #define CLI_H
 
 #include <jansson.h>
-#include <vkmoe/vkmoe.h>
+#include <vkmoe/bench.h>
 
 enum cli_exit {
     CLI_OK = 0,
@@ -139,6 +139,9 @@ int cli_close(vkmoe_context *context, int code);
 
 // "cpu", "discrete" ... as in the JSON of `vkmoe info`. Static text.
 const char *cli_device_type(enum vkmoe_device_type type);
+
+// "used", "not faster" ..., as in the JSON of `vkmoe tune`. Static text.
+const char *cli_tune_state(enum vkmoe_tune_state state);
 
 // True after the first SIGINT: finish what is in hand, then return CLI_INTERRUPTED. A second SIGINT
 // ends the program at once.

@@ -107,6 +107,19 @@ int cli_close(vkmoe_context *context, int code)
     return code == CLI_OK ? CLI_FAILED : code;
 }
 
+const char *cli_tune_state(enum vkmoe_tune_state state)
+{
+    static const char *const names[] = {
+        [VKMOE_TUNE_USED] = "used",
+        [VKMOE_TUNE_NOT_FASTER] = "not faster",
+        [VKMOE_TUNE_BAD] = "bad",
+        [VKMOE_TUNE_UNAVAILABLE] = "unavailable",
+        [VKMOE_TUNE_DISABLED] = "disabled",
+        [VKMOE_TUNE_UNTESTED] = "untested",
+    };
+    return names[state];
+}
+
 const char *cli_device_type(enum vkmoe_device_type type)
 {
     switch (type) {

@@ -182,6 +182,8 @@ enum vkmoe_tune_state {
     VKMOE_TUNE_NOT_FASTER = 1,  // right, but less than 3 % faster than without it
     VKMOE_TUNE_BAD = 2,         // computes wrongly, or the driver does not survive it
     VKMOE_TUNE_UNAVAILABLE = 3, // the device lacks something
+    VKMOE_TUNE_DISABLED = 4,    // by VKMOE_DISABLE or a desc
+    VKMOE_TUNE_UNTESTED = 5,    // used if its self-test passes, which the first plan for it makes
 };
 
 // What is known of one candidate kernel on one device.
@@ -216,6 +218,21 @@ static inline vkmoe_tune_desc vkmoe_tune_desc_init(void)
 // VKMOE_E_UNSUPPORTED: the reference, and contexts without a queue.
 VKMOE_API enum vkmoe_status vkmoe_tune(vkmoe_context *context, const vkmoe_tune_desc *desc,
                                        vkmoe_tune_verdict *out, uint32_t *n);
+
+// One candidate kernel of a device, and whether plans of the context would use it now.
+typedef struct vkmoe_kernel_info {
+    vkmoe_tune_verdict verdict; // seconds as of the last tune
+    char kind[32];              // what it is made of, in a word or two: "fp16"
+    char computes[128]; // where it may: "precision half, weights f16, x f32 or f16"; may be empty
+} vkmoe_kernel_info;
+
+// What is known of every candidate kernel of the context's device: features, limits, what is
+// disabled, the cached verdicts. Nothing is tested or timed. Contexts without a queue too.
+//   out  room for *n, best kernel first, or NULL to ask for the count
+//   n    in: room; out: number of candidates
+// VKMOE_E_UNSUPPORTED: the reference, which has no kernels to choose from.
+VKMOE_API enum vkmoe_status vkmoe_context_kernels(vkmoe_context *context, vkmoe_kernel_info *out,
+                                                  uint32_t *n);
 
 #ifdef __cplusplus
 }

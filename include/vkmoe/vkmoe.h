@@ -87,6 +87,11 @@ typedef struct vkmoe_context_desc {
     bool validation;   // the Khronos layer with core and synchronisation checks; messages are
                        // logged as errors and counted by vkmoe_context_validation_count
     bool debug_labels; // names and labels for debuggers, where VK_EXT_debug_utils is there
+
+    // Vulkan: kernel variants not to use, "NAME,NAME,...", by name or kind as `vkmoe info -v` lists
+    // them ("fp16"). NULL: the variable VKMOE_DISABLE if it is set, else "", which is none.
+    // VKMOE_E_ARGUMENT: a name that is none; the text lists what there is.
+    const char *disable;
 } vkmoe_context_desc;
 
 static inline vkmoe_context_desc vkmoe_context_desc_init(void)
@@ -262,9 +267,10 @@ typedef struct vkmoe_plan_desc {
     uint32_t max_tokens;    // largest n_tokens of a run, at least 1
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
-    // Vulkan: force a kernel variant by name, "a0" (f32 arithmetic) or "a1" (f16 weights, and x
-    // rounded to f16: precision HALF). Refused where the device, its driver, the precision or the
-    // types do not allow it. NULL: the best that is allowed and was not found bad.
+    // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic) or "a1" (f16 weights,
+    // and x rounded to f16: precision HALF). Refused where the device, its driver, the precision or
+    // the types do not allow it; the text says what is missing. NULL: the best
+    // that is allowed and was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

@@ -85,6 +85,8 @@ typedef struct vkmoe_vk_import_desc {
     enum vkmoe_addressing addressing; // VKMOE_ADDRESSING_BDA is refused where it is not enabled
     bool floor;        // keep to the least limits of Vulkan 1.1
     bool debug_labels; // names and labels, where the instance has VK_EXT_debug_utils
+
+    const char *disable; // as in vkmoe_context_desc
 } vkmoe_vk_import_desc;
 
 static inline vkmoe_vk_import_desc vkmoe_vk_import_desc_init(void)

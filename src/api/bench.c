@@ -163,3 +163,17 @@ enum vkmoe_status vkmoe_tune(vkmoe_context *context, const vkmoe_tune_desc *desc
 fail:
     return status;
 }
+
+enum vkmoe_status vkmoe_context_kernels(vkmoe_context *context, vkmoe_kernel_info *out, uint32_t *n)
+{
+    enum vkmoe_status status;
+    TRY(NOT_NULL(context));
+    TRY(NOT_NULL(n));
+    struct moe_device *device = context->device;
+    if (!device->backend->kernels)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "%s has no kernels to choose from",
+                        device->info.name);
+    status = device->backend->kernels(device, out, n);
+fail:
+    return status;
+}

@@ -31,6 +31,7 @@ enum vkmoe_status vkmoe_context_create(const vkmoe_context_desc *desc, vkmoe_con
     full.device = full.device ? full.device : env.device;
     full.cpu_isa = full.cpu_isa ? full.cpu_isa : env.cpu_isa;
     full.cache_dir = full.cache_dir ? full.cache_dir : env.cache_dir;
+    full.disable = full.disable ? full.disable : env.disable;
 
     TRY(moe_try_alloc(&host, sizeof *context, "context", &context));
     context->host = host;

@@ -36,5 +36,6 @@ void moe_env_read(struct moe_env *out)
 {
     out->device = read_variable("VKMOE_DEVICE", "auto");
     out->cpu_isa = read_variable("VKMOE_CPU_ISA", "");
+    out->disable = read_variable("VKMOE_DISABLE", "");
     read_cache_dir(out->cache_dir, sizeof out->cache_dir);
 }

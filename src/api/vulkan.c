@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "api/api.h"
+#include "api/env.h"
 #include "base/desc.h"
 
 static enum vkmoe_status fail_not_vulkan(const struct moe_device *device)
@@ -160,12 +161,15 @@ enum vkmoe_status vkmoe_context_import_vk(const vkmoe_vk_import_desc *desc, vkmo
     vkmoe_vk_import_desc full = vkmoe_vk_import_desc_init();
     vkmoe_context *context = NULL;
     vkmoe_host host;
+    struct moe_env env;
     TRY(NOT_NULL(out));
     *out = NULL;
     TRY(NOT_NULL(desc));
     TRY(moe_desc_copy(&full, sizeof full, desc, "vkmoe_vk_import_desc"));
     TRY(check_import(&full));
     TRY(moe_host_init(&host, full.host));
+    moe_env_read(&env);
+    full.disable = full.disable ? full.disable : env.disable;
     const struct moe_backend *backend = vulkan_backend();
     if (!backend)
         return fail_no_backend();

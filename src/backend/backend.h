@@ -158,6 +158,7 @@ struct moe_backend {
     // NULL: refused.
     enum vkmoe_status (*tune)(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,
                               uint32_t *n);
+    enum vkmoe_status (*kernels)(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n);
 
     // Vulkan only, NULL elsewhere. import and record_upload get checked arguments.
     enum vkmoe_status (*vk_requirements)(void *get_instance_proc_addr, VkInstance instance,

@@ -134,4 +134,5 @@ const struct moe_backend moe_backend_cpu = {
     .counters = moe_cpu_counters,
     .net_time = moe_cpu_net_time,
     .tune = moe_cpu_tune,
+    .kernels = moe_cpu_kernels,
 };

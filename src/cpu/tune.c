@@ -126,6 +126,17 @@ fail:
     return status;
 }
 
+// Unavailable if it is not there, else used.
+static void begin(enum cpu_isa isa, uint32_t levels, vkmoe_tune_verdict *out)
+{
+    *out = (vkmoe_tune_verdict){.state = VKMOE_TUNE_USED};
+    snprintf(out->kernel, sizeof out->kernel, "%s", moe_cpu_isa_name(isa));
+    if (levels & 1u << isa)
+        return;
+    out->state = VKMOE_TUNE_UNAVAILABLE;
+    snprintf(out->reason, sizeof out->reason, "it is not in this processor, or not in this build");
+}
+
 // Is the level there and right? Then it gets its layer.
 static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, uint32_t levels,
                                  vkmoe_tune_verdict *out)
@@ -133,13 +144,9 @@ static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, uint32_t le
     enum vkmoe_status status = VKMOE_OK;
     struct cpu_kernels kernels;
     bool ok;
-    *out = (vkmoe_tune_verdict){.state = VKMOE_TUNE_USED};
-    snprintf(out->kernel, sizeof out->kernel, "%s", moe_cpu_isa_name(isa));
-    if (!(levels & 1u << isa)) {
-        out->state = VKMOE_TUNE_UNAVAILABLE;
-        snprintf(out->reason, sizeof out->reason, "not in this processor, or not in this build");
+    begin(isa, levels, out);
+    if (out->state != VKMOE_TUNE_USED)
         return VKMOE_OK;
-    }
     moe_cpu_kernels_init(&kernels, isa);
     TRY(moe_cpu_selftest(t->device->base.host, &kernels, &ok, out->reason, sizeof out->reason));
     if (!ok) {
@@ -199,4 +206,28 @@ fail:
     moe_free(device->host, t ? t->memory : NULL);
     moe_free(device->host, t);
     return status;
+}
+
+// A context has a level and those below it.
+enum vkmoe_status moe_cpu_kernels(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n)
+{
+    const struct cpu_id id = moe_cpu_id();
+    const uint32_t levels = moe_cpu_levels(moe_cpu_features(&id));
+    const enum cpu_isa own = ((const struct cpu_device *) device)->isa;
+    const uint32_t room = *n;
+    *n = CPU_N_ISAS;
+    for (uint32_t i = 0; out && i < moe_min(room, CPU_N_ISAS); i++) {
+        const enum cpu_isa isa = (enum cpu_isa)(CPU_N_ISAS - 1 - i);
+        vkmoe_tune_verdict *v = &out[i].verdict;
+        out[i] = (vkmoe_kernel_info){.kind = "instruction set"};
+        begin(isa, levels, v);
+        if (v->state != VKMOE_TUNE_USED || isa <= own)
+            continue;
+        const bool slower = !(moe_cpu_worthwhile(&id, levels) & 1u << isa);
+        v->state = slower ? VKMOE_TUNE_NOT_FASTER : VKMOE_TUNE_DISABLED;
+        snprintf(v->reason, sizeof v->reason, "%s; the context was opened with level %s",
+                 slower ? "it is slower on this processor" : "it was not asked for",
+                 moe_cpu_isa_name(own));
+    }
+    return VKMOE_OK;
 }

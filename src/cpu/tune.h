@@ -14,5 +14,7 @@ enum vkmoe_status moe_cpu_selftest(const vkmoe_host *host, const struct cpu_kern
 // says here, as it is asked for one by name.
 enum vkmoe_status moe_cpu_tune(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,
                                uint32_t *n);
+// As vkmoe_context_kernels.
+enum vkmoe_status moe_cpu_kernels(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n);
 
 #endif

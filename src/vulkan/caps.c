@@ -95,6 +95,7 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
         .max_groups = {limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1],
                        limits->maxComputeWorkGroupCount[2]},
         .max_invocations = limits->maxComputeWorkGroupInvocations,
+        .max_size_x = limits->maxComputeWorkGroupSize[0],
         .max_shared = limits->maxComputeSharedMemorySize,
         .max_push = limits->maxPushConstantsSize,
         .max_storage_buffers = limits->maxPerStageDescriptorStorageBuffers,
@@ -130,7 +131,7 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->max_allocation = moe_min(caps->max_allocation, UINT64_C(1) << 30);
     for (int i = 0; i < 3; i++)
         caps->max_groups[i] = 65535;
-    caps->max_invocations = 128;
+    caps->max_invocations = caps->max_size_x = 128;
     caps->max_shared = 16384;
     caps->max_push = 128;
     caps->max_storage_buffers = 4;

@@ -2,11 +2,14 @@
 // The table of kernel variants, the table of bad drivers, and the choice of a plan's variant.
 #include "vulkan/choose.h"
 
+#include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "core/dtype.h"
+#include "params.h"
 #include "vulkan/feature_table.h"
 
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
@@ -16,8 +19,11 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
         .name = "a1",
+        .kind = "fp16",
         .tier = "T1 fp16",
         .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16),
+        .invocations = MOE_LOCAL_SIZE,
+        .shared = 5376,
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),
         .types = MOE_VK_BIT(VKMOE_F16),
         .inputs = MOE_VK_BIT(VKMOE_F32) | MOE_VK_BIT(VKMOE_F16),
@@ -29,7 +35,10 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     {
         .id = MOE_VK_A0, // f32 arithmetic, no optional feature
         .name = "a0",
+        .kind = "fp32",
         .tier = "T0 floor",
+        .invocations = MOE_LOCAL_SIZE,
+        .shared = 12544,
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF),
         .types = (1u << MOE_N_DTYPES) - 1,
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
@@ -61,17 +70,54 @@ const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant
     return NULL;
 }
 
-static bool has_all(const struct moe_vk_caps *caps, uint32_t needs)
+// What kernels take of a device, and how much of it there is. That push constants and storage
+// buffers suffice is asked of every device, see moe_vk_check_limits.
+static const struct {
+    const char *name;
+    size_t need, limit; // offsets of uint32_t
+} variant_limits[] = {
+    {"maxComputeWorkGroupInvocations", offsetof(struct moe_vk_variant, invocations),
+     offsetof(struct moe_vk_caps, max_invocations)},
+    {"maxComputeWorkGroupSize[0]", offsetof(struct moe_vk_variant, invocations),
+     offsetof(struct moe_vk_caps, max_size_x)},
+    {"maxComputeSharedMemorySize", offsetof(struct moe_vk_variant, shared),
+     offsetof(struct moe_vk_caps, max_shared)},
+};
+
+static uint32_t u32_at(const void *structure, size_t offset)
 {
-    return (caps->features & needs) == needs;
+    uint32_t value;
+    memcpy(&value, (const unsigned char *) structure + offset, sizeof value);
+    return value;
+}
+
+// What a device lacks, whatever is computed.
+static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *variant,
+                                              const struct moe_vk_caps *caps)
+{
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        if (variant->needs & ~caps->features & MOE_VK_BIT(f))
+            return (struct moe_vk_obstacle){.kind = MOE_VK_NO_FEATURE,
+                                            .name = moe_vk_features[f].listed.member};
+    for (size_t i = 0; i < MOE_COUNT(variant_limits); i++) {
+        uint32_t needs = u32_at(variant, variant_limits[i].need);
+        uint32_t has = u32_at(caps, variant_limits[i].limit);
+        if (needs > has)
+            return (struct moe_vk_obstacle){.kind = MOE_VK_BEYOND_LIMIT,
+                                            .name = variant_limits[i].name,
+                                            .needs = needs,
+                                            .has = has};
+    }
+    return (struct moe_vk_obstacle){0};
 }
 
 const char *moe_vk_tier(const struct moe_vk_caps *caps)
 {
-    const struct moe_vk_variant *variant = moe_vk_variants;
-    while (!has_all(caps, variant->needs))
-        variant++;
-    return variant->tier;
+    int best = 0;
+    while (best < MOE_VK_A0 &&
+           device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE)
+        best++;
+    return moe_vk_variants[best].tier;
 }
 
 static bool computes(const struct moe_vk_variant *variant, enum vkmoe_dtype weights,
@@ -98,17 +144,29 @@ static bool allowed(const struct moe_vk_variant *variant, enum vkmoe_precision p
     return variant->precisions & MOE_VK_BIT(precision);
 }
 
+struct moe_vk_obstacle moe_vk_obstacle(const struct moe_vk_variant *variant,
+                                       const struct moe_vk_caps *caps,
+                                       const vkmoe_layer_desc *layer,
+                                       const struct moe_program_params *params)
+{
+    if (!allowed(variant, params->precision))
+        return (struct moe_vk_obstacle){.kind = MOE_VK_NOT_ALLOWED};
+    if (!computes_any(variant, layer, params->x_type))
+        return (struct moe_vk_obstacle){.kind = MOE_VK_NO_KERNEL};
+    struct moe_vk_obstacle of_device = device_obstacle(variant, caps);
+    if (of_device.kind == MOE_VK_NO_OBSTACLE && (caps->disabled & MOE_VK_BIT(variant->id)))
+        of_device.kind = MOE_VK_DISABLED;
+    return of_device;
+}
+
 uint32_t moe_vk_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
                            const struct moe_program_params *params,
                            const struct moe_vk_variant *out[MOE_VK_N_VARIANTS])
 {
     uint32_t n = 0;
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
-        const struct moe_vk_variant *variant = &moe_vk_variants[i];
-        if (has_all(caps, variant->needs) && allowed(variant, params->precision) &&
-            computes_any(variant, layer, params->x_type))
-            out[n++] = variant;
-    }
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+        if (moe_vk_obstacle(&moe_vk_variants[i], caps, layer, params).kind == MOE_VK_NO_OBSTACLE)
+            out[n++] = &moe_vk_variants[i];
     return n;
 }
 
@@ -116,23 +174,66 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
                     const vkmoe_layer_desc *layer, const struct moe_program_params *params,
                     char out[160])
 {
-    if (!allowed(variant, params->precision)) {
+    struct moe_vk_obstacle obstacle = moe_vk_obstacle(variant, caps, layer, params);
+    switch (obstacle.kind) {
+    case MOE_VK_NO_OBSTACLE:
+        return false;
+    case MOE_VK_NOT_ALLOWED:
         snprintf(out, 160, "precision %s does not allow it",
                  vkmoe_precision_name(params->precision));
-        return true;
-    }
-    if (!computes_any(variant, layer, params->x_type)) {
+        break;
+    case MOE_VK_NO_KERNEL:
         snprintf(out, 160, "it has no kernel for weights of %s and %s and x of %s",
                  vkmoe_dtype_name(layer->in_type), vkmoe_dtype_name(layer->out_type),
                  vkmoe_dtype_name(params->x_type));
-        return true;
+        break;
+    case MOE_VK_NO_FEATURE:
+        snprintf(out, 160, "%s is not there or not enabled", obstacle.name);
+        break;
+    case MOE_VK_BEYOND_LIMIT:
+        snprintf(out, 160, "it takes %" PRIu64 " of %s, and there are %" PRIu64, obstacle.needs,
+                 obstacle.name, obstacle.has);
+        break;
+    case MOE_VK_DISABLED:
+        snprintf(out, 160, "it is disabled by VKMOE_DISABLE, or by who made the context");
+        break;
     }
-    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
-        if (variant->needs & ~caps->features & MOE_VK_BIT(f)) {
-            snprintf(out, 160, "%s is not there or not enabled", moe_vk_features[f].listed.member);
-            return true;
+    return true;
+}
+
+// Text goes on at out[at]; what has no room is left out.
+static size_t append(char out[128], size_t at, const char *before, const char *text)
+{
+    int n = at < 128 ? snprintf(out + at, 128 - at, "%s%s", before, text) : 0;
+    return at + (size_t) (n > 0 ? n : 0);
+}
+
+static size_t append_types(char out[128], size_t at, uint32_t types, uint32_t all)
+{
+    const char *before = " ";
+    if (types == all)
+        return append(out, at, before, "of any type");
+    for (int t = 0; t < MOE_N_DTYPES; t++)
+        if (types & MOE_VK_BIT(t)) {
+            at = append(out, at, before, vkmoe_dtype_name((enum vkmoe_dtype) t));
+            before = " or ";
         }
-    return false;
+    return at;
+}
+
+void moe_vk_computes(const struct moe_vk_variant *variant, char out[128])
+{
+    const char *before = "precision ";
+    size_t at = 0;
+    for (int p = VKMOE_PRECISION_EXACT; p <= VKMOE_PRECISION_INT8; p++)
+        if (allowed(variant, (enum vkmoe_precision) p)) {
+            at = append(out, at, before, vkmoe_precision_name((enum vkmoe_precision) p));
+            before = " or ";
+        }
+    at = append(out, at, ", ", "weights");
+    at = append_types(out, at, variant->types, (1u << MOE_N_DTYPES) - 1);
+    at = append(out, at, ", ", "x");
+    append_types(out, at, variant->inputs, (1u << MOE_N_FLOAT_DTYPES) - 1);
 }
 
 const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *variant,
@@ -141,16 +242,50 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
     return variant && computes(variant, weights, input) ? variant : &moe_vk_variants[MOE_VK_A0];
 }
 
-static enum vkmoe_status find(const struct moe_vk *vk, const char *name,
-                              const struct moe_vk_variant **out)
+// By name or kind, of the first n; NULL: none of them.
+static const struct moe_vk_variant *find(const char *name, size_t size, int n)
 {
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (strcmp(name, moe_vk_variants[i].name) == 0) {
-            *out = &moe_vk_variants[i];
-            return VKMOE_OK;
+    for (int i = 0; i < n; i++) {
+        const char *names[] = {moe_vk_variants[i].name, moe_vk_variants[i].kind};
+        for (int k = 0; k < 2; k++)
+            if (strlen(names[k]) == size && memcmp(names[k], name, size) == 0)
+                return &moe_vk_variants[i];
+    }
+    return NULL;
+}
+
+// "a1 (fp16), a0 (fp32)", of the first n.
+static void list_variants(char out[128], int n)
+{
+    size_t at = 0;
+    for (int i = 0; i < n; i++) {
+        at = append(out, at, i > 0 ? ", " : "", moe_vk_variants[i].name);
+        at = append(out, at, " (", moe_vk_variants[i].kind);
+        at = append(out, at, ")", "");
+    }
+}
+
+enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out)
+{
+    char known[128];
+    *out = 0;
+    for (const char *name = names ? names : ""; *name;) {
+        size_t size = strcspn(name, ",");
+        const struct moe_vk_variant *variant = find(name, size, MOE_VK_A0);
+        if (!variant && size > 0) {
+            list_variants(known, MOE_VK_A0);
+            return moe_fail(VKMOE_E_ARGUMENT,
+                            "VKMOE_DISABLE or desc.disable: '%.*s' %s; there are: %s",
+                            (int) moe_min(size, 64), name,
+                            find(name, size, MOE_VK_N_VARIANTS)
+                                ? "computes what no other does and cannot be disabled"
+                                : "is no variant that can be disabled",
+                            known);
         }
-    return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': %s has only 'a0' and 'a1'", name,
-                    vk->base.info.name);
+        *out |= variant ? MOE_VK_BIT(variant->id) : 0;
+        name += size + (name[size] == ',');
+    }
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc *layer,
@@ -161,7 +296,11 @@ static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc 
     const char *name = params->variant;
     bool good;
     char why[160];
-    TRY(find(vk, name, out));
+    *out = find(name, strlen(name), MOE_VK_N_VARIANTS);
+    if (!*out) {
+        list_variants(why, MOE_VK_N_VARIANTS);
+        return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': there are only: %s", name, why);
+    }
     if (moe_vk_why_not(*out, &vk->caps, layer, params, why))
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s' on %s: %s", name, vk->base.info.name,
                         why);

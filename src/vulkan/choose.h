@@ -18,8 +18,11 @@ _Static_assert((int) MOE_VK_N_VARIANTS <= (int) MOE_VK_MAX_VARIANTS, "room for t
 struct moe_vk_variant {
     enum moe_vk_variant_id id;
     const char *name;
+    const char *kind;       // what it is made of, also a name: "fp16"
     const char *tier;       // of devices whose best variant it is
     uint32_t needs;         // features, as bits
+    uint32_t invocations;   // of the largest workgroup of its kernels
+    uint32_t shared;        // bytes that a workgroup of its kernels takes at most
     uint32_t precisions;    // that allow it: bits 1 << enum vkmoe_precision
     uint32_t types, inputs; // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
     bool rounds_x;          // to its own type, whatever x is
@@ -28,8 +31,13 @@ struct moe_vk_variant {
 };
 extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 
-// The tier of the best variant that a device can have. Static text.
+// The tier of the best variant that a device can have, disabled or not. Static text.
 const char *moe_vk_tier(const struct moe_vk_caps *caps);
+
+// The variants of a list "NAME,KIND,..." (or NULL), as bits 1 << enum moe_vk_variant_id.
+// VKMOE_E_ARGUMENT: a name that is none, or that of the last variant, which there must be; the text
+// lists the others.
+enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out);
 
 // The variants that may compute a plan, best first, and how many. At precisions that are computed
 // at all the last one is a0. Pure.
@@ -37,10 +45,31 @@ uint32_t moe_vk_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_des
                            const struct moe_program_params *params,
                            const struct moe_vk_variant *out[MOE_VK_N_VARIANTS]);
 
+// What keeps a variant from being a candidate.
+struct moe_vk_obstacle {
+    enum moe_vk_obstacle_kind {
+        MOE_VK_NO_OBSTACLE,
+        MOE_VK_NOT_ALLOWED, // by the plan's precision
+        MOE_VK_NO_KERNEL,   // for the layer's types
+        MOE_VK_NO_FEATURE,
+        MOE_VK_BEYOND_LIMIT,
+        MOE_VK_DISABLED, // by the user
+    } kind;
+    const char *name;    // of the feature or limit, as Vulkan has it
+    uint64_t needs, has; // of the limit
+};
+struct moe_vk_obstacle moe_vk_obstacle(const struct moe_vk_variant *variant,
+                                       const struct moe_vk_caps *caps,
+                                       const vkmoe_layer_desc *layer,
+                                       const struct moe_program_params *params);
+
 // Why a variant is not among the candidates, as text in `out`; false if it is. Pure.
 bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps,
                     const vkmoe_layer_desc *layer, const struct moe_program_params *params,
                     char out[160]);
+
+// Where a variant computes: "precision half, weights f16, x f32 or f16".
+void moe_vk_computes(const struct moe_vk_variant *variant, char out[128]);
 
 // What computes a matmul of a plan with a variant (NULL: a0): the variant where it has a kernel for
 // weights and an input of these types, else a0. So a layer's two matmuls may differ. Pure.
@@ -110,7 +139,8 @@ struct moe_vk_record {
 // VKMOE_E_DEVICE_LOST: it was lost in the self-test; no other failure.
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good);
 
-// What this context knows of a variant; `recall` asks the cache first if that is nothing yet.
+// What this context knows of a variant; `recall` asks the cache and the table of bad drivers first
+// if that is nothing yet.
 struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id);
 struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id);
 
@@ -138,6 +168,9 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
                                    enum moe_vk_cause *cause);
 
 // ---- tune.c ------------------------------------------------------------------------------------
+
+// The rules of vkmoe_context_kernels.
+enum vkmoe_status moe_vk_kernels(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n);
 
 // The rules of vkmoe_tune.
 enum vkmoe_status moe_vk_tune(struct moe_device *device, bool fresh, vkmoe_tune_verdict *out,

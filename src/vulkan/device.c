@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A Vulkan device that we create and own: one compute queue, and those of the features we know that
 // the device has.
+#include "vulkan/choose.h"
 #include "vulkan/feature_table.h"
 
 #include <stdio.h>
@@ -24,7 +25,7 @@ static enum vkmoe_status choose_addressing(struct moe_vk *vk, const vkmoe_contex
 
 enum vkmoe_status moe_vk_check_limits(const struct moe_vk_caps *caps, const char *name)
 {
-    if (caps->max_invocations < MOE_LOCAL_SIZE || caps->max_push < 128 ||
+    if (moe_min(caps->max_invocations, caps->max_size_x) < MOE_LOCAL_SIZE || caps->max_push < 128 ||
         caps->max_storage_buffers < 4 || caps->max_shared < 16384 || caps->storage_align > 256)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "%s is below the Vulkan 1.1 minimum: %u invocations, %u bytes of push "
@@ -135,6 +136,7 @@ enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *
     vk->fn.vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     TRY(moe_vk_check_limits(&vk->caps, vk->base.info.name));
     TRY(choose_addressing(vk, desc));
+    TRY(moe_vk_parse_variants(desc->disable, &vk->caps.disabled));
     TRY(create_device(vk));
     TRY(moe_vk_layouts_create(vk));
     TRY(copy_cache_dir(vk, desc->cache_dir));

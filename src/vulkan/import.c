@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Contexts on a device that the caller made and owns.
+#include "vulkan/choose.h"
 #include "vulkan/feature_table.h"
 
 #include <stdio.h>
@@ -109,6 +110,7 @@ enum vkmoe_status moe_vk_import(const vkmoe_host *host, const vkmoe_vk_import_de
         vk->caps.features &= ~MOE_VK_BIT(MOE_VK_BDA);
     vk->bda = moe_vk_has(&vk->caps, MOE_VK_BDA);
     TRY(moe_vk_check_limits(&vk->caps, vk->base.info.name));
+    TRY(moe_vk_parse_variants(desc->disable, &vk->caps.disabled));
     vk->fn.vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     TRY(moe_vk_load_device(vk));
     TRY(moe_vk_layouts_create(vk));

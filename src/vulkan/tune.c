@@ -255,44 +255,109 @@ fail:
 
 // ---- verdicts ----------------------------------------------------------------------------------
 
+// Why a variant that no obstacle keeps away is not used, or not yet.
+static void explain(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                    struct moe_vk_verdict verdict, char *out, size_t size)
+{
+    const char *link = moe_vk_known_bad(&vk->caps, variant->id);
+    if (verdict.cause == MOE_VK_LISTED && link)
+        snprintf(out, size, "%s: %s", moe_vk_verdict_text(vk, variant->id), link);
+    else if (verdict.cause == MOE_VK_SLOWER)
+        snprintf(out, size, "%s: %.1f us, and %.1f us without",
+                 moe_vk_verdict_text(vk, variant->id), 1e6 * verdict.seconds,
+                 1e6 * verdict.base_seconds);
+    else if (verdict.cause != MOE_VK_NO_CAUSE)
+        snprintf(out, size, "%s", moe_vk_verdict_text(vk, variant->id));
+    else if (verdict.state == MOE_VK_TRYING)
+        snprintf(out, size, "an earlier process ended in its self-test; it gets another");
+    else
+        snprintf(out, size, "no plan has asked for it yet");
+}
+
+static enum vkmoe_tune_state state_of(const struct moe_vk *vk, struct moe_vk_verdict verdict)
+{
+    bool undecided = verdict.cause == MOE_VK_UNTESTABLE || verdict.cause == MOE_VK_BUSY;
+    if (verdict.state == MOE_VK_NOT_FASTER)
+        return VKMOE_TUNE_NOT_FASTER;
+    if (verdict.cause != MOE_VK_NO_CAUSE)
+        return undecided ? VKMOE_TUNE_UNAVAILABLE : VKMOE_TUNE_BAD;
+    // Without a queue there are no tests.
+    return verdict.state == MOE_VK_GOOD || !vk->queue ? VKMOE_TUNE_USED : VKMOE_TUNE_UNTESTED;
+}
+
 static void report(struct moe_vk *vk, const struct moe_vk_variant *variant,
                    vkmoe_tune_verdict *out)
 {
     struct moe_vk_verdict verdict = moe_vk_known(vk, variant->id);
-    bool undecided = verdict.cause == MOE_VK_UNTESTABLE || verdict.cause == MOE_VK_BUSY;
     out->seconds = verdict.seconds;
     out->base_seconds = verdict.base_seconds;
-    if (verdict.state == MOE_VK_NOT_FASTER)
-        out->state = VKMOE_TUNE_NOT_FASTER;
-    else if (verdict.cause != MOE_VK_NO_CAUSE)
-        out->state = undecided ? VKMOE_TUNE_UNAVAILABLE : VKMOE_TUNE_BAD;
+    out->state = state_of(vk, verdict);
     if (out->state != VKMOE_TUNE_USED)
-        snprintf(out->reason, sizeof out->reason, "%s", moe_vk_verdict_text(vk, variant->id));
+        explain(vk, variant, verdict, out->reason, sizeof out->reason);
+}
+
+// Begins a verdict; true: nothing keeps the variant away, and what is known of it decides.
+static enum vkmoe_status begin(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                               vkmoe_tune_verdict *out, bool *open)
+{
+    struct probe p = {.vk = vk};
+    char why[160];
+    *open = false;
+    *out = (vkmoe_tune_verdict){.state = VKMOE_TUNE_USED};
+    snprintf(out->kernel, sizeof out->kernel, "%s", variant->name);
+    if (variant->id == MOE_VK_A0) // what is always there
+        return VKMOE_OK;
+    enum vkmoe_status status = describe(&p, variant);
+    if (status != VKMOE_OK)
+        return status;
+    struct moe_vk_obstacle obstacle =
+        moe_vk_obstacle(variant, &vk->caps, &p.layer.desc, &p.params);
+    *open = !moe_vk_why_not(variant, &vk->caps, &p.layer.desc, &p.params, why);
+    if (!*open) {
+        out->state = obstacle.kind == MOE_VK_DISABLED ? VKMOE_TUNE_DISABLED
+                                                      : VKMOE_TUNE_UNAVAILABLE;
+        snprintf(out->reason, sizeof out->reason, "%s", why);
+        return VKMOE_OK;
+    }
+    struct moe_vk_verdict before = moe_vk_recall(vk, variant->id);
+    out->cached = (before.state == MOE_VK_BAD && before.cause != MOE_VK_LISTED) ||
+                  before.seconds > 0;
+    return VKMOE_OK;
 }
 
 static enum vkmoe_status tune(struct moe_vk *vk, const struct moe_vk_variant *variant,
                               vkmoe_tune_verdict *out)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct probe p = {.vk = vk};
-    char why[160];
-    bool good;
-    *out = (vkmoe_tune_verdict){.state = VKMOE_TUNE_USED};
-    snprintf(out->kernel, sizeof out->kernel, "%s", variant->name);
-    if (variant->id == MOE_VK_A0) // what is always there
+    bool open, good;
+    TRY(begin(vk, variant, out, &open));
+    if (!open)
         return VKMOE_OK;
-    TRY(describe(&p, variant));
-    if (moe_vk_why_not(variant, &vk->caps, &p.layer.desc, &p.params, why)) {
-        out->state = VKMOE_TUNE_UNAVAILABLE;
-        snprintf(out->reason, sizeof out->reason, "%s", why);
-        return VKMOE_OK;
-    }
-    struct moe_vk_verdict before = moe_vk_recall(vk, variant->id);
-    out->cached = before.state == MOE_VK_BAD || before.seconds > 0;
     TRY(moe_vk_judge(vk, variant, &good));
     if (good && !out->cached)
         TRY(time_variant(vk, variant));
     report(vk, variant, out);
+
+fail:
+    return status;
+}
+
+enum vkmoe_status moe_vk_kernels(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_vk(device);
+    uint32_t room = *n;
+    *n = MOE_VK_N_VARIANTS;
+    for (uint32_t i = 0; out && i < room && i < MOE_VK_N_VARIANTS; i++) {
+        const struct moe_vk_variant *variant = &moe_vk_variants[i];
+        bool open;
+        out[i] = (vkmoe_kernel_info){0};
+        snprintf(out[i].kind, sizeof out[i].kind, "%s", variant->kind);
+        moe_vk_computes(variant, out[i].computes);
+        TRY(begin(vk, variant, &out[i].verdict, &open));
+        if (open)
+            report(vk, variant, &out[i].verdict);
+    }
 
 fail:
     return status;

@@ -194,21 +194,27 @@ static enum vkmoe_status test(struct moe_vk *vk, const struct moe_vk_variant *va
                     vk->base.info.name, variant->name);
 }
 
+// What the cache and the table of bad drivers say. Who cannot test trusts a test of another time
+// more than the table.
+static void look_up(struct moe_vk *vk, enum moe_vk_variant_id id)
+{
+    const char *link = moe_vk_known_bad(&vk->caps, id);
+    read_verdict(vk, id);
+    bool right = is_right(vk->verdicts[id].state);
+    if (link && (right ? vk->queue != NULL : vk->verdicts[id].state != MOE_VK_BAD))
+        bad(vk, id, MOE_VK_LISTED, link);
+}
+
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_verdict *verdict = &vk->verdicts[variant->id];
-    const char *link = moe_vk_known_bad(&vk->caps, variant->id);
     *good = true;
     if (variant->id == MOE_VK_A0)
         return VKMOE_OK;
     pthread_mutex_lock(&vk->verdicts_lock);
-    read_verdict(vk, variant->id);
-    // Who cannot test trusts a test of another time more than the table.
-    bool right = is_right(verdict->state), decided = right || verdict->state == MOE_VK_BAD;
-    if (link && (!decided || (vk->queue && right)))
-        bad(vk, variant->id, MOE_VK_LISTED, link);
-    else if (!decided && vk->queue)
+    look_up(vk, variant->id);
+    if (!is_right(verdict->state) && verdict->state != MOE_VK_BAD && vk->queue)
         status = test(vk, variant);
     *good = verdict->state != MOE_VK_BAD;
     if (verdict->cause == MOE_VK_UNTESTABLE) // this plan does without; the next one asks again
@@ -228,7 +234,7 @@ struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id)
 struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id)
 {
     pthread_mutex_lock(&vk->verdicts_lock);
-    read_verdict(vk, id);
+    look_up(vk, id);
     pthread_mutex_unlock(&vk->verdicts_lock);
     return moe_vk_known(vk, id);
 }

@@ -44,7 +44,9 @@ struct moe_vk_caps {
     uint32_t driver_version;
     uint64_t max_storage_range, max_allocation, memory_bytes;
     uint32_t max_groups[3];
-    uint32_t max_invocations, max_shared, max_push, max_storage_buffers, storage_align;
+    uint32_t max_invocations, max_size_x; // of a workgroup
+    uint32_t max_shared, max_push, max_storage_buffers, storage_align;
+    uint32_t disabled; // bits 1 << enum moe_vk_variant_id: variants that the user does without
     float timestamp_period;  // ns of a tick
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in

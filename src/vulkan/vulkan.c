@@ -75,6 +75,7 @@ const struct moe_backend moe_backend_vulkan = {
     .run = moe_vk_run,
     .counters = moe_vk_counters,
     .tune = moe_vk_tune,
+    .kernels = moe_vk_kernels,
     .net_create = moe_vk_net_create,
     .net_destroy = moe_vk_net_destroy,
     .net_write = moe_vk_net_upload,

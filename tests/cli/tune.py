@@ -6,7 +6,7 @@ import unittest
 import helper
 from helper import run
 
-STATES = ['used', 'not faster', 'bad', 'unavailable']
+STATES = ['used', 'not faster', 'bad', 'unavailable', 'disabled']
 
 
 class Tune(helper.Case):
@@ -70,6 +70,13 @@ class Tune(helper.Case):
         answer = self.verdicts('-d', 'vulkan', '--floor')
         self.assertEqual(answer['verdicts'][0]['state'], 'unavailable')
         self.assertIn('not there or not enabled', answer['verdicts'][0]['reason'])
+
+    def test_disabled(self):
+        if json.loads(run('info', '--json').stdout)['devices'][0]['type'] == 'cpu':
+            self.skipTest('no Vulkan device')
+        for verdict in self.verdicts('-d', 'vulkan', env={'VKMOE_DISABLE': 'fp16'})['verdicts']:
+            if verdict['kernel'] == 'a1':
+                self.assertIn(verdict['state'], ['disabled', 'unavailable'])
 
     def test_where_it_is_kept(self):
         devices = json.loads(run('info', '--json').stdout)['devices']

@@ -11,6 +11,15 @@
 
 enum { ALL = MOE_VK_BIT(MOE_VK_N_FEATURES) - 1 };
 
+// A device at the least limits, with features.
+static struct moe_vk_caps caps_with(uint32_t features)
+{
+    struct moe_vk_caps caps = {0};
+    moe_vk_caps_floor(&caps);
+    caps.features = features;
+    return caps;
+}
+
 static vkmoe_layer_desc layer_of(enum vkmoe_dtype in_type, enum vkmoe_dtype out_type)
 {
     vkmoe_layer_desc layer = vkmoe_layer_desc_init();
@@ -40,7 +49,7 @@ static void each_case(visitor visit)
         for (int types = 0; types < N_X * N_W * N_W; types++)
             for (int p = VKMOE_PRECISION_EXACT; p <= VKMOE_PRECISION_INT8; p++) {
                 int others = types / N_X;
-                struct moe_vk_caps caps = {.features = features};
+                struct moe_vk_caps caps = caps_with(features);
                 vkmoe_layer_desc layer = layer_of((enum vkmoe_dtype)(others % N_W),
                                                   (enum vkmoe_dtype)(others / N_W));
                 struct moe_program_params params = {.precision = (enum vkmoe_precision) p,
@@ -102,10 +111,10 @@ static void tiers_follow_features(void **state)
 {
     (void) state;
     for (uint32_t features = 0; features <= ALL; features++) {
-        struct moe_vk_caps caps = {.features = features};
+        struct moe_vk_caps caps = caps_with(features);
         assert_string_equal(moe_vk_tier(&caps), features == ALL ? "T1 fp16" : "T0 floor");
     }
-    struct moe_vk_caps caps = {.features = ALL};
+    struct moe_vk_caps caps = caps_with(ALL);
     moe_vk_caps_floor(&caps);
     assert_int_equal(caps.features, 0);
     assert_string_equal(moe_vk_tier(&caps), "T0 floor");
@@ -182,6 +191,65 @@ static void bf16_never_becomes_f16(void **state)
         }
 }
 
+static void disabled_variants_are_named(void **state)
+{
+    static const struct {
+        const char *list;
+        uint32_t want;
+    } good[] = {{"", 0},
+                {"a1", MOE_VK_BIT(MOE_VK_A1)},
+                {"fp16", MOE_VK_BIT(MOE_VK_A1)},
+                {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)}};
+    static const struct {
+        const char *list, *part;
+    } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a1 (fp16)"},
+               {"A1", "'A1' is no variant"},
+               {"a1 ", "'a1 ' is no variant"},
+               {"fp1", "'fp1' is no variant"},
+               {"fp166", "'fp166' is no variant"},
+               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: a1"},
+               {"fp32", "'fp32' computes what no other does"}};
+    uint32_t got;
+    (void) state;
+    for (size_t i = 0; i < MOE_COUNT(good); i++) {
+        check_ok(moe_vk_parse_variants(good[i].list, &got));
+        assert_int_equal(got, good[i].want);
+    }
+    check_ok(moe_vk_parse_variants(NULL, &got));
+    assert_int_equal(got, 0);
+    for (size_t i = 0; i < MOE_COUNT(bad); i++)
+        check_fails(moe_vk_parse_variants(bad[i].list, &got), VKMOE_E_ARGUMENT, bad[i].part);
+}
+
+static void a_disabled_variant_is_no_candidate(void **state)
+{
+    (void) state;
+    const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
+    struct moe_vk_caps caps = caps_with(ALL);
+    vkmoe_layer_desc layer = layer_of(VKMOE_F16, VKMOE_F16);
+    struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
+    char why[160];
+    assert_int_equal(moe_vk_candidates(&caps, &layer, &params, got), 2);
+    check_ok(moe_vk_parse_variants("fp16", &caps.disabled));
+    assert_int_equal(moe_vk_candidates(&caps, &layer, &params, got), 1);
+    assert_string_equal(got[0]->name, "a0");
+    assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_A1], &caps, &layer, &params, why));
+    assert_non_null(strstr(why, "disabled by VKMOE_DISABLE"));
+    caps.features = 0; // what the device lacks comes first
+    assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_A1], &caps, &layer, &params, why));
+    assert_non_null(strstr(why, "bufferDeviceAddress"));
+}
+
+static void what_a_variant_computes_is_told(void **state)
+{
+    (void) state;
+    char text[128];
+    moe_vk_computes(&moe_vk_variants[MOE_VK_A1], text);
+    assert_string_equal(text, "precision half, weights f16, x f32 or f16");
+    moe_vk_computes(&moe_vk_variants[MOE_VK_A0], text);
+    assert_string_equal(text, "precision exact or half, weights of any type, x of any type");
+}
+
 static void bad_drivers_are_known_by_id_and_version(void **state)
 {
     (void) state;
@@ -205,6 +273,9 @@ int main(void)
         cmocka_unit_test(tiers_follow_features),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
         cmocka_unit_test(bf16_never_becomes_f16),
+        cmocka_unit_test(disabled_variants_are_named),
+        cmocka_unit_test(a_disabled_variant_is_no_candidate),
+        cmocka_unit_test(what_a_variant_computes_is_told),
         cmocka_unit_test(bad_drivers_are_known_by_id_and_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;

@@ -5,6 +5,8 @@
 #include "check.h"
 #include "verdicts.h"
 
+#include <stdlib.h>
+
 static bool has_f16; // of the device
 
 static void without_f16_it_is_off(void **state)
@@ -49,6 +51,105 @@ static void a_good_variant_is_tested_once(void **state)
     vkmoe_context_destroy(context);
     assert_string_equal(store.log, "");
     assert_int_equal(interpose.n_live, 0);
+}
+
+// What the caller, or VKMOE_DISABLE, leaves out is neither tested nor used, and refused by name.
+static void a_disabled_variant_is_not_used(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    vkmoe_context *context;
+    vkmoe_kernel_info kernels[MOE_VK_N_VARIANTS];
+    for (int by_variable = 0; by_variable < 2; by_variable++) {
+        vkmoe_context_desc desc = vkmoe_context_desc_init();
+        desc.device = "vulkan";
+        desc.host = &host;
+        desc.cache_dir = "";
+        desc.disable = by_variable ? NULL : "fp16";
+        assert_int_equal(setenv("VKMOE_DISABLE", by_variable ? "a1" : "no-such", 1), 0);
+        start(INTERPOSE_NO_BUG);
+        check_ok(vkmoe_context_create(&desc, &context));
+        check_plan(context, "a0");
+        check_refused(context, "disabled by VKMOE_DISABLE");
+        assert_int_equal(interpose.n_pipelines, 0);
+        assert_int_equal(store.n_sets, 0);
+        uint32_t n = MOE_VK_N_VARIANTS;
+        check_ok(vkmoe_context_kernels(context, kernels, &n));
+        assert_int_equal(n, MOE_VK_N_VARIANTS);
+        assert_int_equal(kernels[MOE_VK_A1].verdict.state, VKMOE_TUNE_DISABLED);
+        assert_int_equal(kernels[MOE_VK_A0].verdict.state, VKMOE_TUNE_USED);
+        vkmoe_context_destroy(context);
+        desc.disable = "a1,no-such";
+        check_fails(vkmoe_context_create(&desc, &context), VKMOE_E_ARGUMENT,
+                    "'no-such' is no variant that can be disabled; there are: ");
+        assert_int_equal(unsetenv("VKMOE_DISABLE"), 0);
+        assert_int_equal(interpose.n_live, 0);
+    }
+}
+
+// The list of kernels tells what plans will find, and tests nothing itself.
+static void check_kernel(vkmoe_context *context, enum vkmoe_tune_state want, const char *why)
+{
+    vkmoe_kernel_info kernels[MOE_VK_N_VARIANTS];
+    uint32_t n = MOE_VK_N_VARIANTS;
+    long n_pipelines = interpose.n_pipelines, n_submits = interpose.n_submits;
+    int n_sets = store.n_sets;
+    check_ok(vkmoe_context_kernels(context, kernels, &n));
+    assert_string_equal(kernels[MOE_VK_A1].verdict.kernel, "a1");
+    assert_string_equal(kernels[MOE_VK_A1].kind, "fp16");
+    assert_int_equal(kernels[MOE_VK_A1].verdict.state, want);
+    if (!strstr(kernels[MOE_VK_A1].verdict.reason, why))
+        fail_msg("'%s' does not say '%s'", kernels[MOE_VK_A1].verdict.reason, why);
+    assert_int_equal(interpose.n_pipelines, n_pipelines);
+    assert_int_equal(interpose.n_submits, n_submits);
+    assert_int_equal(store.n_sets, n_sets);
+}
+
+static void the_list_of_kernels_follows_the_verdicts(void **state)
+{
+    static const struct {
+        enum interpose_bug bug;
+        enum vkmoe_tune_state want;
+        const char *why;
+    } cases[] = {{INTERPOSE_NO_BUG, VKMOE_TUNE_USED, ""},
+                 {INTERPOSE_SHORT, VKMOE_TUNE_BAD, "wrong results"},
+                 {INTERPOSE_NO_PIPELINE, VKMOE_TUNE_BAD, "did not make its pipeline"}};
+    (void) state;
+    vkmoe_host host = services();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        start(cases[i].bug);
+        vkmoe_context *context = open_context(&host, "");
+        check_kernel(context, VKMOE_TUNE_UNTESTED, "no plan has asked for it yet");
+        assert_non_null(plan_of(context, NULL));
+        check_kernel(context, cases[i].want, cases[i].why);
+        vkmoe_context_destroy(context);
+        context = open_context(&host, ""); // from the cache
+        check_kernel(context, cases[i].want, cases[i].why);
+        moe_vk(context->device)->caps.features &= ~MOE_VK_BIT(MOE_VK_FLOAT16);
+        check_kernel(context, VKMOE_TUNE_UNAVAILABLE, "shaderFloat16 is not there");
+        vkmoe_context_destroy(context);
+        context = open_context(&host, "");
+        moe_vk(context->device)->caps.max_shared = moe_vk_variants[MOE_VK_A1].shared - 1;
+        check_kernel(context, VKMOE_TUNE_UNAVAILABLE, "of maxComputeSharedMemorySize, and there");
+        check_refused(context, "of maxComputeSharedMemorySize, and there are");
+        vkmoe_context_destroy(context);
+    }
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *context = open_context(&host, "");
+    moe_vk(context->device)->caps.driver_id = VK_DRIVER_ID_IMAGINATION_PROPRIETARY;
+    check_kernel(context, VKMOE_TUNE_BAD, "this driver is known not to compute it: https://");
+    vkmoe_context_destroy(context);
+}
+
+static void a_name_that_is_no_variant_is_refused(void **state)
+{
+    (void) state;
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *context = open_context(NULL, "");
+    assert_null(plan_of(context, "a9"));
+    assert_non_null(strstr(vkmoe_error_text(), "variant 'a9': there are only: "));
+    assert_non_null(strstr(vkmoe_error_text(), "a1 (fp16), a0 (fp32)"));
+    vkmoe_context_destroy(context);
 }
 
 static void found_bad(enum interpose_bug kind, enum moe_vk_cause cause, const char *why)
@@ -246,8 +347,11 @@ static void failures_in_the_self_test_are_clean(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest always[] = {cmocka_unit_test(without_f16_it_is_off)};
+    const struct CMUnitTest always[] = {cmocka_unit_test(without_f16_it_is_off),
+                                        cmocka_unit_test(a_name_that_is_no_variant_is_refused)};
     const struct CMUnitTest with_f16[] = {
+        cmocka_unit_test(a_disabled_variant_is_not_used),
+        cmocka_unit_test(the_list_of_kernels_follows_the_verdicts),
         cmocka_unit_test(a_good_variant_is_tested_once),
         cmocka_unit_test(wrong_results_are_found),
         cmocka_unit_test(wrong_results_of_a_few_pipelines_are_found),

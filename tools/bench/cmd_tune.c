@@ -7,14 +7,6 @@
 #include <stdlib.h>
 #include <vkmoe/bench.h>
 
-// The spelling in JSON, by enum vkmoe_tune_state.
-static const char *const state_names[] = {
-    [VKMOE_TUNE_USED] = "used",
-    [VKMOE_TUNE_NOT_FASTER] = "not faster",
-    [VKMOE_TUNE_BAD] = "bad",
-    [VKMOE_TUNE_UNAVAILABLE] = "unavailable",
-};
-
 struct tuning {
     vkmoe_device_info device;
     vkmoe_tune_verdict *verdicts;
@@ -73,7 +65,7 @@ static void print_table(const struct tuning *t)
     printf("%-10s  %-11s  %12s  %12s\n", "kernel", "state", "time", "against");
     for (uint32_t i = 0; i < t->n; i++) {
         const vkmoe_tune_verdict *v = &t->verdicts[i];
-        printf("%-10s  %-11s", v->kernel, state_names[v->state]);
+        printf("%-10s  %-11s", v->kernel, cli_tune_state(v->state));
         print_time(v->seconds);
         print_time(v->base_seconds);
         printf("%s%s%s\n", *v->reason ? "  " : "", v->reason, v->cached ? "  (known before)" : "");
@@ -95,7 +87,7 @@ static json_t *verdicts_json(const struct tuning *t)
     for (uint32_t i = 0; i < t->n; i++) {
         const vkmoe_tune_verdict *v = &t->verdicts[i];
         json_t *one = json_pack("{s:s, s:s, s:s, s:o, s:o, s:b}", "kernel", v->kernel, "state",
-                                state_names[v->state], "reason", v->reason, "seconds",
+                                cli_tune_state(v->state), "reason", v->reason, "seconds",
                                 time_json(v->seconds), "base_seconds",
                                 time_json(v->base_seconds), "cached", v->cached);
         if (json_array_append_new(list, one) != 0) {
