@@ -322,8 +322,11 @@ static enum vkmoe_status choose_best(struct moe_vk *vk, const struct moe_program
     for (uint32_t i = 0; i < n; i++) {
         bool good;
         TRY(moe_vk_judge(vk, candidates[i], &good));
+        if (good)
+            TRY(moe_vk_probe(vk, candidates[i]));
         *out = candidates[i];
-        if (good && moe_vk_known(vk, candidates[i]->id).state != MOE_VK_NOT_FASTER)
+        enum moe_vk_state state = (enum moe_vk_state) moe_vk_known(vk, candidates[i]->id).state;
+        if (good && state != MOE_VK_NOT_FASTER && state != MOE_VK_BAD)
             return VKMOE_OK;
     }
     return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %s: %s has no kernel for it",

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Which kernels compute a layer: the variants there are, what each needs, and what is known about
 // them on a device. In this order: precision and features, the table of bad drivers, what the cache
-// says of an earlier self-test, a self-test. A context without a queue makes no self-test, and the
-// cache comes before the table there. What is not faster is left out where vkmoe_tune has timed it.
+// says of an earlier self-test, a self-test; then, on a GPU of our own, a timed probe. A context
+// without a queue makes none of them, and the cache comes before the table there. What is not
+// faster is left out where a probe or vkmoe_tune has timed it.
 #ifndef MOE_VULKAN_CHOOSE_H
 #define MOE_VULKAN_CHOOSE_H
 
@@ -82,7 +83,7 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant);
 
 // The variant of a plan: the one it names, or the best that is not found bad or slow. May run the
-// self-test. VKMOE_E_UNSUPPORTED: what it names cannot be had; the text says why.
+// self-test and the probe. VKMOE_E_UNSUPPORTED: what it names cannot be had; the text says why.
 enum vkmoe_status moe_vk_choose(struct moe_vk *vk, const vkmoe_layer_desc *layer,
                                 const struct moe_program_params *params,
                                 const struct moe_vk_variant **out);
@@ -144,6 +145,10 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
 struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id);
 struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id);
 
+// Is it this caller's turn to time a variant: is it good, and has nobody timed it, nor begun to in
+// this context?
+bool moe_vk_begin_probe(struct moe_vk *vk, enum moe_vk_variant_id id);
+
 // From now on, here and for those who read the cache, a good variant is used where it is faster
 // than what is used without it by MOE_VK_GAIN, and else only by plans that name it.
 #define MOE_VK_GAIN 0.03
@@ -168,6 +173,13 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
                                    enum moe_vk_cause *cause);
 
 // ---- tune.c ------------------------------------------------------------------------------------
+
+// Times a good variant that nobody has timed yet, on a GPU of our own.
+enum vkmoe_status moe_vk_probe(struct moe_vk *vk, const struct moe_vk_variant *variant);
+
+// Rounds of a probe that there is time for, when one takes round_ns. At least some of the first
+// number of tokens are made; of others 0 means that they are left out. Pure.
+uint32_t moe_vk_probe_rounds(double round_ns, double left_ns, bool first);
 
 // The rules of vkmoe_context_kernels.
 enum vkmoe_status moe_vk_kernels(struct moe_device *device, vkmoe_kernel_info *out, uint32_t *n);

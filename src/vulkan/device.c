@@ -137,6 +137,8 @@ enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *
     TRY(moe_vk_check_limits(&vk->caps, vk->base.info.name));
     TRY(choose_addressing(vk, desc));
     TRY(moe_vk_parse_variants(desc->disable, &vk->caps.disabled));
+    vk->probes = vk->base.info.type == VKMOE_DEVICE_DISCRETE ||
+                 vk->base.info.type == VKMOE_DEVICE_INTEGRATED;
     TRY(create_device(vk));
     TRY(moe_vk_layouts_create(vk));
     TRY(copy_cache_dir(vk, desc->cache_dir));

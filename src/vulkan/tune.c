@@ -4,8 +4,9 @@
 //
 // The layer is of the precision and the types that the variant is for. It is timed with the tokens
 // of a decode step, of a small batch and of a large one, where the two have other kernels; the
-// geometric means of the medians are what is compared. Times are the device's own: where its queue
-// has no timestamps nothing is timed, and what the self-test says stands.
+// geometric means of the medians are what is compared. There are fewer rounds, or the large batches
+// are left out, where all of it would take longer than PROBE_NS. Times are the device's own: where
+// its queue has no timestamps nothing is timed, and what the self-test says stands.
 
 #include <math.h>
 #include <stdio.h>
@@ -22,8 +23,12 @@ enum {
     TOP_K = 2,
     WIDTH = 512,          // d_model and d_ff
     SOFTWARE_WIDTH = 64,  // where a processor computes it
-    N_ROUNDS = 15,
+    MOST_ROUNDS = 15,
+    LEAST_ROUNDS = 3,
 };
+
+// For the times of all variants together; making pipelines comes on top.
+static const double PROBE_NS = 0.8e9;
 
 static const uint32_t token_counts[] = {1, 16, 256};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts, MAX_TOKENS = 256 };
@@ -40,6 +45,8 @@ struct probe {
     struct moe_program_params params;
     struct moe_packed_weights *weights;
     struct side sides[2]; // the variant, and what is used without it
+    double end_ns;        // when the times should be there
+    double round_ns;      // of the last number of tokens; 0: none yet
     float *values;        // of every matrix, and x
     void *x, *y;          // of the input's type
 };
@@ -159,14 +166,30 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Runs in turn, and the median seconds of each side's.
-static enum vkmoe_status time_both(const struct probe *p, uint32_t n_tokens, double medians[2])
+uint32_t moe_vk_probe_rounds(double round_ns, double left_ns, bool first)
+{
+    double n = round_ns > 0 ? left_ns / round_ns : MOST_ROUNDS;
+    if (n >= MOST_ROUNDS)
+        return MOST_ROUNDS;
+    if (n >= LEAST_ROUNDS)
+        return (uint32_t) n;
+    return first ? LEAST_ROUNDS : 0;
+}
+
+// Runs in turn, and the median seconds of each side's: zeros if there is no time for it in left_ns,
+// but for the first. More tokens take longer than fewer did.
+static enum vkmoe_status time_both(struct probe *p, uint32_t n_tokens, double left_ns,
+                                   double medians[2])
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_bound *const bounds[2] = {p->sides[0].bound, p->sides[1].bound};
-    double seconds[2 * N_ROUNDS];
+    double seconds[2 * MOST_ROUNDS], begin_ns = moe_vk_now_ns();
+    bool first = p->round_ns == 0;
     size_t row = (size_t) moe_dtype_size(p->params.x_type, p->layer.desc.d_model);
     vkmoe_io ios[2];
+    medians[0] = medians[1] = 0;
+    if (moe_vk_probe_rounds(p->round_ns, left_ns - p->round_ns, first) == 0)
+        return VKMOE_OK;
     for (int i = 0; i < 2; i++) {
         ios[i] = vkmoe_io_init();
         ios[i].x = p->x;
@@ -174,13 +197,17 @@ static enum vkmoe_status time_both(const struct probe *p, uint32_t n_tokens, dou
         ios[i].x_stride = ios[i].y_stride = row;
     }
     TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2, seconds)); // what is slower at first
-    TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2 * N_ROUNDS, seconds));
+    p->round_ns = moe_vk_now_ns() - begin_ns;
+    uint32_t n = moe_vk_probe_rounds(p->round_ns, left_ns - p->round_ns, first);
+    if (n == 0)
+        return VKMOE_OK;
+    TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2 * n, seconds));
     for (int i = 0; i < 2; i++) {
-        double own[N_ROUNDS];
-        for (int round = 0; round < N_ROUNDS; round++)
-            own[round] = seconds[2 * round + i];
-        qsort(own, N_ROUNDS, sizeof own[0], by_value);
-        medians[i] = own[N_ROUNDS / 2];
+        double own[MOST_ROUNDS];
+        for (uint32_t round = 0; round < n; round++)
+            own[round] = seconds[2 * round + (uint32_t) i];
+        qsort(own, n, sizeof own[0], by_value);
+        medians[i] = own[n / 2];
     }
 
 fail:
@@ -203,17 +230,17 @@ static bool differ(const struct probe *p, uint32_t n_tokens)
 }
 
 // Geometric means over the numbers of tokens where they differ.
-static enum vkmoe_status time_all(const struct probe *p, double means[2])
+static enum vkmoe_status time_all(struct probe *p, double means[2])
 {
     enum vkmoe_status status = VKMOE_OK;
     double logs[2] = {0, 0};
     int n = 0;
     for (int i = 0; i < N_COUNTS; i++) {
-        double medians[2];
+        double medians[2], left_ns = (p->end_ns - moe_vk_now_ns()) / (N_COUNTS - i);
         if (!differ(p, token_counts[i]))
             continue;
-        TRY(time_both(p, token_counts[i], medians));
-        if (!(medians[0] > 0 && medians[1] > 0)) // less than a tick
+        TRY(time_both(p, token_counts[i], left_ns, medians));
+        if (!(medians[0] > 0 && medians[1] > 0)) // no time for it, or less than a tick
             continue;
         logs[0] += log(medians[0]);
         logs[1] += log(medians[1]);
@@ -242,6 +269,7 @@ static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_var
         TRY(create_side(&p, variant, &p.sides[0], &made));
     if (!made)
         goto fail;
+    p.end_ns = moe_vk_now_ns() + PROBE_NS / (MOE_VK_N_VARIANTS - 1); // a0 has nothing to beat
     status = time_all(&p, means);
     if (status == VKMOE_OK && means[0] > 0)
         moe_vk_set_times(vk, variant, means[0], means[1]);
@@ -251,6 +279,21 @@ static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_var
 fail:
     finish(&p);
     return status;
+}
+
+// Fails only if the device is lost: what cannot be timed is used as it was.
+enum vkmoe_status moe_vk_probe(struct moe_vk *vk, const struct moe_vk_variant *variant)
+{
+    if (variant->id == MOE_VK_A0 || !vk->probes || !moe_vk_begin_probe(vk, variant->id))
+        return VKMOE_OK;
+    moe_trace(vk->base.host, "vkmoe probe", true);
+    enum vkmoe_status status = time_variant(vk, variant);
+    moe_trace(vk->base.host, "vkmoe probe", false);
+    if (status == VKMOE_OK || status == VKMOE_E_DEVICE_LOST)
+        return status;
+    moe_log(vk->base.host, VKMOE_LOG_WARN, "variant '%s' is not timed on %s: %s", variant->name,
+            vk->base.info.name, vkmoe_error_text());
+    return VKMOE_OK;
 }
 
 // ---- verdicts ----------------------------------------------------------------------------------

@@ -239,6 +239,17 @@ struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id
     return moe_vk_known(vk, id);
 }
 
+bool moe_vk_begin_probe(struct moe_vk *vk, enum moe_vk_variant_id id)
+{
+    pthread_mutex_lock(&vk->verdicts_lock);
+    const struct moe_vk_verdict *verdict = &vk->verdicts[id];
+    bool due = vk->queue && verdict->state == MOE_VK_GOOD && !(verdict->seconds > 0) &&
+               !(vk->probed & MOE_VK_BIT(id));
+    vk->probed |= due ? MOE_VK_BIT(id) : 0;
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return due;
+}
+
 void moe_vk_set_times(struct moe_vk *vk, const struct moe_vk_variant *variant, double seconds,
                       double base_seconds)
 {

@@ -250,6 +250,20 @@ static void what_a_variant_computes_is_told(void **state)
     assert_string_equal(text, "precision exact or half, weights of any type, x of any type");
 }
 
+static void a_probe_has_its_time(void **state)
+{
+    (void) state;
+    assert_int_equal(moe_vk_probe_rounds(1, 1e9, true), 15);
+    assert_int_equal(moe_vk_probe_rounds(0, 1e9, false), 15); // less than a tick
+    assert_int_equal(moe_vk_probe_rounds(10, 100, true), 10);
+    assert_int_equal(moe_vk_probe_rounds(10, 149, true), 14);
+    assert_int_equal(moe_vk_probe_rounds(10, 30, false), 3);
+    assert_int_equal(moe_vk_probe_rounds(10, 29, false), 0);
+    assert_int_equal(moe_vk_probe_rounds(10, -5, false), 0);
+    assert_int_equal(moe_vk_probe_rounds(10, 29, true), 3); // nothing else says anything
+    assert_int_equal(moe_vk_probe_rounds(10, -5, true), 3);
+}
+
 static void bad_drivers_are_known_by_id_and_version(void **state)
 {
     (void) state;
@@ -276,6 +290,7 @@ int main(void)
         cmocka_unit_test(disabled_variants_are_named),
         cmocka_unit_test(a_disabled_variant_is_no_candidate),
         cmocka_unit_test(what_a_variant_computes_is_told),
+        cmocka_unit_test(a_probe_has_its_time),
         cmocka_unit_test(bad_drivers_are_known_by_id_and_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
