@@ -242,16 +242,13 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
     return variant && computes(variant, weights, input) ? variant : &moe_vk_variants[MOE_VK_A0];
 }
 
-// By name or kind, of the first n; NULL: none of them.
-static const struct moe_vk_variant *find(const char *name, size_t size, int n)
+static bool is_called(const struct moe_vk_variant *variant, const char *name, size_t size)
 {
-    for (int i = 0; i < n; i++) {
-        const char *names[] = {moe_vk_variants[i].name, moe_vk_variants[i].kind};
-        for (int k = 0; k < 2; k++)
-            if (strlen(names[k]) == size && memcmp(names[k], name, size) == 0)
-                return &moe_vk_variants[i];
-    }
-    return NULL;
+    const char *names[] = {variant->name, variant->kind};
+    for (int i = 0; i < 2; i++)
+        if (strlen(names[i]) == size && memcmp(names[i], name, size) == 0)
+            return true;
+    return false;
 }
 
 // "a1 (fp16), a0 (fp32)", of the first n.
@@ -271,21 +268,31 @@ enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out)
     *out = 0;
     for (const char *name = names ? names : ""; *name;) {
         size_t size = strcspn(name, ",");
-        const struct moe_vk_variant *variant = find(name, size, MOE_VK_A0);
-        if (!variant && size > 0) {
+        uint32_t called = 0;
+        for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+            called |= is_called(&moe_vk_variants[i], name, size) ? MOE_VK_BIT(i) : 0;
+        if (size > 0 && (called == 0 || (called & MOE_VK_BIT(MOE_VK_A0)))) {
             list_variants(known, MOE_VK_A0);
             return moe_fail(VKMOE_E_ARGUMENT,
                             "VKMOE_DISABLE or desc.disable: '%.*s' %s; there are: %s",
                             (int) moe_min(size, 64), name,
-                            find(name, size, MOE_VK_N_VARIANTS)
-                                ? "computes what no other does and cannot be disabled"
-                                : "is no variant that can be disabled",
+                            called ? "computes what no other does and cannot be disabled"
+                                   : "is no variant that can be disabled",
                             known);
         }
-        *out |= variant ? MOE_VK_BIT(variant->id) : 0;
+        *out |= called;
         name += size + (name[size] == ',');
     }
     return VKMOE_OK;
+}
+
+// The best one that is called so.
+static const struct moe_vk_variant *find(const char *name)
+{
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+        if (is_called(&moe_vk_variants[i], name, strlen(name)))
+            return &moe_vk_variants[i];
+    return NULL;
 }
 
 static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc *layer,
@@ -296,7 +303,7 @@ static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc 
     const char *name = params->variant;
     bool good;
     char why[160];
-    *out = find(name, strlen(name), MOE_VK_N_VARIANTS);
+    *out = find(name);
     if (!*out) {
         list_variants(why, MOE_VK_N_VARIANTS);
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': there are only: %s", name, why);

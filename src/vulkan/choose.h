@@ -35,7 +35,8 @@ extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 // The tier of the best variant that a device can have, disabled or not. Static text.
 const char *moe_vk_tier(const struct moe_vk_caps *caps);
 
-// The variants of a list "NAME,KIND,..." (or NULL), as bits 1 << enum moe_vk_variant_id.
+// The variants of a list "NAME,KIND,..." (or NULL), as bits 1 << enum moe_vk_variant_id; a kind is
+// all of its variants.
 // VKMOE_E_ARGUMENT: a name that is none, or that of the last variant, which there must be; the text
 // lists the others.
 enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out);

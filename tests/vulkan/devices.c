@@ -28,13 +28,21 @@ static vkmoe_layer_desc small_layer(enum vkmoe_dtype type)
 static const struct moe_program_params half = {
     .max_tokens = 16, .precision = VKMOE_PRECISION_HALF, .budget_ms = 50};
 
-// Of a list of names, those of variants that there are.
-static void known_of(const char *names, char out[64])
+// Goes on with a kind, which several variants in a row may have.
+static void add_kind(char kinds[64], const struct moe_vk_variant *variant)
+{
+    size_t n = strlen(kinds), size = strlen(variant->kind);
+    if (n < size || strcmp(kinds + n - size, variant->kind) != 0)
+        snprintf(kinds + n, 64 - n, " %s", variant->kind);
+}
+
+// Of a list of kinds, those that there are.
+static void known_of(const char *kinds, char out[64])
 {
     *out = '\0';
     for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (strstr(names, moe_vk_variants[i].name))
-            snprintf(out + strlen(out), 64 - strlen(out), " %s", moe_vk_variants[i].name);
+        if (strstr(kinds, moe_vk_variants[i].kind))
+            add_kind(out, &moe_vk_variants[i]);
 }
 
 static void each_device_gets_its_variants(void **state)
@@ -46,19 +54,19 @@ static void each_device_gets_its_variants(void **state)
         const struct recorded_device *d = &recorded_devices[i];
         const struct moe_vk_caps caps = recorded_caps(d);
         const struct moe_vk_variant *got[MOE_VK_N_VARIANTS], *used = NULL;
-        char want[64], names[64] = "";
+        char want[64], kinds[64] = "";
         check_ok(moe_vk_check_limits(&caps, d->name));
         uint32_t n = moe_vk_candidates(&caps, &layer, &half, got);
         for (uint32_t v = 0; v < n; v++) {
-            snprintf(names + strlen(names), sizeof names - strlen(names), " %s", got[v]->name);
+            add_kind(kinds, got[v]);
             if (!used && !moe_vk_known_bad(&caps, got[v]->id))
                 used = got[v];
         }
         known_of(d->candidates, want);
-        if (strcmp(names, want) != 0)
-            fail_msg("%s: candidates%s, not%s", d->name, names, want);
+        if (strcmp(kinds, want) != 0)
+            fail_msg("%s: candidates%s, not%s", d->name, kinds, want);
         assert_string_equal(moe_vk_tier(&caps), got[0]->tier);
-        assert_string_equal(used->name, d->used ? d->used : got[0]->name);
+        assert_string_equal(used->kind, d->used ? d->used : got[0]->kind);
     }
 }
 

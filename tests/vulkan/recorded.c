@@ -21,7 +21,9 @@
 #define INTEGRATED VKMOE_DEVICE_INTEGRATED
 #define SOFTWARE VKMOE_DEVICE_SOFTWARE
 
-#define CORE_1_3 "bufferDeviceAddress subgroupSizeControl computeFullSubgroups vulkanMemoryModel"
+#define CORE_1_3                                                                                 \
+    "bufferDeviceAddress subgroupSizeControl computeFullSubgroups vulkanMemoryModel "            \
+    "vulkanMemoryModelDeviceScope"
 #define F16 " shaderFloat16"
 #define MATRIX " cooperativeMatrix"
 
@@ -42,119 +44,121 @@
 const struct recorded_device recorded_devices[] = {
     // ---- NVIDIA: G rtx_2060, rtx_5080, rtx_5090, alike but for features
     {"GTX 1060", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 3, CORE_1_3, // G: without f16
-     NVIDIA_LIMITS, .candidates = "a0"},
+     NVIDIA_LIMITS, .candidates = "fp32"},
     {"RTX 2060", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 3, CORE_1_3 F16 MATRIX, // G
-     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "a3 a1 a0"},
+     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "coopmat fp16 fp32"},
     {"RTX 3090", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G, I 12135
-     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "a3 a1 a0"},
+     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "coopmat fp16 fp32"},
     {"RTX 4070", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G, I 14903
-     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "a3 a1 a0"},
+     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "coopmat fp16 fp32"},
     {"RTX 5090", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "a3 a1 a0"},
+     NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "coopmat fp16 fp32"},
 
     // ---- AMD: Windows lists matrices on GPUs without them; a timed probe has to find that out
     {"RX 570, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3, // G: no f16, sizes not pinned
-     RADV_LIMITS, .push = 256, .candidates = "a0"},
+     RADV_LIMITS, .push = 256, .candidates = "fp32"},
     {"RX 5700, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "a3 a1 a0"},
+     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
     {"RX 5700 XT, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16, // G
-     RADV_LIMITS, .push = 256, WAVES, .candidates = "a1 a0"},
+     RADV_LIMITS, .push = 256, WAVES, .candidates = "fp16 fp32"},
     {"RX 6600, RADV 23", VK_DRIVER_ID_MESA_RADV, DISCRETE, 3, CORE_1_3 F16, // G
-     RADV_LIMITS, WAVES, .candidates = "a1 a0"},
+     RADV_LIMITS, WAVES, .candidates = "fp16 fp32"},
     {"RX 7800 XT, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 3, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, WAVES, MATRIX_16, .candidates = "a3 a1 a0"},
+     AMD_WINDOWS_LIMITS, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
     {"RX 7900 XTX, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 MATRIX, // I 28843
-     RADV_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "a3 a1 a0"},
+     RADV_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
     {"RX 9070 XT, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16, .candidates = "a3 a1 a0"},
+     RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16,
+     .candidates = "coopmat fp16 fp32"},
     {"RX 9070 XT, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "a3 a1 a0"},
+     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
 
     // ---- Intel
     {"HD 620, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, INTEGRATED, 4, CORE_1_3 F16, // G
      .invocations = 1024, .shared = KIB(32), .push = 256, .range = GIB(1), .min_subgroup = 8,
-     .max_subgroup = 32, .candidates = "a1 a0"},
+     .max_subgroup = 32, .candidates = "fp16 fp32"},
     {"Arc A380, Windows", VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, DISCRETE, 4,
      CORE_1_3 F16 MATRIX, // G, and clpeak 205 for the shapes
      INTEL_WINDOWS_LIMITS, .shared = KIB(32), .push = 256, .min_subgroup = 8, .max_subgroup = 32,
-     .shapes = {{8, 8, 16}}, .candidates = "a3 a1 a0"},
+     .shapes = {{8, 8, 16}}, .candidates = "coopmat fp16 fp32"},
     {"Arc A770, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
      .invocations = 1024, .shared = KIB(32), .push = 256, .groups_x = INT32_MAX,
      .range = GIB(4) - 1, .allocation = GIB(4), .min_subgroup = 8, .max_subgroup = 32,
-     .shapes = {{8, 8, 16}}, .candidates = "a3 a1 a0"}, // I 10597
+     .shapes = {{8, 8, 16}}, .candidates = "coopmat fp16 fp32"}, // I 10597
     {"Arc B580, Windows", VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, DISCRETE, 4,
      CORE_1_3 F16 MATRIX, // G, and I 28590 for the shapes
      INTEL_WINDOWS_LIMITS, .shared = KIB(48), .push = 256, .min_subgroup = 16, .max_subgroup = 32,
-     .shapes = {{8, 16, 16}}, .candidates = "a3 a1 a0"},
+     .shapes = {{8, 16, 16}}, .candidates = "coopmat fp16 fp32"},
     {"Lunar Lake, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, INTEGRATED, 4,
      CORE_1_3 F16 MATRIX, // I 14001
      .invocations = 1024, .shared = KIB(128), .push = 256, .range = GIB(4) - 1,
-     .min_subgroup = 16, .max_subgroup = 32, .shapes = {{8, 16, 16}}, .candidates = "a3 a1 a0"},
+     .min_subgroup = 16, .max_subgroup = 32, .shapes = {{8, 16, 16}},
+     .candidates = "coopmat fp16 fp32"},
 
     // ---- Arm: Valhall, then the fifth generation
     {"Mali-G78", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 1, // strato-emu/compat-list 1450
-     "bufferDeviceAddress", .shared = KIB(32), .candidates = "a0"},
+     "bufferDeviceAddress", .shared = KIB(32), .candidates = "fp32"},
     {"Mali-G710", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 1, // mlc-ai/web-llm 209
      "bufferDeviceAddress shaderFloat16", .shared = KIB(32), .range = MIB(128),
-     .candidates = "a1 a0"},
+     .candidates = "fp16 fp32"},
     {"Mali-G715", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 3, // I 15800; shapes are not told
      CORE_1_3 F16 MATRIX, .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16,
-     .candidates = "a1 a0"},
+     .candidates = "fp16 fp32"},
     {"Mali-G720", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 3, CORE_1_3 F16, // I 27163, 17783
-     .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16, .candidates = "a1 a0"},
+     .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16, .candidates = "fp16 fp32"},
 
     // ---- Qualcomm
     {"Adreno 610", VK_DRIVER_ID_QUALCOMM_PROPRIETARY, INTEGRATED, 1, "", // gpuweb/gpuweb 2832
-     .shared = KIB(16), .candidates = "a0"},
+     .shared = KIB(16), .candidates = "fp32"},
     {"Adreno 702, Turnip", VK_DRIVER_ID_MESA_TURNIP, INTEGRATED, 1, // workspace-automation 150
-     "", .push = 256, .range = MIB(128), .candidates = "a0"},
+     "", .push = 256, .range = MIB(128), .candidates = "fp32"},
     {"Adreno 740", VK_DRIVER_ID_QUALCOMM_PROPRIETARY, INTEGRATED, 3, CORE_1_3 F16, // I 8743
-     .shared = KIB(32), .candidates = "a1 a0"},
+     .shared = KIB(32), .candidates = "fp16 fp32"},
     {"Adreno 750, Turnip", VK_DRIVER_ID_MESA_TURNIP, INTEGRATED, 3, CORE_1_3 F16, // ggml 1287
      .shared = KIB(32), .push = 256, .min_subgroup = 64, .max_subgroup = 128,
-     .candidates = "a1 a0"},
+     .candidates = "fp16 fp32"},
     {"Adreno 830", VK_DRIVER_ID_QUALCOMM_PROPRIETARY, INTEGRATED, 3, CORE_1_3 F16, // I 28635
-     .shared = KIB(32), .candidates = "a1 a0"},
+     .shared = KIB(32), .candidates = "fp16 fp32"},
     {"Adreno 840", VK_DRIVER_ID_QUALCOMM_PROPRIETARY, INTEGRATED, 3, // ncnn 6972: s8 shapes alone
-     CORE_1_3 F16 MATRIX, .shared = KIB(32), .candidates = "a1 a0"},
+     CORE_1_3 F16 MATRIX, .shared = KIB(32), .candidates = "fp16 fp32"},
 
     // ---- Imagination: every pipeline compiles, and the firmware faults
     {"PowerVR DXT-48-1536", VK_DRIVER_ID_IMAGINATION_PROPRIETARY, INTEGRATED, 3, // I 20565
-     CORE_1_3 F16, .shared = KIB(32), .candidates = "a1 a0", .used = "a0"},
+     CORE_1_3 F16, .shared = KIB(32), .candidates = "fp16 fp32", .used = "fp32"},
     {"PowerVR CXTP-48-1536", VK_DRIVER_ID_IMAGINATION_PROPRIETARY, INTEGRATED, 4, // I 28214
-     CORE_1_3 F16, .invocations = 1024, .shared = KIB(32), .push = 256, .candidates = "a1 a0",
-     .used = "a0"},
+     CORE_1_3 F16, .invocations = 1024, .shared = KIB(32), .push = 256, .candidates = "fp16 fp32",
+     .used = "fp32"},
 
     // ---- Apple: sizes of subgroups cannot be asked for; KosmicKrisp's report tells no driver id
     {"M1, MoltenVK", VK_DRIVER_ID_MOLTENVK, INTEGRATED, 4, CORE_1_3 F16, // G, gfx-rs/wgpu 5551
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 31, .align = 16,
-     .groups_x = 1 << 30, .range = GIB(4) - 1, .allocation = GIB(4), .candidates = "a1 a0"},
+     .groups_x = 1 << 30, .range = GIB(4) - 1, .allocation = GIB(4), .candidates = "fp16 fp32"},
     {"M5, MoltenVK", VK_DRIVER_ID_MOLTENVK, INTEGRATED, 4, CORE_1_3 F16, // G
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 31, .align = 16,
-     .groups_x = 1 << 30, .range = GIB(4) - 1, .candidates = "a1 a0"},
+     .groups_x = 1 << 30, .range = GIB(4) - 1, .candidates = "fp16 fp32"},
     {"M5, KosmicKrisp", (VkDriverId) 0, INTEGRATED, 3, CORE_1_3 F16, // G
      .invocations = 1024, .shared = KIB(32), .align = 16, .groups_x = INT32_MAX,
-     .range = GIB(4) - 1, .allocation = GIB(2), .candidates = "a1 a0"},
+     .range = GIB(4) - 1, .allocation = GIB(2), .candidates = "fp16 fp32"},
 
     // ---- others
     {"V3D 4.2, V3DV", VK_DRIVER_ID_MESA_V3DV, INTEGRATED, 1, "", // LibreELEC.tv 5884
-     .invocations = 256, .shared = KIB(16), .groups_x = 65535, .candidates = "a0"},
+     .invocations = 256, .shared = KIB(16), .groups_x = 65535, .candidates = "fp32"},
     {"lavapipe 22.3", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 3, CORE_1_3 F16, // V
      .invocations = 1024, .shared = KIB(32), .push = 128, .n_buffers = 32, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
-     .max_subgroup = 8, .candidates = "a1 a0"},
+     .max_subgroup = 8, .candidates = "fp16 fp32"},
     {"lavapipe 25.0", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, CORE_1_3 F16, // V
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 32, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
-     .max_subgroup = 8, .candidates = "a1 a0"},
+     .max_subgroup = 8, .candidates = "fp16 fp32"},
     {"lavapipe 26.2", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, CORE_1_3 F16 MATRIX, // V
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 1015808, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
-     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .candidates = "a3 a1 a0"},
+     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .candidates = "coopmat fp16 fp32"},
     {"SwiftShader", VK_DRIVER_ID_GOOGLE_SWIFTSHADER, SOFTWARE, 3, CORE_1_3, // V
      .invocations = 256, .shared = KIB(32), .push = 128, .n_buffers = 30, .align = 256,
      .groups_x = 65535, .range = GIB(1), .allocation = GIB(1), .min_subgroup = 4,
-     .max_subgroup = 4, .candidates = "a0"},
+     .max_subgroup = 4, .candidates = "fp32"},
 };
 const uint32_t n_recorded_devices = MOE_COUNT(recorded_devices);
 
