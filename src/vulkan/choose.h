@@ -32,6 +32,11 @@ struct moe_vk_variant {
 };
 extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 
+static inline bool moe_vk_is_own(const struct moe_vk_variant *variant, enum moe_spv_id spv)
+{
+    return spv == variant->gemm || spv == variant->gemm_bda;
+}
+
 // The tier of the best variant that a device can have, disabled or not. Static text.
 const char *moe_vk_tier(const struct moe_vk_caps *caps);
 
@@ -95,12 +100,13 @@ enum vkmoe_status moe_vk_choose_without(struct moe_vk *vk, const vkmoe_layer_des
                                         const struct moe_vk_variant *variant,
                                         const struct moe_vk_variant **out);
 
-// program.c: compiles and makes pipelines, whatever is known of the variant.
+// program.c: compiles and makes pipelines, whatever is known of the variant. mark: the cache is to
+// know of it, see moe_vk_begin_making.
 // *own says of a failure that it is of a pipeline of the variant's own kernel, not one that it
 // shares with a0.
 enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
                                       const struct moe_program_params *params,
-                                      const struct moe_vk_variant *variant,
+                                      const struct moe_vk_variant *variant, bool mark,
                                       struct moe_program **out, bool *own);
 
 // ---- verdict.c: what is known of the variants on this device and driver ------------------------
@@ -112,6 +118,8 @@ enum moe_vk_state {
     MOE_VK_BAD,
     MOE_VK_TRYING_AGAIN, // after one that never ended
     MOE_VK_NOT_FASTER,   // good, but only for plans that name it
+    MOE_VK_MAKING,       // pipelines of a plan are being made, after a good self-test
+    MOE_VK_MAKING_AGAIN, // after a process that ended in that
     MOE_VK_N_STATES,
 };
 
@@ -120,13 +128,15 @@ enum moe_vk_cause { // of a variant not being used
     MOE_VK_WRONG,       // the self-test computed something else
     MOE_VK_NO_PIPELINE, // the driver would not make one
     MOE_VK_FAILED,      // the device failed in the self-test
-    MOE_VK_CRASHED,     // processes ended in the self-test
-    MOE_VK_BUSY,        // a self-test began lately and has not ended: not decided
+    MOE_VK_CRASHED,     // processes ended in the self-test, or where pipelines were made
+    MOE_VK_BUSY,        // one of these began lately and has not ended: not decided
     MOE_VK_LISTED,      // the table of bad drivers
     MOE_VK_UNTESTABLE,  // no self-test could be made, for want of memory for instance
     MOE_VK_SLOWER,      // a tune found it not faster than what is used without it
     MOE_VK_N_CAUSES,
 };
+
+enum { MOE_VK_N_MADE = 40 };
 
 // In the cache, behind a seal (store.c). Another device's, driver's or build's counts as absent.
 struct moe_vk_record {
@@ -135,11 +145,21 @@ struct moe_vk_record {
     uint32_t driver_version, n_variants;
     uint64_t shaders; // checksum of the variants' kernels
     struct moe_vk_verdict variants[MOE_VK_N_VARIANTS];
+    uint32_t made[MOE_VK_N_MADE]; // checksums of pipelines that were made, the last ones first; 0:
+                                  // none
 };
 
 // May this context use a variant? Reads the cache and runs the self-test where they are due.
 // VKMOE_E_DEVICE_LOST: it was lost in the self-test; no other failure.
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good);
+
+// Around making the pipelines of a program by its variant's own kernels: if the process does not
+// survive it, a later one knows. True: a mark was written, and is to be taken away by `end`,
+// whether or not they were made. There is none where all of them have been made before, in any
+// process.
+struct moe_vk_program;
+bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_program *program);
+void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_program *program, bool made);
 
 // What this context knows of a variant; `recall` asks the cache and the table of bad drivers first
 // if that is nothing yet.

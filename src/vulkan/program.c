@@ -51,11 +51,12 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
 
 enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
                                       const struct moe_program_params *params,
-                                      const struct moe_vk_variant *variant,
+                                      const struct moe_vk_variant *variant, bool mark,
                                       struct moe_program **out, bool *own)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_program *program = NULL;
+    bool marked = false;
     *own = false;
     TRY(moe_try_alloc(vk->base.host, sizeof *program, "Vulkan program", &program));
     program->base = (struct moe_program){&vk->base, *graph, params->max_tokens, params->precision,
@@ -65,20 +66,22 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
     program->counters = params->counters;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
     TRY(moe_vk_compile(program, &limits));
+    marked = mark && moe_vk_begin_making(vk, program);
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
         struct moe_vk_sequence *sequence = &program->sequences[regime];
         for (uint32_t i = 0; i < sequence->n; i++) {
             struct moe_vk_dispatch *d = &sequence->dispatches[i];
-            *own = d->spv == variant->gemm || d->spv == variant->gemm_bda;
+            *own = moe_vk_is_own(variant, d->spv);
             TRY(moe_vk_pipeline_get(vk, d->spv, d->spec, &d->pipeline));
             *own = false;
         }
     }
     *out = &program->base;
-    return VKMOE_OK;
 
 fail:
-    if (program)
+    if (marked)
+        moe_vk_end_making(vk, program, status == VKMOE_OK);
+    if (program && status != VKMOE_OK)
         moe_vk_program_destroy(&program->base);
     return status;
 }
@@ -105,7 +108,7 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
         const struct moe_vk_variant *variant;
         bool own;
         TRY(moe_vk_choose(vk, &graph->layer.desc, params, &variant));
-        status = moe_vk_program_make(vk, graph, params, variant, out, &own);
+        status = moe_vk_program_make(vk, graph, params, variant, true, out, &own);
         if (!own || variant->id == MOE_VK_A0)
             return status;
         // A driver that cannot make a pipeline loses the variant, not the plan. For want of memory
@@ -116,7 +119,7 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
             moe_log(vk->base.host, VKMOE_LOG_WARN, "a plan does without variant '%s': %s",
                     variant->name, vkmoe_error_text());
             variant = &moe_vk_variants[MOE_VK_A0];
-            return moe_vk_program_make(vk, graph, params, variant, out, &own);
+            return moe_vk_program_make(vk, graph, params, variant, true, out, &own);
         } else {
             return status;
         }

@@ -172,7 +172,8 @@ static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *va
         .max_tokens = n_tokens, .precision = VKMOE_PRECISION_HALF, .x_type = type, .budget_ms = 50};
     bool own;
     *cause = MOE_VK_NO_CAUSE;
-    status = moe_vk_program_make(t->vk, &t->graph, &params, variant, &program, &own);
+    status = moe_vk_program_make(t->vk, &t->graph, &params, variant, false, &program,
+                                 &own);
     if (status == VKMOE_E_DEVICE && own)
         *cause = MOE_VK_NO_PIPELINE;
     TRY(status);

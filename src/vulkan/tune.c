@@ -129,7 +129,8 @@ static enum vkmoe_status create_side(struct probe *p, const struct moe_vk_varian
     enum vkmoe_status status;
     bool own;
     *made = false;
-    status = moe_vk_program_make(p->vk, &p->graph, &p->params, variant, &side->program, &own);
+    status = moe_vk_program_make(p->vk, &p->graph, &p->params, variant, true,
+                                 &side->program, &own);
     if (status == VKMOE_E_DEVICE && own && variant->id != MOE_VK_A0) {
         moe_vk_condemn(p->vk, variant, MOE_VK_NO_PIPELINE);
         return VKMOE_OK;

@@ -2,13 +2,15 @@
 // What is known of the kernel variants on this device and driver: read from the cache, found out by
 // the self-test, written back. Before a self-test begins the cache says so: if the process does not
 // survive it, a later one finds the mark, tests once more, and if that is not survived either,
-// everybody does without the variant.
+// everybody does without the variant. The same goes for pipelines of plans: the self-test makes but
+// a few of those that there can be. The record keeps which ones have been made well, so that there
+// are no marks once a program has run.
 //
 // A mark may also be that of another process that is testing right now. A young one decides nothing
 // but that this context does without the variant. The cache is read right before a mark is written,
 // and a write changes one variant's entry, so a young mark is left alone but for the moment between
 // reading and writing, where both processes test and the last verdict stays.
-#include "vulkan/choose.h"
+#include "vulkan/plan.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,12 +20,17 @@
 
 enum { YOUNG = 600 }; // seconds; compilers of small devices are slow
 
-// Of this struct moe_vk_record: "verdict" had no times.
-static const char magic[8] = "verdic2";
+// Of this struct moe_vk_record: "verdict" had no times, and "verdic2" no pipelines.
+static const char magic[8] = "verdic3";
+
+static bool is_making(uint32_t state)
+{
+    return state == MOE_VK_MAKING || state == MOE_VK_MAKING_AGAIN;
+}
 
 static bool is_mark(uint32_t state)
 {
-    return state == MOE_VK_TRYING || state == MOE_VK_TRYING_AGAIN;
+    return state == MOE_VK_TRYING || state == MOE_VK_TRYING_AGAIN || is_making(state);
 }
 
 static bool is_right(uint32_t state)
@@ -124,8 +131,8 @@ static const char *const cause_texts[MOE_VK_N_CAUSES] = {
     [MOE_VK_WRONG] = "its self-test gave wrong results",
     [MOE_VK_NO_PIPELINE] = "the driver did not make its pipeline",
     [MOE_VK_FAILED] = "the device failed in its self-test",
-    [MOE_VK_CRASHED] = "an earlier process ended in its self-test",
-    [MOE_VK_BUSY] = "a self-test has begun elsewhere and not ended yet",
+    [MOE_VK_CRASHED] = "an earlier process ended in its self-test, or where it was compiled",
+    [MOE_VK_BUSY] = "its self-test or compilation has begun elsewhere and not ended yet",
     [MOE_VK_LISTED] = "this driver is known not to compute it",
     [MOE_VK_UNTESTABLE] = "its self-test could not be made",
     [MOE_VK_SLOWER] = "it is not 3 % faster than what is used without it",
@@ -145,15 +152,26 @@ static void bad(struct moe_vk *vk, enum moe_vk_variant_id id, enum moe_vk_cause 
     log_bad(vk, id, detail);
 }
 
-// A mark of a self-test that has begun: of a process that is at work, or of one that is gone. After
-// the first of those a context that can test tries again, as its user may just have killed it.
+// What a mark of making was written over.
+static void restore(struct moe_vk_verdict *verdict)
+{
+    verdict->state = verdict->cause == MOE_VK_SLOWER ? MOE_VK_NOT_FASTER : MOE_VK_GOOD;
+}
+
+// A mark of what has begun: of a process that is at work, or of one that is gone. After the first
+// of those a context that can test tries again, as its user may just have killed it.
 static void judge_mark(struct moe_vk *vk, enum moe_vk_variant_id id)
 {
     struct moe_vk_verdict mark = vk->verdicts[id];
     uint64_t today = now(), age = today > mark.since ? today - mark.since : mark.since - today;
-    bool first = mark.state == MOE_VK_TRYING;
-    if (age >= YOUNG && first && vk->queue)
+    bool first = mark.state == MOE_VK_TRYING || mark.state == MOE_VK_MAKING;
+    if (age >= YOUNG && first && vk->queue) {
+        if (is_making(mark.state)) {
+            restore(&vk->verdicts[id]);
+            vk->suspects |= MOE_VK_BIT(id);
+        }
         return;
+    }
     bad(vk, id, age < YOUNG ? MOE_VK_BUSY : MOE_VK_CRASHED, NULL);
     if (age >= YOUNG && !first && vk->queue)
         save(vk, id);
@@ -222,6 +240,96 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
     pthread_mutex_unlock(&vk->verdicts_lock);
     return status;
 }
+
+// ---- pipelines of plans -------------------------------------------------------------------------
+
+// Calls `visit` for each pipeline of a program that is its variant's own, with a checksum above 0.
+typedef void (*visitor)(struct moe_vk_record *record, uint32_t pipeline, bool *found);
+
+static void each_own(const struct moe_vk_program *program, struct moe_vk_record *record,
+                     visitor visit, bool *found)
+{
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
+        const struct moe_vk_sequence *sequence = &program->sequences[regime];
+        for (uint32_t i = 0; i < sequence->n; i++) {
+            const struct moe_vk_dispatch *d = &sequence->dispatches[i];
+            if (!moe_vk_is_own(program->variant, d->spv))
+                continue;
+            uint64_t sum = moe_vk_checksum(d->spec, sizeof d->spec) ^ d->spv;
+            visit(record, (uint32_t) (sum ^ sum >> 32) | 1, found);
+        }
+    }
+}
+
+static bool is_made(const struct moe_vk_record *record, uint32_t pipeline)
+{
+    for (int i = 0; i < MOE_VK_N_MADE; i++)
+        if (record->made[i] == pipeline)
+            return true;
+    return false;
+}
+
+static void look_for(struct moe_vk_record *record, uint32_t pipeline, bool *unknown)
+{
+    *unknown |= !is_made(record, pipeline);
+}
+
+static void remember(struct moe_vk_record *record, uint32_t pipeline, bool *found)
+{
+    (void) found;
+    if (is_made(record, pipeline))
+        return;
+    memmove(record->made + 1, record->made, sizeof record->made - sizeof *record->made);
+    record->made[0] = pipeline;
+}
+
+// As save does.
+static void write_record(struct moe_vk *vk, const char *key, const struct moe_vk_record *record)
+{
+    if (!moe_vk_entry_write(vk, key, record, sizeof *record))
+        moe_vk_entry_remove(vk, key);
+}
+
+bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_program *program)
+{
+    char key[96];
+    struct moe_vk_record record;
+    enum moe_vk_variant_id id = program->variant->id;
+    bool unknown = false;
+    if (id == MOE_VK_A0 || !vk->queue || !moe_vk_store_exists(vk))
+        return false;
+    pthread_mutex_lock(&vk->verdicts_lock);
+    read_record(vk, &record, key);
+    each_own(program, &record, look_for, &unknown);
+    if (unknown) {
+        record.variants[id] = vk->verdicts[id];
+        record.variants[id].since = now();
+        record.variants[id].state =
+            vk->suspects & MOE_VK_BIT(id) ? MOE_VK_MAKING_AGAIN : MOE_VK_MAKING;
+        write_record(vk, key, &record);
+    }
+    pthread_mutex_unlock(&vk->verdicts_lock);
+    return unknown;
+}
+
+void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_program *program, bool made)
+{
+    char key[96];
+    struct moe_vk_record record;
+    enum moe_vk_variant_id id = program->variant->id;
+    bool found;
+    pthread_mutex_lock(&vk->verdicts_lock);
+    read_record(vk, &record, key);
+    record.variants[id] = vk->verdicts[id];
+    if (made) {
+        each_own(program, &record, remember, &found);
+        vk->suspects &= ~MOE_VK_BIT(id);
+    }
+    write_record(vk, key, &record);
+    pthread_mutex_unlock(&vk->verdicts_lock);
+}
+
+// ---- what is known ------------------------------------------------------------------------------
 
 struct moe_vk_verdict moe_vk_known(struct moe_vk *vk, enum moe_vk_variant_id id)
 {

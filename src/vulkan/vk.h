@@ -126,6 +126,7 @@ struct moe_vk {
     struct moe_vk_pipeline *pipelines;
     pthread_mutex_t verdicts_lock;                       // held through a self-test
     struct moe_vk_verdict verdicts[MOE_VK_MAX_VARIANTS]; // by enum moe_vk_variant_id
+    uint32_t suspects; // bits of those in whose making a process has ended
     bool probes;     // plans have variants timed: the device is a GPU, and ours
     uint32_t probed; // bits of the variants whose times this context has taken, or tried to
 };

@@ -233,6 +233,52 @@ static void a_process_that_is_killed_condemns_nothing(void **state)
     remove_folder(folder);
 }
 
+// A self-test is good; then the driver does not survive the pipelines of a plan, which are others.
+static void leave_good(const char *folder)
+{
+    bool good;
+    vkmoe_context *context = open_context(NULL, folder);
+    check_ok(moe_vk_judge(moe_vk(context->device), &moe_vk_variants[MOE_VK_A1], &good));
+    assert_true(good);
+    vkmoe_context_destroy(context);
+    assert_int_equal(kept(folder, 0).state, MOE_VK_GOOD);
+}
+
+static void a_crash_at_a_plans_pipelines_is_remembered(void **state)
+{
+    (void) state;
+    char folder[] = "vkmoe-verdict-XXXXXX";
+    make_folder(folder);
+    leave_good(folder);
+    run_to_the_crash(folder);
+    check_later(folder, "a0", "has begun elsewhere");
+    assert_int_equal(kept(folder, 3600).state, MOE_VK_MAKING);
+    run_to_the_crash(folder);
+    check_later(folder, "a0", "has begun elsewhere");
+    assert_int_equal(kept(folder, 3600).state, MOE_VK_MAKING_AGAIN);
+    interpose.n_pipelines = 0;
+    check_later(folder, "a0", "an earlier process ended");
+    assert_int_equal(kept(folder, 0).state, MOE_VK_BAD);
+    assert_int_equal(kept(folder, 0).cause, MOE_VK_CRASHED);
+    check_later(folder, "a0", "an earlier process ended");
+    assert_int_equal(interpose.n_pipelines, 0);
+    remove_folder(folder);
+}
+
+// Who was killed there has not condemned it.
+static void a_process_that_is_killed_at_pipelines_condemns_nothing(void **state)
+{
+    (void) state;
+    char folder[] = "vkmoe-verdict-XXXXXX";
+    make_folder(folder);
+    leave_good(folder);
+    run_to_the_crash(folder);
+    kept(folder, 3600);
+    check_later(folder, "a1", NULL);
+    assert_int_equal(kept(folder, 0).state, MOE_VK_GOOD);
+    remove_folder(folder);
+}
+
 // Two contexts begin without a verdict. One is testing when the other is asked for a plan.
 static void a_mark_is_not_written_over(void **state)
 {
@@ -285,6 +331,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_listed_driver_is_bad),
         cmocka_unit_test(a_second_crash_is_remembered),
         cmocka_unit_test(a_process_that_is_killed_condemns_nothing),
+        cmocka_unit_test(a_crash_at_a_plans_pipelines_is_remembered),
+        cmocka_unit_test(a_process_that_is_killed_at_pipelines_condemns_nothing),
         cmocka_unit_test(a_mark_is_not_written_over),
         cmocka_unit_test(a_verdict_changes_its_own_entry),
     };
