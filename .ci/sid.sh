@@ -25,7 +25,9 @@ mounted)
     inside meson test -C "/vkmoe/$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
         --no-suite long plan '*lavapipe*'
     grep 'barrier control lavapipe"' "$build/meson-logs/testlog.json" | grep -q '"result": "OK"' ||
-        { echo 'the control of synchronisation validation did not run'; exit 1; } ;;
+        { echo 'the control of synchronisation validation did not run'; exit 1; }
+    grep 'matrix lavapipe"' "$build/meson-logs/testlog.json" | grep -q '"result": "OK"' ||
+        { echo 'no kernel computed by cooperative matrices'; exit 1; } ;;
 
 install)
     umount --recursive "$root" 2>/dev/null || true

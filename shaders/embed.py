@@ -6,7 +6,8 @@ import sys
 
 
 def main():
-    header, source, names, files = sys.argv[1], sys.argv[2], sys.argv[3].split(","), sys.argv[4:]
+    header, source, names, dropped = sys.argv[1], sys.argv[2], sys.argv[3].split(","), sys.argv[4]
+    files = sys.argv[5:]
     if len(names) != len(files):
         sys.exit(f"embed.py: {len(names)} names for {len(files)} files")
     with open(header, "w", encoding="utf-8") as out:
@@ -14,7 +15,10 @@ def main():
         out.write("#ifndef MOE_SPV_TABLE_H\n#define MOE_SPV_TABLE_H\n")
         out.write("#include <stddef.h>\n#include <stdint.h>\n\nenum moe_spv_id {\n")
         out.writelines(f"    MOE_SPV_{name.upper()},\n" for name in names)
-        out.write("    MOE_N_SPV,\n};\n\nstruct moe_spv {\n    const char *name;\n")
+        out.write("    MOE_N_SPV,\n")
+        out.writelines(f"    MOE_SPV_{name.upper()} = MOE_N_SPV, // not built\n"
+                       for name in dropped.split(",") if name)
+        out.write("};\n\nstruct moe_spv {\n    const char *name;\n")
         out.write("    const uint32_t *words;\n    size_t size; // bytes\n};\n\n")
         out.write("extern const struct moe_spv moe_spv_table[MOE_N_SPV];\n#endif\n")
     with open(source, "w", encoding="utf-8") as out:

@@ -36,16 +36,11 @@ layout(push_constant) uniform Push {
 #include "element.glsl"
 #include "act.glsl"
 #include "expert_act.glsl"
-layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
-layout(constant_id = 2) const uint GATED = 0;
-layout(constant_id = 3) const uint LISTED = 1;
-layout(constant_id = 4) const uint GATHER = 1;
-layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
+#include "gemm.glsl"
 layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
 const uint DEPTH = HAS_CODES ? 32 : 16; // k of one step through shared memory
 const uint STAGED = PIECE < 16 ? PIECE : 16; // of them an invocation stages at once
-const uint PER_LANE = TILE / 8;              // rows of the tile an invocation computes
 const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
 
 #ifdef MOE_F16
@@ -55,8 +50,6 @@ shared float16_t tile_x[DEPTH * MOE_TILE_FULL]; // instead of tile_in
 shared float tile_w[DEPTH * MOE_TILE_ROWS]; // (k, packed row)
 #endif
 shared float tile_in[DEPTH * MOE_TILE_FULL]; // (k, row)
-shared uint source[MOE_TILE_FULL];           // word where a row of the input starts
-shared float factor[MOE_TILE_FULL];          // of a row, with WEIGHTED
 
 // Stores four weights, neighbours in k, the j-th four of a piece, from `to` on.
 void stage_weights(weight_piece w, uint j, uint to)
@@ -129,82 +122,34 @@ void load_input(uint n_rows, uint k0)
 
 void main()
 {
-    uint lid = gl_LocalInvocationID.x, row_block = p.first_row_block + gl_WorkGroupID.y;
-    uint expert = p.expert, first = gl_WorkGroupID.x * TILE, n_rows;
-    if (LISTED != 0) {
-        uint tile = routing(p.args + 3) + gl_WorkGroupID.x;
-        uint at = p.tiles + tile * MOE_TILE_WORDS;
-        expert = routing(at);
-        first = routing(at + 1);
-        n_rows = routing(at + 2);
-    } else {
-        uint n_tokens = token_count();
-        n_rows = first < n_tokens ? min(TILE, n_tokens - first) : 0;
-    }
-    bool own_rows = p.input_stride != 0; // else those of x
-    if (lid < n_rows) {
-        uint slot = GATHER != 0 ? routing(p.rows + first + lid) : 0;
-        uint row = GATHER != 0 ? slot / p.top_k : first + lid;
-        if (WEIGHTED != 0)
-            factor[lid] = uintBitsToFloat(routing(p.gates + slot));
-        source[lid] =
-            own_rows ? row * p.input_stride : (head.first_token + row) * head.x_stride;
-    }
-    uvec2 base = expert_base(expert);
-    bool absent = expert_absent(base);
+    uint row_block = p.first_row_block + gl_WorkGroupID.y;
+    gemm_tile tile = find_tile();
+    uvec2 base = expert_base(tile.expert);
+    bool absent = expert_absent(base), used = !absent && tile.n_rows > 0;
     barrier();
 
-    // Packed rows of this invocation: a, a + 1, and the two `apart` after them, which are their up
-    // half when gated.
-    uint cell = lid % 16, lane = lid / 16;
-    uint a = GATED != 0 ? cell / 8 * 32 + cell % 8 * 2 : cell * 4;
-    uint apart = GATED != 0 ? MOE_PANEL_ROWS : 2;
+    uvec4 rows = own_rows();
     vec4 sum[MAX_PER_LANE];
     for (uint r = 0; r < PER_LANE; r++)
         sum[r] = vec4(0);
-    for (uint k0 = 0; k0 < p.d_in && !absent && n_rows > 0; k0 += DEPTH) {
+    for (uint k0 = 0; k0 < p.d_in && used; k0 += DEPTH) {
         load_weights(base, row_block, k0);
-        load_input(n_rows, k0);
+        load_input(tile.n_rows, k0);
         barrier();
         for (uint k = 0; k < DEPTH; k++) {
-            uint at = k * MOE_TILE_ROWS + a;
-            vec4 w = vec4(staged_weight(at), staged_weight(at + 1), staged_weight(at + apart),
-                          staged_weight(at + apart + 1));
+            uint at = k * MOE_TILE_ROWS;
+            vec4 w = vec4(staged_weight(at + rows.x), staged_weight(at + rows.y),
+                          staged_weight(at + rows.z), staged_weight(at + rows.w));
             for (uint r = 0; r < PER_LANE; r++)
-                sum[r] = fma(vec4(staged_input(k * TILE + lane * PER_LANE + r)), w, sum[r]);
+                sum[r] = fma(vec4(staged_input(k * TILE + own_row(r))), w, sum[r]);
         }
         barrier();
     }
 
-    COUNT_TILE(!absent && n_rows > 0, n_rows, TILE);
+    COUNT_TILE(used, tile.n_rows, TILE);
 
-    uint packed = row_block * MOE_TILE_ROWS + a;
-    vec4 bias = vec4(0);
-    for (uint j = 0; j < 4 && !absent; j++) {
-        uint row = packed + (j & 1) + (j >> 1) * apart;
-        if (row < p.packed_rows)
-            bias[j] = row_bias(base, p.window, p.weight, p.weight_stride, row);
-    }
-    for (uint r = 0; r < PER_LANE; r++) {
-        uint row = lane * PER_LANE + r;
-        if (row >= n_rows)
-            break;
-        uint to = (first + row) * p.output_stride;
-        vec4 v;
-        for (uint j = 0; j < 4; j++)
-            v[j] = weighted_sum(sum[r][j], factor[row], bias[j]);
-        if (GATED != 0) {
-            uint n = row_block * (MOE_TILE_ROWS / 2) + cell * 2;
-            for (uint j = 0; j < 2; j++)
-                if (n + j < p.n_out)
-                    output_at(to + n + j) = floatBitsToUint(
-                        absent ? 0.0 : expert_gated(p.act, p.act_alpha, v[j], v[j + 2]));
-        } else {
-            for (uint j = 0; j < 4; j++)
-                if (packed + j < p.n_out)
-                    output_at(to + packed + j) =
-                        floatBitsToUint(absent ? 0.0 : expert_act(p.act, p.act_alpha, v[j]));
-        }
-    }
-    COUNT_END(n_rows > 0);
+    vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
+    for (uint r = 0; r < PER_LANE && own_row(r) < tile.n_rows; r++)
+        write_sums(tile, absent, row_block, own_row(r), sum[r], bias);
+    COUNT_END(tile.n_rows > 0);
 }

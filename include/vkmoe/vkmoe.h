@@ -267,10 +267,11 @@ typedef struct vkmoe_plan_desc {
     uint32_t max_tokens;    // largest n_tokens of a run, at least 1
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
-    // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic) or "a1" (f16 weights,
-    // and x rounded to f16: precision HALF). Refused where the device, its driver, the precision or
-    // the types do not allow it; the text says what is missing. NULL: the best
-    // that is allowed and was not found bad or slow.
+    // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a1" (f16 weights, and
+    // x rounded to f16: precision HALF) or "a3" (cooperative matrices of f16, every type, each row
+    // scaled to f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of them).
+    // Refused where the device, its driver, the precision or the types do not allow it; the text
+    // says what is missing. NULL: the best that is allowed and was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "params.h"
 
 static bool has_extension(const VkExtensionProperties *all, uint32_t n, const char *name)
 {
@@ -31,7 +32,10 @@ static uint32_t query_features(const struct moe_vk_fn *fn, VkPhysicalDevice phys
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                           .pNext = chain};
     fn->vkGetPhysicalDeviceFeatures2(physical, &features);
-    return moe_vk_features_of_chain(chain);
+    uint32_t found = moe_vk_features_of_chain(chain);
+    // Where the first is enabled without the second, atomics of all kernels are invalid.
+    const uint32_t model = MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE);
+    return (found & model) == model ? found : found & ~model;
 }
 
 static uint32_t query_driver_id(const struct moe_vk_fn *fn, VkPhysicalDevice physical)
@@ -54,6 +58,62 @@ static uint32_t query_feature_extensions(const VkExtensionProperties *all, uint3
     return found;
 }
 
+// Subgroups are pinned to their least size: that of matrix units where sizes vary.
+static void query_subgroups(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                            struct moe_vk_caps *out)
+{
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
+    VkPhysicalDeviceSubgroupProperties usual = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &sizes};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &usual};
+    const uint32_t needs = MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS);
+    if ((out->features & needs) != needs)
+        return;
+    fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    const uint32_t least = sizes.minSubgroupSize, most = sizes.maxComputeWorkgroupSubgroups;
+    out->subgroup_pinned = (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+                           least > 0 && MOE_LOCAL_SIZE / least <= most;
+    out->subgroup_size = out->subgroup_pinned ? least : usual.subgroupSize;
+}
+
+static void add_shape(const VkCooperativeMatrixPropertiesKHR *p, struct moe_vk_caps *out)
+{
+    if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->AType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
+        p->BType != VK_COMPONENT_TYPE_FLOAT16_KHR || p->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
+        p->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || p->saturatingAccumulation)
+        return;
+    const struct moe_vk_shape shape = {p->MSize, p->NSize, p->KSize, p->NSize > p->MSize};
+    for (uint32_t i = 0; i < out->n_shapes; i++)
+        if (memcmp(&out->shapes[i], &shape, sizeof shape) == 0)
+            return;
+    if (out->n_shapes < MOE_VK_MAX_SHAPES)
+        out->shapes[out->n_shapes++] = shape;
+}
+
+// The shapes of cooperative matrices, where there are any.
+static enum vkmoe_status query_shapes(const struct moe_vk_instance *instance,
+                                      VkPhysicalDevice physical, struct moe_vk_caps *out)
+{
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
+        instance->fn.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR;
+    uint32_t n = 0;
+    if (!moe_vk_has(out, MOE_VK_MATRIX) || !get || get(physical, &n, NULL) < 0 || n == 0)
+        return VKMOE_OK;
+    VkCooperativeMatrixPropertiesKHR *all = moe_alloc_array(instance->host, n, sizeof *all);
+    if (!all)
+        return moe_fail(VKMOE_E_MEMORY, "list of %u shapes of cooperative matrices", n);
+    for (uint32_t i = 0; i < n; i++)
+        all[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+    if (get(physical, &n, all) < 0)
+        n = 0;
+    for (uint32_t i = 0; i < n; i++)
+        add_shape(&all[i], out);
+    moe_free(instance->host, all);
+    return VKMOE_OK;
+}
+
 // All that hangs on the device's extensions.
 static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance,
                                           VkPhysicalDevice physical, struct moe_vk_caps *out)
@@ -74,7 +134,8 @@ static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance
         has_extension(all, n, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME))
         out->driver_id = query_driver_id(fn, physical);
     moe_free(instance->host, all);
-    return VKMOE_OK;
+    query_subgroups(fn, physical, out);
+    return query_shapes(instance, physical, out);
 }
 
 enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
@@ -137,6 +198,8 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->max_storage_buffers = 4;
     caps->storage_align = 256;
     caps->features = 0;
+    caps->subgroup_size = caps->n_shapes = 0;
+    caps->subgroup_pinned = false;
     caps->unified = false; // no device must let the host see its own memory
 }
 

@@ -15,7 +15,23 @@
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
 // else: precision and types say where it may compute, so bf16 never becomes f16. Nor do codes: a
 // scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
+// a3 scales rows by powers of two where f16 has not their range, so any type may become f16 there.
+#define A3(i, name_)                                                                               \
+    {                                                                                              \
+        .id = (enum moe_vk_variant_id) (MOE_VK_A3 + (i)), .name = name_, .kind = "coopmat",        \
+        .tier = "T3 matrix", .invocations = MOE_LOCAL_SIZE, .shared = MOE_COOP_SHARED,             \
+        .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16) |                             \
+                 MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) |               \
+                 MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) |            \
+                 MOE_VK_BIT(MOE_VK_MATRIX),                                                        \
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF), .types = (1u << MOE_N_DTYPES) - 1,         \
+        .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
+        .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,            \
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA,                                                  \
+    }
+
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
+    A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"),
     {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
         .name = "a1",
@@ -70,6 +86,55 @@ const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant
     return NULL;
 }
 
+// Drivers that show cooperative matrices on devices that may have no units for them.
+static const struct {
+    uint32_t driver; // VkDriverId
+    const char *why;
+} doubtful[] = {
+    {VK_DRIVER_ID_MESA_LLVMPIPE, "this driver computes matrices on the processor"},
+    {VK_DRIVER_ID_AMD_PROPRIETARY, "this driver shows matrices on every GPU"},
+    // 0.0007 of the speed without: https://github.com/ggml-org/llama.cpp/issues/24404
+    {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, "this driver may be slow with matrices"},
+};
+
+const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps)
+{
+    for (size_t i = 0; i < MOE_COUNT(doubtful) && variant->shape > 0; i++)
+        if (doubtful[i].driver == caps->driver_id)
+            return doubtful[i].why;
+    return NULL;
+}
+
+static bool divides(uint32_t a, uint32_t b)
+{
+    return a > 0 && b % a == 0;
+}
+
+// Do fragments fill the kernel's tiles, and its depth?
+static bool fits(const struct moe_vk_shape *shape)
+{
+    uint32_t packed = shape->packed_is_n ? shape->n : shape->m;
+    uint32_t rows = shape->packed_is_n ? shape->m : shape->n;
+    return divides(packed, MOE_TILE_ROWS) && divides(rows, MOE_TILE_FULL) &&
+           divides(shape->k, MOE_COOP_DEPTH) && shape->k % 2 == 0;
+}
+
+// The i-th of the device's shapes that fit, from 1 on; NULL: there are fewer.
+static const struct moe_vk_shape *fitting(const struct moe_vk_caps *caps, uint32_t i)
+{
+    for (uint32_t k = 0; k < caps->n_shapes; k++)
+        if (fits(&caps->shapes[k]) && --i == 0)
+            return &caps->shapes[k];
+    return NULL;
+}
+
+struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
+                                         const struct moe_vk_caps *caps)
+{
+    const struct moe_vk_shape *shape = variant->shape > 0 ? fitting(caps, variant->shape) : NULL;
+    return shape ? *shape : (struct moe_vk_shape){0};
+}
+
 // What kernels take of a device, and how much of it there is. That push constants and storage
 // buffers suffice is asked of every device, see moe_vk_check_limits.
 static const struct {
@@ -91,6 +156,20 @@ static uint32_t u32_at(const void *structure, size_t offset)
     return value;
 }
 
+// What a variant by matrices lacks of its kernel, a shape, and subgroups.
+static struct moe_vk_obstacle matrix_obstacle(const struct moe_vk_variant *variant,
+                                              const struct moe_vk_caps *caps)
+{
+    if (variant->gemm_bda >= MOE_N_SPV)
+        return (struct moe_vk_obstacle){.kind = MOE_VK_NOT_BUILT};
+    if (!fitting(caps, variant->shape))
+        return (struct moe_vk_obstacle){
+            .kind = MOE_VK_NO_SHAPE, .needs = variant->shape, .has = caps->n_shapes};
+    if (!divides(caps->subgroup_size, MOE_LOCAL_SIZE))
+        return (struct moe_vk_obstacle){.kind = MOE_VK_NO_SUBGROUPS, .has = caps->subgroup_size};
+    return (struct moe_vk_obstacle){0};
+}
+
 // What a device lacks, whatever is computed.
 static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *variant,
                                               const struct moe_vk_caps *caps)
@@ -99,6 +178,11 @@ static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *varia
         if (variant->needs & ~caps->features & MOE_VK_BIT(f))
             return (struct moe_vk_obstacle){.kind = MOE_VK_NO_FEATURE,
                                             .name = moe_vk_features[f].listed.member};
+    if (variant->shape > 0) {
+        struct moe_vk_obstacle of_matrices = matrix_obstacle(variant, caps);
+        if (of_matrices.kind != MOE_VK_NO_OBSTACLE)
+            return of_matrices;
+    }
     for (size_t i = 0; i < MOE_COUNT(variant_limits); i++) {
         uint32_t needs = u32_at(variant, variant_limits[i].need);
         uint32_t has = u32_at(caps, variant_limits[i].limit);
@@ -193,6 +277,17 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
     case MOE_VK_BEYOND_LIMIT:
         snprintf(out, 160, "it takes %" PRIu64 " of %s, and there are %" PRIu64, obstacle.needs,
                  obstacle.name, obstacle.has);
+        break;
+    case MOE_VK_NOT_BUILT:
+        snprintf(out, 160, "the shader compiler of this build has not what it needs");
+        break;
+    case MOE_VK_NO_SHAPE:
+        snprintf(out, 160,
+                 "of the device's %" PRIu64 " shapes of matrices fewer than %" PRIu64
+                 " fit its tiles", obstacle.has, obstacle.needs);
+        break;
+    case MOE_VK_NO_SUBGROUPS:
+        snprintf(out, 160, "subgroups of %" PRIu64 " do not fill its workgroups", obstacle.has);
         break;
     case MOE_VK_DISABLED:
         snprintf(out, 160, "it is disabled by VKMOE_DISABLE, or by who made the context");
@@ -327,10 +422,14 @@ static enum vkmoe_status choose_best(struct moe_vk *vk, const struct moe_program
 {
     enum vkmoe_status status = VKMOE_OK;
     for (uint32_t i = 0; i < n; i++) {
-        bool good;
+        bool good, in_doubt = moe_vk_doubt(candidates[i], &vk->caps) != NULL;
+        if (in_doubt && !vk->probes && moe_vk_recall(vk, candidates[i]->id).seconds <= 0)
+            continue; // not even tested
         TRY(moe_vk_judge(vk, candidates[i], &good));
         if (good)
             TRY(moe_vk_probe(vk, candidates[i]));
+        if (in_doubt && moe_vk_known(vk, candidates[i]->id).seconds <= 0)
+            continue;
         *out = candidates[i];
         enum moe_vk_state state = (enum moe_vk_state) moe_vk_known(vk, candidates[i]->id).state;
         if (good && state != MOE_VK_NOT_FASTER && state != MOE_VK_BAD)

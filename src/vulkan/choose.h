@@ -10,6 +10,8 @@
 #include "vulkan/vk.h"
 
 enum moe_vk_variant_id { // best first; the last computes everything, everywhere
+    MOE_VK_A3, // by the device's first shape of cooperative matrices that fits, then the others
+    MOE_VK_A3_LAST = MOE_VK_A3 + 3,
     MOE_VK_A1,
     MOE_VK_A0,
     MOE_VK_N_VARIANTS,
@@ -27,6 +29,8 @@ struct moe_vk_variant {
     uint32_t precisions;    // that allow it: bits 1 << enum vkmoe_precision
     uint32_t types, inputs; // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
     bool rounds_x;          // to its own type, whatever x is
+    bool rounds_hidden;     // and what is between an expert's two matmuls
+    uint32_t shape;         // its place among the shapes that fit, from 1 on; 0: it needs none
     enum vkmoe_arithmetic arithmetic; // of the products
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
 };
@@ -59,6 +63,9 @@ struct moe_vk_obstacle {
         MOE_VK_NOT_ALLOWED, // by the plan's precision
         MOE_VK_NO_KERNEL,   // for the layer's types
         MOE_VK_NO_FEATURE,
+        MOE_VK_NOT_BUILT,    // the shader compiler could not
+        MOE_VK_NO_SHAPE,     // of matrices: of the `has` there are fewer than `needs` fit
+        MOE_VK_NO_SUBGROUPS, // of `has` invocations do not fill a workgroup
         MOE_VK_BEYOND_LIMIT,
         MOE_VK_DISABLED, // by the user
     } kind;
@@ -77,6 +84,14 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
 
 // Where a variant computes: "precision half, weights f16, x f32 or f16".
 void moe_vk_computes(const struct moe_vk_variant *variant, char out[128]);
+
+// The matrices that a variant computes with; m = 0: it needs none, or there are none for it.
+struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
+                                         const struct moe_vk_caps *caps);
+
+// Why only a tune that found it faster makes a variant the choice of plans that name none on this
+// driver, which shows matrices on devices without units for them; NULL: nothing like that is known.
+const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps);
 
 // What computes a matmul of a plan with a variant (NULL: a0): the variant where it has a kernel for
 // weights and an input of these types, else a0. So a layer's two matmuls may differ. Pure.

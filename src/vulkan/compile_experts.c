@@ -329,6 +329,13 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, m->gathers, input,
                                       variant->rounds_x && m->input_is_x, c->counters};
     set_forms(c, m, spec);
+    if (variant->shape > 0) {
+        spec[MOE_SPEC_M] = c->limits->shape.m;
+        spec[MOE_SPEC_N] = c->limits->shape.n;
+        spec[MOE_SPEC_K] = c->limits->shape.k;
+        spec[MOE_SPEC_PACKED_IS_N] = c->limits->shape.packed_is_n;
+        spec[MOE_SPEC_SUBGROUPS] = c->limits->subgroups;
+    }
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_INPUT, m->input, MOE_VK_READ);

@@ -73,7 +73,7 @@ static enum vkmoe_status create_device(struct moe_vk *vk)
         enum moe_vk_feature feature = (enum moe_vk_feature) f;
         const char *extension = moe_vk_feature_extension(feature, vk->caps.api_version);
         if (extension && moe_vk_has(&vk->caps, feature))
-            extensions[n++] = extension;
+            moe_vk_add_extension(extensions, &n, extension);
     }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                .pNext = moe_vk_feature_chain(vk->caps.features, VK_TRUE, structs),

@@ -21,11 +21,58 @@ const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
         ROW("shader_float16", VkPhysicalDeviceShaderFloat16Int8Features, SHADER_FLOAT16_INT8_,
             VkPhysicalDeviceVulkan12Features, 1_2, shaderFloat16, VK_API_VERSION_1_2,
             VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME),
+    [MOE_VK_MEMORY_MODEL] =
+        ROW("vulkan_memory_model", VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_MEMORY_MODEL_,
+            VkPhysicalDeviceVulkan12Features, 1_2, vulkanMemoryModel, VK_API_VERSION_1_2,
+            VK_KHR_VULKAN_MEMORY_MODEL_EXTENSION_NAME),
+    [MOE_VK_DEVICE_SCOPE] =
+        ROW("device_scope", VkPhysicalDeviceVulkanMemoryModelFeatures, VULKAN_MEMORY_MODEL_,
+            VkPhysicalDeviceVulkan12Features, 1_2, vulkanMemoryModelDeviceScope, VK_API_VERSION_1_2,
+            VK_KHR_VULKAN_MEMORY_MODEL_EXTENSION_NAME),
+    [MOE_VK_SUBGROUP_SIZE] =
+        ROW("subgroup_size_control", VkPhysicalDeviceSubgroupSizeControlFeatures,
+            SUBGROUP_SIZE_CONTROL_, VkPhysicalDeviceVulkan13Features, 1_3, subgroupSizeControl,
+            VK_API_VERSION_1_3, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME),
+    [MOE_VK_FULL_SUBGROUPS] =
+        ROW("full_subgroups", VkPhysicalDeviceSubgroupSizeControlFeatures, SUBGROUP_SIZE_CONTROL_,
+            VkPhysicalDeviceVulkan13Features, 1_3, computeFullSubgroups, VK_API_VERSION_1_3,
+            VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME),
+    [MOE_VK_MATRIX] = {"cooperative_matrix",
+                       {"VkPhysicalDeviceCooperativeMatrixFeaturesKHR", "cooperativeMatrix", false},
+                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+                       offsetof(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, cooperativeMatrix),
+                       offsetof(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, cooperativeMatrix),
+                       UINT32_MAX, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME},
 };
+
+void moe_vk_add_extension(const char **all, uint32_t *n, const char *name)
+{
+    for (uint32_t i = 0; i < *n; i++)
+        if (strcmp(all[i], name) == 0)
+            return;
+    all[(*n)++] = name;
+}
 
 static VkBool32 *member(const void *structure, size_t offset)
 {
     return (VkBool32 *) ((unsigned char *) structure + offset);
+}
+
+static VkBaseOutStructure *of_type(VkBaseOutStructure *chain, VkStructureType type)
+{
+    while (chain && chain->sType != type)
+        chain = chain->pNext;
+    return chain;
+}
+
+static VkBaseOutStructure *begin_struct(union moe_vk_feature_struct *out, VkStructureType type,
+                                        VkBaseOutStructure *next)
+{
+    memset(out, 0, sizeof *out); // an initialiser leaves the other members open
+    out->base.sType = type;
+    out->base.pNext = next;
+    return &out->base;
 }
 
 void *moe_vk_feature_chain(uint32_t features, VkBool32 value,
@@ -35,11 +82,10 @@ void *moe_vk_feature_chain(uint32_t features, VkBool32 value,
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
         if (!(features & MOE_VK_BIT(f)))
             continue;
-        memset(&structs[f], 0, sizeof structs[f]); // an initialiser leaves the other members open
-        structs[f].base.sType = moe_vk_features[f].own;
-        structs[f].base.pNext = head;
-        *member(&structs[f], moe_vk_features[f].own_member) = value;
-        head = &structs[f].base;
+        VkBaseOutStructure *own = of_type(head, moe_vk_features[f].own);
+        if (!own)
+            own = head = begin_struct(&structs[f], moe_vk_features[f].own, head);
+        *member(own, moe_vk_features[f].own_member) = value;
     }
     return head;
 }

@@ -23,15 +23,21 @@ static inline const char *moe_vk_feature_extension(enum moe_vk_feature feature, 
     return version < row->core_version ? row->extension : NULL;
 }
 
+// Adds an extension to a list; two features may have the same one.
+void moe_vk_add_extension(const char **all, uint32_t *n, const char *name);
+
 // Room for any row's own struct.
 union moe_vk_feature_struct {
     VkBaseOutStructure base;
     VkPhysicalDeviceBufferDeviceAddressFeatures bda;
     VkPhysicalDeviceShaderFloat16Int8Features float16;
+    VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
+    VkPhysicalDeviceSubgroupSizeControlFeatures subgroup;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
 };
 
 // A chain of the own structs of `features` (bits) with their members set to `value`; NULL if there
-// are none. It lives in `structs`.
+// are none. Features of one struct share it. It lives in `structs`.
 void *moe_vk_feature_chain(uint32_t features, VkBool32 value,
                            union moe_vk_feature_struct structs[MOE_VK_N_FEATURES]);
 

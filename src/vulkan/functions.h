@@ -29,6 +29,9 @@
     X(vkCmdBeginDebugUtilsLabelEXT)    \
     X(vkCmdEndDebugUtilsLabelEXT)
 
+// Only there with VK_KHR_cooperative_matrix; NULL otherwise.
+#define MOE_VK_MATRIX_FUNCTIONS(X) X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+
 #define MOE_VK_DEVICE_FUNCTIONS(X)    \
     X(vkDestroyDevice)                \
     X(vkGetDeviceQueue)               \

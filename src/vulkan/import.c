@@ -19,7 +19,8 @@ static void list_features(const struct moe_vk_caps *caps, vkmoe_vk_requirements 
             continue;
         out->features[out->n_features++] = moe_vk_features[f].listed;
         if (caps->extensions & MOE_VK_BIT(f))
-            out->extensions[out->n_extensions++] = moe_vk_features[f].extension;
+            moe_vk_add_extension(out->extensions, &out->n_extensions,
+                                 moe_vk_features[f].extension);
     }
 }
 

@@ -64,6 +64,7 @@ static enum vkmoe_status load_instance(struct moe_vk_instance *instance)
     struct moe_vk_fn *fn = &instance->fn;
 #define LOAD(name) fn->name = (PFN_##name) fn->vkGetInstanceProcAddr(instance->handle, #name);
     MOE_VK_DEBUG_FUNCTIONS(LOAD)
+    MOE_VK_MATRIX_FUNCTIONS(LOAD)
 #undef LOAD
 #define LOAD(name)                                                              \
     fn->name = (PFN_##name) fn->vkGetInstanceProcAddr(instance->handle, #name); \

@@ -59,6 +59,14 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
                   .pName = "main",
                   .pSpecializationInfo = &spec},
         .layout = vk->pipeline_layout};
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = vk->caps.subgroup_size};
+    if (pipeline->spv == MOE_SPV_EXPERT_GEMM_COOP_BDA) { // it counts on whole ones
+        info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
+        if (vk->caps.subgroup_pinned)
+            info.stage.pNext = &subgroups;
+    }
     TRY(moe_vk_specialise(vk->base.host, spv, pipeline->spec, &words, &module.codeSize));
     module.pCode = words;
     VK_TRY(vk, vk->fn.vkCreateShaderModule(vk->device, &module, NULL, &info.stage.module));

@@ -81,6 +81,8 @@ struct moe_vk_limits {
     uint64_t allocation; // bytes of a buffer
     uint64_t groups[2]; // workgroups along x and y
     double work;        // of one dispatch, where it can be cut
+    struct moe_vk_shape shape; // of the variant's matrices
+    uint32_t subgroups;        // of a workgroup; 0: unknown
 };
 
 // The dispatches of one regime, for a block of tokens; more tokens are done block by block in the

@@ -46,6 +46,7 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
         .allocation = caps->max_allocation,
         .groups = {caps->max_groups[0], caps->max_groups[1]},
         .work = budget_ms / 4 * slow_device(vk->base.info.type),
+        .subgroups = caps->subgroup_size > 0 ? MOE_LOCAL_SIZE / caps->subgroup_size : 0,
     };
 }
 
@@ -65,6 +66,7 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
     program->budget_ms = params->budget_ms;
     program->counters = params->counters;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
+    limits.shape = moe_vk_variant_shape(variant, &vk->caps);
     TRY(moe_vk_compile(program, &limits));
     marked = mark && moe_vk_begin_making(vk, program);
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {

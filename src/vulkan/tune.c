@@ -71,7 +71,9 @@ static enum vkmoe_status describe(struct probe *p, const struct moe_vk_variant *
     desc.top_k = TOP_K;
     desc.d_model = desc.d_ff = desc.d_out =
         type == VKMOE_DEVICE_SOFTWARE || type == VKMOE_DEVICE_CPU ? SOFTWARE_WIDTH : WIDTH;
-    desc.in_type = desc.out_type = (enum vkmoe_dtype) lowest(variant->types);
+    desc.in_type = desc.out_type = variant->types & MOE_VK_BIT(VKMOE_F16)
+                                       ? VKMOE_F16
+                                       : (enum vkmoe_dtype) lowest(variant->types);
     desc.gated = true;
     desc.act = VKMOE_ACT_SILU;
     p->params = (struct moe_program_params){
@@ -338,6 +340,13 @@ static void report(struct moe_vk *vk, const struct moe_vk_variant *variant,
     out->state = state_of(vk, verdict);
     if (out->state != VKMOE_TUNE_USED)
         explain(vk, variant, verdict, out->reason, sizeof out->reason);
+    const char *doubt = moe_vk_doubt(variant, &vk->caps);
+    bool in_doubt = out->state == VKMOE_TUNE_USED || out->state == VKMOE_TUNE_UNTESTED;
+    if (in_doubt && doubt && verdict.seconds <= 0) {
+        out->state = VKMOE_TUNE_UNTESTED;
+        snprintf(out->reason, sizeof out->reason, "%s: only times that show it faster let it in",
+                 doubt);
+    }
 }
 
 // Begins a verdict; true: nothing keeps the variant away, and what is known of it decides.

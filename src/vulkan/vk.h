@@ -3,8 +3,7 @@
 #ifndef MOE_VULKAN_VK_H
 #define MOE_VULKAN_VK_H
 
-#define VK_NO_PROTOTYPES
-#include <vulkan/vulkan_core.h>
+#include "vulkan/newer.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,6 +21,7 @@ struct moe_vk_fn {
     MOE_VK_GLOBAL_FUNCTIONS(MOE_VK_MEMBER)
     MOE_VK_INSTANCE_FUNCTIONS(MOE_VK_MEMBER)
     MOE_VK_DEBUG_FUNCTIONS(MOE_VK_MEMBER)
+    MOE_VK_MATRIX_FUNCTIONS(MOE_VK_MEMBER)
     MOE_VK_DEVICE_FUNCTIONS(MOE_VK_MEMBER)
     MOE_VK_ADDRESS_FUNCTIONS(MOE_VK_MEMBER)
 #undef MOE_VK_MEMBER
@@ -31,9 +31,21 @@ struct moe_vk_fn {
 enum moe_vk_feature {
     MOE_VK_BDA,     // bufferDeviceAddress
     MOE_VK_FLOAT16, // shaderFloat16
+    MOE_VK_MEMORY_MODEL,   // vulkanMemoryModel
+    MOE_VK_DEVICE_SCOPE,   // vulkanMemoryModelDeviceScope
+    MOE_VK_SUBGROUP_SIZE,  // subgroupSizeControl
+    MOE_VK_FULL_SUBGROUPS, // computeFullSubgroups
+    MOE_VK_MATRIX,         // cooperativeMatrix
     MOE_VK_N_FEATURES,
 };
 #define MOE_VK_BIT(i) (1u << (i))
+
+// A product of cooperative matrices: M x K by K x N, both of f16, sums in f32, by a subgroup.
+struct moe_vk_shape {
+    uint32_t m, n, k;
+    uint32_t packed_is_n; // rows of weights are on n, rows of the input on m: else 0, as for n <= m
+};
+enum { MOE_VK_MAX_SHAPES = 16 };
 
 // What planning may use. Filled by caps.c, the only place that asks a physical device.
 struct moe_vk_caps {
@@ -51,6 +63,12 @@ struct moe_vk_caps {
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in
     bool unified;            // device memory is the host's, so no copies where both are fast
+    // Invocations of a subgroup where a kernel needs to know; 0: it cannot. Pinned: kernels ask for
+    // that many.
+    uint32_t subgroup_size;
+    bool subgroup_pinned;
+    uint32_t n_shapes; // of cooperative matrices, each once, in the device's order
+    struct moe_vk_shape shapes[MOE_VK_MAX_SHAPES];
 };
 
 static inline bool moe_vk_has(const struct moe_vk_caps *caps, enum moe_vk_feature feature)

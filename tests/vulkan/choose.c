@@ -32,6 +32,14 @@ static vkmoe_layer_desc layer_of(enum vkmoe_dtype in_type, enum vkmoe_dtype out_
     return layer;
 }
 
+// What a1 needs; a3 needs more, and shapes of matrices, which caps of features alone have not.
+enum { FOR_A1 = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16) };
+
+static bool has_a1(const struct moe_vk_caps *caps)
+{
+    return (caps->features & FOR_A1) == FOR_A1;
+}
+
 // Is there a matmul for a1: f16 weights, and an input that may become f16?
 static bool for_a1(const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type)
 {
@@ -64,7 +72,7 @@ static void check_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_d
 {
     const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
     uint32_t n = moe_vk_candidates(caps, layer, params, got), want = 0;
-    if (caps->features == ALL && params->precision == VKMOE_PRECISION_HALF &&
+    if (has_a1(caps) && params->precision == VKMOE_PRECISION_HALF &&
         for_a1(layer, params->x_type))
         assert_string_equal(got[want++]->name, "a1");
     if (params->precision != VKMOE_PRECISION_INT8)
@@ -112,12 +120,132 @@ static void tiers_follow_features(void **state)
     (void) state;
     for (uint32_t features = 0; features <= ALL; features++) {
         struct moe_vk_caps caps = caps_with(features);
-        assert_string_equal(moe_vk_tier(&caps), features == ALL ? "T1 fp16" : "T0 floor");
+        assert_string_equal(moe_vk_tier(&caps), has_a1(&caps) ? "T1 fp16" : "T0 floor");
     }
     struct moe_vk_caps caps = caps_with(ALL);
     moe_vk_caps_floor(&caps);
     assert_int_equal(caps.features, 0);
     assert_string_equal(moe_vk_tier(&caps), "T0 floor");
+}
+
+// ---- cooperative matrices ----------------------------------------------------------------------
+
+enum { MATRIX_BUILT = (int) MOE_SPV_EXPERT_GEMM_COOP_BDA < (int) MOE_N_SPV };
+
+// A device that has all that a3 needs, and the shapes that drivers show.
+static struct moe_vk_caps matrix_caps(void)
+{
+    return (struct moe_vk_caps){.features = ALL,
+                                .subgroup_size = 32,
+                                .subgroup_pinned = true,
+                                .max_shared = 32768,
+                                .max_invocations = 128,
+                                .max_size_x = 128,
+                                .n_shapes = 5,
+                                .shapes = {{16, 16, 16}, // NVIDIA, AMD
+                                           {64, 128, 16}, // more rows than a tile has
+                                           {16, 8, 8},    // NVIDIA
+                                           {8, 16, 16, 1}, // Intel
+                                           {8, 8, 64}}};  // deeper than a step
+}
+
+static bool why_not_a3(uint32_t i, const struct moe_vk_caps *caps, char why[160])
+{
+    vkmoe_layer_desc layer = layer_of(VKMOE_Q4_K, VKMOE_BF16);
+    struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF,
+                                        .x_type = VKMOE_BF16};
+    const struct moe_vk_variant *got[MOE_VK_N_VARIANTS], *a3 = &moe_vk_variants[MOE_VK_A3 + i];
+    bool among = false, no = moe_vk_why_not(a3, caps, &layer, &params, why);
+    uint32_t n = moe_vk_candidates(caps, &layer, &params, got);
+    for (uint32_t k = 0; k < n; k++)
+        among = among || got[k] == a3;
+    assert_int_equal(among, !no);
+    return no;
+}
+
+static void check_shape(uint32_t i, uint32_t m, uint32_t n, uint32_t k)
+{
+    struct moe_vk_caps caps = matrix_caps();
+    struct moe_vk_shape shape = moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A3 + i], &caps);
+    char why[160];
+    assert_int_equal(shape.m, m);
+    assert_int_equal(shape.n, n);
+    assert_int_equal(shape.k, k);
+    assert_int_equal(why_not_a3(i, &caps, why), !MATRIX_BUILT || m == 0);
+    if (!MATRIX_BUILT)
+        assert_non_null(strstr(why, "shader compiler"));
+    else if (m == 0)
+        assert_non_null(strstr(why, "fewer than 4 fit"));
+}
+
+static void each_shape_that_fits_is_a_candidate(void **state)
+{
+    (void) state;
+    check_shape(0, 16, 16, 16);
+    check_shape(1, 16, 8, 8);
+    check_shape(2, 8, 16, 16);
+    check_shape(3, 0, 0, 0);
+    struct moe_vk_caps caps = matrix_caps();
+    assert_int_equal(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A1], &caps).m, 0);
+    assert_string_equal(moe_vk_tier(&caps), MATRIX_BUILT ? "T3 matrix" : "T1 fp16");
+}
+
+static void check_lack(struct moe_vk_caps caps, const char *part)
+{
+    char why[160] = "";
+    assert_true(why_not_a3(0, &caps, why));
+    if (MATRIX_BUILT && !strstr(why, part))
+        fail_msg("'%s' does not say '%s'", why, part);
+    assert_string_equal(moe_vk_tier(&caps), has_a1(&caps) ? "T1 fp16" : "T0 floor");
+}
+
+static void what_matrices_lack_is_told(void **state)
+{
+    (void) state;
+    static const char *const members[MOE_VK_N_FEATURES] = {
+        [MOE_VK_BDA] = "bufferDeviceAddress",
+        [MOE_VK_FLOAT16] = "shaderFloat16",
+        [MOE_VK_MEMORY_MODEL] = "vulkanMemoryModel",
+        [MOE_VK_DEVICE_SCOPE] = "vulkanMemoryModelDeviceScope",
+        [MOE_VK_SUBGROUP_SIZE] = "subgroupSizeControl",
+        [MOE_VK_FULL_SUBGROUPS] = "computeFullSubgroups",
+        [MOE_VK_MATRIX] = "cooperativeMatrix",
+    };
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
+        struct moe_vk_caps caps = matrix_caps();
+        caps.features &= ~MOE_VK_BIT(f);
+        check_lack(caps, members[f]);
+    }
+    struct moe_vk_caps caps = matrix_caps();
+    caps.n_shapes = 0;
+    check_lack(caps, "0 shapes");
+    caps = matrix_caps();
+    caps.subgroup_size = 0;
+    check_lack(caps, "subgroups of 0");
+    caps.subgroup_size = 256;
+    check_lack(caps, "subgroups of 256");
+    caps = matrix_caps();
+    caps.max_shared = 16384;
+    check_lack(caps, "16384");
+    caps = matrix_caps();
+    moe_vk_caps_floor(&caps);
+    assert_int_equal(caps.n_shapes, 0);
+    check_lack(caps, "bufferDeviceAddress");
+}
+
+// Where matrices may be computed on the processor only a tune lets them in.
+static void some_drivers_are_doubted(void **state)
+{
+    (void) state;
+    struct moe_vk_caps caps = matrix_caps();
+    const struct moe_vk_variant *a3 = &moe_vk_variants[MOE_VK_A3];
+    assert_null(moe_vk_doubt(a3, &caps));
+    caps.driver_id = VK_DRIVER_ID_MESA_RADV;
+    assert_null(moe_vk_doubt(a3, &caps));
+    caps.driver_id = VK_DRIVER_ID_MESA_LLVMPIPE;
+    assert_non_null(moe_vk_doubt(a3, &caps));
+    assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A1], &caps));
+    assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0], &caps));
 }
 
 static const char *kernel(const struct moe_vk_dispatch *d)
@@ -139,7 +267,8 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
     program->base.max_tokens = 300;
     program->base.x_type = x_type;
     program->variant = variant;
-    struct moe_vk_limits limits = {bda, UINT64_MAX, UINT64_MAX, {UINT32_MAX, UINT32_MAX}, 1e18};
+    struct moe_vk_limits limits = {bda, UINT64_MAX, UINT64_MAX, {UINT32_MAX, UINT32_MAX}, 1e18,
+                                   {8, 16, 32, 1}, 4};
     check_ok(moe_vk_compile(program, &limits));
     const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
     for (uint32_t i = 0; i < sequence->n; i++) {
@@ -147,12 +276,19 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         if (strncmp(kernel(d), "expert_gemm", strlen("expert_gemm")) != 0)
             continue;
         bool from_x = d->ranges[MOE_SLOT_INPUT].buffer == MOE_VK_BUF_X;
+        bool matrix = variant && variant->shape > 0;
         bool f16 = variant && variant->id == MOE_VK_A1 && d->spec[0] == VKMOE_F16 &&
                    !(from_x && x_type == VKMOE_BF16);
-        assert_string_equal(kernel(d), f16   ? "expert_gemm_f16_bda"
-                                       : bda ? "expert_gemm_bda"
-                                             : "expert_gemm");
-        assert_int_equal(d->spec[6], f16 && from_x);
+        assert_string_equal(kernel(d), matrix ? "expert_gemm_coop_bda"
+                                       : f16  ? "expert_gemm_f16_bda"
+                                       : bda  ? "expert_gemm_bda"
+                                              : "expert_gemm");
+        assert_int_equal(d->spec[MOE_SPEC_M], matrix ? 8 : 0);
+        assert_int_equal(d->spec[MOE_SPEC_N], matrix ? 16 : 0);
+        assert_int_equal(d->spec[MOE_SPEC_K], matrix ? 32 : 0);
+        assert_int_equal(d->spec[MOE_SPEC_SUBGROUPS], matrix ? 4 : 0);
+        assert_int_equal(d->spec[MOE_SPEC_PACKED_IS_N], matrix);
+        assert_int_equal(d->spec[6], (matrix || f16) && from_x);
         n_x += from_x;
         n++;
     }
@@ -172,6 +308,8 @@ static void each_matmul_has_the_kernel_of_its_types(void **state)
                                           (enum vkmoe_dtype)(weights / N_W));
         layer.d_model = 256;
         layer.d_ff = layer.d_shared_ff = 512;
+        if (MATRIX_BUILT)
+            check_kernels(&moe_vk_variants[MOE_VK_A3], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A1], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, false);
@@ -202,12 +340,12 @@ static void disabled_variants_are_named(void **state)
                 {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)}};
     static const struct {
         const char *list, *part;
-    } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a1 (fp16)"},
+    } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a3 (coopmat), "},
                {"A1", "'A1' is no variant"},
                {"a1 ", "'a1 ' is no variant"},
                {"fp1", "'fp1' is no variant"},
                {"fp166", "'fp166' is no variant"},
-               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: a1"},
+               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: a3 "},
                {"fp32", "'fp32' computes what no other does"}};
     uint32_t got;
     (void) state;
@@ -285,6 +423,9 @@ int main(void)
         cmocka_unit_test(candidates_follow_features_precision_and_types),
         cmocka_unit_test(what_is_not_a_candidate_has_a_reason),
         cmocka_unit_test(tiers_follow_features),
+        cmocka_unit_test(each_shape_that_fits_is_a_candidate),
+        cmocka_unit_test(what_matrices_lack_is_told),
+        cmocka_unit_test(some_drivers_are_doubted),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
         cmocka_unit_test(bf16_never_becomes_f16),
         cmocka_unit_test(disabled_variants_are_named),

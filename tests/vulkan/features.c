@@ -28,27 +28,50 @@ static void chains_set_nothing_else(void **state)
         memset(structs, 0xaa, sizeof structs);
         VkBaseOutStructure *s = moe_vk_feature_chain(features, VK_TRUE, structs);
         for (; s; s = s->pNext) {
-            int f = (int) ((union moe_vk_feature_struct *) s - structs);
             memset(&want, 0, sizeof want);
-            want.base.sType = moe_vk_features[f].own;
+            want.base.sType = s->sType;
             want.base.pNext = s->pNext;
-            memcpy((char *) &want + moe_vk_features[f].own_member, &(VkBool32){VK_TRUE},
-                   sizeof(VkBool32));
+            for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+                if ((features & MOE_VK_BIT(f)) && moe_vk_features[f].own == s->sType)
+                    memcpy((char *) &want + moe_vk_features[f].own_member, &(VkBool32){VK_TRUE},
+                           sizeof(VkBool32));
             assert_memory_equal(s, &want, sizeof want);
         }
+    }
+}
+
+// Two features of one struct: a chain must not have a struct twice.
+static void chains_have_each_struct_once(void **state)
+{
+    (void) state;
+    union moe_vk_feature_struct structs[MOE_VK_N_FEATURES];
+    for (uint32_t features = 0; features <= ALL; features++) {
+        VkBaseOutStructure *chain = moe_vk_feature_chain(features, VK_TRUE, structs);
+        for (VkBaseOutStructure *s = chain; s; s = s->pNext)
+            for (VkBaseOutStructure *t = s->pNext; t; t = t->pNext)
+                assert_int_not_equal(s->sType, t->sType);
     }
 }
 
 static void features_are_found_in_structs_of_core_versions(void **state)
 {
     (void) state;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = { // no version has it
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceVulkan13Features v13 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES, .pNext = &matrix};
     VkPhysicalDeviceVulkan12Features v12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &v13};
     VkPhysicalDeviceFeatures2 base = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                       .pNext = &v12}; // of no interest, but in the chain
     VkBool32 *members[MOE_VK_N_FEATURES] = {
         [MOE_VK_BDA] = &v12.bufferDeviceAddress,
         [MOE_VK_FLOAT16] = &v12.shaderFloat16,
+        [MOE_VK_MEMORY_MODEL] = &v12.vulkanMemoryModel,
+        [MOE_VK_DEVICE_SCOPE] = &v12.vulkanMemoryModelDeviceScope,
+        [MOE_VK_SUBGROUP_SIZE] = &v13.subgroupSizeControl,
+        [MOE_VK_FULL_SUBGROUPS] = &v13.computeFullSubgroups,
+        [MOE_VK_MATRIX] = &matrix.cooperativeMatrix,
     };
     for (uint32_t features = 0; features <= ALL; features++) {
         for (int f = 0; f < MOE_VK_N_FEATURES; f++)
@@ -56,6 +79,8 @@ static void features_are_found_in_structs_of_core_versions(void **state)
         assert_int_equal(moe_vk_features_of_chain(&base), features);
     }
     v12.shaderInt8 = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
+    v12.vulkanMemoryModelAvailabilityVisibilityChains = v13.synchronization2 = VK_TRUE;
+    matrix.cooperativeMatrixRobustBufferAccess = VK_TRUE;
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         *members[f] = VK_FALSE;
     assert_int_equal(moe_vk_features_of_chain(&base), 0);
@@ -68,8 +93,26 @@ static void extensions_are_for_versions_before_core(void **state)
                         "VK_KHR_buffer_device_address");
     assert_string_equal(moe_vk_feature_extension(MOE_VK_FLOAT16, VK_API_VERSION_1_1),
                         "VK_KHR_shader_float16_int8");
-    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
-        assert_null(moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2));
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
+        const char *before = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2);
+        const char *after = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_3);
+        bool of_1_3 = f == MOE_VK_SUBGROUP_SIZE || f == MOE_VK_FULL_SUBGROUPS;
+        assert_int_equal(before != NULL, of_1_3 || f == MOE_VK_MATRIX);
+        assert_int_equal(after != NULL, f == MOE_VK_MATRIX);
+    }
+}
+
+static void an_extension_is_listed_once(void **state)
+{
+    (void) state;
+    const char *all[3];
+    char copy[] = "VK_EXT_subgroup_size_control";
+    uint32_t n = 0;
+    moe_vk_add_extension(all, &n, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    moe_vk_add_extension(all, &n, "VK_KHR_cooperative_matrix");
+    moe_vk_add_extension(all, &n, copy);
+    assert_int_equal(n, 2);
+    assert_string_equal(all[1], "VK_KHR_cooperative_matrix");
 }
 
 int main(void)
@@ -78,7 +121,9 @@ int main(void)
         cmocka_unit_test(features_are_found_in_their_own_structs),
         cmocka_unit_test(chains_set_nothing_else),
         cmocka_unit_test(features_are_found_in_structs_of_core_versions),
+        cmocka_unit_test(chains_have_each_struct_once),
         cmocka_unit_test(extensions_are_for_versions_before_core),
+        cmocka_unit_test(an_extension_is_listed_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }

@@ -190,6 +190,11 @@ struct moe_vk_caps recorded_caps(const struct recorded_device *d)
         .storage_align = d->align ? d->align : 256,
         .unified = d->type != DISCRETE,
     };
+    caps.subgroup_pinned = d->min_subgroup > 0;
+    caps.subgroup_size = d->min_subgroup > 0 ? d->min_subgroup : 32;
+    for (uint32_t i = 0; i < RECORDED_MAX_SHAPES && d->shapes[i].m > 0; i++)
+        caps.shapes[caps.n_shapes++] = (struct moe_vk_shape){
+            d->shapes[i].m, d->shapes[i].n, d->shapes[i].k, d->shapes[i].n > d->shapes[i].m};
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         if (lists(d->features, moe_vk_features[f].listed.member))
             caps.features |= MOE_VK_BIT(f);

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { A1, A0, N_VERDICTS }; // best first
+enum { A1 = MOE_VK_A1, A0 = MOE_VK_A0, N_VERDICTS = MOE_VK_N_VARIANTS };
 
 static void tune(vkmoe_context *context, bool fresh, vkmoe_tune_verdict out[N_VERDICTS])
 {
@@ -251,7 +251,7 @@ static void the_count_and_the_room(void **state)
 {
     (void) state;
     vkmoe_host host = services();
-    vkmoe_tune_verdict v[N_VERDICTS] = {{.kernel = "none"}, {.kernel = "none"}};
+    vkmoe_tune_verdict v[N_VERDICTS] = {[A1] = {.kernel = "none"}, [A0] = {.kernel = "none"}};
     uint32_t n = 99;
     start_slow(MOE_SPV_EXPERT_GEMM_BDA);
     vkmoe_context *context = open_context(&host, "");
@@ -260,7 +260,7 @@ static void the_count_and_the_room(void **state)
     check_ok(backend->tune(context->device, true, NULL, &n));
     assert_int_equal(n, N_VERDICTS);
     assert_int_equal(interpose.n_submits, 0); // only asked
-    n = 1;
+    n = A0;
     check_ok(backend->tune(context->device, false, v, &n));
     assert_int_equal(n, N_VERDICTS);
     assert_string_equal(v[A1].kernel, "a1");

@@ -80,6 +80,7 @@ vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir)
     desc.host = host;
     desc.cache_dir = cache_dir;
     check_ok(vkmoe_context_create(&desc, &context));
+    moe_vk(context->device)->caps.features &= ~MOE_VK_BIT(MOE_VK_MATRIX); // so that a1 is the best
     return context;
 }
 
