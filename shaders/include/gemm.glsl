@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What kernels of an expert's matmul share: which tile a workgroup has, where its rows begin, and
 // what becomes of the sums. 16 invocations have the tile's 64 packed rows, 4 rows each, times 8
-// that have its TILE rows. Included after expert_act.glsl; the kernel's parameters are gemm_params p.
+// that have its TILE rows. Included after expert_act.glsl; the kernel's parameters are
+// gemm_params p.
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
