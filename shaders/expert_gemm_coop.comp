@@ -72,8 +72,11 @@ const bool SCALES_PACKED = WEIGHT_TYPE != WEIGHT_F16, SCALES_INPUT = INPUT_TYPE 
 const int MOST_EXPONENT = 120, TOP = 15, FRESH_TOP = 8;
 shared int exponent[LINES];
 shared int growth[LINES]; // of the exponent
-shared uint peak[LINES];  // bits of the largest magnitude of a step that passes the top; or 0
-shared uint passed;       // does any?
+// Bits of the largest magnitude of a step that passes the top, or 0; behind the lines, does any?
+// With 4 more, what matrices are loaded from begins at 16 bytes in whatever order a driver lays
+// it out.
+shared uint peak[LINES + 4];
+const uint PASSED = LINES;
 
 #define SUM_MATRIX coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
 #define A_MATRIX coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA>
@@ -99,7 +102,7 @@ void watch(uint line, uint most)
     if (int(most >> 23) - 127 + exponent[line] < TOP)
         return;
     atomicMax(peak[line], most, gl_ScopeWorkgroup, 0, 0);
-    passed = 1;
+    atomicMax(peak[PASSED], 1, gl_ScopeWorkgroup, 0, 0);
 }
 
 void load_weights(uvec2 base, uint row_block, uint k0)
@@ -224,7 +227,7 @@ void reset_exponents()
         peak[lid] = 0;
     }
     if (lid == 0)
-        passed = 0;
+        peak[PASSED] = 0;
 }
 
 // Gives the lines that passed the top a new exponent, and the sums with it.
@@ -239,12 +242,14 @@ void rescale()
         peak[lid] = 0;
     }
     if (lid == 0)
-        passed = 0;
+        peak[PASSED] = 0;
     barrier();
     for (uint i = lid; i < WIDTH * MOE_TILE_ROWS; i += MOE_LOCAL_SIZE) {
         uint row = i / MOE_TILE_ROWS, packed = i % MOE_TILE_ROWS;
-        sums[row * SUMS_STRIDE + packed] *= power(growth[packed]) *
-                                            power(growth[MOE_TILE_ROWS + row]);
+        float sum = sums[row * SUMS_STRIDE + packed];
+        if (magnitude(sum) != 0) // an infinity stays one, even times 0
+            sums[row * SUMS_STRIDE + packed] =
+                sum * power(growth[packed]) * power(growth[MOE_TILE_ROWS + row]);
     }
     load_sums();
 }
@@ -276,7 +281,7 @@ void main()
         load_weights(base, row_block, k0);
         load_input(tile.n_rows, k0);
         barrier();
-        if ((SCALES_PACKED || SCALES_INPUT) && passed != 0) {
+        if ((SCALES_PACKED || SCALES_INPUT) && peak[PASSED] != 0) {
             rescale(); // and once more
         } else {
             if (has_fragments())

@@ -55,7 +55,7 @@ _WORDS = {'size': c_size_t, 'u32': c_uint32, 'enum': c_uint32, 'bool': c_bool, '
 
 ContextDesc = _structure('ContextDesc', '''size struct_size, pointer host, text device,
     u32 n_threads, text cpu_isa, text cache_dir, enum addressing,
-    bool floor validation debug_labels''')
+    bool floor validation debug_labels, text disable''')
 LayerDesc = _structure('LayerDesc', '''size struct_size,
     u32 n_experts top_k d_model d_ff d_out d_shared_ff n_zero d_latent, enum in_type out_type,
     bool router_input router_prenorm, float prenorm_const prenorm_eps,

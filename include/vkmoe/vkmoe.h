@@ -76,7 +76,9 @@ typedef struct vkmoe_context_desc {
     // CPU: highest instruction set to use: "scalar", "avx2", "avx512", "avx512_vnni",
     // "avx512_bf16" or "amx"; "neon", "dotprod" or "i8mm" on 64-bit ARM. NULL: the variable
     // VKMOE_CPU_ISA if it is set, else the best the machine has ("avx512_bf16" is left out where it
-    // is slower).
+    // is slower). For "amx" Linux is asked for the process's use of tiles, for good: stacks for
+    // signals then have to hold getauxval(AT_MINSIGSTKSZ) bytes. Where a thread has a smaller one,
+    // the level is not there.
     const char *cpu_isa;
 
     // Vulkan: where pipelines and verdicts go. NULL: $VKMOE_CACHE_DIR, else $XDG_CACHE_HOME/vkmoe,
@@ -268,10 +270,10 @@ typedef struct vkmoe_plan_desc {
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
     // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a1" (f16 weights, and
-    // x rounded to f16: precision HALF) or "a3" (cooperative matrices of f16, every type, each row
-    // scaled to f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of them).
-    // Refused where the device, its driver, the precision or the types do not allow it; the text
-    // says what is missing. NULL: the best that is allowed and was not found bad or slow.
+    // x rounded to f16: precision HALF) or "a3" (cooperative matrices of f16, of f32 weights too,
+    // each row scaled to f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of
+    // them). Refused where the device, its driver, the precision or the types do not allow it; the
+    // text says what is missing. NULL: the best that is allowed and was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

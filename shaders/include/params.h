@@ -65,7 +65,7 @@
 #define MOE_SPEC_SUBGROUPS 17
 #define MOE_SPEC_PACKED_IS_N 18
 #define MOE_COOP_DEPTH 32 // values of k of a step: K divides it
-#define MOE_COOP_SHARED 20480 // bytes of shared memory, at most
+#define MOE_COOP_SHARED 17808 // bytes of shared memory
 
 #define MOE_NONE 0xffffffffu
 

@@ -33,14 +33,26 @@ static enum vkmoe_status enumerate(const vkmoe_host *host, vkmoe_device_info *ou
     return VKMOE_OK;
 }
 
+// The best level that the system allows.
+static enum cpu_isa best_isa(const struct cpu_id *id, uint32_t levels)
+{
+    enum cpu_isa best;
+    for (;; levels &= ~(1u << best)) {
+        best = moe_cpu_best(moe_cpu_worthwhile(id, levels));
+        if (moe_cpu_allow(best))
+            return best;
+    }
+}
+
 // The level to use: the best there is, or the one asked for by name.
 static enum vkmoe_status choose_isa(const char *name, const struct cpu_id *id, enum cpu_isa *out)
 {
     const uint32_t levels = moe_cpu_levels(moe_cpu_features(id));
     char names[64];
-    *out = moe_cpu_best(moe_cpu_worthwhile(id, levels));
-    if (!name || !name[0])
+    if (!name || !name[0]) {
+        *out = best_isa(id, levels);
         return VKMOE_OK;
+    }
     moe_cpu_level_names(levels, names, sizeof names);
     if (!moe_cpu_isa_from_name(name, out))
         return moe_fail(VKMOE_E_ARGUMENT, "cpu_isa \"%s\": no such level; this machine has: %s",
@@ -48,6 +60,10 @@ static enum vkmoe_status choose_isa(const char *name, const struct cpu_id *id, e
     if (!(levels & 1u << *out))
         return moe_fail(VKMOE_E_UNSUPPORTED, "cpu_isa \"%s\": not here; this machine has: %s", name,
                         names);
+    if (!moe_cpu_allow(*out))
+        return moe_fail(VKMOE_E_UNSUPPORTED, "cpu_isa \"%s\": the system refuses it to this "
+                        "process, as Linux does where a thread's stack for signals is too small",
+                        name);
     return VKMOE_OK;
 }
 

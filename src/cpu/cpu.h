@@ -286,7 +286,8 @@ struct cpu_bind {
     struct cpu_group *groups; // those that have rows: routed, adjugate and identity experts, each
                               // ascending; latent_up; the shared expert
     char *h, *h_adjugate, *h_shared; // hidden rows; of slots, or of tokens
-    char *x_rows;       // (n_tokens * top_k) what routed experts read, by expert, or NULL
+    char *x_rows;       // (n_tokens * top_k) what routed experts read, by expert; NULL but where
+                        // a level asks for it (AMX), as it is the largest part of a workspace
     char *router_rows;  // (n_tokens, d_model) that are not read where they are, or NULL
     char *x_latent, *r_latent; // (n_tokens), as hidden rows of latent_down
     // x as f32 (n_tokens, d_model) until y (n_tokens, d_out) is added up there, for a program whose

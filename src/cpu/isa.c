@@ -68,15 +68,33 @@ static const struct {
 enum { LEAF7_EDX_AMX_TILE = 1 << 24 };
 
 // Linux since 5.16: tiles are for those who ask (arch/x86/xstate.html in its documentation).
+#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+enum { XFEATURE_XTILEDATA = 18 };
+
+static bool has_tiles(void)
+{
+    const long arch_get_xcomp_supp = 0x1021;
+    uint64_t supported = 0;
+    return syscall(SYS_arch_prctl, arch_get_xcomp_supp, &supported) == 0 &&
+           supported >> XFEATURE_XTILEDATA & 1;
+}
+
 static bool ask_for_tiles(void)
 {
-#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-#else
-    return false;
-#endif
+    const long arch_req_xcomp_perm = 0x1023;
+    return syscall(SYS_arch_prctl, arch_req_xcomp_perm, (long) XFEATURE_XTILEDATA) == 0;
 }
+#else
+static bool has_tiles(void)
+{
+    return false;
+}
+
+static bool ask_for_tiles(void)
+{
+    return false;
+}
+#endif
 
 struct cpu_id moe_cpu_id(void)
 {
@@ -97,7 +115,7 @@ struct cpu_id moe_cpu_id(void)
     }
     if (id.leaf1_ecx & bit_OSXSAVE)
         __asm__ volatile("xgetbv" : "=a"(id.xcr0), "=d"(edx) : "c"(0));
-    id.tiles = id.leaf7_edx & LEAF7_EDX_AMX_TILE && ask_for_tiles();
+    id.tiles = id.leaf7_edx & LEAF7_EDX_AMX_TILE && has_tiles();
     return id;
 }
 #elif defined(__aarch64__) && defined(__linux__)
@@ -111,6 +129,16 @@ struct cpu_id moe_cpu_id(void)
     return (struct cpu_id){0};
 }
 #endif
+
+bool moe_cpu_allow(enum cpu_isa isa)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    return isa != CPU_ISA_AMX || ask_for_tiles();
+#else
+    (void) isa;
+    return true;
+#endif
+}
 
 // A feature is there if its bit is in a word of the processor's answers, and the system saves the
 // registers that it uses.

@@ -45,12 +45,10 @@ struct cpu_id {
     uint32_t vendor; // the first four letters of its name
     uint32_t leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_edx, leaf7_1_eax;
     uint32_t xcr0;
-    bool tiles; // the system lets this process use those of AMX
+    bool tiles; // the system has those of AMX for who asks: moe_cpu_allow
     uint64_t hwcap, hwcap2; // of 64-bit ARM
 };
 
-// Where the processor has AMX, Linux is asked for the use of its tiles, for the whole process: it
-// then keeps 8 KiB more of each thread that uses them.
 struct cpu_id moe_cpu_id(void);
 
 // Features that the processor has and whose registers the system saves: enum cpu_feature bits.
@@ -63,6 +61,11 @@ uint32_t moe_cpu_levels(uint32_t features);
 // processors multiply bf16 half as fast as f32 (measured on Sapphire Rapids: 89 against 178
 // GFLOP/s of a core; theirs is the speed of AMX), AMD's twice as fast.
 uint32_t moe_cpu_worthwhile(const struct cpu_id *id, uint32_t levels);
+
+// Asks the system for what a level uses; false: it refuses. Before the first kernel of it. Of AMX
+// that is for the whole process and for good: signals then take 8 KiB more of a thread's stack, and
+// Linux refuses where a thread's alternate stack for signals is too small for that.
+bool moe_cpu_allow(enum cpu_isa isa);
 
 // The highest level of a non-empty mask.
 enum cpu_isa moe_cpu_best(uint32_t levels);

@@ -131,7 +131,7 @@ struct cpu_kernels {
     X(mxfp4, VKMOE_MXFP4, 32, 17)
 #define CPU_BLOCK_LIST(X) CPU_INT8_LIST(X) X(fp8, VKMOE_FP8, 128, 132)
 
-// Fills the table for a level that this machine has.
+// Fills the table for a level that this machine has; moe_cpu_allow comes before its use.
 void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 
 // The levels' own parts, in order; each overwrites what it does better. The scalar one fills every

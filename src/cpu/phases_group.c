@@ -274,11 +274,18 @@ void moe_cpu_group_task(struct cpu_bind *bind, uint32_t i)
 
 uint32_t moe_cpu_rows_prepare(struct cpu_bind *bind)
 {
-    enum { ROWS = 32 }; // in one task
-    const uint32_t n_rows = bind->starts[moe_cpu_bind_layer(bind)->n_experts];
-    bind->grid = (struct cpu_grid){.n_rows = n_rows, .tile_rows = ROWS};
-    bind->grid.n_tiles = (uint32_t) moe_div_up(n_rows, ROWS);
-    return gathers(bind) ? bind->grid.n_tiles : 0;
+    enum { TASK_BYTES = 131072, ALONE_BYTES = 16384 };
+    if (!gathers(bind))
+        return 0;
+    const vkmoe_layer_desc *layer = moe_cpu_bind_layer(bind);
+    const uint32_t n_rows = bind->starts[layer->n_experts];
+    const size_t size = moe_cpu_operand_size(moe_cpu_bind_program(bind)->operands[layer->in_type],
+                                             moe_layer_routed_in(layer));
+    bind->alone = n_rows * size <= ALONE_BYTES;
+    bind->grid = (struct cpu_grid){.n_rows = n_rows};
+    bind->grid.tile_rows = (uint32_t) moe_max(TASK_BYTES / size, 1);
+    bind->grid.n_tiles = (uint32_t) moe_div_up(n_rows, bind->grid.tile_rows);
+    return bind->grid.n_tiles;
 }
 
 void moe_cpu_rows_task(struct cpu_bind *bind, uint32_t i)

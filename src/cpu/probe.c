@@ -18,7 +18,7 @@ enum {
     READ_TASK = 2 << 20,  // bytes: a large page, and long beside the cost of handing it out
     PEAK_TASKS = 8,       // of each thread, so that none waits long for the last
     UNIT_ROUNDS = CPU_PEAK_ROUNDS,  // rounds come in so many
-    FEW_ROUNDS = 2 * UNIT_ROUNDS,   // enough to know how long many take
+    MOST_ROUNDS = 4096 * UNIT_ROUNDS, // f32 counts so far, in each of a few sums
     EMPTY_PHASES = 200,   // of one try
 };
 
@@ -117,11 +117,14 @@ static void empty_task(void *arg, uint32_t i)
 
 static void size_peak(struct cpu_probe *probe)
 {
-    double begin = moe_seconds();
-    (void) probe->peak(FEW_ROUNDS, 1, 1, 1);
-    double few = (moe_seconds() - begin) / peak_seconds;
-    double units = FEW_ROUNDS / UNIT_ROUNDS / (few > 1e-2 ? few : 1e-2);
-    probe->n_rounds = few < 1 ? UNIT_ROUNDS * (uint64_t) units : FEW_ROUNDS;
+    (void) probe->peak(UNIT_ROUNDS, 1, 1, 1); // the first use of registers may cost more
+    probe->n_rounds = UNIT_ROUNDS;
+    for (double seconds = 0; probe->n_rounds < MOST_ROUNDS; probe->n_rounds *= 2) {
+        double begin = moe_seconds();
+        (void) probe->peak(probe->n_rounds, 1, 1, 1);
+        if ((seconds = moe_seconds() - begin) >= peak_seconds / 2)
+            break;
+    }
     // How far a unit counts is the kernel's own, and that each counts as far as another its duty.
     double one = (double) probe->peak(UNIT_ROUNDS, 1, 1, 1);
     double step = (double) probe->peak(2 * UNIT_ROUNDS, 1, 1, 1) - one;

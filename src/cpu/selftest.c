@@ -10,6 +10,7 @@
 #include "base/host.h"
 #include "base/status.h"
 #include "core/dtype.h"
+#include "cpu/panel.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,8 +26,8 @@ struct selftest {
     uint16_t halves[MAX_ROWS][MAX_K + 1]; // operands of bf16: an even number
     float x[MAX_ROWS][MAX_K], rounded[MAX_ROWS][MAX_K], decoded[MAX_K * CPU_PANEL];
     char stored[CPU_PANEL][MAX_K * sizeof(float)];
-    const float *rows[MAX_ROWS], *rounded_rows[MAX_ROWS];
-    const void *block_rows[MAX_ROWS], *half_rows[MAX_ROWS];
+    const float *rows[MAX_ROWS], *rounded_rows[2][MAX_ROWS];
+    const void *block_rows[MAX_ROWS], *half_rows[2][MAX_ROWS]; // evenly apart; neighbours swapped
     float *out_rows[MAX_ROWS], *want_rows[MAX_ROWS];
     uint16_t encoded[N_HALVES], want_encoded[N_HALVES];
     float values[N_HALVES], want_values[N_HALVES];
@@ -50,9 +51,12 @@ static void fill(struct selftest *t)
         t->rows[r] = t->x[r];
         t->out_rows[r] = t->out + r * CPU_PANEL;
         t->want_rows[r] = t->want + r * CPU_PANEL;
-        t->rounded_rows[r] = t->rounded[r];
+        const uint32_t swapped = r < MAX_ROWS - 1 ? r ^ 1 : r;
+        t->rounded_rows[0][r] = t->rounded[r];
+        t->rounded_rows[1][r] = t->rounded[swapped];
         t->block_rows[r] = t->blocks[r];
-        t->half_rows[r] = t->halves[r];
+        t->half_rows[0][r] = t->halves[r];
+        t->half_rows[1][r] = t->halves[swapped];
         for (uint32_t i = 0; i < MAX_K; i++)
             t->x[r][i] = random_value(&state);
         t->scalar.quantise(t->x[r], MAX_K / BLOCK * BLOCK, t->blocks[r]);
@@ -122,21 +126,25 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
     return true;
 }
 
-// Of the panel that panel_ok made, as both of a pair: the bits of one.
+// Of the panel that panel_ok made, and what lies 16 steps behind its begin: the bits of each alone.
 static bool pair_ok(struct selftest *t, enum vkmoe_dtype type)
 {
-    static const uint32_t ks[] = {1, 64, MAX_K};
+    enum { APART = 16 };
+    static const uint32_t ks[] = {1, 64, MAX_K - APART};
     const void *const *x = (const void *const *) t->rows;
-    const char *const panels[] = {(const char *) t->panel, (const char *) t->panel};
+    const char *const panels[] = {(const char *) t->panel, (const char *) t->panel +
+                                                               moe_cpu_panel_size(type, APART)};
     float *const out[] = {t->out, t->out + CPU_PAIR_ROWS * CPU_PANEL};
     for (uint32_t i = 0; i < MOE_COUNT(ks) * CPU_PAIR_ROWS; i++) {
         const uint32_t n = i % CPU_PAIR_ROWS + 1, k = ks[i / CPU_PAIR_ROWS];
         const size_t size = n * CPU_PANEL * sizeof *t->want;
         memset(t->out, 0xff, sizeof t->out);
         t->kernels->pair[type](x, n, panels, k, out);
-        t->kernels->panel[CPU_OPERAND_F32][type](x, n, t->panel, k, t->want);
-        if (memcmp(out[0], t->want, size) != 0 || memcmp(out[1], t->want, size) != 0)
-            return false;
+        for (uint32_t p = 0; p < 2; p++) {
+            t->kernels->panel[CPU_OPERAND_F32][type](x, n, panels[p], k, t->want);
+            if (memcmp(out[p], t->want, size) != 0)
+                return false;
+        }
     }
     return true;
 }
@@ -176,13 +184,15 @@ static bool bf16_panel_ok(struct selftest *t)
         make_panel(t, VKMOE_BF16, ks[j]);
         for (uint32_t r = 0; r < MAX_ROWS; r++)
             t->halves[r][ks[j]] = 0;
-        for (uint32_t i = 0; i < MOE_COUNT(rows); i++) {
+        for (uint32_t i = 0; i < 2 * MOE_COUNT(rows); i++) {
+            const uint32_t n = rows[i / 2];
+            const float *const *rounded = t->rounded_rows[i % 2];
             memset(t->out, 0xff, sizeof t->out);
-            t->kernels->panel[CPU_OPERAND_BF16][VKMOE_BF16](t->half_rows, rows[i], t->panel, ks[j],
+            t->kernels->panel[CPU_OPERAND_BF16][VKMOE_BF16](t->half_rows[i % 2], n, t->panel, ks[j],
                                                             t->out);
-            t->scalar.panel[CPU_OPERAND_F32][VKMOE_BF16]((const void *const *) t->rounded_rows,
-                                                         rows[i], t->panel, ks[j], t->want);
-            if (!products_agree(t, t->rounded_rows, rows[i], ks[j]))
+            t->scalar.panel[CPU_OPERAND_F32][VKMOE_BF16]((const void *const *) rounded, n, t->panel,
+                                                         ks[j], t->want);
+            if (!products_agree(t, rounded, n, ks[j]))
                 return false;
         }
     }

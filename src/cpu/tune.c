@@ -134,7 +134,8 @@ static void begin(enum cpu_isa isa, uint32_t levels, vkmoe_tune_verdict *out)
     if (levels & 1u << isa)
         return;
     out->state = VKMOE_TUNE_UNAVAILABLE;
-    snprintf(out->reason, sizeof out->reason, "it is not in this processor, or not in this build");
+    snprintf(out->reason, sizeof out->reason,
+             "it is not in this processor, not in this build, or the system lacks it");
 }
 
 // Is the level there and right? Then it gets its layer.
@@ -145,6 +146,10 @@ static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, uint32_t le
     struct cpu_kernels kernels;
     bool ok;
     begin(isa, levels, out);
+    if (out->state == VKMOE_TUNE_USED && !moe_cpu_allow(isa)) {
+        out->state = VKMOE_TUNE_UNAVAILABLE;
+        snprintf(out->reason, sizeof out->reason, "the system refuses it to this process");
+    }
     if (out->state != VKMOE_TUNE_USED)
         return VKMOE_OK;
     moe_cpu_kernels_init(&kernels, isa);

@@ -13,7 +13,7 @@
 #include "vulkan/feature_table.h"
 
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
-// else: precision and types say where it may compute, so bf16 never becomes f16. Nor do codes: a
+// else: precision and types say where it may compute, so a1 never makes bf16 f16. Nor do codes: a
 // scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
 // a3 scales rows by powers of two where f16 has not their range, so any type may become f16 there.
 #define A3(i, name_)                                                                               \

@@ -327,7 +327,8 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
     d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
     uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, m->gathers, input,
-                                      variant->rounds_x && m->input_is_x, c->counters};
+                                      variant->shape == 0 && variant->rounds_x && m->input_is_x,
+                                      c->counters};
     set_forms(c, m, spec);
     if (variant->shape > 0) {
         spec[MOE_SPEC_M] = c->limits->shape.m;

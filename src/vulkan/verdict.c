@@ -223,6 +223,13 @@ static void look_up(struct moe_vk *vk, enum moe_vk_variant_id id)
         bad(vk, id, MOE_VK_LISTED, link);
 }
 
+// What is not decided holds for one plan, and the next one asks again.
+static void forget_undecided(struct moe_vk_verdict *verdict)
+{
+    if (verdict->cause == MOE_VK_UNTESTABLE || verdict->cause == MOE_VK_BUSY)
+        verdict->state = MOE_VK_UNTESTED;
+}
+
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -235,8 +242,7 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
     if (!is_right(verdict->state) && verdict->state != MOE_VK_BAD && vk->queue)
         status = test(vk, variant);
     *good = verdict->state != MOE_VK_BAD;
-    if (verdict->cause == MOE_VK_UNTESTABLE) // this plan does without; the next one asks again
-        verdict->state = MOE_VK_UNTESTED;
+    forget_undecided(verdict);
     pthread_mutex_unlock(&vk->verdicts_lock);
     return status;
 }
@@ -343,8 +349,10 @@ struct moe_vk_verdict moe_vk_recall(struct moe_vk *vk, enum moe_vk_variant_id id
 {
     pthread_mutex_lock(&vk->verdicts_lock);
     look_up(vk, id);
+    const struct moe_vk_verdict verdict = vk->verdicts[id];
+    forget_undecided(&vk->verdicts[id]);
     pthread_mutex_unlock(&vk->verdicts_lock);
-    return moe_vk_known(vk, id);
+    return verdict;
 }
 
 bool moe_vk_begin_probe(struct moe_vk *vk, enum moe_vk_variant_id id)

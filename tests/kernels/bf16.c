@@ -137,6 +137,28 @@ static void expect(bool ok, const struct bf16_case *c, const struct kernel *kern
                  c->n_rows, c->k, (int) c->flavour, (unsigned long long) c->seed, what);
 }
 
+// Rows that are not evenly apart, or backwards, or the same one: each as among the others.
+static void check_orders(struct bf16_case *c, const struct kernel *kernel, const float *together)
+{
+    const size_t row_size = CPU_PANEL * sizeof(float);
+    const void *rows[MAX_ROWS];
+    memcpy(rows, c->rows, sizeof rows);
+    for (uint32_t order = 0; order < 3; order++) {
+        uint32_t of[MAX_ROWS];
+        for (uint32_t r = 0; r < c->n_rows; r++) {
+            const uint32_t odd = r / 2 * 2 + 1, even = r / 2 * 2;
+            of[r] = order == 0 ? (r % 2 ? even : odd < c->n_rows ? odd : even)
+                  : order == 1 ? c->n_rows - 1 - r : 0;
+            c->rows[r] = rows[of[r]];
+        }
+        case_run(c, kernel, 0, c->n_rows);
+        for (uint32_t r = 0; r < c->n_rows; r++)
+            expect(memcmp(c->out + r * CPU_PANEL, together + of[r] * CPU_PANEL, row_size) == 0, c,
+                   kernel, "rows in another order have other bits");
+    }
+    memcpy(c->rows, rows, sizeof rows);
+}
+
 static void check_case(struct bf16_case *c, const struct kernel *kernel)
 {
     float together[MAX_ROWS * CPU_PANEL];
@@ -148,6 +170,7 @@ static void check_case(struct bf16_case *c, const struct kernel *kernel)
     if (c->flavour == NORMAL)
         expect(count_wrong(c, 1) > 0, c, kernel, "columns of their neighbours pass the check");
     memcpy(together, c->out, c->n_rows * row_size);
+    check_orders(c, kernel, together);
     for (uint32_t r = 0; r < c->n_rows; r++) {
         case_run(c, kernel, r, 1);
         expect(memcmp(c->out, together + r * CPU_PANEL, row_size) == 0, c, kernel,
@@ -158,20 +181,30 @@ static void check_case(struct bf16_case *c, const struct kernel *kernel)
 static void panels_hold_their_bound(void **state)
 {
     (void) state;
+    static const uint32_t more_rows[] = {31, 32, 33, 47, 48, 49, MAX_ROWS};
     static const uint32_t all_k[] = {1, 2, 3, 7, 8, 9, 64, 101, 511, 512, 513, MAX_K};
     static struct bf16_case c;
     struct kernel kernels[MAX_KERNELS];
     struct level levels[CPU_N_ISAS];
     const uint32_t n = list_kernels(options, CPU_OPERAND_BF16, kernels);
     const uint32_t n_levels = list_levels(options, levels);
-    for (uint32_t i = 0; i < n_levels; i++)
+    for (uint32_t i = 0; i < n_levels; i++) {
         assert_true(levels[i].isa != CPU_ISA_AVX512_BF16 || n > 0);
+        struct cpu_kernels before;
+        if (levels[i].isa != CPU_ISA_AMX)
+            continue;
+        moe_cpu_kernels_init(&before, CPU_ISA_AVX512_BF16);
+        assert_true(levels[i].kernels.panel[CPU_OPERAND_BF16][VKMOE_BF16] !=
+                    before.panel[CPU_OPERAND_BF16][VKMOE_BF16]);
+        assert_true(levels[i].kernels.even_rows[CPU_OPERAND_BF16]);
+    }
     c.seed = options->seed;
     for (uint32_t i = 0; i < n; i++) {
         assert_int_equal(kernels[i].type, VKMOE_BF16);
         for (size_t k = 0; k < MOE_COUNT(all_k); k++) {
             // Every block of rows there can be, then some that are several.
-            for (c.n_rows = 1; c.n_rows <= MAX_ROWS; c.n_rows += c.n_rows < 25 ? 1 : 12) {
+            for (uint32_t j = 0; j < 25 + MOE_COUNT(more_rows); j++) {
+                c.n_rows = j < 25 ? j + 1 : more_rows[j - 25];
                 c.k = all_k[k];
                 c.flavour = (enum flavour)((c.n_rows + k) % N_FLAVOURS);
                 c.seed++;

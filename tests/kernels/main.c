@@ -56,7 +56,7 @@ uint32_t list_levels(const struct kernels_options *options, struct level out[CPU
     struct cpu_id id = moe_cpu_id();
     uint32_t levels = moe_cpu_levels(moe_cpu_features(&id)), n = 0;
     for (uint32_t i = 0; i < CPU_N_ISAS; i++) {
-        if (!(levels & 1u << i))
+        if (!(levels & 1u << i) || !moe_cpu_allow((enum cpu_isa) i))
             continue;
         if (options->isa && strcmp(options->isa, moe_cpu_isa_name((enum cpu_isa) i)) != 0)
             continue;

@@ -6,6 +6,7 @@
 #include "base/bits.h"
 #include "cpu/isa.h"
 
+#include <signal.h>
 #include <stddef.h>
 
 // A bit of one of the processor's answers, and the feature that needs it.
@@ -125,6 +126,7 @@ static void slower_levels_are_for_the_asking(void **state)
     const uint32_t vnni = 1u << CPU_ISA_AVX512_VNNI, bf16 = 1u << CPU_ISA_AVX512_BF16;
     memcpy(&id.vendor, "AuthenticAMD", 4);
     assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16), vnni | bf16);
+    assert_int_equal(moe_cpu_worthwhile(&id, bf16 | 1u << CPU_ISA_AMX), bf16 | 1u << CPU_ISA_AMX);
     memcpy(&id.vendor, "GenuineIntel", 4);
     assert_int_equal(moe_cpu_worthwhile(&id, vnni | bf16), vnni);
     assert_int_equal(moe_cpu_worthwhile(&id, vnni), vnni);
@@ -189,9 +191,34 @@ static void a_device_opens_at_a_level(void **state)
     }
 }
 
+#if defined(__x86_64__) && defined(__linux__)
+// First of all tests: the system gives tiles for good, but not where a signal stack is too small.
+static void tiles_may_be_refused(void **state)
+{
+    (void) state;
+    static char stack[4096]; // without tiles enough
+    const stack_t small = {.ss_sp = stack, .ss_size = sizeof stack};
+    const stack_t none = {.ss_flags = SS_DISABLE};
+    vkmoe_device_info info;
+    const struct cpu_id id = moe_cpu_id();
+    if (!(moe_cpu_levels(moe_cpu_features(&id)) & 1u << CPU_ISA_AMX))
+        return;
+    assert_int_equal(sigaltstack(&small, NULL), 0);
+    check_fails(open_at("amx", 1, &info), VKMOE_E_UNSUPPORTED, "the system refuses it");
+    check_ok(open_at(NULL, 1, &info));
+    assert_string_not_equal(info.tier, "amx");
+    assert_int_equal(sigaltstack(&none, NULL), 0);
+    check_ok(open_at(NULL, 1, &info));
+    assert_string_equal(info.tier, "amx");
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+#if defined(__x86_64__) && defined(__linux__)
+        cmocka_unit_test(tiles_may_be_refused),
+#endif
         cmocka_unit_test(features_need_the_system_too),
         cmocka_unit_test(features_of_arm),
         cmocka_unit_test(levels_need_all_their_features),

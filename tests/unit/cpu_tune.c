@@ -20,6 +20,14 @@ static void wrong_f32(const void *const *x, uint32_t n_rows, const void *panel, 
     spoil(&out[n_rows * CPU_PANEL - 1]);
 }
 
+// The first panel twice.
+static void wrong_pair(const void *const *x, uint32_t n_rows, const char *const *panels, uint32_t k,
+                       float *const *out)
+{
+    const char *const same[] = {panels[0], panels[0]};
+    right.pair[VKMOE_F32](x, n_rows, same, k, out);
+}
+
 static void wrong_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
@@ -121,7 +129,7 @@ static void test_wrong_kernels_are_found(void **state)
     const uint32_t levels = moe_cpu_levels(moe_cpu_features(&id));
     for (uint32_t isa = 0; isa < CPU_N_ISAS; isa++) {
         struct cpu_kernels k;
-        if (!(levels & 1u << isa))
+        if (!(levels & 1u << isa) || !moe_cpu_allow((enum cpu_isa) isa))
             continue;
         moe_cpu_kernels_init(&right, (enum cpu_isa) isa);
         expect(&right, true, "");
@@ -135,6 +143,10 @@ static void test_wrong_kernels_are_found(void **state)
         expect(&k, false, "q4_K");
         k = right, k.panel[CPU_OPERAND_F32][VKMOE_FP8] = wrong_fp8;
         expect(&k, false, "fp8");
+        if (right.pair[VKMOE_F32]) {
+            k = right, k.pair[VKMOE_F32] = wrong_pair;
+            expect(&k, false, "f32");
+        }
         k = right, k.decode[VKMOE_F16] = wrong_decode, expect(&k, false, " f16");
         k = right, k.encode[VKMOE_BF16] = wrong_encode, expect(&k, false, "bf16");
         k = right, k.panel[CPU_OPERAND_INT8][VKMOE_Q6_K] = wrong_q6_K_int8;
