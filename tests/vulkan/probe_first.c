@@ -2,7 +2,6 @@
 // The first plan on a GPU of our own times what it would use: here a CPU that counts as one, and
 // whose driver makes a kernel slow (interpose.c). Only where there is f16: on lavapipe.
 #include "check.h"
-#include "host.h"
 #include "verdicts.h"
 
 static vkmoe_context *open_gpu(const vkmoe_host *host)
@@ -73,23 +72,6 @@ static void what_is_named_is_not_timed(void **state)
     vkmoe_context_destroy(context);
 }
 
-static vkmoe_context *import(vkmoe_context *owner, const vkmoe_host *host)
-{
-    vkmoe_context *context;
-    vkmoe_vk_handles handles;
-    VkPhysicalDeviceVulkan12Features v12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .bufferDeviceAddress = VK_TRUE,
-        .shaderFloat16 = VK_TRUE};
-    check_ok(vkmoe_vk_get_handles(owner, &handles));
-    vkmoe_vk_import_desc desc = host_import_desc(&handles);
-    desc.host = host;
-    desc.features = &v12;
-    desc.queue = handles.queue;
-    check_ok(vkmoe_context_import_vk(&desc, &context));
-    return context;
-}
-
 // Nor is anything on a device that is a CPU's, or the caller's.
 static void others_are_not_timed(void **state)
 {
@@ -99,7 +81,7 @@ static void others_are_not_timed(void **state)
     for (int imported = 0; imported < 2; imported++) {
         start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
         vkmoe_context *owner = open_context(&host, "");
-        vkmoe_context *context = imported ? import(owner, &host) : owner;
+        vkmoe_context *context = imported ? import_of(owner, &host, true) : owner;
         check_plan(context, "a1");
         check_stored(MOE_VK_GOOD, MOE_VK_NO_CAUSE);
         assert_true(stored(&record)->seconds == 0);

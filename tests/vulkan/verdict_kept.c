@@ -2,7 +2,6 @@
 // What an earlier process left in the cache about a kernel variant: good or bad, damaged, of
 // another build, or the mark of a self-test that never ended. Only where there is f16: on lavapipe.
 #include "check.h"
-#include "host.h"
 #include "verdicts.h"
 
 #include <stdio.h>
@@ -54,22 +53,6 @@ static void damaged_records_are_absent(void **state)
     vkmoe_context_destroy(context);
 }
 
-static vkmoe_context *import(vkmoe_context *owner, const vkmoe_host *host)
-{
-    vkmoe_context *context;
-    vkmoe_vk_handles handles;
-    VkPhysicalDeviceVulkan12Features v12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .bufferDeviceAddress = VK_TRUE,
-        .shaderFloat16 = VK_TRUE};
-    check_ok(vkmoe_vk_get_handles(owner, &handles));
-    vkmoe_vk_import_desc desc = host_import_desc(&handles);
-    desc.host = host;
-    desc.features = &v12;
-    check_ok(vkmoe_context_import_vk(&desc, &context));
-    return context;
-}
-
 // A context that only records asks the cache, tests nothing and submits nothing.
 static void a_recording_context_reads_the_verdict(void **state)
 {
@@ -97,7 +80,7 @@ static void a_recording_context_reads_the_verdict(void **state)
         store_verdict(owner, cases[i].state, cases[i].cause, cases[i].age);
         int n_sets = store.n_sets;
         interpose.n_submits = 0;
-        vkmoe_context *context = import(owner, &host);
+        vkmoe_context *context = import_of(owner, &host, false);
         check_plan(context, cases[i].want);
         if (cases[i].why)
             check_refused(context, cases[i].why);
@@ -122,7 +105,8 @@ static void a_listed_driver_is_bad(void **state)
             store_verdict(owner, stored_state, MOE_VK_NO_CAUSE, 0);
             int n_sets = store.n_sets;
             interpose.n_submits = 0;
-            vkmoe_context *context = queue ? open_context(&host, "") : import(owner, &host);
+            vkmoe_context *context =
+                queue ? open_context(&host, "") : import_of(owner, &host, false);
             moe_vk(context->device)->caps.driver_id = VK_DRIVER_ID_IMAGINATION_PROPRIETARY;
             if (queue || untested)
                 check_refused(context, "known not to compute");
@@ -221,18 +205,6 @@ static void a_second_crash_is_remembered(void **state)
     remove_folder(folder);
 }
 
-static void a_process_that_is_killed_condemns_nothing(void **state)
-{
-    (void) state;
-    char folder[] = "vkmoe-verdict-XXXXXX";
-    make_folder(folder);
-    run_to_the_crash(folder);
-    kept(folder, 3600);
-    check_later(folder, "a1", NULL);
-    assert_int_equal(kept(folder, 0).state, MOE_VK_GOOD);
-    remove_folder(folder);
-}
-
 // A self-test is good; then the driver does not survive the pipelines of a plan, which are others.
 static void leave_good(const char *folder)
 {
@@ -265,18 +237,30 @@ static void a_crash_at_a_plans_pipelines_is_remembered(void **state)
     remove_folder(folder);
 }
 
-// Who was killed there has not condemned it.
-static void a_process_that_is_killed_at_pipelines_condemns_nothing(void **state)
+// Who was killed has not condemned it.
+static void check_killed(bool at_pipelines)
 {
-    (void) state;
     char folder[] = "vkmoe-verdict-XXXXXX";
     make_folder(folder);
-    leave_good(folder);
+    if (at_pipelines)
+        leave_good(folder);
     run_to_the_crash(folder);
     kept(folder, 3600);
     check_later(folder, "a1", NULL);
     assert_int_equal(kept(folder, 0).state, MOE_VK_GOOD);
     remove_folder(folder);
+}
+
+static void a_process_that_is_killed_condemns_nothing(void **state)
+{
+    (void) state;
+    check_killed(false);
+}
+
+static void a_process_that_is_killed_at_pipelines_condemns_nothing(void **state)
+{
+    (void) state;
+    check_killed(true);
 }
 
 // Two contexts begin without a verdict. One is testing when the other is asked for a plan.
@@ -285,7 +269,7 @@ static void a_mark_is_not_written_over(void **state)
     (void) state;
     vkmoe_host host = services();
     start(INTERPOSE_NO_BUG);
-    vkmoe_context *other = open_context(&host, ""), *context = import(other, &host);
+    vkmoe_context *other = open_context(&host, ""), *context = import_of(other, &host, false);
     check_plan(other, "a1"); // so that there is a record
     store_verdict(other, MOE_VK_UNTESTED, MOE_VK_NO_CAUSE, 0);
     check_plan(context, "a1"); // it may not test: that stays undecided

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "host.h"
 #include "verdicts.h"
 #include "check.h"
 #include "fixture.h"
@@ -144,4 +145,22 @@ bool device_has_f16(void)
     vk->fn.vkGetPhysicalDeviceFeatures2(vk->physical, &features);
     vkmoe_context_destroy(context);
     return float16.shaderFloat16;
+}
+
+vkmoe_context *import_of(vkmoe_context *owner, const vkmoe_host *host, bool with_queue)
+{
+    vkmoe_context *context;
+    vkmoe_vk_handles handles;
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .bufferDeviceAddress = VK_TRUE,
+        .shaderFloat16 = VK_TRUE};
+    check_ok(vkmoe_vk_get_handles(owner, &handles));
+    vkmoe_vk_import_desc desc = host_import_desc(&handles);
+    desc.host = host;
+    desc.features = &v12;
+    if (with_queue)
+        desc.queue = handles.queue;
+    check_ok(vkmoe_context_import_vk(&desc, &context));
+    return context;
 }

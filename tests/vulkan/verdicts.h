@@ -26,6 +26,8 @@ void store_record(vkmoe_context *context, const struct moe_vk_record *record);
 void check_stored(enum moe_vk_state state, enum moe_vk_cause cause);
 
 vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir);
+// A context on the owner's device, with its queue or without one; f16 and addresses are enabled.
+vkmoe_context *import_of(vkmoe_context *owner, const vkmoe_host *host, bool with_queue);
 // A plan of precision half for f16 weights; the name of its variant, or NULL if it is refused.
 const char *plan_of(vkmoe_context *context, const char *variant);
 void check_plan(vkmoe_context *context, const char *want);
