@@ -94,6 +94,7 @@ static void candidate_finish(struct candidate *c)
     moe_cpu_weights_destroy(c->weights);
     if (c->device)
         moe_backend_cpu.close(c->device);
+    *c = (struct candidate){0};
 }
 
 // ---- verdicts ----------------------------------------------------------------------------------
@@ -138,13 +139,10 @@ static void begin(enum cpu_isa isa, uint32_t levels, vkmoe_tune_verdict *out)
              "it is not in this processor, not in this build, or the system lacks it");
 }
 
-// Is the level there and right? Then it gets its layer.
-static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, uint32_t levels,
+// Is the level there? Then it gets its layer.
+static enum vkmoe_status prepare(struct tuning *t, enum cpu_isa isa, uint32_t levels,
                                  vkmoe_tune_verdict *out)
 {
-    enum vkmoe_status status = VKMOE_OK;
-    struct cpu_kernels kernels;
-    bool ok;
     begin(isa, levels, out);
     if (out->state == VKMOE_TUNE_USED && !moe_cpu_allow(isa)) {
         out->state = VKMOE_TUNE_UNAVAILABLE;
@@ -152,13 +150,23 @@ static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, uint32_t le
     }
     if (out->state != VKMOE_TUNE_USED)
         return VKMOE_OK;
+    return candidate_init(t, &t->candidates[isa], out->kernel);
+}
+
+// Is a level that is there right? Else it is not timed.
+static enum vkmoe_status examine(struct tuning *t, enum cpu_isa isa, vkmoe_tune_verdict *out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct cpu_kernels kernels;
+    bool ok;
+    if (out->state != VKMOE_TUNE_USED)
+        return VKMOE_OK;
     moe_cpu_kernels_init(&kernels, isa);
     TRY(moe_cpu_selftest(t->device->base.host, &kernels, &ok, out->reason, sizeof out->reason));
     if (!ok) {
         out->state = VKMOE_TUNE_BAD;
-        return VKMOE_OK;
+        candidate_finish(&t->candidates[isa]);
     }
-    TRY(candidate_init(t, &t->candidates[isa], out->kernel));
 fail:
     return status;
 }
@@ -200,7 +208,9 @@ enum vkmoe_status moe_cpu_tune(struct moe_device *device, bool fresh, vkmoe_tune
     t->device = (const struct cpu_device *) device;
     TRY(make_layer(t));
     for (uint32_t i = 0; i < CPU_N_ISAS; i++)
-        TRY(examine(t, (enum cpu_isa) i, levels, &verdicts[i]));
+        TRY(prepare(t, (enum cpu_isa) i, levels, &verdicts[i]));
+    for (uint32_t i = 0; i < CPU_N_ISAS; i++)
+        TRY(examine(t, (enum cpu_isa) i, &verdicts[i]));
     TRY(time_candidates(t));
     judge(t, verdicts);
     for (uint32_t i = 0; i < moe_min(room, CPU_N_ISAS); i++)
