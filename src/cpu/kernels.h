@@ -62,13 +62,11 @@ typedef void cpu_quantise_fn(const float *values, uint32_t n, struct cpu_int8_bl
 typedef void cpu_panel_fn(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
 
-// The same, with the same bits, of n_rows <= CPU_PAIR_ROWS rows and two panels: out[p] is
-// (n_rows, 16) of panels[p]. Of few rows a chain waits for itself about as long as for memory; two
-// panels are twice as many chains.
+// The same, with the same bits, of two panels: out[p] is (n_rows, 16) of panels[p]. A number of x
+// is loaded once for both; and of few rows a chain waits for itself about as long as for memory:
+// two panels are twice as many chains.
 typedef void cpu_pair_fn(const void *const *x, uint32_t n_rows, const char *const *panels,
                          uint32_t k, float *const *out);
-
-enum { CPU_PAIR_ROWS = 4 };
 
 // Steps first .. first + k - 1 of f32 chains, for products cut along their inner dimension:
 // out[r][c] = sum over i < k of x[r][first + i] * panel[i][c], for r < n_rows and c < 16; with
@@ -139,6 +137,7 @@ void moe_cpu_kernels_init(struct cpu_kernels *kernels, enum cpu_isa isa);
 typedef void cpu_fill_fn(struct cpu_kernels *kernels);
 cpu_fill_fn moe_cpu_kernels_scalar, moe_cpu_kernels_avx2, moe_cpu_kernels_avx512,
     moe_cpu_kernels_avx512_bf16, moe_cpu_kernels_amx, moe_cpu_kernels_neon;
+cpu_fill_fn moe_cpu_pairs_avx512; // of kernels_avx512.c's level
 // Their panels of types of blocks, and what those multiply with.
 cpu_fill_fn moe_cpu_blocks_scalar, moe_cpu_blocks_avx2, moe_cpu_blocks_avx512,
     moe_cpu_blocks_neon;

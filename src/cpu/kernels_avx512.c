@@ -5,95 +5,27 @@
 // A row times a panel is one register of 16 sums. A block of rows shares the loads of weights, and
 // takes each number of x straight from memory, broadcast by the instruction that multiplies it. So
 // a step of R rows is R multiply-adds and R + 1 loads, of which there are as many a cycle: the more
-// rows, the less the one load costs. There are more rows than registers for their addresses; with
-// STEPS steps at a time, an address is fetched once for all of them.
-#include "cpu/fetch_avx512.h"
-#include "cpu/kernels.h"
-#include "cpu/unroll.h"
-
-#include <immintrin.h>
+// rows, the less the one load costs. There are more rows than registers for their addresses; of
+// rows that are the same distance apart, few registers make up all addresses.
+#include "cpu/floats_avx512.h"
 
 enum {
-    BLOCK_ROWS = 24, // sums; with the weights of STEPS steps they leave 4 of the 32 registers
-    SET_ROWS = 8,    // of those that share a set of the first-level cache
-    STEPS = 4,
-    // Rows that take turns: enough to cover the latency of two multiply-adds a cycle, few enough
-    // that their addresses have registers.
-    TURN = 8,
+    BLOCK_ROWS = MAX_EVEN_ROWS, // sums; with weights of STEPS steps they leave 4 of 32 registers
     // Steps of a panel that stay in the first-level cache while all row blocks use them.
     BLOCK_K = 256,
-    PAGE = 4096,
     AHEAD = 2048, // bytes, of the probe that reads
 };
 
-enum weight_type { W_F32, W_F16, W_BF16, W_N };
-
-#define INLINE static inline __attribute__((always_inline))
-
-// Bytes of 16 columns of a step.
-INLINE size_t step_size(enum weight_type type)
+// n_steps of n_rows, and on to the next; both are constants where this is expanded.
+INLINE void multiply(uint32_t n_rows, struct rows *rows, uint32_t n_steps, const __m512 *w,
+                     __m512 *sum)
 {
-    return type == W_F32 ? 64 : 32;
-}
-
-// 16 columns of two steps as f32; exact.
-INLINE void load_two(enum weight_type type, const char *panel, __m512 *w)
-{
-    switch (type) {
-    case W_F32:
-        w[0] = _mm512_loadu_ps(panel);
-        w[1] = _mm512_loadu_ps(panel + 64);
-        return;
-    case W_F16:
-        w[0] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) panel));
-        w[1] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) panel + 1));
-        return;
-    case W_BF16:
-    case W_N:
-        break;
-    }
-    const __m512i pairs = _mm512_loadu_si512(panel);
-    w[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-    w[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)));
-}
-
-// The last step of an odd number of them.
-INLINE __m512 load_last(enum weight_type type, const char *panel)
-{
-    if (type == W_F32)
-        return _mm512_loadu_ps(panel);
-    if (type == W_F16)
-        return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) panel));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(panel), 16));
-}
-
-// n_steps of n_rows, from x[r][at]; both are constants where this is expanded. Addresses are read
-// anew each time: those that a compiler keeps, but has no register for, it moves by way of vector
-// registers, in the units that multiply.
-INLINE void multiply(uint32_t n_rows, const float *const *x, size_t at, uint32_t n_steps,
-                     const __m512 *w, __m512 *sum)
-{
-    const float *const volatile *addresses = x;
-    const float *row[TURN];
-    UNROLL
-    for (uint32_t r = 0; r < n_rows; r++)
-        row[r] = addresses[r];
     UNROLL
     for (uint32_t j = 0; j < n_steps; j++)
         UNROLL
         for (uint32_t r = 0; r < n_rows; r++)
-            sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(row[r][at + j]), w[j], sum[r]);
-}
-
-// At most three turns, without a loop around loops, which is more than clang expands.
-INLINE void multiply_in_turns(uint32_t n_rows, const float *const *x, size_t at, uint32_t n_steps,
-                              const __m512 *w, __m512 *sum)
-{
-    const uint32_t n_turns = (n_rows + TURN - 1) / TURN, most = (n_rows + n_turns - 1) / n_turns;
-    const uint32_t others = n_rows - most, second = others < most ? others : most;
-    multiply(most, x, at, n_steps, w, sum);
-    multiply(second, x + most, at, n_steps, w, sum + most);
-    multiply(others - second, x + most + second, at, n_steps, w, sum + most + second);
+            sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(row_of(n_rows, rows, r)[j]), w[j], sum[r]);
+    rows_advance(n_rows, rows, n_steps);
 }
 
 // A part of a product: chains are begun or, with `more`, gone on with by k steps, starting with
@@ -112,28 +44,29 @@ INLINE void block(enum weight_type type, uint32_t n_rows, const float *const *x,
     const size_t size = step_size(type);
     const bool fetch = part->fetch;
     const char *panel = part->panel;
-    size_t at = part->first;
     uint32_t left = part->k;
+    struct rows rows;
+    rows_init(n_rows, x, part->first, &rows);
     UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
         sum[r] = part->more ? _mm512_loadu_ps(out[r]) : _mm512_setzero_ps();
-    for (; left >= STEPS; left -= STEPS, at += STEPS, panel += STEPS * size) {
+    for (; left >= STEPS; left -= STEPS, panel += STEPS * size) {
         if (fetch)
             UNROLL
             for (size_t line = 0; line < STEPS * size; line += 64)
                 fetch_line(panel + line);
         load_two(type, panel, w);
         load_two(type, panel + 2 * size, w + 2);
-        multiply_in_turns(n_rows, x, at, STEPS, w, sum);
+        multiply(n_rows, &rows, STEPS, w, sum);
     }
     if (left >= 2) {
         load_two(type, panel, w);
-        multiply_in_turns(n_rows, x, at, 2, w, sum);
-        left -= 2, at += 2, panel += 2 * size;
+        multiply(n_rows, &rows, 2, w, sum);
+        left -= 2, panel += 2 * size;
     }
     if (left > 0) {
         w[0] = load_last(type, panel);
-        multiply_in_turns(n_rows, x, at, 1, w, sum);
+        multiply(n_rows, &rows, 1, w, sum);
     }
     UNROLL
     for (uint32_t r = 0; r < n_rows; r++)
@@ -162,12 +95,10 @@ FOR_ROWS(DEFINE, W_BF16)
 static block_fn *const blocks[W_N][BLOCK_ROWS + 1] = {
     FOR_ROWS(ENTRY, W_F32) FOR_ROWS(ENTRY, W_F16) FOR_ROWS(ENTRY, W_BF16)};
 
-// Rows of the first of as few blocks as there can be, all nearly equal. Rows that are whole pages
-// apart share a set: not more of them than it has lines for.
+// Rows of the first of as few blocks as there can be, all nearly equal.
 INLINE uint32_t next_block(const float *const *x, uint32_t n_rows)
 {
-    const bool same_set = n_rows > 1 && ((uintptr_t) x[0] - (uintptr_t) x[1]) % PAGE == 0;
-    const uint32_t most = same_set ? SET_ROWS : BLOCK_ROWS;
+    const uint32_t most = n_rows <= FEW_ROWS || !evenly_apart(x, n_rows) ? FEW_ROWS : BLOCK_ROWS;
     const uint32_t n_blocks = (n_rows + most - 1) / most;
     return (n_rows + n_blocks - 1) / n_blocks;
 }
@@ -232,79 +163,6 @@ static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel,
 {
     panel_any(W_BF16, x, n_rows, panel, k, out);
 }
-
-// ---- two panels and few rows -----------------------------------------------------------------
-
-// The next n <= 2 steps, those of x from `at` on.
-INLINE void pair_steps(uint32_t n_rows, uint32_t n, const float *const *x, uint32_t at,
-                       __m512 w[2][2], __m512 sum[2][CPU_PAIR_ROWS])
-{
-    UNROLL
-    for (uint32_t j = 0; j < n; j++)
-        UNROLL
-        for (uint32_t r = 0; r < n_rows; r++) {
-            const __m512 v = _mm512_set1_ps(x[r][at + j]);
-            sum[0][r] = _mm512_fmadd_ps(v, w[0][j], sum[0][r]);
-            sum[1][r] = _mm512_fmadd_ps(v, w[1][j], sum[1][r]);
-        }
-}
-
-// n_rows is a constant where this is expanded.
-INLINE void pair_block(enum weight_type type, uint32_t n_rows, const void *const *x,
-                       const char *const *panels, uint32_t k, float *const *out)
-{
-    const size_t size = 2 * step_size(type);
-    const char *a = panels[0], *b = panels[1];
-    const float *row[CPU_PAIR_ROWS];
-    __m512 sum[2][CPU_PAIR_ROWS], w[2][2];
-    UNROLL
-    for (uint32_t r = 0; r < n_rows; r++) {
-        row[r] = x[r];
-        sum[0][r] = sum[1][r] = _mm512_setzero_ps();
-    }
-    for (uint32_t i = 0; i + 2 <= k; i += 2, a += size, b += size) {
-        UNROLL
-        for (size_t line = 0; line < size; line += 64) {
-            fetch_line(a + line);
-            fetch_line(b + line);
-        }
-        load_two(type, a, w[0]);
-        load_two(type, b, w[1]);
-        pair_steps(n_rows, 2, row, i, w, sum);
-    }
-    if (k % 2 > 0) {
-        w[0][0] = load_last(type, a);
-        w[1][0] = load_last(type, b);
-        pair_steps(n_rows, 1, row, k - 1, w, sum);
-    }
-    UNROLL
-    for (uint32_t r = 0; r < n_rows; r++) {
-        _mm512_store_ps(out[0] + r * CPU_PANEL, sum[0][r]);
-        _mm512_store_ps(out[1] + r * CPU_PANEL, sum[1][r]);
-    }
-}
-
-#define PAIR(name, type)                                                                           \
-    static void pair_##name(const void *const *x, uint32_t n_rows, const char *const *panels,      \
-                            uint32_t k, float *const *out)                                         \
-    {                                                                                              \
-        switch (n_rows) {                                                                          \
-        case 1:                                                                                    \
-            pair_block(type, 1, x, panels, k, out);                                                \
-            return;                                                                                \
-        case 2:                                                                                    \
-            pair_block(type, 2, x, panels, k, out);                                                \
-            return;                                                                                \
-        case 3:                                                                                    \
-            pair_block(type, 3, x, panels, k, out);                                                \
-            return;                                                                                \
-        default:                                                                                   \
-            pair_block(type, CPU_PAIR_ROWS, x, panels, k, out);                                    \
-        }                                                                                          \
-    }
-PAIR(f32, W_F32)
-PAIR(f16, W_F16)
-PAIR(bf16, W_BF16)
 
 // ---- transposing -----------------------------------------------------------------------------
 
@@ -479,9 +337,7 @@ void moe_cpu_kernels_avx512(struct cpu_kernels *kernels)
     kernels->panel[CPU_OPERAND_F32][W_F32] = panel_f32;
     kernels->panel[CPU_OPERAND_F32][W_F16] = panel_f16;
     kernels->panel[CPU_OPERAND_F32][W_BF16] = panel_bf16;
-    kernels->pair[W_F32] = pair_f32;
-    kernels->pair[W_F16] = pair_f16;
-    kernels->pair[W_BF16] = pair_bf16;
+    moe_cpu_pairs_avx512(kernels);
     kernels->decode[W_F16] = decode_f16;
     kernels->decode[W_BF16] = decode_bf16;
     kernels->encode[W_F16] = encode_f16;
@@ -490,4 +346,5 @@ void moe_cpu_kernels_avx512(struct cpu_kernels *kernels)
     kernels->transpose = transpose;
     kernels->read = read_words;
     kernels->peak[CPU_OPERAND_F32] = peak;
+    kernels->even_rows[CPU_OPERAND_F32] = true;
 }

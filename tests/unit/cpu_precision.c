@@ -35,6 +35,9 @@ static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel,
     }
 }
 
+// Of which operands rows are gathered: as for AMX.
+static bool gathers[CPU_N_OPERANDS] = {[CPU_OPERAND_BF16] = true};
+
 static void create(struct stack *stack, const char *device, const struct layer_data *data,
                    const vkmoe_plan_desc *plan)
 {
@@ -51,7 +54,7 @@ static void create(struct stack *stack, const char *device, const struct layer_d
         cpu->kernels.panel[CPU_OPERAND_BF16][VKMOE_BF16] = panel_bf16;
         cpu->kernels.peak[CPU_OPERAND_BF16] = cpu->kernels.peak[CPU_OPERAND_F32];
     }
-    cpu->kernels.even_rows[CPU_OPERAND_BF16] = true; // as for AMX: rows are gathered
+    memcpy(cpu->kernels.even_rows, gathers, sizeof gathers);
     vkmoe_bind_destroy(stack->bind);
     vkmoe_plan_destroy(stack->plan);
     desc.layer = &data->layer;
@@ -310,8 +313,7 @@ static void check_case(const struct test_case *c, const struct input *in)
         fail_msg("%s: nothing was rounded", c->name);
     if (got.arithmetic != c->arithmetic || exact.arithmetic != VKMOE_ARITHMETIC_F32)
         fail_msg("%s: %s", c->name, vkmoe_arithmetic_name(got.arithmetic));
-    const bool gathers = c->precision == HALF && c->in == VKMOE_BF16;
-    const uint32_t more = c->n_phases + gathers;
+    const uint32_t more = c->n_phases + (c->precision == HALF && c->in == VKMOE_BF16);
     if (got.n_phases != exact.n_phases + more || got.weight_loads != exact.weight_loads)
         fail_msg("%s: %u phases, not %u + %u; %llu bytes of weights, not %llu", c->name,
                  got.n_phases, exact.n_phases, more,
@@ -418,6 +420,8 @@ static uint32_t run_strided(const struct layer_data *data, const float *x, size_
     struct stack stack;
     plan.max_tokens = N_TOKENS;
     plan.counters = true;
+    plan.precision = data->layer.in_type == VKMOE_BF16 ? VKMOE_PRECISION_HALF
+                                                     : VKMOE_PRECISION_EXACT;
     create(&stack, "cpu", data, &plan);
     io.x = x, io.x_stride = stride, io.y = y;
     check_ok(vkmoe_run(stack.bind, n_tokens, &io));
@@ -435,6 +439,7 @@ static void rows_that_are_copied(void **state)
     vkmoe_layer_desc layer = layer_of(&cases[0]);
     struct layer_data data;
     layer.d_model = WIDE;
+    layer.in_type = layer.out_type = VKMOE_F32;
     layer.router_input = false;
     layer_data_init(&data, &layer, 3);
     fill_random(x, N_TOKENS * WIDE, 9);
@@ -447,6 +452,32 @@ static void rows_that_are_copied(void **state)
     assert_int_equal(copied, read + 1);
     assert_int_equal(few, read);
     layer_data_finish(&data);
+}
+
+// Rows are gathered where there are some: the same bits.
+static void rows_that_are_gathered(void **state)
+{
+    static const enum vkmoe_dtype types[] = {[CPU_OPERAND_F32] = VKMOE_F32,
+                                             [CPU_OPERAND_BF16] = VKMOE_BF16};
+    static float x[N_TOKENS * D_MODEL], there[N_TOKENS * D_OUT], gathered[N_TOKENS * D_OUT];
+    (void) state;
+    fill_random(x, N_TOKENS * D_MODEL, 9);
+    for (uint32_t operand = 0; operand < MOE_COUNT(types); operand++) {
+        const bool before = gathers[operand];
+        vkmoe_layer_desc layer = layer_of(&cases[0]);
+        struct layer_data data;
+        layer.in_type = layer.out_type = types[operand];
+        layer.router_input = false;
+        layer_data_init(&data, &layer, 3);
+        gathers[operand] = false;
+        const uint32_t n = run_strided(&data, x, D_MODEL * sizeof *x, N_TOKENS, there);
+        gathers[operand] = true;
+        assert_int_equal(run_strided(&data, x, D_MODEL * sizeof *x, N_TOKENS, gathered), n + 1);
+        assert_memory_equal(there, gathered, sizeof there);
+        assert_int_equal(run_strided(&data, x, D_MODEL * sizeof *x, 15, gathered), n);
+        gathers[operand] = before;
+        layer_data_finish(&data);
+    }
 }
 
 static void refused(void **state)
@@ -510,6 +541,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(within_the_promise),  cmocka_unit_test(not_finite),
         cmocka_unit_test(rows_of_bf16),        cmocka_unit_test(rows_that_are_copied),
+        cmocka_unit_test(rows_that_are_gathered),
         cmocka_unit_test(refused),             cmocka_unit_test(layers_with_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
