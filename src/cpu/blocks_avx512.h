@@ -12,7 +12,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILE = 32, UNITS = 8 };
+enum { TILE = 32, UNITS = 8, LINE = 64 };
 
 // The unit that begins at byte `at` of the rows' blocks.
 INLINE __m512i unit_at(const char *column, uint32_t at)
@@ -31,7 +31,6 @@ INLINE __m512i bits(__m512i v, int by, int mask)
 // is.
 INLINE void fetch_ahead(const char *column, uint32_t size, uint32_t tile, uint32_t n_tiles)
 {
-    enum { LINE = 64 };
     const uint32_t n = size * CPU_PANEL / LINE + 1;
 #pragma GCC unroll 16
     for (uint32_t i = n * tile / n_tiles; i < n * (tile + 1) / n_tiles; i++)

@@ -341,7 +341,7 @@ static void quantise_block(const float *values, struct cpu_int8_block *out)
     float most, inverse;
     __builtin_memcpy(&most, &most_bits, sizeof most);
     inverse = 127 / most;
-    *out = (struct cpu_int8_block){0};
+    *out = (struct cpu_int8_block){.begin = CPU_INT8_ZERO_BITS};
     if (most_bits >= infinity)
         __builtin_memcpy(&out->scale, &nan, sizeof nan);
     if (most_bits >= infinity || __builtin_isinf(inverse))
@@ -352,6 +352,8 @@ static void quantise_block(const float *values, struct cpu_int8_block *out)
     out->start[0] = -128 * sum_of(_mm256_add_epi32(codes[0], codes[1]));
     out->start[1] = -128 * sum_of(_mm256_add_epi32(codes[2], codes[3]));
     out->start[2] = out->start[0] + out->start[1];
+    out->start_value = (float) out->start[2];
+    out->begin += out->start[2];
     const __m256i words = _mm256_packs_epi32(codes[0], codes[1]);
     const __m256i bytes = _mm256_packs_epi16(words, _mm256_packs_epi32(codes[2], codes[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

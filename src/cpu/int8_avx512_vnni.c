@@ -22,19 +22,27 @@ struct form {
     enum zero zero;
     bool minimum;     // there is one, times 1 / 128
     uint32_t n_parts; // with a scale of their own
+    // Sums begin at CPU_INT8_ZERO's bits: one multiply-add, of the scale and of `zero` below, is
+    // then the scale times the sum, with the same bits as converted first (NaN of an infinite
+    // scale). The scale of mxfp4 may be too large for it.
+    bool as_f32;
 };
 
 struct tile {
     __m512i codes[UNITS];
     __m512 scale[2], minimum[2]; // of each part
+    __m512 zero;                 // -CPU_INT8_ZERO times the scale
 };
 
-INLINE __m512i unsigned_codes(enum vkmoe_dtype type, const char *column, uint32_t t, uint32_t u)
+INLINE __m512i unsigned_codes(enum vkmoe_dtype type, enum zero zero, const char *column,
+                              uint32_t t, uint32_t u)
 {
     const __m128i halves = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
     const __m512i sign = _mm512_set1_epi8(-128), codes = codes_of(type, column, t, u);
     if (type == VKMOE_Q8_0)
         return _mm512_xor_si512(codes, sign);
+    if (type == VKMOE_Q4_0 && zero == ZERO_128)
+        return _mm512_add_epi8(codes, _mm512_set1_epi8(128 - 8));
     if (type == VKMOE_Q6_K)
         return _mm512_add_epi8(codes, _mm512_set1_epi8(128 - 32));
     if (type == VKMOE_MXFP4)
@@ -53,9 +61,11 @@ INLINE void decode(enum vkmoe_dtype type, struct form form, const char *column, 
         if (form.minimum)
             out->minimum[part] = _mm512_mul_ps(f.minimum, _mm512_set1_ps(1 / 128.0f));
     }
+    if (form.as_f32)
+        out->zero = _mm512_mul_ps(out->scale[0], _mm512_set1_ps(-CPU_INT8_ZERO));
 #pragma GCC unroll 8
     for (uint32_t u = 0; u < UNITS; u++)
-        out->codes[u] = unsigned_codes(type, column, t, u);
+        out->codes[u] = unsigned_codes(type, form.zero, column, t, u);
 }
 
 // ---- a tile times rows -----------------------------------------------------------------------
@@ -72,17 +82,32 @@ INLINE __m512 number_4(const int32_t *number)
     return _mm512_cvtepi32_ps(_mm512_set1_epi32(*number));
 }
 
-INLINE __m512i begin(enum zero zero, int32_t start)
+// Where the products of a part of a tile begin.
+INLINE __m512i begin(struct form form, uint32_t which, const struct cpu_int8_block *x)
 {
-    switch (zero) {
-    case ZERO_0:
-        return _mm512_setzero_si512();
-    case ZERO_8:
-        return _mm512_srai_epi32(_mm512_set1_epi32(start), 4);
-    case ZERO_128:
-        break;
-    }
-    return _mm512_set1_epi32(start);
+    if (form.zero == ZERO_0)
+        return _mm512_set1_epi32(form.as_f32 ? CPU_INT8_ZERO_BITS : 0);
+    if (form.zero == ZERO_8)
+        return _mm512_add_epi32(_mm512_srai_epi32(_mm512_set1_epi32(x->start[which]), 4),
+                                _mm512_set1_epi32(CPU_INT8_ZERO_BITS));
+    return _mm512_set1_epi32(form.as_f32 ? x->begin : x->start[which]);
+}
+
+// What a part's products give before the scale of x: a later part's is added to v.
+INLINE __m512 scaled(struct form form, const struct tile *w, uint32_t part, __m512i products,
+                     const struct cpu_int8_block *x, __m512 v)
+{
+    if (form.as_f32)
+        v = _mm512_fmadd_ps(w->scale[0], _mm512_castsi512_ps(products), w->zero);
+    else if (part == 0)
+        v = _mm512_mul_ps(w->scale[0], _mm512_cvtepi32_ps(products));
+    else
+        v = _mm512_fmadd_ps(w->scale[part], _mm512_cvtepi32_ps(products), v);
+    if (!form.minimum)
+        return v;
+    const __m512 start = form.n_parts == 1 ? _mm512_set1_ps(x->start_value)
+                                           : number_4(&x->start[part]);
+    return _mm512_fmadd_ps(w->minimum[part], start, v);
 }
 
 // Adds to sum[r] what the tile and block i of row r give, for n_rows that are a constant.
@@ -97,7 +122,7 @@ INLINE void times_tile(struct form form, uint32_t n_rows, const struct tile *w,
         const uint32_t which = form.n_parts > 1 ? part : 2; // of the starts
 #pragma GCC unroll 12
         for (uint32_t r = 0; r < n_rows; r++)
-            products[r] = begin(form.zero, x[r][i].start[which]);
+            products[r] = begin(form, which, &x[r][i]);
 #pragma GCC unroll 8
         for (uint32_t j = part * n_units; j < part * n_units + n_units; j++)
 #pragma GCC unroll 12
@@ -105,13 +130,8 @@ INLINE void times_tile(struct form form, uint32_t n_rows, const struct tile *w,
                 products[r] = _mm512_dpbusd_epi32(products[r], w->codes[j],
                                                   broadcast_4(x[r][i].codes + 4 * j));
 #pragma GCC unroll 12
-        for (uint32_t r = 0; r < n_rows; r++) {
-            const __m512 n = _mm512_cvtepi32_ps(products[r]);
-            v[r] = part == 0 ? _mm512_mul_ps(w->scale[0], n)
-                             : _mm512_fmadd_ps(w->scale[part], n, v[r]);
-            if (form.minimum)
-                v[r] = _mm512_fmadd_ps(w->minimum[part], number_4(&x[r][i].start[which]), v[r]);
-        }
+        for (uint32_t r = 0; r < n_rows; r++)
+            v[r] = scaled(form, w, part, products[r], &x[r][i], v[r]);
     }
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < n_rows; r++)
@@ -148,7 +168,15 @@ INLINE void few_rows(enum vkmoe_dtype type, struct form form, uint32_t values, u
 
 // ---- many rows -------------------------------------------------------------------------------
 
-INLINE void rows_of(struct form form, uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,
+// Decoded tiles, and what is asked for meanwhile: n_fetch lines for each of them and each block of
+// rows, from `fetch` on.
+struct tiles {
+    struct tile tile[TILES];
+    uint32_t n, n_fetch;
+    const char *fetch;
+};
+
+INLINE void rows_of(struct form form, uint32_t n_rows, struct tiles *tiles,
                     const struct cpu_int8_block *const *x, size_t first, float *out)
 {
     __m512 sum[MANY];
@@ -158,102 +186,109 @@ INLINE void rows_of(struct form form, uint32_t n_rows, const struct tile *tiles,
         row[r] = x[r];
         sum[r] = first > 0 ? _mm512_load_ps(out + r * CPU_PANEL) : _mm512_setzero_ps();
     }
-    for (uint32_t t = 0; t < n_tiles; t++)
-        times_tile(form, n_rows, &tiles[t], row, first + t, sum);
+    for (uint32_t t = 0; t < tiles->n; t++) {
+        for (uint32_t i = 0; i < tiles->n_fetch; i++, tiles->fetch += LINE)
+            _mm_prefetch(tiles->fetch, _MM_HINT_T1);
+        times_tile(form, n_rows, &tiles->tile[t], row, first + t, sum);
+    }
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < n_rows; r++)
         _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
 }
 
 // Blocks of rows are as even as they can be: of 5 rows and more, as FEW are not many.
-INLINE void all_rows(struct form form, uint32_t n_rows, const struct tile *tiles,
-                     uint32_t n_tiles, const struct cpu_int8_block *const *x, size_t first,
-                     float *out)
+INLINE void all_rows(struct form form, uint32_t n_rows, struct tiles *tiles,
+                     const struct cpu_int8_block *const *x, size_t first, float *out)
 {
     for (uint32_t left = n_rows; left > 0;) {
         const uint32_t n_blocks = (left + MANY - 1) / MANY, n = (left + n_blocks - 1) / n_blocks;
         switch (n) {
 #define ROWS(n)                                                                                    \
     case n:                                                                                        \
-        rows_of(form, n, tiles, n_tiles, x, first, out);                                           \
+        rows_of(form, n, tiles, x, first, out);                                           \
         break;
             ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11)
         default:
-            rows_of(form, MANY, tiles, n_tiles, x, first, out);
+            rows_of(form, MANY, tiles, x, first, out);
         }
         x += n, out += n * CPU_PANEL, left -= n;
     }
 }
 
-typedef void rows_fn(uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,
-                     const struct cpu_int8_block *const *x, size_t first, float *out);
+typedef void rows_fn(uint32_t n_rows, struct tiles *tiles, const struct cpu_int8_block *const *x,
+                     size_t first, float *out);
 
-// X(name, zero, minimum, parts)
+// X(name, zero, minimum, parts, as f32)
 #define FORMS(X)                                                                                   \
-    X(zero_8, ZERO_8, false, 1) X(zero_128, ZERO_128, false, 1) X(minimum, ZERO_0, true, 1)        \
-    X(zero_parts, ZERO_128, false, 2) X(minimum_parts, ZERO_0, true, 2)
+    X(zero, ZERO_128, false, 1, true) X(minimum, ZERO_0, true, 1, true)                            \
+    X(zero_far, ZERO_128, false, 1, false) X(zero_parts, ZERO_128, false, 2, false)                \
+    X(minimum_parts, ZERO_0, true, 2, false)
 
-#define FORM(name, zero, minimum, parts)                                                           \
-    static const struct form form_##name = {zero, minimum, parts};                                 \
-    static void rows_##name(uint32_t n_rows, const struct tile *tiles, uint32_t n_tiles,           \
+#define FORM(name, zero, minimum, parts, as_f32)                                                   \
+    static const struct form form_##name = {zero, minimum, parts, as_f32};                         \
+    static void rows_##name(uint32_t n_rows, struct tiles *tiles,                                  \
                             const struct cpu_int8_block *const *x, size_t first, float *out)       \
     {                                                                                              \
-        all_rows(form_##name, n_rows, tiles, n_tiles, x, first, out);                              \
+        all_rows(form_##name, n_rows, tiles, x, first, out);                                       \
     }
 FORMS(FORM)
+
+// Of few rows: a code of 4 bits as it is.
+static const struct form form_zero_8 = {ZERO_8, false, 1, true};
 
 INLINE void many_rows(enum vkmoe_dtype type, struct form form, rows_fn *rows, uint32_t values,
                       uint32_t size, uint32_t n_rows, const struct cpu_int8_block *const *x,
                       const char *panel, uint32_t k, float *out)
 {
-    const uint32_t n_of_block = values / TILE;
-    struct tile tiles[TILES];
-    for (uint32_t first = 0, n; first < k / TILE; first += n) {
+    const uint32_t n_of_block = values / TILE, n_blocks = (n_rows + MANY - 1) / MANY;
+    struct tiles tiles;
+    for (uint32_t first = 0; first < k / TILE; first += tiles.n) {
         const uint32_t left = k / TILE - first;
-        n = left < TILES ? left : TILES;
-        for (uint32_t t = 0; t < n; t += n_of_block, panel += size * CPU_PANEL) {
+        const char *const begin = panel;
+        tiles.n = left < TILES ? left : TILES;
+        for (uint32_t t = 0; t < tiles.n; t += n_of_block, panel += size * CPU_PANEL)
 #pragma GCC unroll 8
-            for (uint32_t i = 0; i < n_of_block; i++) {
-                fetch_ahead(panel, size, i, n_of_block);
-                decode(type, form, panel, i, &tiles[t + i]);
-            }
-        }
-        rows(n_rows, tiles, n, x, first, out);
+            for (uint32_t i = 0; i < n_of_block; i++)
+                decode(type, form, panel, i, &tiles.tile[t + i]);
+        const uint32_t n_lines = (uint32_t) (panel - begin) / LINE, n = n_blocks * tiles.n;
+        tiles.n_fetch = (n_lines + n - 1) / n;
+        tiles.fetch = begin + FETCH_FAR;
+        rows(n_rows, &tiles, x, first, out);
     }
 }
 
 // ---- panels ----------------------------------------------------------------------------------
 
-// X(name, type, form, values of a block, its bytes)
+// X(name, type, form of few rows, of many, values of a block, its bytes)
 #define BLOCKS(X)                                                                                  \
-    X(q8_0, VKMOE_Q8_0, zero_128, 32, 34)                                                          \
-    X(q4_0, VKMOE_Q4_0, zero_8, 32, 18)                                                            \
-    X(q4_K, VKMOE_Q4_K, minimum, 256, 144)                                                         \
-    X(q5_K, VKMOE_Q5_K, minimum, 256, 176)                                                         \
-    X(q6_K, VKMOE_Q6_K, zero_parts, 256, 210)                                                      \
-    X(q2_K, VKMOE_Q2_K, minimum_parts, 256, 84)                                                    \
-    X(mxfp4, VKMOE_MXFP4, zero_128, 32, 17)
+    X(q8_0, VKMOE_Q8_0, zero, zero, 32, 34)                                                        \
+    X(q4_0, VKMOE_Q4_0, zero_8, zero, 32, 18)                                                      \
+    X(q4_K, VKMOE_Q4_K, minimum, minimum, 256, 144)                                                \
+    X(q5_K, VKMOE_Q5_K, minimum, minimum, 256, 176)                                                \
+    X(q6_K, VKMOE_Q6_K, zero_parts, zero_parts, 256, 210)                                          \
+    X(q2_K, VKMOE_Q2_K, minimum_parts, minimum_parts, 256, 84)                                     \
+    X(mxfp4, VKMOE_MXFP4, zero_far, zero_far, 32, 17)
 
-#define PANEL(name, type, form, values, size)                                                      \
+#define PANEL(name, type, few, many, values, size)                                                 \
     static void panel_##name(const void *const *rows, uint32_t n_rows, const void *panel,          \
                              uint32_t k, float *out)                                               \
     {                                                                                              \
         const struct cpu_int8_block *const *x = (const struct cpu_int8_block *const *) rows;       \
         switch (n_rows) {                                                                          \
         case 1:                                                                                    \
-            few_rows(type, form_##form, values, size, 1, x, panel, k, out);                        \
+            few_rows(type, form_##few, values, size, 1, x, panel, k, out);                         \
             return;                                                                                \
         case 2:                                                                                    \
-            few_rows(type, form_##form, values, size, 2, x, panel, k, out);                        \
+            few_rows(type, form_##few, values, size, 2, x, panel, k, out);                         \
             return;                                                                                \
         case 3:                                                                                    \
-            few_rows(type, form_##form, values, size, 3, x, panel, k, out);                        \
+            few_rows(type, form_##few, values, size, 3, x, panel, k, out);                         \
             return;                                                                                \
         case FEW:                                                                                  \
-            few_rows(type, form_##form, values, size, FEW, x, panel, k, out);                      \
+            few_rows(type, form_##few, values, size, FEW, x, panel, k, out);                       \
             return;                                                                                \
         default:                                                                                   \
-            many_rows(type, form_##form, rows_##form, values, size, n_rows, x, panel, k, out);     \
+            many_rows(type, form_##many, rows_##many, values, size, n_rows, x, panel, k, out);     \
         }                                                                                          \
     }
 BLOCKS(PANEL)
@@ -281,7 +316,7 @@ INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
                          _mm512_fpclass_ps_mask(b, SPECIAL)) == 0;
     const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
     const float inverse = 127 / most;
-    *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN};
+    *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN, .begin = CPU_INT8_ZERO_BITS};
     if (!finite || !isfinite(inverse))
         return;
     const __m128i first = rounded(a, _mm512_set1_ps(inverse));
@@ -290,6 +325,8 @@ INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
     out->start[0] = start_of(first);
     out->start[1] = start_of(last);
     out->start[2] = out->start[0] + out->start[1];
+    out->start_value = (float) out->start[2];
+    out->begin += out->start[2];
     _mm_storeu_si128((__m128i *) out->codes, first);
     _mm_storeu_si128((__m128i *) out->codes + 1, last);
 }
@@ -323,7 +360,7 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 
 void moe_cpu_int8_avx512_vnni(struct cpu_kernels *kernels)
 {
-#define ENTRY(name, type, form, values, size)                                                      \
+#define ENTRY(name, type, few, many, values, size)                                                 \
     kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;
     BLOCKS(ENTRY)
     kernels->quantise = quantise;

@@ -65,7 +65,8 @@ INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
         magnitude = vmaxq_f32(magnitude, vabsq_f32(vld1q_f32(values + 4 * i)));
     const float most = vmaxvq_f32(magnitude), inverse = 127 / most;
     const bool finite = most < __builtin_inff();
-    *out = (struct cpu_int8_block){.scale = finite ? 0 : __builtin_nanf("")};
+    *out = (struct cpu_int8_block){.scale = finite ? 0 : __builtin_nanf(""),
+                                   .begin = CPU_INT8_ZERO_BITS};
     if (!finite || !(inverse < __builtin_inff()))
         return;
     out->scale = most / 127;
@@ -75,6 +76,8 @@ INLINE void quantise_block(const float *values, struct cpu_int8_block *out)
         out->start[part] = -128 * vaddlvq_s8(codes);
     }
     out->start[2] = out->start[0] + out->start[1];
+    out->start_value = (float) out->start[2];
+    out->begin += out->start[2];
 }
 
 static void quantise(const float *values, uint32_t n, struct cpu_int8_block *out)

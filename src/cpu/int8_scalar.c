@@ -22,7 +22,7 @@ static void quantise_block(const float *values, struct cpu_int8_block *out)
         most = fabsf(values[i]) > most ? fabsf(values[i]) : most;
     }
     const float inverse = 127 / most;
-    *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN};
+    *out = (struct cpu_int8_block){.scale = finite ? 0 : NAN, .begin = CPU_INT8_ZERO_BITS};
     if (!finite || !isfinite(inverse))
         return;
     out->scale = most / 127;
@@ -31,6 +31,8 @@ static void quantise_block(const float *values, struct cpu_int8_block *out)
         out->start[i / PART] -= 128 * out->codes[i];
     }
     out->start[2] = out->start[0] + out->start[1];
+    out->start_value = (float) out->start[2];
+    out->begin += out->start[2];
 }
 
 static void quantise(const float *values, uint32_t n, struct cpu_int8_block *out)

@@ -33,12 +33,19 @@ enum cpu_operand {
 
 // 32 values as scale * codes[i]: codes are -127..127, to nearest even, scale the largest magnitude
 // / 127. Instructions that multiply want one operand without a sign: they can take the weights'
-// codes + 128, and start with what that adds.
+// codes + 128, and start with what that adds. From `begin` on sums of int32 are, as the bits of
+// f32, CPU_INT8_ZERO more than the sum: without an instruction that converts.
 struct cpu_int8_block {
     float scale;
-    int32_t start[3]; // -128 times the sum of codes 0..15, 16..31 and of all
+    float start_value; // start[2]
+    int32_t start[3];  // -128 times the sum of codes 0..15, 16..31 and of all
+    int32_t begin;     // start[2] + the bits of CPU_INT8_ZERO
     int8_t codes[32];
 };
+
+// A number of f32 with neighbours 1 away: sums are below 2^22.
+#define CPU_INT8_ZERO 12582912.0f
+enum { CPU_INT8_ZERO_BITS = 0x4b400000 };
 
 // n values, a multiple of 32, as n / 32 blocks: the same bits at every level. A block with an
 // infinity or NaN gets NaN as its scale and codes of 0; values so small that 127 / their largest is
@@ -57,7 +64,8 @@ typedef void cpu_quantise_fn(const float *values, uint32_t n, struct cpu_int8_bl
 // it is of f32 multiply-adds, too, in an order that is the level's own, and denormal numbers may be
 // 0. Of int8 the products of 32 values (of 16, where weights have scales for 16) are summed as
 // integers and then, times the scale of the weights, less their minimum times the sum of codes,
-// times the scale of x, added to a chain of f32 in ascending order.
+// times the scale of x, added to a chain of f32 in ascending order; where a scale of the weights is
+// an infinity, the sum is one or NaN.
 // So a row's bits never depend on the other rows of the call; between levels they differ.
 typedef void cpu_panel_fn(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                           float *out);
