@@ -44,38 +44,57 @@ static uint32_t logits_stride(const struct cpu_bind *bind)
     return moe_cpu_bind_weights(bind)->n_router_panels * CPU_PANEL;
 }
 
+// Of many tokens, tasks have pairs of panels.
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind)
 {
-    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
+    const uint32_t n_panels = moe_cpu_bind_weights(bind)->n_router_panels;
     enum { SLOW = 4 }; // weights of f32 are waited for when there are few tokens
-    uint64_t macs = (uint64_t) moe_cpu_bind_layer(bind)->d_model * CPU_PANEL;
-    bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, w->n_router_panels, SLOW * macs);
+    const uint64_t macs = SLOW * CPU_PANEL * (uint64_t) moe_cpu_bind_layer(bind)->d_model;
+    const uint32_t unit = bind->n_tokens > CPU_GATHER_TOKENS ? 2 : 1;
+    bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, (uint32_t) moe_div_up(n_panels, unit),
+                              unit * macs);
+    bind->grid.n_panels = n_panels;
+    bind->grid.block_panels *= unit;
     return bind->grid.n_tiles * bind->grid.n_blocks;
+}
+
+static void store_logits(const struct cpu_bind *bind, struct cpu_range tokens, uint32_t panel,
+                         const float *sums)
+{
+    const float *bias = moe_cpu_bind_weights(bind)->router_bias + (size_t) panel * CPU_PANEL;
+    const uint32_t stride = logits_stride(bind);
+    float *logits = bind->logits + (size_t) tokens.begin * stride + panel * CPU_PANEL;
+    for (uint32_t t = tokens.begin; t < tokens.end; t++, logits += stride, sums += CPU_PANEL)
+        for (uint32_t c = 0; c < CPU_PANEL; c++)
+            logits[c] = sums[c] + bias[c];
 }
 
 void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i)
 {
-    const struct cpu_weights *w = moe_cpu_bind_weights(bind);
-    const uint32_t d_model = moe_cpu_bind_layer(bind)->d_model, stride = logits_stride(bind);
+    const struct cpu_kernels *kernels = bind->kernels;
+    const uint32_t d_model = moe_cpu_bind_layer(bind)->d_model;
+    const size_t panel_size = (size_t) d_model * CPU_PANEL;
     const struct cpu_range tokens = moe_cpu_grid_rows(&bind->grid, i);
     const struct cpu_range panels = moe_cpu_grid_panels(&bind->grid, i);
-    const uint32_t n = tokens.end - tokens.begin;
+    const uint32_t n_rows = tokens.end - tokens.begin;
     const void *x[CPU_TILE_ROWS];
-    _Alignas(64) float out[CPU_TILE_ROWS * CPU_PANEL];
+    _Alignas(64) float out[2][CPU_TILE_ROWS * CPU_PANEL];
 
-    for (uint32_t r = 0; r < n; r++)
+    for (uint32_t r = 0; r < n_rows; r++)
         x[r] = bind->router_x + (size_t) (tokens.begin + r) * bind->router_x_stride;
-    for (uint32_t p = panels.begin; p < panels.end; p++) {
-        const float *bias = w->router_bias + (size_t) p * CPU_PANEL;
+    for (uint32_t p = panels.begin, n; p < panels.end; p += n) {
+        const float *w = moe_cpu_bind_weights(bind)->router + p * panel_size;
+        n = kernels->pair[VKMOE_F32] && panels.end - p >= 2 ? 2 : 1;
         if (bind->counts)
-            moe_cpu_count(&bind->counts->router_loads, d_model * CPU_PANEL * sizeof *w->router);
-        bind->kernels->panel[CPU_OPERAND_F32][VKMOE_F32](
-            x, n, w->router + (size_t) p * d_model * CPU_PANEL, d_model, out);
-        for (uint32_t r = 0; r < n; r++) {
-            float *logits = bind->logits + (size_t) (tokens.begin + r) * stride + p * CPU_PANEL;
-            for (uint32_t c = 0; c < CPU_PANEL; c++)
-                logits[c] = out[r * CPU_PANEL + c] + bias[c];
-        }
+            moe_cpu_count(&bind->counts->router_loads, n * panel_size * sizeof *w);
+        if (n == 2)
+            kernels->pair[VKMOE_F32](x, n_rows, (const char *[]){(const char *) w,
+                                                                 (const char *) (w + panel_size)},
+                                     d_model, (float *[]){out[0], out[1]});
+        else
+            kernels->panel[CPU_OPERAND_F32][VKMOE_F32](x, n_rows, w, d_model, out[0]);
+        for (uint32_t j = 0; j < n; j++)
+            store_logits(bind, tokens, p + j, out[j]);
     }
 }
 
