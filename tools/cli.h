@@ -130,6 +130,11 @@ vkmoe_host cli_host(const struct cli_device *device);
 // Does the device compute with precision int8?
 bool cli_has_int8(vkmoe_context *context);
 
+// Can a device have the kernel variant of this name or kind, whatever is computed? If not, the
+// error text says why, or which there are.
+enum vkmoe_status cli_check_variant(vkmoe_context *context, const vkmoe_device_info *device,
+                                    const char *name);
+
 // Opens the device of the command line and says on stderr which one it is.
 enum vkmoe_status cli_open(const struct cli_device *device, vkmoe_context **context,
                            vkmoe_device_info *info);

@@ -205,6 +205,63 @@ bool cli_has_int8(vkmoe_context *context)
     return status != VKMOE_E_UNSUPPORTED;
 }
 
+static enum vkmoe_status list_kernels(vkmoe_context *context, vkmoe_kernel_info **out, uint32_t *n)
+{
+    enum vkmoe_status status;
+    CLI_TRY(vkmoe_context_kernels(context, NULL, n));
+    CLI_TRY(cli_alloc(*n, 1, sizeof **out, out));
+    CLI_TRY(vkmoe_context_kernels(context, *out, n));
+
+fail:
+    return status;
+}
+
+// Leaves in `text` what is to be said of the n kernels if it is none that can be had.
+static bool can_have(const vkmoe_kernel_info *kernels, uint32_t n, const char *name,
+                     const char *device, char text[512])
+{
+    const char *why = NULL;
+    int at = snprintf(text, 512, "variant '%.64s': there are only: ", name);
+    for (uint32_t i = 0; i < n && at < 512; i++) {
+        const vkmoe_tune_verdict *verdict = &kernels[i].verdict;
+        at += snprintf(text + at, 512 - (size_t) at, "%s%s (%s)", i > 0 ? ", " : "",
+                       verdict->kernel, kernels[i].kind);
+        if (strcmp(name, verdict->kernel) != 0 && strcmp(name, kernels[i].kind) != 0)
+            continue;
+        if (verdict->state != VKMOE_TUNE_BAD && verdict->state != VKMOE_TUNE_UNAVAILABLE &&
+            verdict->state != VKMOE_TUNE_DISABLED)
+            return true;
+        why = why ? why : verdict->reason; // that of the best one
+    }
+    if (why)
+        snprintf(text, 512, "variant '%.64s' on %.200s: %s", name, device, why);
+    return false;
+}
+
+enum vkmoe_status cli_check_variant(vkmoe_context *context, const vkmoe_device_info *device,
+                                    const char *name)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    vkmoe_kernel_info *kernels = NULL;
+    uint32_t n = 0;
+    char text[512];
+    bool vulkan = device->type < VKMOE_DEVICE_CPU, can = false;
+    snprintf(text, sizeof text, "variant '%.64s': only Vulkan devices have variants, not %.200s",
+             name, device->name);
+    if (vulkan)
+        CLI_TRY(list_kernels(context, &kernels, &n));
+    if (vulkan)
+        can = can_have(kernels, n, name, device->name, text);
+    if (!can) {
+        vkmoe_error_set(text);
+        CLI_TRY(VKMOE_E_UNSUPPORTED);
+    }
+
+fail:
+    free(kernels);
+    return status;
+}
+
 double cli_clock(void)
 {
     struct timespec now;

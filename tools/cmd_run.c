@@ -11,7 +11,7 @@ struct run {
     struct cli_device device;
     vkmoe_host host;
     struct run_source source;
-    int precision; // enum vkmoe_precision
+    struct run_kernels kernels;
     const char *out_path, *ids_path, *gates_path, *grads_path;
 
     vkmoe_context *context;
@@ -46,7 +46,7 @@ static enum vkmoe_status open_all(struct run *run)
     CLI_TRY(cli_alloc(run->rows.batch, d->top_k, sizeof *run->id_rows, &run->id_rows));
     CLI_TRY(cli_open(&run->device, &run->context, &info));
     CLI_TRY(run_layer_load(&run->layer, run->context, &run->source, run->rows.batch,
-                           (enum vkmoe_precision) run->precision));
+                           &run->kernels));
     if (run->grads_path)
         CLI_TRY(run_layer_gradients(&run->layer, run->grads_path, &run->grads));
 
@@ -168,8 +168,10 @@ int cmd_run(int argc, char **argv)
         SOURCE_OPTIONS(&run.source.assume, &run.source.desc_path),
         {"type", 0, CLI_TEXT, &run.source.type, "TYPE",
          "convert the experts' matrices to this type:\n" CLI_TYPES},
-        {"precision", 0, CLI_CHOICE, &run.precision, CLI_PRECISIONS,
+        {"precision", 0, CLI_CHOICE, &run.kernels.precision, CLI_PRECISIONS,
          "what experts may round operands to (exact: f32)"},
+        {"variant", 0, CLI_TEXT, &run.kernels.variant, "NAME",
+         "force a kernel variant of a Vulkan device, as\n`vkmoe info -v` names them"},
         {"output", 'o', CLI_OUTPUT, &run.out_path, "FILE", "what the layer gives, .npy f32"},
         {"ids", 0, CLI_OUTPUT, &run.ids_path, "FILE", "the selected experts, .npy i32, best first"},
         {"gates", 0, CLI_OUTPUT, &run.gates_path, "FILE", "their gate weights, .npy f32"},

@@ -134,6 +134,7 @@ struct report {
     uint64_t n_outcome[3];
     uint64_t n_rows, n_exempt;
     uint64_t n_uncontrolled[VERIFY_N_CHECKS];
+    const char *variant; // that cases are to run with, or NULL
     bool no_skip; // a skipped case is a failure
     bool broken;  // output could not be made
 };
@@ -152,7 +153,7 @@ static void print_line(struct report *report, const char *name, enum verify_outc
         report->broken |= !line || json_dumpf(line, stdout, 0) != 0;
         putchar('\n');
         json_decref(line);
-    } else if (outcome != VERIFY_PASSED) {
+    } else if (outcome == VERIFY_FAILED || (outcome == VERIFY_SKIPPED && !report->variant)) {
         printf("%s %s: %s (seed %llu)\n", words[outcome], name, reason,
                (unsigned long long) report->seed);
     }
@@ -216,6 +217,9 @@ static void print_end(const struct report *report)
            (unsigned long long) open[VERIFY_CHECK_Y], (unsigned long long) open[VERIFY_CHECK_IDS],
            (unsigned long long) open[VERIFY_CHECK_GATES],
            (unsigned long long) open[VERIFY_CHECK_SCORES]);
+    if (report->variant)
+        printf("Skipped is what variant %s does not compute here; --json says why of each case\n",
+               report->variant);
     printf("%llu passed, %llu failed, %llu skipped\n", (unsigned long long) n[VERIFY_PASSED],
            (unsigned long long) n[VERIFY_FAILED], (unsigned long long) n[VERIFY_SKIPPED]);
 }
@@ -225,8 +229,10 @@ static void print_end(const struct report *report)
 static void run_net(const struct verify_session *session, const struct verify_case *c,
                     struct report *report)
 {
-    struct verify_result result;
-    verify_net(session, c->level[VERIFY_SHAPE], &result);
+    struct verify_result result = {.outcome = VERIFY_SKIPPED,
+                                   .reason = "networks have no choice of kernels"};
+    if (!session->variant)
+        verify_net(session, c->level[VERIFY_SHAPE], &result);
     add_result(report, c, &result);
 }
 
@@ -271,7 +277,11 @@ static int run_all(const struct walk *first, const struct verify_session *sessio
         return CLI_FAILED;
     }
     if (!report->n_outcome[VERIFY_PASSED]) {
-        cli_error("nothing was verified: the device supports none of the cases");
+        if (report->variant)
+            cli_error("nothing was verified: variant %s computes none of the cases",
+                      report->variant);
+        else
+            cli_error("nothing was verified: the device supports none of the cases");
         return CLI_FAILED;
     }
     return CLI_OK;
@@ -298,12 +308,17 @@ static void leave_out_int8(struct walk *walk, vkmoe_context *context, struct rep
 
 static int run_devices(struct walk *walk, const struct cli_device *device, struct report *report)
 {
-    struct verify_session session = {.seed = report->seed};
+    struct verify_session session = {.seed = report->seed, .variant = report->variant};
     struct cli_device oracle = *device;
     vkmoe_device_info info;
     enum vkmoe_status status = cli_open(device, &session.device, &info);
     if (status != VKMOE_OK)
         return cli_fail(status);
+    if (session.variant) {
+        status = cli_check_variant(session.device, &info, session.variant);
+        if (status != VKMOE_OK)
+            return cli_close(session.device, cli_fail(status));
+    }
     leave_out_int8(walk, session.device, report);
     vkmoe_host host = cli_host(&oracle);
     vkmoe_context_desc desc = vkmoe_context_desc_init();
@@ -350,6 +365,9 @@ int cmd_verify(int argc, char **argv)
         {"filter", 0, CLI_TEXT, &filter, "REGEX", "only cases whose name matches"},
         {"precision", 0, CLI_CHOICE, &walk.precision, CLI_PRECISIONS,
          "only cases of this precision"},
+        {"variant", 0, CLI_TEXT, &report.variant, "NAME",
+         "only by this kernel variant of a Vulkan device,\n"
+         "as `vkmoe info -v` names them; cases that it does\nnot compute are skipped"},
         {"all", 0, CLI_FLAG, &all, NULL, "the product of all factors instead of a pairwise\n"
                                          "covering set; takes very long"},
         {"seed", 0, CLI_U64, &report.seed, "S", "seed of all random numbers (1)"},

@@ -36,10 +36,16 @@ struct run_source {
 enum vkmoe_status run_layer_open(struct run_layer *layer, const vkmoe_host *host,
                                  const struct run_source *source);
 
+// How it is computed.
+struct run_kernels {
+    int precision;       // enum vkmoe_precision
+    const char *variant; // of kernels, or NULL
+};
+
 // Brings it onto a device, for so many rows at a time.
 enum vkmoe_status run_layer_load(struct run_layer *layer, vkmoe_context *context,
                                  const struct run_source *source, uint32_t batch,
-                                 enum vkmoe_precision precision);
+                                 const struct run_kernels *kernels);
 
 // Opens the file of its gradients.
 enum vkmoe_status run_layer_gradients(const struct run_layer *layer, const char *path,

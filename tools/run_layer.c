@@ -72,7 +72,7 @@ static void tell_types(const vkmoe_load_report *report)
 
 static enum vkmoe_status load_checkpoint(struct run_layer *layer, vkmoe_context *context,
                                          const struct run_source *source, uint32_t batch,
-                                         enum vkmoe_precision precision)
+                                         const struct run_kernels *kernels)
 {
     enum vkmoe_status status = VKMOE_OK;
     vkmoe_load_desc load = vkmoe_load_desc_init();
@@ -89,7 +89,8 @@ static enum vkmoe_status load_checkpoint(struct run_layer *layer, vkmoe_context 
     tell_types(&report);
     plan.layer = &desc;
     plan.max_tokens = batch;
-    plan.precision = precision;
+    plan.precision = (enum vkmoe_precision) kernels->precision;
+    plan.variant = kernels->variant;
     CLI_TRY(vkmoe_plan_create(context, &plan, &layer->plan));
     CLI_TRY(vkmoe_bind_create(layer->plan, layer->weights, NULL, &layer->bind));
 
@@ -99,15 +100,16 @@ fail:
 
 enum vkmoe_status run_layer_load(struct run_layer *layer, vkmoe_context *context,
                                  const struct run_source *source, uint32_t batch,
-                                 enum vkmoe_precision precision)
+                                 const struct run_kernels *kernels)
 {
     vkmoe_session_desc session = vkmoe_session_desc_init();
     if (layer->checkpoint)
-        return load_checkpoint(layer, context, source, batch, precision);
+        return load_checkpoint(layer, context, source, batch, kernels);
     session.max_rows = batch;
     session.one_layer = true;
     session.layer = layer->index;
-    session.precision = precision;
+    session.precision = (enum vkmoe_precision) kernels->precision;
+    session.variant = kernels->variant;
     return vkmoe_session_create(context, layer->model, &session, &layer->session);
 }
 

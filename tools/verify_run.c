@@ -36,9 +36,9 @@ static enum vkmoe_status open_side(struct verify_side *side, vkmoe_context *cont
                                    const struct verify_weights *data, const vkmoe_plan_desc *plan)
 {
     side->context = context;
-    enum vkmoe_status status = verify_upload(context, data, &side->weights);
+    enum vkmoe_status status = vkmoe_plan_create(context, plan, &side->plan);
     if (status == VKMOE_OK)
-        status = vkmoe_plan_create(context, plan, &side->plan);
+        status = verify_upload(context, data, &side->weights);
     if (status == VKMOE_OK)
         status = vkmoe_bind_create(side->plan, side->weights, NULL, &side->bind);
     return status;
@@ -59,25 +59,24 @@ bool verify_open(const struct verify_session *session, const struct verify_case 
     out->session = session;
     if (!verify_weights_create(c, session->seed, &out->data))
         return verify_fail(result, "no memory for the weights");
-    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    plan.layer = &out->data.desc;
-    plan.max_tokens = max_tokens;
-    plan.scores = true;
-    if (open_side(&out->oracle, session->oracle, &out->data, &plan) != VKMOE_OK) {
-        verify_fail(result, "oracle: %s", vkmoe_error_text());
-        goto fail;
-    }
+    vkmoe_plan_desc of_oracle = vkmoe_plan_desc_init();
+    of_oracle.layer = &out->data.desc;
+    of_oracle.max_tokens = max_tokens;
+    vkmoe_plan_desc plan = of_oracle;
+    of_oracle.scores = true;
     plan.scores = verify_scores(c);
     plan.x_type = verify_x_type(c);
     plan.precision = verify_precision(c);
+    plan.variant = session->variant;
     enum vkmoe_status status = open_side(&out->device, session->device, &out->data, &plan);
-    if (status == VKMOE_OK)
+    if (status != VKMOE_OK)
+        verify_fail(result, "%s", vkmoe_error_text());
+    else if (open_side(&out->oracle, session->oracle, &out->data, &of_oracle) != VKMOE_OK)
+        verify_fail(result, "oracle: %s", vkmoe_error_text());
+    else
         return true;
-    verify_fail(result, "%s", vkmoe_error_text());
     if (status == VKMOE_E_UNSUPPORTED)
         result->outcome = VERIFY_SKIPPED;
-
-fail:
     verify_close(out);
     return false;
 }

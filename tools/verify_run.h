@@ -10,6 +10,7 @@ struct verify_session {
     vkmoe_context *device;
     vkmoe_context *oracle;
     uint64_t seed;
+    const char *variant; // of the device's kernels, or NULL
 };
 
 enum verify_outcome { VERIFY_PASSED, VERIFY_FAILED, VERIFY_SKIPPED };

@@ -208,6 +208,8 @@ typedef struct vkmoe_session_desc {
                          // and save time
     enum vkmoe_experts experts; // of layer `layer`, also without one_layer
     uint32_t expert;            // the one; its id in vkmoe_session_io.ids is then 0
+    const char *variant; // of every layer, as in vkmoe_plan_desc. Other than NULL only where
+                         // all layers are moe layers that a vkmoe_plan computes
 } vkmoe_session_desc;
 
 static inline vkmoe_session_desc vkmoe_session_desc_init(void)

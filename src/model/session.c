@@ -38,6 +38,7 @@ static enum vkmoe_status create_stage(vkmoe_context *context, const struct moe_m
     plan.layer = &layer->desc;
     plan.max_tokens = desc->max_rows;
     plan.precision = desc->precision;
+    plan.variant = desc->variant;
     TRY(vkmoe_plan_create(context, &plan, &out->plan));
     TRY(vkmoe_bind_create(out->plan, out->weights, NULL, &out->bind));
 

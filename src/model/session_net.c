@@ -112,6 +112,10 @@ enum vkmoe_status moe_session_net_create(vkmoe_context *context, const vkmoe_mod
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "vkmoe_session_desc.precision = %u: this model is computed in f32 only",
                         (unsigned) desc->precision);
+    if (desc->variant)
+        return moe_fail(VKMOE_E_UNSUPPORTED,
+                        "vkmoe_session_desc.variant = \"%s\": no layer of this model has a choice "
+                        "of kernels", desc->variant);
     TRY(moe_try_alloc(host, sizeof *s, "session", &s));
     s->model = model;
     describe(s, desc);

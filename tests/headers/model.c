@@ -11,7 +11,7 @@ int main(void)
 
     bool defaults = session.max_rows == 1024 && !session.one_layer && !io.x && !io.gates &&
                     session.precision == VKMOE_PRECISION_EXACT &&
-                    session.experts == VKMOE_EXPERTS_ALL && !io.layer_x &&
+                    session.experts == VKMOE_EXPERTS_ALL && !session.variant && !io.layer_x &&
                     dataset.targets == VKMOE_TARGETS_NONE && !dataset.target;
     bool sizes = session.struct_size == sizeof session && io.struct_size == sizeof io &&
                  dataset.struct_size == sizeof dataset;

@@ -165,6 +165,10 @@ static void test_wrong(void **state)
     check_fails(vkmoe_session_create(o.context, o.model, &desc, &session), VKMOE_E_UNSUPPORTED,
                 "computed in f32 only");
     desc.precision = VKMOE_PRECISION_EXACT;
+    desc.variant = "a0";
+    check_fails(vkmoe_session_create(o.context, o.model, &desc, &session), VKMOE_E_UNSUPPORTED,
+                "vkmoe_session_desc.variant = \"a0\": no layer of this model");
+    desc.variant = NULL;
     desc.max_tokens = MAX_TOKENS;
     check_ok(vkmoe_session_create(o.context, o.model, &desc, &session));
     check_fails(vkmoe_session_run(session, 1, &io), VKMOE_E_ARGUMENT, "texts, and token_ids, is");

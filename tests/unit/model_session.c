@@ -207,6 +207,10 @@ static void test_one_layer(void **state)
     desc.precision = VKMOE_PRECISION_HALF;
     check_ok(vkmoe_session_create(o.context, o.model, &desc, &none));
     vkmoe_session_destroy(none);
+    desc.variant = "a0";
+    check_fails(vkmoe_session_create(o.context, o.model, &desc, &none), VKMOE_E_UNSUPPORTED,
+                "plan.variant = \"a0\": the ");
+    desc.variant = NULL;
     desc.max_rows = 0;
     check_fails(vkmoe_session_create(o.context, o.model, &desc, &none), VKMOE_E_ARGUMENT,
                 "max_rows");
