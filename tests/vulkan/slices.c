@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A run under a budget of time: how many submissions it takes, that their number follows what they
-// take, and that the bits do not. interpose.c counts submissions and makes them slow.
+// take, and that the bits do not; then one of them times out. interpose.c counts submissions, makes
+// them slow and makes waits fail.
 #include "check.h"
 #include "fixture.h"
 #include "interpose.h"
@@ -85,6 +86,51 @@ static void slices_follow_what_they_take(void **state)
     stack_destroy(&stack);
 }
 
+// Into poisoned y, which is to stay so, with the n-th wait failing.
+static void fail_at(const struct stack *stack, long n, VkResult result, enum vkmoe_status wanted)
+{
+    unsigned char *y = malloc(y_size);
+    assert_non_null(y);
+    memset(y, 0xa5, y_size);
+    vkmoe_io io = vkmoe_io_init();
+    io.x = x;
+    io.y = (float *) y;
+    interpose.n_submits = interpose.n_calls = 0;
+    interpose.failed = false;
+    interpose.fail_name = "vkWaitForFences";
+    interpose.fail_at = n;
+    interpose.fail_result = result;
+    check_fails(vkmoe_run(stack->bind, N_TOKENS, &io), wanted, "vkWaitForFences");
+    interpose.fail_name = NULL;
+    assert_true(interpose.failed);
+    assert_int_equal(interpose.n_submits, n); // nothing follows
+    for (size_t i = 0; i < y_size; i++)
+        assert_int_equal(y[i], 0xa5);
+    free(y);
+}
+
+// The run ends there, nothing is given out of what it had computed, and the next one is as if it
+// had not been. A device that is lost there stays lost.
+static void a_slice_times_out(void **state)
+{
+    (void) state;
+    struct stack stack;
+    open_stack(&stack, 0.01f);
+    submissions(&stack);
+    const long at[] = {1, 2, 15}; // of 20 and more
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        fail_at(&stack, at[i], VK_TIMEOUT, VKMOE_E_DEVICE);
+        check_ok(vkmoe_context_status(stack.context));
+        submissions(&stack);
+    }
+    fail_at(&stack, 7, VK_ERROR_DEVICE_LOST, VKMOE_E_DEVICE_LOST);
+    assert_int_equal(vkmoe_context_status(stack.context), VKMOE_E_DEVICE_LOST);
+    vkmoe_io io = vkmoe_io_init();
+    io.x = io.y = x;
+    check_fails(vkmoe_run(stack.bind, N_TOKENS, &io), VKMOE_E_DEVICE_LOST, "lost");
+    stack_destroy(&stack);
+}
+
 static int set_up(void **state)
 {
     (void) state;
@@ -114,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_large_budget_is_one_submission),
         cmocka_unit_test(a_small_budget_is_many),
         cmocka_unit_test(slices_follow_what_they_take),
+        cmocka_unit_test(a_slice_times_out),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
 }
