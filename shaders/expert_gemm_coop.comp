@@ -296,6 +296,7 @@ void main()
 
     vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
     for (uint r = 0; r < PER_LANE && own_row(r) < tile.n_rows; r++)
-        write_sums(tile, absent, row_block, own_row(r), own_sums(own_row(r)), bias);
+        write_sums(tile, absent, row_block, own_row(r), factor[own_row(r)], own_sums(own_row(r)),
+                   bias);
     COUNT_END(tile.n_rows > 0);
 }

@@ -269,7 +269,8 @@ typedef struct vkmoe_plan_desc {
     uint32_t max_tokens;    // largest n_tokens of a run, at least 1
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
-    // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a1" (f16 weights, and
+    // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a0n" (the same for
+    // weights of f32, f16 and bf16, without shared memory), "a1" (f16 weights, and
     // x rounded to f16: precision HALF) or "a3" (cooperative matrices of f16, of f32 weights too,
     // each row scaled to f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of
     // them). Refused where the device, its driver, the precision or the types do not allow it; the

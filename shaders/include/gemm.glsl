@@ -2,7 +2,7 @@
 // What kernels of an expert's matmul share: which tile a workgroup has, where its rows begin, and
 // what becomes of the sums. 16 invocations have the tile's 64 packed rows, 4 rows each, times 8
 // that have its TILE rows. Included after expert_act.glsl; the kernel's parameters are
-// gemm_params p.
+// gemm_params p. With MOE_NO_SHARED nothing of it is in shared memory.
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
@@ -11,17 +11,12 @@ layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_d
 
 const uint PER_LANE = TILE / 8; // rows of the tile an invocation has
 
-shared uint source[MOE_TILE_FULL];  // word where a row of the input starts
-shared float factor[MOE_TILE_FULL]; // of a row, with WEIGHTED
-
 struct gemm_tile {
     uint expert, first, n_rows;
 };
 
-// Sets `source` and `factor` too; a barrier has to follow.
-gemm_tile find_tile()
+gemm_tile own_tile()
 {
-    uint lid = gl_LocalInvocationID.x;
     gemm_tile tile = gemm_tile(p.expert, gl_WorkGroupID.x * TILE, 0);
     if (LISTED != 0) {
         uint at = p.tiles + (routing(p.args + 3) + gl_WorkGroupID.x) * MOE_TILE_WORDS;
@@ -30,16 +25,42 @@ gemm_tile find_tile()
         uint n_tokens = token_count();
         tile.n_rows = tile.first < n_tokens ? min(TILE, n_tokens - tile.first) : 0;
     }
+    return tile;
+}
+
+struct gemm_row {
+    uint source;  // word where the row of the input starts
+    float factor; // with WEIGHTED
+};
+
+// The i-th row of a tile that has so many.
+gemm_row tile_row(gemm_tile tile, uint i)
+{
     bool own = p.input_stride != 0; // else those of x
+    uint slot = GATHER != 0 ? routing(p.rows + tile.first + i) : 0;
+    uint row = GATHER != 0 ? slot / p.top_k : tile.first + i;
+    return gemm_row(own ? row * p.input_stride : (head.first_token + row) * head.x_stride,
+                    WEIGHTED != 0 ? uintBitsToFloat(routing(p.gates + slot)) : 1.0);
+}
+
+#ifndef MOE_NO_SHARED
+shared uint source[MOE_TILE_FULL]; // of the tile's rows
+shared float factor[MOE_TILE_FULL];
+
+// Sets `source` and `factor` too; a barrier has to follow.
+gemm_tile find_tile()
+{
+    uint lid = gl_LocalInvocationID.x;
+    gemm_tile tile = own_tile();
     if (lid < tile.n_rows) {
-        uint slot = GATHER != 0 ? routing(p.rows + tile.first + lid) : 0;
-        uint row = GATHER != 0 ? slot / p.top_k : tile.first + lid;
+        gemm_row row = tile_row(tile, lid);
+        source[lid] = row.source;
         if (WEIGHTED != 0)
-            factor[lid] = uintBitsToFloat(routing(p.gates + slot));
-        source[lid] = own ? row * p.input_stride : (head.first_token + row) * head.x_stride;
+            factor[lid] = row.factor;
     }
     return tile;
 }
+#endif
 
 // An invocation's r-th row of the tile.
 uint own_row(uint r)
@@ -66,13 +87,14 @@ vec4 own_bias(uvec2 base, uint row_block)
     return bias;
 }
 
-// The outputs of a row of the tile from the sums of an invocation's packed rows.
-void write_sums(gemm_tile tile, bool absent, uint row_block, uint row, vec4 sum, vec4 bias)
+// The outputs of a row of the tile, and its factor, from the sums of an invocation's packed rows.
+void write_sums(gemm_tile tile, bool absent, uint row_block, uint row, float weight, vec4 sum,
+                vec4 bias)
 {
     uint to = (tile.first + row) * p.output_stride;
     vec4 v;
     for (uint j = 0; j < 4; j++)
-        v[j] = weighted_sum(sum[j], factor[row], bias[j]);
+        v[j] = weighted_sum(sum[j], weight, bias[j]);
     if (GATED != 0) {
         uint n = row_block * (MOE_TILE_ROWS / 2) + gl_LocalInvocationID.x % 16 * 2;
         for (uint j = 0; j < 2; j++)

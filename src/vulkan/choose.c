@@ -33,6 +33,19 @@
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"),
     {
+        .id = MOE_VK_A0N, // a0 without shared memory; codes would be unpacked by 8 invocations
+        .name = "a0n",
+        .kind = "direct",
+        .tier = "T0 floor",
+        .invocations = MOE_LOCAL_SIZE,
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF),
+        .types = (1u << MOE_N_FLOAT_DTYPES) - 1,
+        .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
+        .arithmetic = VKMOE_ARITHMETIC_F32,
+        .gemm = MOE_SPV_EXPERT_GEMM_DIRECT,
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_DIRECT_BDA,
+    },
+    {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
         .name = "a1",
         .kind = "fp16",
@@ -97,12 +110,18 @@ static const struct {
     {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, "this driver may be slow with matrices"},
 };
 
+// Drivers of GPUs whose shared memory is what their caches are: copying there is for nothing.
+static const uint32_t cached_shared[] = {VK_DRIVER_ID_ARM_PROPRIETARY, VK_DRIVER_ID_MESA_PANVK};
+
 const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps)
 {
     for (size_t i = 0; i < MOE_COUNT(doubtful) && variant->shape > 0; i++)
         if (doubtful[i].driver == caps->driver_id)
             return doubtful[i].why;
-    return NULL;
+    for (size_t i = 0; i < MOE_COUNT(cached_shared); i++)
+        if (cached_shared[i] == caps->driver_id)
+            return NULL;
+    return variant->id == MOE_VK_A0N ? "this GPU may have shared memory that is worth using" : NULL;
 }
 
 static bool divides(uint32_t a, uint32_t b)
@@ -198,8 +217,9 @@ static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *varia
 const char *moe_vk_tier(const struct moe_vk_caps *caps)
 {
     int best = 0;
-    while (best < MOE_VK_A0 &&
-           device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE)
+    while (best == MOE_VK_A0N || // which says nothing of a device
+           (best < MOE_VK_A0 &&
+            device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE))
         best++;
     return moe_vk_variants[best].tier;
 }

@@ -12,6 +12,7 @@
 enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A3, // by the device's first shape of cooperative matrices that fits, then the others
     MOE_VK_A3_LAST = MOE_VK_A3 + 3,
+    MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,
     MOE_VK_A0,
     MOE_VK_N_VARIANTS,
@@ -25,7 +26,7 @@ struct moe_vk_variant {
     const char *tier;       // of devices whose best variant it is
     uint32_t needs;         // features, as bits
     uint32_t invocations;   // of the largest workgroup of its kernels
-    uint32_t shared;        // bytes that a workgroup of its kernels takes at most
+    uint32_t shared;        // bytes that a workgroup of its kernels takes at most; 0: none
     uint32_t precisions;    // that allow it: bits 1 << enum vkmoe_precision
     uint32_t types, inputs; // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
     bool rounds_x;          // to its own type, whatever x is

@@ -46,6 +46,13 @@ static bool for_a1(const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type)
     return (layer->in_type == VKMOE_F16 && x_type != VKMOE_BF16) || layer->out_type == VKMOE_F16;
 }
 
+// And for a0n?
+static bool for_a0n(const vkmoe_layer_desc *layer)
+{
+    return (int) layer->in_type < MOE_N_FLOAT_DTYPES ||
+           (int) layer->out_type < MOE_N_FLOAT_DTYPES;
+}
+
 enum { N_X = MOE_N_FLOAT_DTYPES, N_W = MOE_N_DTYPES }; // types of x and of weights
 
 typedef void (*visitor)(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
@@ -72,6 +79,8 @@ static void check_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_d
 {
     const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
     uint32_t n = moe_vk_candidates(caps, layer, params, got), want = 0;
+    if (params->precision != VKMOE_PRECISION_INT8 && for_a0n(layer))
+        assert_string_equal(got[want++]->name, "a0n");
     if (has_a1(caps) && params->precision == VKMOE_PRECISION_HALF &&
         for_a1(layer, params->x_type))
         assert_string_equal(got[want++]->name, "a1");
@@ -94,7 +103,7 @@ static void check_why_not(const struct moe_vk_caps *caps, const vkmoe_layer_desc
     const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
     uint32_t n = moe_vk_candidates(caps, layer, params, got);
     char why[160] = "";
-    bool a1 = n > 0 && got[0]->id == MOE_VK_A1;
+    bool a1 = n > 1 && got[n - 2]->id == MOE_VK_A1;
     assert_int_equal(moe_vk_why_not(&moe_vk_variants[MOE_VK_A1], caps, layer, params, why), !a1);
     if (a1)
         return;
@@ -246,6 +255,13 @@ static void some_drivers_are_doubted(void **state)
     assert_non_null(moe_vk_doubt(a3, &caps));
     assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A1], &caps));
     assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0], &caps));
+    static const uint32_t mali[] = {VK_DRIVER_ID_ARM_PROPRIETARY, VK_DRIVER_ID_MESA_PANVK};
+    assert_non_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0N], &caps));
+    for (size_t i = 0; i < MOE_COUNT(mali); i++) {
+        caps.driver_id = mali[i];
+        assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0N], &caps));
+        assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A1], &caps));
+    }
 }
 
 static const char *kernel(const struct moe_vk_dispatch *d)
@@ -337,7 +353,8 @@ static void disabled_variants_are_named(void **state)
     } good[] = {{"", 0},
                 {"a1", MOE_VK_BIT(MOE_VK_A1)},
                 {"fp16", MOE_VK_BIT(MOE_VK_A1)},
-                {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)}};
+                {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)},
+                {"direct", MOE_VK_BIT(MOE_VK_A0N)}};
     static const struct {
         const char *list, *part;
     } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a3 (coopmat), "},
@@ -367,8 +384,8 @@ static void a_disabled_variant_is_no_candidate(void **state)
     vkmoe_layer_desc layer = layer_of(VKMOE_F16, VKMOE_F16);
     struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
     char why[160];
-    assert_int_equal(moe_vk_candidates(&caps, &layer, &params, got), 2);
-    check_ok(moe_vk_parse_variants("fp16", &caps.disabled));
+    assert_int_equal(moe_vk_candidates(&caps, &layer, &params, got), 3);
+    check_ok(moe_vk_parse_variants("fp16,direct", &caps.disabled));
     assert_int_equal(moe_vk_candidates(&caps, &layer, &params, got), 1);
     assert_string_equal(got[0]->name, "a0");
     assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_A1], &caps, &layer, &params, why));
@@ -384,6 +401,8 @@ static void what_a_variant_computes_is_told(void **state)
     char text[128];
     moe_vk_computes(&moe_vk_variants[MOE_VK_A1], text);
     assert_string_equal(text, "precision half, weights f16, x f32 or f16");
+    moe_vk_computes(&moe_vk_variants[MOE_VK_A0N], text);
+    assert_string_equal(text, "precision exact or half, weights f32 or f16 or bf16, x of any type");
     moe_vk_computes(&moe_vk_variants[MOE_VK_A0], text);
     assert_string_equal(text, "precision exact or half, weights of any type, x of any type");
 }

@@ -97,15 +97,19 @@ const struct recorded_device recorded_devices[] = {
 
     // ---- Arm: Valhall, then the fifth generation
     {"Mali-G78", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 1, // strato-emu/compat-list 1450
-     "bufferDeviceAddress", .shared = KIB(32), .candidates = "fp32"},
+     "bufferDeviceAddress", .shared = KIB(32), .candidates = "fp32",
+     .used = "direct"},
     {"Mali-G710", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 1, // mlc-ai/web-llm 209
      "bufferDeviceAddress shaderFloat16", .shared = KIB(32), .range = MIB(128),
-     .candidates = "fp16 fp32"},
+     .candidates = "fp16 fp32",
+     .used = "direct"},
     {"Mali-G715", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 3, // I 15800; shapes are not told
      CORE_1_3 F16 MATRIX, .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16,
-     .candidates = "fp16 fp32"},
+     .candidates = "fp16 fp32",
+     .used = "direct"},
     {"Mali-G720", VK_DRIVER_ID_ARM_PROPRIETARY, INTEGRATED, 3, CORE_1_3 F16, // I 27163, 17783
-     .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16, .candidates = "fp16 fp32"},
+     .shared = KIB(32), .min_subgroup = 16, .max_subgroup = 16, .candidates = "fp16 fp32",
+     .used = "direct"},
 
     // ---- Qualcomm
     {"Adreno 610", VK_DRIVER_ID_QUALCOMM_PROPRIETARY, INTEGRATED, 1, "", // gpuweb/gpuweb 2832

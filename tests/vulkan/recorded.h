@@ -25,7 +25,8 @@ struct recorded_device {
     // Kinds of variants for f16 weights at precision half, best first: those of them that this
     // version has are the candidates.
     const char *candidates;
-    const char *used; // if that is not the first, although every self-test passes
+    const char *used; // if that is not the first, although every self-test passes and nothing is
+                      // timed
 };
 extern const struct recorded_device recorded_devices[];
 extern const uint32_t n_recorded_devices;

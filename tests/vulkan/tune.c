@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { A1 = MOE_VK_A1, A0 = MOE_VK_A0, N_VERDICTS = MOE_VK_N_VARIANTS };
+enum { A0N = MOE_VK_A0N, A1 = MOE_VK_A1, A0 = MOE_VK_A0, N_VERDICTS = MOE_VK_N_VARIANTS };
 
 static void tune(vkmoe_context *context, bool fresh, vkmoe_tune_verdict out[N_VERDICTS])
 {
@@ -278,6 +278,7 @@ static void what_the_device_lacks_is_unavailable(void **state)
     desc.device = "vulkan";
     desc.host = &host;
     desc.addressing = VKMOE_ADDRESSING_DESCRIPTORS;
+    desc.disable = "direct";
     start(INTERPOSE_NO_BUG);
     check_ok(vkmoe_context_create(&desc, &context));
     tune(context, false, v);
@@ -424,6 +425,52 @@ static void every_allocation_may_fail(void **state)
     }
 }
 
+// ---- the kernel without shared memory ----------------------------------------------------------
+
+// A context that may use it, on a GPU of Arm's or on the device as it is.
+static vkmoe_context *open_direct(const vkmoe_host *host, bool arm)
+{
+    vkmoe_context *context = open_context(host, "");
+    struct moe_vk_caps *caps = &moe_vk(context->device)->caps;
+    caps->disabled &= ~MOE_VK_BIT(MOE_VK_A0N);
+    caps->driver_id = arm ? VK_DRIVER_ID_ARM_PROPRIETARY : caps->driver_id;
+    return context;
+}
+
+// Until times have shown it faster no plan has it that does not name it.
+static void elsewhere_the_direct_kernel_waits_for_times(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    for (int faster = 0; faster < 2; faster++) {
+        start(INTERPOSE_NO_BUG);
+        vkmoe_context *context = open_direct(&host, false);
+        check_plan(context, "a1");
+        assert_string_equal(plan_of(context, "a0n"), "a0n");
+        check_plan(context, "a1");
+        moe_vk_set_times(moe_vk(context->device), &moe_vk_variants[A0N], faster ? 0.5 : 2, 1);
+        check_plan(context, faster ? "a0n" : "a1");
+        vkmoe_context_destroy(context);
+    }
+}
+
+static void on_arm_the_direct_kernel_is_used(void **state)
+{
+    (void) state;
+    vkmoe_host host = services();
+    start(INTERPOSE_NO_BUG);
+    vkmoe_context *context = open_direct(&host, true);
+    check_plan(context, "a0n");
+    vkmoe_context_destroy(context);
+    start(INTERPOSE_SHORT); // unless it is wrong
+    interpose.kernel = moe_spv_table[MOE_SPV_EXPERT_GEMM_DIRECT_BDA].words;
+    context = open_direct(&host, true);
+    check_plan(context, "a1");
+    assert_null(plan_of(context, "a0n"));
+    assert_non_null(strstr(vkmoe_error_text(), "its self-test gave wrong results"));
+    vkmoe_context_destroy(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +488,8 @@ int main(void)
         cmocka_unit_test(a_listed_driver_is_bad),
         cmocka_unit_test(failures_are_clean),
         cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(elsewhere_the_direct_kernel_waits_for_times),
+        cmocka_unit_test(on_arm_the_direct_kernel_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }

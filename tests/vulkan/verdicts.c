@@ -81,7 +81,9 @@ vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir)
     desc.host = host;
     desc.cache_dir = cache_dir;
     check_ok(vkmoe_context_create(&desc, &context));
-    moe_vk(context->device)->caps.features &= ~MOE_VK_BIT(MOE_VK_MATRIX); // so that a1 is the best
+    struct moe_vk_caps *caps = &moe_vk(context->device)->caps;
+    caps->features &= ~MOE_VK_BIT(MOE_VK_MATRIX); // so that a1 is the best
+    caps->disabled |= MOE_VK_BIT(MOE_VK_A0N); // which is faster than a1 on what is a CPU
     return context;
 }
 
