@@ -82,11 +82,16 @@ static const struct {
     uint32_t driver;      // VkDriverId
     uint32_t first, last; // driverVersion
     enum moe_vk_variant_id variant;
-    const char *link;
+    const char *source;
+    uint32_t subgroup; // only with subgroups of this size; 0: whatever it is
 } bad_drivers[] = {
     // The GPU's firmware faults and the device restarts, although every pipeline compiles.
     {VK_DRIVER_ID_IMAGINATION_PROPRIETARY, 0, UINT32_MAX, MOE_VK_A1,
-     "https://github.com/ggml-org/llama.cpp/issues/28214"},
+     "https://github.com/ggml-org/llama.cpp/issues/28214", 0},
+    // Seen with Mesa 26.2.6, and with a kernel of one product and nothing else. Loads and stores
+    // of matrices do not crash, nor do products in subgroups of 8.
+    {VK_DRIVER_ID_MESA_LLVMPIPE, 0, UINT32_MAX, MOE_VK_A3,
+     "vkCreateComputePipelines crashes at a product of matrices in subgroups of 16", 16},
 };
 
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant)
@@ -94,8 +99,9 @@ const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant
     for (size_t i = 0; i < MOE_COUNT(bad_drivers); i++)
         if (bad_drivers[i].driver == caps->driver_id && bad_drivers[i].variant == variant &&
             caps->driver_version >= bad_drivers[i].first &&
-            caps->driver_version <= bad_drivers[i].last)
-            return bad_drivers[i].link;
+            caps->driver_version <= bad_drivers[i].last &&
+            (bad_drivers[i].subgroup == 0 || bad_drivers[i].subgroup == caps->subgroup_size))
+            return bad_drivers[i].source;
     return NULL;
 }
 

@@ -100,8 +100,8 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
                                                    enum vkmoe_dtype weights,
                                                    enum vkmoe_dtype input);
 
-// Where it is told that a driver computes a variant wrongly or does not survive it; NULL: nowhere
-// that we know of. Pure.
+// Where it is told, or what we saw ourselves, of a driver that computes a variant wrongly or does
+// not survive it; NULL: nothing that we know of. Pure.
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant);
 
 // The variant of a plan: the one it names, or the best that is not found bad or slow. May run the

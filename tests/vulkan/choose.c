@@ -434,6 +434,9 @@ static void bad_drivers_are_known_by_id_and_version(void **state)
     assert_null(moe_vk_known_bad(&caps, MOE_VK_A1));
     caps.driver_id = 0; // a device that does not tell
     assert_null(moe_vk_known_bad(&caps, MOE_VK_A1));
+    caps.driver_id = VK_DRIVER_ID_MESA_LLVMPIPE;
+    for (caps.subgroup_size = 4; caps.subgroup_size <= 16; caps.subgroup_size *= 2)
+        assert_int_equal(moe_vk_known_bad(&caps, MOE_VK_A3) != NULL, caps.subgroup_size == 16);
 }
 
 int main(void)

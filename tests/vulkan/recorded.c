@@ -58,20 +58,23 @@ const struct recorded_device recorded_devices[] = {
     {"RX 570, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3, // G: no f16, sizes not pinned
      RADV_LIMITS, .push = 256, .candidates = "fp32"},
     {"RX 5700, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
+     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
     {"RX 5700 XT, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16, // G
      RADV_LIMITS, .push = 256, WAVES, .candidates = "fp16 fp32"},
     {"RX 6600, RADV 23", VK_DRIVER_ID_MESA_RADV, DISCRETE, 3, CORE_1_3 F16, // G
      RADV_LIMITS, WAVES, .candidates = "fp16 fp32"},
     {"RX 7800 XT, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 3, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
+     AMD_WINDOWS_LIMITS, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
     {"RX 7900 XTX, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 MATRIX, // I 28843
      RADV_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
     {"RX 9070 XT, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
      RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16,
      .candidates = "coopmat fp16 fp32"},
     {"RX 9070 XT, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
-     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32"},
+     AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
 
     // ---- Intel
     {"HD 620, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, INTEGRATED, 4, CORE_1_3 F16, // G
@@ -80,7 +83,8 @@ const struct recorded_device recorded_devices[] = {
     {"Arc A380, Windows", VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, DISCRETE, 4,
      CORE_1_3 F16 MATRIX, // G, and clpeak 205 for the shapes
      INTEL_WINDOWS_LIMITS, .shared = KIB(32), .push = 256, .min_subgroup = 8, .max_subgroup = 32,
-     .shapes = {{8, 8, 16}}, .candidates = "coopmat fp16 fp32"},
+     .shapes = {{8, 8, 16}}, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
     {"Arc A770, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
      .invocations = 1024, .shared = KIB(32), .push = 256, .groups_x = INT32_MAX,
      .range = GIB(4) - 1, .allocation = GIB(4), .min_subgroup = 8, .max_subgroup = 32,
@@ -88,7 +92,8 @@ const struct recorded_device recorded_devices[] = {
     {"Arc B580, Windows", VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, DISCRETE, 4,
      CORE_1_3 F16 MATRIX, // G, and I 28590 for the shapes
      INTEL_WINDOWS_LIMITS, .shared = KIB(48), .push = 256, .min_subgroup = 16, .max_subgroup = 32,
-     .shapes = {{8, 16, 16}}, .candidates = "coopmat fp16 fp32"},
+     .shapes = {{8, 16, 16}}, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
     {"Lunar Lake, ANV", VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, INTEGRATED, 4,
      CORE_1_3 F16 MATRIX, // I 14001
      .invocations = 1024, .shared = KIB(128), .push = 256, .range = GIB(4) - 1,
@@ -158,7 +163,14 @@ const struct recorded_device recorded_devices[] = {
     {"lavapipe 26.2", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, CORE_1_3 F16 MATRIX, // V
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 1015808, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
-     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .candidates = "coopmat fp16 fp32"},
+     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
+    {"lavapipe 26.2, 512 bits", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, // V
+     CORE_1_3 F16 MATRIX,
+     .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 1015808, .align = 16,
+     .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 16,
+     .max_subgroup = 16, .shapes = {{8, 8, 8}}, .candidates = "coopmat fp16 fp32",
+     .used = "fp16"},
     {"SwiftShader", VK_DRIVER_ID_GOOGLE_SWIFTSHADER, SOFTWARE, 3, CORE_1_3, // V
      .invocations = 256, .shared = KIB(32), .push = 128, .n_buffers = 30, .align = 256,
      .groups_x = 65535, .range = GIB(1), .allocation = GIB(1), .min_subgroup = 4,
