@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 // Capacity, first pass: the slots that an expert keeps of each block of capacity_rows tokens (0: of
 // all tokens) are the first ones by (the gate weight, or the place in the token, then the token).
-//   rows, counts as group_scan.comp and group_block.comp leave them: the slots of each expert, in
-//   token order   gates (n_tokens * top_k) f32
+//   rows, offsets as group_scatter.comp leaves them: the slots of each expert, in token order
+//   gates (n_tokens * top_k) f32
 //   out: positions[slot] = MOE_NONE for a slot that is dropped
 // Dispatch: (n_experts, any number, 1): blocks of tokens are shared out over y
 //
@@ -22,6 +22,7 @@ layout(push_constant) uniform Push {
 #include "element.glsl"
 #include "order_key.glsl"
 #include "capacity.glsl"
+#include "grouped.glsl"
 layout(constant_id = 0) const uint BY_GATE = 0; // else by place in the token
 
 const uint DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS;
@@ -103,9 +104,7 @@ void main()
 {
     uint expert = gl_WorkGroupID.x, n_tokens = token_count();
     uint n_rows = p.capacity_rows == 0 ? n_tokens : min(p.capacity_rows, n_tokens);
-    uint total = p.counts + group_blocks(n_tokens) * p.n_experts;
-    uint next = expert + 1 < p.n_experts ? p.counts + expert + 1 : total;
-    slot_list all = slot_list(routing(p.counts + expert), routing(next));
+    slot_list all = slot_list(grouped_offset(expert), grouped_offset(expert + 1));
     for (uint first = gl_WorkGroupID.y * n_rows; first < n_tokens && n_rows > 0;
          first += gl_NumWorkGroups.y * n_rows) {
         uint n = min(n_rows, n_tokens - first), capacity = expert_capacity(n);

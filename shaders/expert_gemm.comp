@@ -11,8 +11,8 @@
 // A dispatch may have a part of the experts and of the row blocks only.
 //
 // Neighbouring workgroups (x) share a block of weights. 16 invocations across the tile's 64 packed
-// rows, 4 rows each, times 8 across its TILE rows. Each output is one chain of fma in ascending k,
-// so a row's bits do not depend on the tile it is in.
+// rows, 4 rows each, times 8 across its TILE rows; those without a row have nothing to multiply.
+// Each output is one chain of fma in ascending k, so a row's bits do not depend on its tile.
 //
 // -DMOE_F16: for weights of f16 alone, which wait in shared memory as they are. So does x, rounded
 // (INPUT_IS_X = 1). The hidden rows wait as f32, because in real models they pass 65504, the
@@ -37,11 +37,12 @@ layout(push_constant) uniform Push {
 #include "act.glsl"
 #include "expert_act.glsl"
 #include "gemm.glsl"
+#include "tiles.h"
 layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
 const uint DEPTH = HAS_CODES ? 32 : 16; // k of one step through shared memory
 const uint STAGED = PIECE < 16 ? PIECE : 16; // of them an invocation stages at once
-const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
+const uint MAX_PER_LANE = MOE_TILE_FULL / MOE_TILE_LANES;
 
 #ifdef MOE_F16
 shared float16_t tile_w[DEPTH * MOE_TILE_ROWS];
@@ -136,7 +137,7 @@ void main()
         load_weights(base, row_block, k0);
         load_input(tile.n_rows, k0);
         barrier();
-        for (uint k = 0; k < DEPTH; k++) {
+        for (uint k = 0; k < DEPTH && own_row(0) < tile.n_rows; k++) {
             uint at = k * MOE_TILE_ROWS;
             vec4 w = vec4(staged_weight(at + rows.x), staged_weight(at + rows.y),
                           staged_weight(at + rows.z), staged_weight(at + rows.w));
@@ -146,7 +147,7 @@ void main()
         barrier();
     }
 
-    COUNT_TILE(used, tile.n_rows, TILE);
+    COUNT_TILE(used, tile.n_rows, moe_tile_columns(tile.n_rows, TILE));
 
     vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
     for (uint r = 0; r < PER_LANE && own_row(r) < tile.n_rows; r++)

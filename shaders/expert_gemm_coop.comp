@@ -170,7 +170,13 @@ bool has_fragments()
     return gl_SubgroupID < PACKED_GROUPS * ROWS_GROUPS;
 }
 
-void multiply()
+// Has a fragment a row that is multiplied? The numbers are those along A and B.
+bool is_live(uint a, uint b, uint n_rows)
+{
+    return (PACKED_IS_M ? b : a) * ROWS < n_rows;
+}
+
+void multiply(uint n_rows)
 {
     uvec2 first = PACKED_IS_M ? first_fragments().xy : first_fragments().yx;
     // Unrolled, it is most of the kernel, and compilers that emulate matrices take seconds for it.
@@ -184,7 +190,8 @@ void multiply()
             coopMatLoad(a, staged, (A_LINE + (first.x + i) * M) * STRIDE + k / 2, STRIDE,
                         gl_CooperativeMatrixLayoutRowMajor);
             for (uint j = 0; j < B_OWN; j++)
-                acc[i * B_OWN + j] = coopMatMulAdd(a, b[j], acc[i * B_OWN + j]);
+                if (is_live(first.x + i, first.y + j, n_rows))
+                    acc[i * B_OWN + j] = coopMatMulAdd(a, b[j], acc[i * B_OWN + j]);
         }
     }
 }
@@ -285,14 +292,14 @@ void main()
             rescale(); // and once more
         } else {
             if (has_fragments())
-                multiply();
+                multiply(tile.n_rows);
             k0 += DEPTH;
         }
         barrier();
     }
     store_sums();
 
-    COUNT_TILE(used, tile.n_rows, WIDTH);
+    COUNT_TILE(used, tile.n_rows, (tile.n_rows + ROWS - 1) / ROWS * ROWS);
 
     vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
     for (uint r = 0; r < PER_LANE && own_row(r) < tile.n_rows; r++)

@@ -3,12 +3,6 @@
 // ceil(capacity_factor * top_k * n_tokens / n_experts), by integers, exactly. Included after the
 // push-constant block, whose capacity_params is called p.
 
-// Blocks of group_block.comp.
-uint group_blocks(uint n_tokens)
-{
-    return (n_tokens * p.top_k + MOE_GROUP_BLOCK - 1) / MOE_GROUP_BLOCK;
-}
-
 // A number of two words, shifted to the right; what falls out is added to *rest.
 uvec2 shift_right(uvec2 v, uint shift, inout bool rest)
 {

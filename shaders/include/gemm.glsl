@@ -9,7 +9,7 @@ layout(constant_id = 3) const uint LISTED = 1;
 layout(constant_id = 4) const uint GATHER = 1;
 layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
 
-const uint PER_LANE = TILE / 8; // rows of the tile an invocation has
+const uint PER_LANE = TILE / MOE_TILE_LANES; // rows of the tile an invocation has
 
 struct gemm_tile {
     uint expert, first, n_rows;

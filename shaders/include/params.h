@@ -24,10 +24,12 @@
 #define MOE_SLOT_OUTPUT 3
 
 #define MOE_LOCAL_SIZE 128 // invocations of every kernel: the specified minimum of the limit
-#define MOE_SCAN_EXPERTS 1024 // of group_scan.comp: all that a layer may have
-#define MOE_GROUP_BLOCK 256 // slots that one workgroup of group_block.comp counts or scatters
-#define MOE_TILE_FULL 32 // rows of a full and of a small tile of expert_gemm.comp
+#define MOE_GROUP_EXPERTS 1024 // of group_*.comp: all that a layer may have
+#define MOE_GROUP_BLOCK 256 // fewest slots that one workgroup of group_*.comp has
+#define MOE_GROUP_BLOCKS 128 // most workgroups
+#define MOE_TILE_FULL 32 // rows of a full and of a small tile of expert_gemm.comp, see tiles.h
 #define MOE_TILE_SMALL 8
+#define MOE_TILE_LANES 8 // invocations that share a tile's rows
 #define MOE_TILE_ROWS 64 // packed weight rows of a tile: a row block
 #define MOE_TILE_WORDS 4 // words of a tile list entry: expert, first row, number of rows, unused
 #define MOE_ARGS_WORDS 4 // words of an indirect dispatch: x, y, z, first tile of the list
@@ -123,7 +125,7 @@ struct route_params {
 
 struct capacity_params {
     MOE_UINT n_experts, top_k;
-    MOE_UINT ids, gates, counts, rows, positions; // in the routing range
+    MOE_UINT ids, gates, offsets, rows, positions; // in the routing range
     MOE_UINT capacity, capacity_rows; // as in vkmoe/layer.h
     MOE_FLOAT capacity_factor;
     MOE_UINT expert_scale; // in the weights
@@ -131,7 +133,8 @@ struct capacity_params {
 
 struct group_params {
     MOE_UINT n_experts, top_k;
-    MOE_UINT ids, counts, rows, positions; // in the routing range
+    MOE_UINT block_slots;
+    MOE_UINT ids, offsets, rows, positions; // in the routing range
     MOE_UINT full_tiles, small_tiles, args;
     MOE_UINT chunk_experts; // experts of a chunk
     MOE_UINT first_expert; // what the tiles call the first one: its place in the table
@@ -214,7 +217,7 @@ struct copy_params {
 
 struct gather_params {
     MOE_UINT n_experts, top_k, words; // words of a row
-    MOE_UINT counts, rows; // in the routing range
+    MOE_UINT offsets, rows; // in the routing range
     MOE_UINT output_stride; // words; filled in when it is recorded
 };
 

@@ -10,7 +10,7 @@
 #include "base/bits.h"
 #include "core/dtype.h"
 
-_Static_assert(MOE_SCAN_EXPERTS == MOE_MAX_EXPERTS, "group_scan.comp has room for every expert");
+_Static_assert(MOE_GROUP_EXPERTS == MOE_MAX_EXPERTS, "group_*.comp has room for every expert");
 
 enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens)
 {
@@ -87,19 +87,19 @@ static void add_count(struct moe_vk_compiler *c)
 
 // Passes over all slots that list them by expert, `shared_by` in a row counting as one; with lists:
 // and cut them into tiles.
-void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[3],
-                         const struct group_params *p, struct moe_vk_range routing,
-                         uint32_t shared_by, bool lists)
+void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
+                         struct group_params p, struct moe_vk_range routing, uint32_t shared_by,
+                         bool lists)
 {
-    for (uint32_t pass = 0; pass < 3; pass++) {
-        enum moe_spv_id spv = pass == 1 ? MOE_SPV_GROUP_SCAN : MOE_SPV_GROUP_BLOCK;
-        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, p, sizeof *p);
+    p.block_slots = (uint32_t) moe_vk_group_block((uint64_t) c->tokens * p.top_k);
+    for (uint32_t pass = 0; pass < 2; pass++) {
+        enum moe_spv_id spv = pass == 0 ? MOE_SPV_GROUP_COUNT : MOE_SPV_GROUP_SCATTER;
+        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, &p, sizeof p);
         moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ | MOE_VK_WRITE);
-        d->work_per_token = (double) p->n_experts * p->top_k;
-        d->spec[0] = pass == 1 ? lists : pass == 2;
+        d->work_per_token = (double) p.n_experts * p.top_k;
+        d->spec[0] = lists && pass == 1;
         d->spec[1] = shared_by;
-        if (pass != 1)
-            d->x = (struct moe_vk_count){.per_token = p->top_k, .divisor = MOE_GROUP_BLOCK};
+        d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = p.block_slots};
     }
 }
 
@@ -113,7 +113,7 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
         .n_experts = moe_vk_bank_experts(c, id),
         .top_k = c->desc->top_k,
         .ids = moe_vk_word(grouping, c->ws.ids),
-        .counts = moe_vk_word(grouping, g->counts),
+        .offsets = moe_vk_word(grouping, g->offsets),
         .rows = moe_vk_word(grouping, g->rows),
         .positions = moe_vk_word(grouping, g->positions),
         .full_tiles = moe_vk_word(grouping, g->full),
@@ -128,11 +128,11 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
         .out_row_blocks = bank->out.row_blocks,
         .out_piece_blocks = bank->out.piece_blocks,
     };
-    static const char *const labels[2][3] = {
-        {"group count", "group scan", "group scatter"},
-        {"adjugate count", "adjugate scan", "adjugate scatter"},
+    static const char *const labels[2][2] = {
+        {"group count", "group scatter"},
+        {"adjugate count", "adjugate scatter"},
     };
-    moe_vk_add_grouping(c, labels[adjugates], &p, grouping,
+    moe_vk_add_grouping(c, labels[adjugates], p, grouping,
                         adjugates ? c->desc->adjugate_group : 1, true);
 }
 

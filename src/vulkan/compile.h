@@ -13,11 +13,12 @@ enum {
     MOE_VK_N_BANKS,
 };
 
-// The slots of a bank by expert: positions is in the order of slots, rows in that of experts. args
+// The slots of a bank by expert: positions is in the order of slots, rows in that of experts, and
+// offsets are an expert's first ones. args
 // are those of the indirect dispatches over the tile lists full and small, which there are in the
 // grouped regime. See group_*.comp.
 struct moe_vk_grouping {
-    struct moe_vk_range counts, rows, positions, args, full, small;
+    struct moe_vk_range offsets, rows, positions, args, full, small;
 };
 
 // The workspace, in bytes: [choice: count table ids gates shared_gate] [scores] [groupings] [h]
@@ -73,11 +74,11 @@ struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c);
 // The router's input, which may be x, and the token ids.
 struct moe_vk_range moe_vk_router_range(const struct moe_vk_compiler *c);
 struct moe_vk_range moe_vk_token_ids_range(const struct moe_vk_compiler *c);
-// The passes of group_block.comp and group_scan.comp, where `shared_by` experts in a row count as
+// The passes of group_count.comp and group_scatter.comp, where `shared_by` experts in a row count as
 // one; without lists of tiles, or with them.
-void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[3],
-                         const struct group_params *p, struct moe_vk_range routing,
-                         uint32_t shared_by, bool lists);
+void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
+                         struct group_params p, struct moe_vk_range routing, uint32_t shared_by,
+                         bool lists);
 
 // workspace.c
 void moe_vk_lay_out(struct moe_vk_compiler *c);
@@ -87,7 +88,9 @@ struct moe_vk_range moe_vk_routing_range(struct moe_vk_range last);
 struct moe_vk_range moe_vk_join(struct moe_vk_range first, struct moe_vk_range last);
 // Word where `inner` starts inside `outer`; MOE_NONE if there is no such range.
 uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner);
-// The most tiles that group_scan.comp cuts.
+// Slots of a block of grouping where there are so many, or fewer.
+uint64_t moe_vk_group_block(uint64_t slots);
+// The most tiles that tiles.h cuts.
 uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small);
 // Dispatches that matmuls over tile lists take: for each chunk and tile size, the pieces.
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank);

@@ -353,11 +353,11 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
                                         g->args.offset + (uint64_t) entry * ARGS_SIZE, 12};
     d->max_x = (uint32_t) moe_vk_most_tiles(moe_vk_bank_experts(c, m->bank),
                                             (uint64_t) c->tokens * c->desc->top_k, small);
-    if (small) // small tiles are what is left of each expert
+    if (small) // experts of few rows: reading their weights is the work
         d->work_per_token = 0;
 }
 
-// Full tiles, then small ones. Entries of the argument list are in the order of group_scan.comp.
+// Full tiles, then small ones. Entries of the argument list are in the order of group_scatter.comp.
 static void add_listed(struct moe_vk_compiler *c, const struct matrix *m)
 {
     static const char *const labels[2][2][2] = {

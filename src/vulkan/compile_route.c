@@ -161,7 +161,7 @@ static void add_drop_pass(struct moe_vk_compiler *c, const struct capacity_param
 // Slots are listed by expert as for the matmuls, in ranges that grouping writes anew afterwards.
 void moe_vk_add_capacity(struct moe_vk_compiler *c)
 {
-    static const char *const labels[] = {"capacity count", "capacity scan", "capacity scatter"};
+    static const char *const labels[] = {"capacity count", "capacity scatter"};
     const struct moe_vk_grouping *g = &c->ws.groupings[MOE_BANK_ROUTED];
     const struct moe_vk_range routing = moe_vk_routing_range(g->positions);
     const struct capacity_params p = {
@@ -169,7 +169,7 @@ void moe_vk_add_capacity(struct moe_vk_compiler *c)
         .top_k = c->desc->top_k,
         .ids = moe_vk_word(routing, c->ws.ids),
         .gates = moe_vk_word(routing, c->ws.gates),
-        .counts = moe_vk_word(routing, g->counts),
+        .offsets = moe_vk_word(routing, g->offsets),
         .rows = moe_vk_word(routing, g->rows),
         .positions = moe_vk_word(routing, g->positions),
         .capacity = c->desc->capacity,
@@ -181,11 +181,11 @@ void moe_vk_add_capacity(struct moe_vk_compiler *c)
         .n_experts = p.n_experts,
         .top_k = p.top_k,
         .ids = p.ids,
-        .counts = p.counts,
+        .offsets = p.offsets,
         .rows = p.rows,
         .positions = p.positions,
     };
-    moe_vk_add_grouping(c, labels, &group, routing, 1, false);
+    moe_vk_add_grouping(c, labels, group, routing, 1, false);
     add_capacity_pass(c, &p, routing);
     add_drop_pass(c, &p, routing);
 }

@@ -45,19 +45,19 @@ void moe_vk_add_route_outputs(struct moe_vk_compiler *c)
 
 void moe_vk_add_group_slots(struct moe_vk_compiler *c)
 {
-    static const char *const labels[] = {"group count", "group scan", "group scatter"};
+    static const char *const labels[] = {"group count", "group scatter"};
     const struct moe_vk_grouping *g = &c->ws.groupings[MOE_BANK_ROUTED];
     const struct moe_vk_range routing = moe_vk_routing_range(g->positions);
     const struct group_params p = {
         .n_experts = c->desc->n_experts,
         .top_k = c->desc->top_k,
         .ids = moe_vk_word(routing, c->ws.ids),
-        .counts = moe_vk_word(routing, g->counts),
+        .offsets = moe_vk_word(routing, g->offsets),
         .rows = moe_vk_word(routing, g->rows),
         .positions = moe_vk_word(routing, g->positions),
     };
     add_copy(c, "ids in", MOE_VK_BUF_IDS, c->ws.ids, p.top_k, false);
-    moe_vk_add_grouping(c, labels, &p, routing, 1, false);
+    moe_vk_add_grouping(c, labels, p, routing, 1, false);
 }
 
 static struct moe_vk_range rows_range(const struct moe_vk_compiler *c, uint32_t width)
@@ -89,7 +89,7 @@ void moe_vk_add_gather(struct moe_vk_compiler *c)
         .n_experts = c->desc->n_experts,
         .top_k = c->desc->top_k,
         .words = (uint32_t) moe_div_up(moe_dtype_size(c->x_type, c->desc->d_model), 4),
-        .counts = moe_vk_word(routing, g->counts),
+        .offsets = moe_vk_word(routing, g->offsets),
         .rows = moe_vk_word(routing, g->rows),
     };
     add_list(c, "slots", MOE_LIST_SLOTS, &p, routing, words_range(MOE_VK_BUF_SLOTS, slots));

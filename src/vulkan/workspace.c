@@ -29,13 +29,16 @@ uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner)
     return inner.size ? (uint32_t) ((inner.offset - outer.offset) / 4) : MOE_NONE;
 }
 
-// An expert's rest makes one more full tile, if it has more than half of its rows, or as many small
-// ones as cover half of it. Tiles are never empty.
+uint64_t moe_vk_group_block(uint64_t slots)
+{
+    return moe_align_up(moe_max(moe_div_up(slots, MOE_GROUP_BLOCKS), 1), MOE_GROUP_BLOCK);
+}
+
+// A small tile has a row at least, a full one of an expert that has one more than a small one.
 uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small)
 {
-    enum { HALF = MOE_TILE_FULL / 2 };
-    return small ? moe_min(n_experts * (uint64_t) (HALF / MOE_TILE_SMALL), slots)
-                 : moe_min(slots / MOE_TILE_FULL + n_experts, slots / (HALF + 1));
+    return small ? moe_min(n_experts, slots)
+                 : moe_min(slots / MOE_TILE_FULL + n_experts, slots / (MOE_TILE_SMALL + 1));
 }
 
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)
@@ -49,7 +52,8 @@ static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t 
 {
     struct moe_vk_grouping *g = &c->ws.groupings[bank];
     uint32_t n = moe_vk_bank_experts(c, bank);
-    g->counts = take(end, moe_div_up(slots, MOE_GROUP_BLOCK) * n + 1);
+    uint64_t blocks = moe_div_up(slots, moe_vk_group_block(slots));
+    g->offsets = take(end, (1 + blocks) * n + 1); // then the counts of blocks
     g->rows = take(end, slots);
     g->positions = take(end, slots);
     if (c->regime != MOE_VK_GROUPED || c->graph->operation != VKMOE_OPERATION_LAYER)

@@ -106,13 +106,12 @@ static void model_expert(const vkmoe_layer_desc *d, uint32_t d_ff, uint64_t tile
     model_gemm(tiles, live, columns, d_ff, d->d_out, false, d->out_type, c);
 }
 
-// An expert's rows: tiles of 32; a rest of more than 16 makes one more, a smaller one tiles of 8.
+// An expert's rows: up to 8 make one small tile, which multiplies an even number, more of them as
+// many tiles of 32 as they need, the last of which multiplies a multiple of 8.
 static void model_rows(const vkmoe_layer_desc *d, uint64_t n_rows, vkmoe_counters *c)
 {
-    uint64_t full = n_rows / 32, rest = n_rows % 32;
-    full += rest > 16;
-    uint64_t small = rest > 16 ? 0 : div_up(rest, 8);
-    model_expert(d, d->d_ff, full + small, n_rows, full * 32 + small * 8, c);
+    uint64_t step = n_rows <= 8 ? 2 : 8;
+    model_expert(d, d->d_ff, div_up(n_rows, 32), n_rows, div_up(n_rows, step) * step, c);
 }
 
 static void model_grouped(const vkmoe_layer_desc *d, enum vkmoe_dtype x_type, uint32_t n_tokens,
@@ -124,12 +123,12 @@ static void model_grouped(const vkmoe_layer_desc *d, enum vkmoe_dtype x_type, ui
     for (uint32_t e = 0; e < d->n_experts; e++)
         model_rows(d, rows[e], c);
     uint64_t words = div_up(moe_dtype_size(x_type, d->d_out), 4);
-    c->workgroups += 2 * div_up(n_tokens * d->top_k, 256) + 1 + n_tokens * div_up(words, 128);
-    c->dispatches += 3 + 4 + 1;
+    c->workgroups += 2 * div_up(n_tokens * d->top_k, 256) + n_tokens * div_up(words, 128);
+    c->dispatches += 2 + 4 + 1;
     if (d->d_shared_ff == 0)
         return;
     uint64_t tiles = div_up(n_tokens, 32);
-    model_expert(d, d->d_shared_ff, tiles, n_tokens, tiles * 32, c);
+    model_expert(d, d->d_shared_ff, tiles, n_tokens, div_up(n_tokens, 8) * 8, c);
     c->dispatches += 2;
 }
 

@@ -502,7 +502,7 @@ static void regime_follows_the_token_count(void **state)
     moe_vk_sequences_finish(&program);
     compile(&program, &layer, MOE_VK_DECODE_TOKENS + 1, &limits);
     assert_int_equal(program.sequences[MOE_VK_DECODE].n, 1 + 3);
-    assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 1 + 9);
+    assert_int_equal(program.sequences[MOE_VK_GROUPED].n, 1 + 8);
     moe_vk_sequences_finish(&program);
     assert_int_equal(moe_vk_choose_regime(1), MOE_VK_DECODE);
     assert_int_equal(moe_vk_choose_regime(MOE_VK_DECODE_TOKENS), MOE_VK_DECODE);
