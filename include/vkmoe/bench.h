@@ -143,7 +143,7 @@ typedef struct vkmoe_counters {
                              // once for each call of a kernel, which may find them in L1 again
     uint64_t router_loads;   // bytes of router weights
     uint64_t live_columns;   // rows of an expert, times tiles of weights they were multiplied with
-    uint64_t padded_columns; // the same for rows of those tiles that are of no slot
+    uint64_t padded_columns; // the same for what was multiplied beside them, for no slot
     uint64_t workgroups;     // that had something to do; CPU: tasks
     uint64_t idle_workgroups; // launched for nothing
     uint32_t dispatches;     // CPU: phases

@@ -14,9 +14,8 @@ enum {
 };
 
 // The slots of a bank by expert: positions is in the order of slots, rows in that of experts, and
-// offsets are an expert's first ones. args
-// are those of the indirect dispatches over the tile lists full and small, which there are in the
-// grouped regime. See group_*.comp.
+// offsets are an expert's first ones. args are those of the indirect dispatches over the tile lists
+// full and small, which there are in the grouped regime. See group_*.comp.
 struct moe_vk_grouping {
     struct moe_vk_range offsets, rows, positions, args, full, small;
 };
@@ -74,8 +73,8 @@ struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c);
 // The router's input, which may be x, and the token ids.
 struct moe_vk_range moe_vk_router_range(const struct moe_vk_compiler *c);
 struct moe_vk_range moe_vk_token_ids_range(const struct moe_vk_compiler *c);
-// The passes of group_count.comp and group_scatter.comp, where `shared_by` experts in a row count as
-// one; without lists of tiles, or with them.
+// The passes of group_count.comp and group_scatter.comp, where `shared_by` experts in a row count
+// as one; without lists of tiles, or with them.
 void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
                          struct group_params p, struct moe_vk_range routing, uint32_t shared_by,
                          bool lists);
