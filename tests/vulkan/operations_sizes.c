@@ -205,12 +205,74 @@ static void more_than_a_device_holds(void **state)
     interpose = (struct interpose){0};
 }
 
+// More slots than grouping has workgroups for blocks of its usual size.
+enum { MANY_EXPERTS = 1024, MANY_TOP_K = 64, MANY_D = 4, MANY_SLOTS = N * MANY_TOP_K };
+
+// Some slots are unused, no expert twice in a row of ids.
+static void draw_ids(int32_t *ids)
+{
+    uint32_t bits = 1;
+    for (uint32_t slot = 0; slot < MANY_SLOTS; slot++) {
+        bits = bits * 1664525u + 1013904223u;
+        uint32_t place = slot % MANY_TOP_K, step = MANY_EXPERTS / MANY_TOP_K;
+        ids[slot] = bits >> 29 ? (int32_t) (place * step + (bits >> 20) % step) : -1;
+    }
+}
+
+static void many_slots_are_listed_in_order(void **state)
+{
+    (void) state;
+    const struct layer_data before = data;
+    struct operation o;
+    uint32_t *counts = calloc(MANY_EXPERTS, sizeof *counts), n = 0;
+    uint32_t *offsets = calloc(MANY_EXPERTS + 1, sizeof *offsets);
+    int32_t *ids = malloc(MANY_SLOTS * sizeof *ids), *slots = malloc(MANY_SLOTS * sizeof *slots);
+    float *rows = malloc((size_t) MANY_SLOTS * MANY_D * sizeof *rows);
+    assert_true(counts && offsets && ids && slots && rows);
+    draw_ids(ids);
+    data.layer.n_experts = MANY_EXPERTS;
+    data.layer.top_k = MANY_TOP_K;
+    data.layer.d_model = data.layer.d_out = MANY_D;
+    vkmoe_io io = vkmoe_io_init();
+    io.x = x;
+    io.ids = ids;
+    io.rows = rows;
+    io.slots = slots;
+    io.counts = counts;
+    io.offsets = offsets;
+    check_ok(open_plan(&o, VKMOE_OPERATION_GATHER));
+    check_ok(vkmoe_bind_create(o.plan, o.weights, NULL, &o.bind));
+    check_ok(vkmoe_run(o.bind, N, &io));
+    close_plan(&o);
+    for (uint32_t e = 0; e < MANY_EXPERTS; e++) {
+        assert_int_equal(offsets[e], n);
+        for (int32_t slot = 0; slot < MANY_SLOTS; slot++) {
+            if (ids[slot] != (int32_t) e)
+                continue;
+            assert_int_equal(slots[n], slot);
+            assert_memory_equal(&rows[n * MANY_D], &x[slot / MANY_TOP_K * MANY_D],
+                                MANY_D * sizeof *x);
+            n++;
+        }
+        assert_int_equal(counts[e], n - offsets[e]);
+    }
+    assert_int_equal(offsets[MANY_EXPERTS], n);
+    assert_true(n < MANY_SLOTS && slots[n] == -1);
+    free(rows);
+    free(slots);
+    free(ids);
+    free(offsets);
+    free(counts);
+    data = before;
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_out_of_sight),
         cmocka_unit_test(routing_in_blocks),
         cmocka_unit_test(more_than_a_device_holds),
+        cmocka_unit_test(many_slots_are_listed_in_order),
     };
     if (argc != 2)
         return 2;
