@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+// No cliff: what a layer costs for a token, by a model, never rises much with one token more. Pure:
+// from where the regimes change, how an expert's rows are cut (tiles.h) and how large its block is.
+//
+//   cost = bytes of weights that are read + sum of columns x K
+//   column   a row of input times the MOE_TILE_ROWS packed rows of a tile, needed or not
+//   K        its length: so a byte costs as much as 64 products, as on common GPUs
+#include "check.h"
+#include "tiles.h"
+
+#include "base/bits.h"
+#include "vulkan/plan.h"
+
+enum { MAX_TOKENS = 256 };
+static const double most_rise = 1.10;
+
+// How many columns a tile multiplies.
+typedef uint32_t columns_of(uint32_t n_rows, uint32_t size);
+
+static uint32_t all_columns(uint32_t n_rows, uint32_t size)
+{
+    (void) n_rows;
+    return size;
+}
+
+// ---- an expert ---------------------------------------------------------------------------------
+
+struct use {
+    double reads, columns; // of an expert's weights; sums of its tiles
+};
+
+// shared: tiles of an expert that run beside each other read its weights once.
+static struct use use_of(uint32_t n_rows, uint32_t n_tokens, bool shared, columns_of *columns)
+{
+    if (moe_vk_choose_regime(n_tokens) == MOE_VK_DECODE)
+        return (struct use){n_rows, n_rows};
+    uint32_t small = moe_small_tiles(n_rows), full = moe_full_tiles(n_rows);
+    assert_true(small == 0 || full == 0); // neighbours in one list
+    uint32_t size = small ? MOE_TILE_SMALL : MOE_TILE_FULL, n_tiles = small + full;
+    struct use use = {shared ? n_tiles > 0 : n_tiles, 0};
+    for (uint32_t first = 0; first < n_rows; first += size)
+        use.columns += columns((uint32_t) moe_min(n_rows - first, size), size);
+    return use;
+}
+
+// Adds what is expected of an expert that each token chooses with probability p.
+static void add_expected(double p, bool shared, columns_of *columns, struct use *uses)
+{
+    double chance[MAX_TOKENS + 1] = {1}; // of so many rows
+    for (uint32_t t = 1; t <= MAX_TOKENS; t++) {
+        for (uint32_t n = t; n > 0; n--)
+            chance[n] = chance[n] * (1 - p) + chance[n - 1] * p;
+        chance[0] *= 1 - p;
+        for (uint32_t n = 1; n <= t; n++) {
+            struct use use = use_of(n, t, shared, columns);
+            uses[t].reads += chance[n] * use.reads;
+            uses[t].columns += chance[n] * use.columns;
+        }
+    }
+}
+
+// ---- a layer -----------------------------------------------------------------------------------
+
+struct shape {
+    uint32_t n_experts, top_k, d_model, d_ff;
+};
+
+static const struct shape shapes[] = {
+    {32, 8, 1024, 512},   {64, 8, 2048, 1024},   {128, 8, 2048, 768}, {512, 10, 2048, 512},
+    {8, 2, 4096, 14336},  {32, 4, 2880, 2880},   {64, 6, 2048, 1408}, {256, 8, 7168, 2048},
+    {384, 8, 7168, 2048}, {128, 4, 2880, 2880},  {16, 1, 5120, 8192}, {60, 4, 2048, 1408},
+    {1, 1, 1024, 4096},   {512, 1, 1024, 1024},  {16, 16, 256, 256},
+};
+
+static const enum vkmoe_dtype types[] = {VKMOE_F32, VKMOE_BF16, VKMOE_Q8_0, VKMOE_Q4_0,
+                                         VKMOE_MXFP4};
+
+static double layer_cost(const struct shape *shape, enum vkmoe_dtype type, const struct use *use)
+{
+    struct moe_layer layer;
+    struct moe_vk_block block;
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = shape->n_experts;
+    desc.top_k = shape->top_k;
+    desc.d_model = shape->d_model;
+    desc.d_ff = shape->d_ff;
+    desc.gated = true;
+    desc.in_type = desc.out_type = type;
+    check_ok(moe_layer_init(&layer, &desc));
+    check_ok(moe_vk_block(&layer, 0, &block));
+    double depth = (double) moe_div_up(block.in_rows, MOE_TILE_ROWS) * shape->d_model +
+                   (double) moe_div_up(block.out_rows, MOE_TILE_ROWS) * shape->d_ff;
+    return use->reads * (double) block.size + use->columns * depth;
+}
+
+// The most that the cost of a token rises with one token more, as a factor.
+static double rise(const struct shape *shape, enum vkmoe_dtype type, const struct use *uses)
+{
+    double most = 0;
+    for (uint32_t t = 1; t < MAX_TOKENS; t++) {
+        double one = layer_cost(shape, type, &uses[t]) / t;
+        double next = layer_cost(shape, type, &uses[t + 1]) / (t + 1);
+        most = fmax(most, next / one);
+    }
+    return most;
+}
+
+static double worst_rise(const struct shape *shape, const struct use *uses)
+{
+    double worst = 0;
+    for (size_t i = 0; i < MOE_COUNT(types); i++)
+        worst = fmax(worst, rise(shape, types[i], uses));
+    return worst;
+}
+
+// ---- routing -----------------------------------------------------------------------------------
+
+// The probability of an expert where that of the i-th is scale / i, or 1.
+static double zipf(uint32_t i, double scale)
+{
+    return fmin(1, scale / (i + 1));
+}
+
+static double zipf_scale(const struct shape *shape)
+{
+    double low = 0, high = (double) shape->n_experts * shape->n_experts;
+    for (int step = 0; step < 60; step++) {
+        double middle = (low + high) / 2, sum = 0;
+        for (uint32_t i = 0; i < shape->n_experts; i++)
+            sum += zipf(i, middle);
+        *(sum < shape->top_k ? &low : &high) = middle;
+    }
+    return high;
+}
+
+static void check_each(bool by_zipf, bool shared)
+{
+    for (size_t s = 0; s < MOE_COUNT(shapes); s++) {
+        const struct shape *shape = &shapes[s];
+        struct use uses[MAX_TOKENS + 1] = {{0}};
+        double scale = zipf_scale(shape), even = (double) shape->top_k / shape->n_experts;
+        if (!shared && even > 0.5)
+            continue; // an expert that all tokens choose has a tile more at one number of them
+        if (by_zipf && shape->n_experts > 128)
+            continue; // it takes seconds
+        for (uint32_t i = 0; i < (by_zipf ? shape->n_experts : 1); i++)
+            add_expected(by_zipf ? zipf(i, scale) : even, shared, moe_tile_columns, uses);
+        double worst = worst_rise(shape, uses);
+        print_message("%u of %u, %s: %.3f\n", shape->top_k, shape->n_experts,
+                      by_zipf ? "Zipf" : "uniform", worst);
+        assert_true(worst > 0 && worst <= most_rise);
+    }
+}
+
+static void uniform_routing(void **state)
+{
+    (void) state;
+    check_each(false, true);
+    check_each(false, false);
+}
+
+static void zipf_routing(void **state)
+{
+    (void) state;
+    check_each(true, true);
+}
+
+// A small tile that multiplied all its columns would make one, where five tokens follow four.
+static void whole_tiles_would_be_a_cliff(void **state)
+{
+    (void) state;
+    struct use uses[MAX_TOKENS + 1] = {{0}};
+    add_expected(10.0 / 512, true, all_columns, uses);
+    assert_true(worst_rise(&shapes[3], uses) > most_rise);
+}
+
+// ---- tiles -------------------------------------------------------------------------------------
+
+static void tiles_hold_each_row(void **state)
+{
+    (void) state;
+    for (uint32_t n = 0; n <= 4096; n++) {
+        uint32_t small = moe_small_tiles(n), full = moe_full_tiles(n);
+        uint32_t places = small * MOE_TILE_SMALL + full * MOE_TILE_FULL;
+        assert_true(places >= n && places < n + (small ? MOE_TILE_SMALL : MOE_TILE_FULL));
+        assert_true(small == 0 || full == 0);
+    }
+    static const uint32_t sizes[] = {MOE_TILE_SMALL, MOE_TILE_FULL};
+    for (size_t i = 0; i < MOE_COUNT(sizes); i++)
+        for (uint32_t n = 0; n <= sizes[i]; n++) {
+            uint32_t columns = moe_tile_columns(n, sizes[i]);
+            assert_true(columns >= n && columns <= sizes[i] && columns < n + sizes[i] / 4);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(uniform_routing),
+        cmocka_unit_test(zipf_routing),
+        cmocka_unit_test(whole_tiles_would_be_a_cliff),
+        cmocka_unit_test(tiles_hold_each_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
