@@ -279,7 +279,8 @@ typedef struct vkmoe_plan_desc {
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters
     float budget_ms; // Vulkan: vkmoe_run submits slices that take about this long at most, so that
-                     // other work on the device gets its turn; 0: 50. Results do not depend on it
+                     // other work on the device gets its turn; 0: 50. With 2 there is time for it
+                     // in each frame of graphics. Results do not depend on it
     enum vkmoe_operation operation; // 0: the layer
 } vkmoe_plan_desc;
 

@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#include <vkmoe/vulkan.h>
+
 // What was learnt from one slow submission is forgotten in a dozen runs. A stall of the machine is
 // one more such submission, and there is time for some of them.
 enum { N_TOKENS = 64, MAX_RUNS = 60 };
@@ -131,6 +133,27 @@ static void a_slice_times_out(void **state)
     stack_destroy(&stack);
 }
 
+// A budget that leaves room in a frame of graphics cuts matrices into more dispatches. A device
+// that is too slow for it gets them one by one, but for what is next to no work.
+static void a_frame_budget_goes_dispatch_by_dispatch(void **state)
+{
+    (void) state;
+    struct stack usual, frame;
+    uint32_t n_usual, n_frame;
+    open_stack(&usual, 0); // the default
+    check_ok(vkmoe_vk_dispatch_count(usual.bind, N_TOKENS, &n_usual));
+    stack_destroy(&usual);
+    open_stack(&frame, 2.0f);
+    check_ok(vkmoe_vk_dispatch_count(frame.bind, N_TOKENS, &n_frame));
+    assert_true(n_frame > n_usual);
+    interpose.submit_ms = 8;
+    submissions(&frame);
+    long n = submissions(&frame);
+    interpose.submit_ms = 0;
+    assert_true(n > n_frame * 3 / 4 && n <= n_frame);
+    stack_destroy(&frame);
+}
+
 static int set_up(void **state)
 {
     (void) state;
@@ -161,6 +184,7 @@ int main(void)
         cmocka_unit_test(a_small_budget_is_many),
         cmocka_unit_test(slices_follow_what_they_take),
         cmocka_unit_test(a_slice_times_out),
+        cmocka_unit_test(a_frame_budget_goes_dispatch_by_dispatch),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down) != 0;
 }

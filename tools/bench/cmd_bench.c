@@ -353,7 +353,7 @@ int cmd_bench(int argc, char **argv)
         {"seed", 0, CLI_U64, &bench.common.seed, "N", "of routing, rows and weights (1)"},
         {"variant", 0, CLI_TEXT, &bench.common.variant, "NAME", "force a kernel"},
         {"budget-ms", 0, CLI_REAL, &bench.budget_ms, "B",
-         "longest submission on a GPU (the library's)"},
+         "longest submission on a GPU (50); 2 leaves\nroom in a frame of graphics"},
         {"case", 0, CLI_TEXT, &bench.filter, "REGEX", "only cases whose name matches"},
         {"dry-run", 0, CLI_FLAG, &bench.dry_run, NULL, "name the cases, measure nothing"},
         {"list", 0, CLI_FLAG, &bench.list, NULL, "list the presets"},
