@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// No cliff: what a layer costs for a token, by a model, never rises much with one token more. Pure:
-// from where the regimes change, how an expert's rows are cut (tiles.h) and how large its block is.
+// What a layer may cost, without a device: kernels to make and to launch, and the time of a token
+// by a model. There is no cliff: it never rises much with one token more. The model knows where
+// the regimes change, how an expert's rows are cut (tiles.h) and how large its block is.
 //
 //   cost = bytes of weights that are read + sum of columns x K
 //   column   a row of input times the MOE_TILE_ROWS packed rows of a tile, needed or not
@@ -11,7 +12,7 @@
 #include "base/bits.h"
 #include "vulkan/plan.h"
 
-enum { MAX_TOKENS = 256 };
+enum { MAX_TOKENS = 256, MAX_PIPELINES = 12 };
 static const double most_rise = 1.10;
 
 // How many columns a tile multiplies.
@@ -193,6 +194,85 @@ static void tiles_hold_each_row(void **state)
         }
 }
 
+// ---- programs ----------------------------------------------------------------------------------
+
+static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc)
+{
+    struct moe_layer layer;
+    const struct moe_vk_limits limits = {.bda = true,
+                                         .range = MOE_VK_MAX_WORDS_SIZE,
+                                         .allocation = UINT64_MAX,
+                                         .groups = {65535, 65535},
+                                         .work = INFINITY};
+    *program = (struct moe_vk_program){0};
+    check_ok(moe_layer_init(&layer, desc));
+    moe_graph_forward(&program->base.graph, &layer, false);
+    program->base.max_tokens = 512;
+    check_ok(moe_vk_compile(program, &limits));
+}
+
+static bool same_pipeline(const struct moe_vk_dispatch *a, const struct moe_vk_dispatch *b)
+{
+    return a->spv == b->spv && memcmp(a->spec, b->spec, sizeof a->spec) == 0;
+}
+
+static uint32_t n_pipelines(const struct moe_vk_sequence *sequence)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sequence->n; i++) {
+        bool known = false;
+        for (uint32_t j = 0; j < i && !known; j++)
+            known = same_pipeline(&sequence->dispatches[i], &sequence->dispatches[j]);
+        n += !known;
+    }
+    return n;
+}
+
+// Dispatches and pipelines of each regime, the dispatch that reads a count on the GPU among them.
+static void check_program(const vkmoe_layer_desc *desc, uint32_t n_decode, uint32_t n_grouped)
+{
+    struct moe_vk_program program;
+    compile(&program, desc);
+    const struct moe_vk_sequence *decode = &program.sequences[MOE_VK_DECODE];
+    const struct moe_vk_sequence *grouped = &program.sequences[MOE_VK_GROUPED];
+    assert_int_equal(decode->n, 1 + n_decode);
+    assert_int_equal(grouped->n, 1 + n_grouped);
+    assert_in_range(n_pipelines(decode), 4, 1 + n_decode);
+    assert_in_range(n_pipelines(grouped), 4, MAX_PIPELINES);
+    moe_vk_sequences_finish(&program);
+}
+
+static void few_dispatches_and_pipelines(void **state)
+{
+    (void) state;
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = 128;
+    desc.top_k = 8;
+    desc.d_model = 256;
+    desc.d_ff = 128;
+    desc.gated = true;
+    check_program(&desc, 3, 8);
+    desc.d_shared_ff = 128;
+    check_program(&desc, 4, 10);
+}
+
+// As many experts as there may be, the best of the best groups: one dispatch beside the experts'.
+static void the_largest_router_is_one_dispatch(void **state)
+{
+    (void) state;
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = 1024;
+    desc.top_k = 64;
+    desc.d_model = 256;
+    desc.d_ff = 128;
+    desc.selection_bias = true;
+    desc.score = VKMOE_SCORE_SIGMOID;
+    desc.n_group = 64;
+    desc.topk_group = 16;
+    desc.group_score = VKMOE_GROUP_TOP2_SUM;
+    check_program(&desc, 3, 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +280,8 @@ int main(void)
         cmocka_unit_test(zipf_routing),
         cmocka_unit_test(whole_tiles_would_be_a_cliff),
         cmocka_unit_test(tiles_hold_each_row),
+        cmocka_unit_test(few_dispatches_and_pipelines),
+        cmocka_unit_test(the_largest_router_is_one_dispatch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
