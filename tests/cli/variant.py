@@ -76,6 +76,16 @@ class Variant(helper.Case):
             self.assertIn(want, a1[name]['reason'], name)
         self.assertEqual({case['status'] for case in a1.values()}, {'passed', 'skipped'})
 
+    def test_matrices(self):
+        """All of precision half is a3's, where there are cooperative matrices."""
+        devices = json.loads(run('info', '-v', '--json').stdout)['devices']
+        state, = [k['state'] for k in devices[0]['kernels'] if k['kernel'] == 'a3']
+        if state not in ['used', 'untested', 'not faster']:
+            self.skipTest(f'a3 is {state}')
+        cases = self.verify('--filter', '^E2K', '--precision', 'half', '--variant', 'a3',
+                            '--no-skip')
+        self.assertEqual({case['status'] for case in cases.values()}, {'passed'})
+
     def test_skipped(self):
         """They are counted, not listed; to verify nothing fails, and with --no-skip any does."""
         args = ['verify', '-d', 'vulkan', '--variant', 'a1', '--filter']

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "host.h"
 
+#include <vkmoe/bench.h>
+
 #include <stdio.h>
 
 static void log_line(void *user, enum vkmoe_log_level level, const char *text)
@@ -29,6 +31,21 @@ bool host_context_desc(int argc, char **argv, vkmoe_host *services, vkmoe_contex
 static void need(VkResult result)
 {
     assert_int_equal(result, VK_SUCCESS);
+}
+
+bool host_has_variant(vkmoe_context *context, const char *name)
+{
+    enum { MOST = 32 };
+    vkmoe_kernel_info kernels[MOST];
+    uint32_t n = MOST;
+    check_ok(vkmoe_context_kernels(context, kernels, &n));
+    assert_true(n <= MOST);
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(kernels[i].verdict.kernel, name) == 0)
+            return kernels[i].verdict.state == VKMOE_TUNE_USED ||
+                   kernels[i].verdict.state == VKMOE_TUNE_UNTESTED;
+    fail_msg("no variant has the name %s", name);
+    return false;
 }
 
 void host_init(struct host *host, const vkmoe_context *context)

@@ -36,6 +36,9 @@
 // if it does not. Borrows `services`.
 bool host_context_desc(int argc, char **argv, vkmoe_host *services, vkmoe_context_desc *out);
 
+// Can plans of the context name this kernel variant?
+bool host_has_variant(vkmoe_context *context, const char *name);
+
 struct host {
     vkmoe_vk_handles handles;
 #define HOST_MEMBER(name) PFN_##name name;
