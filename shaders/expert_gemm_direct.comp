@@ -25,8 +25,9 @@ layout(push_constant) uniform Push {
 #include "act.glsl"
 #include "expert_act.glsl"
 #include "gemm.glsl"
+#include "tiles.h"
 
-const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
+const uint MAX_PER_LANE = MOE_TILE_FULL / MOE_TILE_LANES;
 
 // Four neighbours in k, zeros behind the row's end.
 vec4 input_values(uint source, uint k)
@@ -74,7 +75,7 @@ void main()
         }
     }
 
-    COUNT_TILE(used, tile.n_rows, TILE);
+    COUNT_TILE(used, tile.n_rows, moe_tile_columns(tile.n_rows, TILE));
 
     vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
     for (uint r = 0; r < n_own; r++)
