@@ -39,7 +39,8 @@ typedef struct vkmoe_device_info {
     char driver[64], driver_version[64];
     char api[16];                // "1.3.239"; CPU: empty
     uint64_t memory_bytes;       // device-local heaps; CPU: physical memory
-    char tier[32];               // "T0 floor", "T1 fp16"; CPU: the ISA level in use, as "avx2"
+    char tier[32];               // "T0 floor", "T1 fp16", "T2 int8" ...; CPU: the ISA level in
+                                 // use, as "avx2"
     char features[512];          // names separated by spaces
 } vkmoe_device_info;
 
@@ -208,8 +209,9 @@ typedef struct vkmoe_plan vkmoe_plan;
 // INT8 is for experts with weights of blocks. What those are multiplied with may be rounded to
 // blocks of 32 values: the largest magnitude / 127 as the scale, and codes of 8 bits; an infinity
 // makes its whole block NaN. Other matrices of the layer, and types of blocks without such kernels
-// (fp8), are computed as in EXACT. VKMOE_E_UNSUPPORTED: no expert has weights of blocks, or the
-// device is not a CPU.
+// (fp8), are computed as in EXACT; so are few tokens on Vulkan, and all tokens where the device has
+// no fast products of bytes. VKMOE_E_UNSUPPORTED: no expert has weights of blocks, or the device is
+// the reference.
 //
 // The promise for y, as the distance from the oracle relative to the length of y, before y is
 // rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2 (of n numbers, 1 + 3 / sqrt(n) times

@@ -39,6 +39,10 @@
 #define MOE_COPY_WORDS 1024 // words that a workgroup of copy.comp, of lists or of places has
 #define MOE_GATHER_ROWS 16 // rows of a workgroup of gather.comp
 #define MOE_COMBINE_TOKENS 8 // tokens of a workgroup of combine_rows.comp
+#define MOE_INT8_VALUES 32 // of a row that quantise.comp gives one scale
+#define MOE_INT8_WORDS 10 // of them: codes, the scale, the sums of the codes of both halves
+#define MOE_QUANTISE_BLOCKS 16 // of a row, that a workgroup of quantise.comp has
+#define MOE_QUANTISE_ROWS 8 // that it has such blocks of
 #define MOE_PROBE_CHUNK 2048 // uvec4 that a workgroup of probe_read.comp reads
 #define MOE_PROBE_STEPS 8 // of probe_math.comp in a round
 
@@ -154,6 +158,12 @@ struct gemm_params {
     MOE_UINT gates; // in the routing range; with WEIGHTED
     MOE_UINT act;
     MOE_FLOAT act_alpha;
+};
+
+struct quantise_params {
+    MOE_UINT n_blocks; // of a row
+    MOE_UINT input_stride; // words; 0: x, of stride head.x_stride
+    MOE_UINT rows; // of the input for each token
 };
 
 struct gemv_params {

@@ -182,8 +182,8 @@ weight_piece load_piece(uvec2 base, uint window, uint row, uint d_in, uint i)
     return w;
 }
 
-// The i-th four codes.
-uvec4 piece_codes(weight_piece w, uint i)
+// The i-th four codes, one a byte.
+uint packed_codes(weight_piece w, uint i)
 {
     uint codes = w.low[i * CODE_BITS / 8] >> (i % (8 / CODE_BITS) * CODE_BITS);
     if (LOW_BITS == 4)
@@ -194,6 +194,12 @@ uvec4 piece_codes(weight_piece w, uint i)
         codes |= (w.high.x >> i & 0x01010101u) << 4;
     if (HIGH_BITS == 2)
         codes |= (w.high[i / 4] >> (i % 4 * 2) & 0x03030303u) << 4;
+    return codes;
+}
+
+uvec4 piece_codes(weight_piece w, uint i)
+{
+    uint codes = packed_codes(w, i);
     return uvec4(codes, codes >> 8, codes >> 16, codes >> 24) & 255;
 }
 

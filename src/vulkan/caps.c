@@ -78,6 +78,19 @@ static void query_subgroups(const struct moe_vk_fn *fn, VkPhysicalDevice physica
     out->subgroup_size = out->subgroup_pinned ? least : usual.subgroupSize;
 }
 
+// Without instructions of its own a device computes such products from others.
+static bool query_dot(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
+                      const struct moe_vk_caps *caps)
+{
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &dot};
+    if (moe_vk_has(caps, MOE_VK_DOT))
+        fn->vkGetPhysicalDeviceProperties2(physical, &properties);
+    return dot.integerDotProduct4x8BitPackedSignedAccelerated;
+}
+
 static void add_shape(const VkCooperativeMatrixPropertiesKHR *p, struct moe_vk_caps *out)
 {
     if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->AType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
@@ -134,6 +147,7 @@ static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance
         has_extension(all, n, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME))
         out->driver_id = query_driver_id(fn, physical);
     moe_free(instance->host, all);
+    out->dot_accelerated = query_dot(fn, physical, out);
     query_subgroups(fn, physical, out);
     return query_shapes(instance, physical, out);
 }
@@ -199,7 +213,7 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->storage_align = 256;
     caps->features = 0;
     caps->subgroup_size = caps->n_shapes = 0;
-    caps->subgroup_pinned = false;
+    caps->subgroup_pinned = caps->dot_accelerated = false;
     caps->unified = false; // no device must let the host see its own memory
 }
 

@@ -33,6 +33,26 @@
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"),
     {
+        .id = MOE_VK_A2, // both operands as codes of 8 bits, exact sums of a block's products
+        .name = "a2",
+        .kind = "int8",
+        .tier = "T2 int8",
+        .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_DOT),
+        .invocations = MOE_LOCAL_SIZE,
+        .shared = 8960,
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_INT8),
+        .types = MOE_VK_BIT(VKMOE_Q8_0) | MOE_VK_BIT(VKMOE_Q4_0) | MOE_VK_BIT(VKMOE_Q4_K) |
+                 MOE_VK_BIT(VKMOE_Q5_K) | MOE_VK_BIT(VKMOE_Q6_K) | MOE_VK_BIT(VKMOE_Q2_K) |
+                 MOE_VK_BIT(VKMOE_MXFP4),
+        .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
+        .rounds_x = true,
+        .rounds_hidden = true,
+        .quantises = true,
+        .arithmetic = VKMOE_ARITHMETIC_INT8,
+        .gemm = MOE_N_SPV,
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_INT8_BDA,
+    },
+    {
         .id = MOE_VK_A0N, // a0 without shared memory; codes would be unpacked by 8 invocations
         .name = "a0n",
         .kind = "direct",
@@ -68,7 +88,8 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .tier = "T0 floor",
         .invocations = MOE_LOCAL_SIZE,
         .shared = 12544,
-        .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF),
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF) |
+                      MOE_VK_BIT(VKMOE_PRECISION_INT8),
         .types = (1u << MOE_N_DTYPES) - 1,
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
         .arithmetic = VKMOE_ARITHMETIC_F32,
@@ -124,6 +145,8 @@ const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_
     for (size_t i = 0; i < MOE_COUNT(doubtful) && variant->shape > 0; i++)
         if (doubtful[i].driver == caps->driver_id)
             return doubtful[i].why;
+    if (variant->quantises && !caps->dot_accelerated)
+        return "integerDotProduct4x8BitPackedSignedAccelerated is not set";
     for (size_t i = 0; i < MOE_COUNT(cached_shared); i++)
         if (cached_shared[i] == caps->driver_id)
             return NULL;
@@ -225,7 +248,8 @@ const char *moe_vk_tier(const struct moe_vk_caps *caps)
     int best = 0;
     while (best == MOE_VK_A0N || // which says nothing of a device
            (best < MOE_VK_A0 &&
-            device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE))
+            (device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE ||
+             (moe_vk_variants[best].quantises && !caps->dot_accelerated))))
         best++;
     return moe_vk_variants[best].tier;
 }

@@ -12,6 +12,7 @@
 enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A3, // by the device's first shape of cooperative matrices that fits, then the others
     MOE_VK_A3_LAST = MOE_VK_A3 + 3,
+    MOE_VK_A2,
     MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,
     MOE_VK_A0,
@@ -31,6 +32,7 @@ struct moe_vk_variant {
     uint32_t types, inputs; // weights, and x, that it computes: bits 1 << enum vkmoe_dtype
     bool rounds_x;          // to its own type, whatever x is
     bool rounds_hidden;     // and what is between an expert's two matmuls
+    bool quantises;         // both of them to what quantise.comp makes, before its kernel
     uint32_t shape;         // its place among the shapes that fit, from 1 on; 0: it needs none
     enum vkmoe_arithmetic arithmetic; // of the products
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
@@ -39,10 +41,12 @@ extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 
 static inline bool moe_vk_is_own(const struct moe_vk_variant *variant, enum moe_spv_id spv)
 {
-    return spv == variant->gemm || spv == variant->gemm_bda;
+    return spv == variant->gemm || spv == variant->gemm_bda ||
+           (variant->quantises && spv == MOE_SPV_QUANTISE_BDA);
 }
 
-// The tier of the best variant that a device can have, disabled or not. Static text.
+// The tier of the best variant that a device can have, disabled or not; products of bytes count
+// where there are instructions for them. Static text.
 const char *moe_vk_tier(const struct moe_vk_caps *caps);
 
 // The variants of a list "NAME,KIND,..." (or NULL), as bits 1 << enum moe_vk_variant_id; a kind is
@@ -51,8 +55,7 @@ const char *moe_vk_tier(const struct moe_vk_caps *caps);
 // lists the others.
 enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out);
 
-// The variants that may compute a plan, best first, and how many. At precisions that are computed
-// at all the last one is a0. Pure.
+// The variants that may compute a plan, best first, and how many; the last one is a0. Pure.
 uint32_t moe_vk_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
                            const struct moe_program_params *params,
                            const struct moe_vk_variant *out[MOE_VK_N_VARIANTS]);
@@ -91,7 +94,8 @@ struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
                                          const struct moe_vk_caps *caps);
 
 // Why only a tune that found it faster makes a variant the choice of plans that name none on this
-// driver, which shows matrices on devices without units for them; NULL: nothing like that is known.
+// device, which may have no units for its matrices or has no instructions for its products; NULL:
+// nothing like that is known.
 const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps);
 
 // What computes a matmul of a plan with a variant (NULL: a0): the variant where it has a kernel for

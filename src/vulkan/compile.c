@@ -189,7 +189,7 @@ static void add_op(struct moe_vk_compiler *c, const struct moe_op *op)
 // The most dispatches there can be: those of the matmuls, and a few for every other op.
 static uint32_t most_dispatches(const struct moe_vk_compiler *c)
 {
-    uint32_t n = 24;
+    uint32_t n = 30;
     for (uint32_t i = 0; i < MOE_VK_N_BANKS; i++) {
         const struct moe_vk_bank *bank = &c->banks[i];
         if (is_layer(c) && moe_vk_has_bank(c, i))

@@ -11,6 +11,10 @@
 enum {
     MOE_VK_BANK_LATENT = MOE_N_BANKS,
     MOE_VK_N_BANKS,
+    // What there may be as codes, see compile_quantise.c: h of each bank, and
+    MOE_VK_CODES_X = MOE_VK_N_BANKS,
+    MOE_VK_CODES_R,
+    MOE_VK_N_CODES,
 };
 
 // The slots of a bank by expert: positions is in the order of slots, rows in that of experts, and
@@ -21,7 +25,8 @@ struct moe_vk_grouping {
 };
 
 // The workspace, in bytes: [choice: count table ids gates shared_gate] [scores] [groupings] [h]
-// [f] [r]. What one kernel reads through one binding is adjacent; what it reads as `routing` begins
+// [f] [r]
+// [codes]. What one kernel reads through one binding is adjacent; what it reads as `routing` begins
 // with the workspace.
 struct moe_vk_workspace {
     struct moe_vk_range count, table, ids, gates, shared_gate, scores;
@@ -30,6 +35,8 @@ struct moe_vk_workspace {
     // the routed sum, also without a matmul where combining takes two steps).
     struct moe_vk_range h[MOE_VK_N_BANKS], f[MOE_VK_N_BANKS];
     struct moe_vk_range r; // the combined latent
+    // What quantise.comp makes of h, of x and of r, where matmuls read that.
+    struct moe_vk_range codes[MOE_VK_N_CODES];
     struct moe_vk_range positions; // of an operation that combines
     uint64_t size;
 };
@@ -80,6 +87,7 @@ void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
                          bool lists);
 
 // workspace.c
+struct moe_vk_range moe_vk_take(uint64_t *end, uint64_t n_words); // the next one
 void moe_vk_lay_out(struct moe_vk_compiler *c);
 // The workspace from its begin to the end of `last`.
 struct moe_vk_range moe_vk_routing_range(struct moe_vk_range last);
@@ -113,6 +121,8 @@ void moe_vk_add_route_outputs(struct moe_vk_compiler *c);
 
 // compile_experts.c
 enum vkmoe_status moe_vk_cut_banks(struct moe_vk_compiler *c);
+// Room for what matmuls read as codes.
+void moe_vk_lay_out_codes(struct moe_vk_compiler *c, uint64_t *end);
 bool moe_vk_has_bank(const struct moe_vk_compiler *c, uint32_t bank);
 // Experts of a bank; those that are chosen by slots; the place of the first one in the table.
 uint32_t moe_vk_bank_experts(const struct moe_vk_compiler *c, uint32_t bank);
@@ -121,6 +131,14 @@ uint32_t moe_vk_bank_first(const struct moe_vk_compiler *c, uint32_t bank);
 void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out);
 // What multiplying with a bank's output matrix costs for a token.
 double moe_vk_out_work(const struct moe_vk_compiler *c, uint32_t bank);
+
+// compile_quantise.c
+// Words of a row of d_in values as codes.
+uint32_t moe_vk_code_words(uint32_t d_in);
+// From `input`, which has so many rows for each token, of f32 or, if `of_x`, those of x, to
+// `codes`. Adds nothing if an earlier dispatch has done that.
+void moe_vk_add_quantise(struct moe_vk_compiler *c, struct moe_vk_range input, bool of_x,
+                         uint32_t rows, uint32_t d_in, struct moe_vk_range codes);
 
 // compile_sum.c
 // Decode: does one kernel do the down projections and the combination?

@@ -78,6 +78,7 @@ struct matrix {
     struct moe_vk_range input, output;
     bool input_is_x; // else rows of d_in f32
     bool gathers;    // the input has a row for each token, not for each slot
+    struct moe_vk_range codes; // what its kernel reads instead of the input; size 0: nothing
 };
 
 static void set_act(const struct moe_vk_compiler *c, struct matrix *m)
@@ -104,6 +105,32 @@ static void set_rows(const struct moe_vk_compiler *c, struct matrix *m)
     }
 }
 
+// What computes it.
+static const struct moe_vk_variant *variant_of(const struct moe_vk_compiler *c,
+                                               const struct matrix *m)
+{
+    return moe_vk_matmul_variant(c->variant, m->type, m->input_is_x ? c->x_type : VKMOE_F32);
+}
+
+// Where the input is as codes, if it is. Few tokens are computed without.
+static uint32_t codes_of(const struct matrix *m)
+{
+    if (m->is_out)
+        return m->bank == MOE_VK_BANK_LATENT ? MOE_VK_CODES_R : m->bank;
+    return m->input_is_x ? MOE_VK_CODES_X : MOE_VK_BANK_LATENT;
+}
+
+static bool reads_codes(const struct moe_vk_compiler *c, const struct matrix *m)
+{
+    return c->regime == MOE_VK_GROUPED && variant_of(c, m)->quantises;
+}
+
+// Of the input, for each token.
+static uint32_t input_rows(const struct moe_vk_compiler *c, const struct matrix *m)
+{
+    return m->is_out && moe_vk_is_slotted(m->bank) ? c->desc->top_k : 1;
+}
+
 static struct matrix matrix_of(const struct moe_vk_compiler *c, uint32_t bank, bool is_out)
 {
     const struct moe_vk_bank *b = &c->banks[bank];
@@ -122,7 +149,22 @@ static struct matrix matrix_of(const struct moe_vk_compiler *c, uint32_t bank, b
     };
     set_act(c, &m);
     set_rows(c, &m);
+    if (reads_codes(c, &m))
+        m.codes = c->ws.codes[codes_of(&m)];
     return m;
+}
+
+void moe_vk_lay_out_codes(struct moe_vk_compiler *c, uint64_t *end)
+{
+    for (uint32_t i = 0; i < 2 * MOE_VK_N_BANKS; i++) {
+        if (!moe_vk_has_bank(c, i / 2))
+            continue;
+        struct matrix m = matrix_of(c, i / 2, i % 2);
+        struct moe_vk_range *codes = &c->ws.codes[codes_of(&m)];
+        uint64_t rows = (uint64_t) c->tokens * input_rows(c, &m);
+        if (reads_codes(c, &m) && codes->size == 0)
+            *codes = moe_vk_take(end, rows * moe_vk_code_words(m.d_in));
+    }
 }
 
 static uint32_t float_bits(float v)
@@ -296,7 +338,7 @@ static uint32_t window(const struct moe_vk_compiler *c, const struct part *part)
 static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct matrix *m,
                      const struct part *part, bool small, uint32_t entry)
 {
-    bool listed = moe_vk_is_slotted(m->bank);
+    bool listed = moe_vk_is_slotted(m->bank), coded = m->codes.size > 0;
     const struct moe_vk_grouping *g = &c->ws.groupings[m->bank];
     uint32_t tile = small ? MOE_TILE_SMALL : MOE_TILE_FULL;
     struct moe_vk_range routing =
@@ -315,19 +357,19 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
         .rows = moe_vk_word(routing, g->rows),
         .tiles = moe_vk_word(routing, tiles),
         .args = moe_vk_word(routing, g->args) + entry * MOE_ARGS_WORDS,
-        .input_stride = m->input_is_x ? 0 : m->d_in,
+        .input_stride = coded ? moe_vk_code_words(m->d_in) : m->input_is_x ? 0 : m->d_in,
         .output_stride = m->n_out,
         .top_k = c->desc->top_k,
         .gates = moe_vk_word(routing, c->ws.gates),
         .act = m->act,
         .act_alpha = c->desc->act_alpha,
     };
-    enum vkmoe_dtype input = m->input_is_x ? c->x_type : VKMOE_F32;
-    const struct moe_vk_variant *variant = moe_vk_matmul_variant(c->variant, m->type, input);
+    enum vkmoe_dtype input = m->input_is_x && !coded ? c->x_type : VKMOE_F32;
+    const struct moe_vk_variant *variant = variant_of(c, m);
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
     d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
     uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, m->gathers, input,
-                                      variant->shape == 0 && variant->rounds_x && m->input_is_x,
+                                      variant->id == MOE_VK_A1 && m->input_is_x,
                                       c->counters};
     set_forms(c, m, spec);
     if (variant->shape > 0) {
@@ -339,7 +381,7 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     }
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
-    moe_vk_use(d, MOE_SLOT_INPUT, m->input, MOE_VK_READ);
+    moe_vk_use(d, MOE_SLOT_INPUT, coded ? m->codes : m->input, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_OUTPUT, m->output, MOE_VK_WRITE);
     set_part_work(c, m, part, d);
@@ -449,6 +491,8 @@ void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out)
         [MOE_VK_BANK_LATENT] = {"latent in", "latent out"},
     };
     struct matrix m = matrix_of(c, bank, is_out);
+    if (m.codes.size > 0)
+        moe_vk_add_quantise(c, m.input, m.input_is_x, input_rows(c, &m), m.d_in, m.codes);
     if (c->regime == MOE_VK_GROUPED && moe_vk_is_slotted(bank))
         add_listed(c, &m);
     else

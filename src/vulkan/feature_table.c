@@ -37,6 +37,11 @@ const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
         ROW("full_subgroups", VkPhysicalDeviceSubgroupSizeControlFeatures, SUBGROUP_SIZE_CONTROL_,
             VkPhysicalDeviceVulkan13Features, 1_3, computeFullSubgroups, VK_API_VERSION_1_3,
             VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME),
+    [MOE_VK_DOT] =
+        ROW("integer_dot_product", VkPhysicalDeviceShaderIntegerDotProductFeatures,
+            SHADER_INTEGER_DOT_PRODUCT_, VkPhysicalDeviceVulkan13Features, 1_3,
+            shaderIntegerDotProduct, VK_API_VERSION_1_3,
+            VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME),
     [MOE_VK_MATRIX] = {"cooperative_matrix",
                        {"VkPhysicalDeviceCooperativeMatrixFeaturesKHR", "cooperativeMatrix", false},
                        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,

@@ -29,7 +29,8 @@ enum {
     NEVER = 0x7fc5a5a5, // as f32 a NaN
 };
 
-// Operations of a workgroup in ROUNDS rounds: eight chains of vec4, two operations a multiply-add.
+// Operations of a workgroup in ROUNDS rounds: eight chains of four numbers, two operations a
+// multiply-add.
 #define GROUP_OPERATIONS (2.0 * 8 * 4 * MOE_PROBE_STEPS * ROUNDS * MOE_LOCAL_SIZE)
 
 // Kernels of multiply-adds: a row is an arithmetic that devices with the features `needs` have.
@@ -42,6 +43,8 @@ static const struct arithmetic {
     {VKMOE_ARITHMETIC_F32, MOE_SPV_PROBE_MATH, MOE_SPV_PROBE_MATH_BDA, 0, MOE_VK_A0},
     {VKMOE_ARITHMETIC_F16, MOE_SPV_PROBE_MATH_F16, MOE_SPV_PROBE_MATH_F16_BDA,
      MOE_VK_BIT(MOE_VK_FLOAT16), MOE_VK_A1},
+    {VKMOE_ARITHMETIC_INT8, MOE_SPV_PROBE_MATH_INT8, MOE_SPV_PROBE_MATH_INT8_BDA,
+     MOE_VK_BIT(MOE_VK_DOT), MOE_VK_A2},
 };
 enum { N_ARITHMETICS = MOE_COUNT(arithmetics) };
 

@@ -99,9 +99,6 @@ enum vkmoe_status moe_vk_program_create(struct moe_device *device, const struct 
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk *vk = moe_vk(device);
-    if (params->precision == VKMOE_PRECISION_INT8)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = int8: not computed by %s (exact and "
-                        "half are)", vk->base.info.name);
     if (params->counters && !vk->bda)
         return moe_fail(VKMOE_E_UNSUPPORTED,
                         "plan.counters: kernels count by buffer device address only, and this "

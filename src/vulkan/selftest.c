@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One small layer computed by a0 and by a variant on the device itself, with a shared expert; then
-// by the variant once more with x in f16, if it takes that.
+// by the variant once more with x in f16, if it takes that. Weights are f16, or q8_0 where a
+// variant is for blocks.
 //
 // All terms of a sum have one sign: x is positive, a row of weights and its bias are all of the
 // row's sign, a gate row has the sign of its up row, and gate weights are 1. So the sum of the
@@ -15,6 +16,10 @@
 // The last tokens' x has too many digits for f16, and u_x is one unit in its last place. x is large
 // enough for h to pass 65504, which f16 cannot hold, and W2 small enough for y not to. Where x is
 // in f16, y is too and is rounded to either neighbour; the last tokens are left out.
+//
+// A variant for blocks makes codes of 8 bits. u_x is what half a code is of the least of the last
+// tokens' x; the others' x are codes. So is h, but for its scale, because its weights' rows are one
+// row times numbers that are codes: u_h is what the scale is rounded by.
 #include "vulkan/bind.h"
 
 #include <math.h>
@@ -28,26 +33,34 @@ enum {
     N_EXACT = 40,  // tokens whose x is of f16 numbers
     N_EXPERTS = 5,
     TOP_K = 2,
-    D_MODEL = 70,
-    D_FF = 41,
+    BLOCK = 32, // of x and of q8_0
+    MAX_MODEL = 3 * BLOCK,
+    MAX_FF = 2 * BLOCK,
     D_OUT = 37,
-    D_SHARED_FF = 19,
     N_Y = N_TOKENS * D_OUT,
 };
 
+struct widths {
+    uint32_t d_model, d_ff, d_shared_ff;
+};
+
+static const struct widths of_floats = {70, 41, 19}, of_blocks = {MAX_MODEL, MAX_FF, BLOCK};
+
 struct expert {
-    float gate[D_FF * D_MODEL], up[D_FF * D_MODEL], down[D_OUT * D_FF];
-    float gate_bias[D_FF], up_bias[D_FF], down_bias[D_OUT];
+    float gate[MAX_FF * MAX_MODEL], up[MAX_FF * MAX_MODEL], down[D_OUT * MAX_FF];
+    float gate_bias[MAX_FF], up_bias[MAX_FF], down_bias[D_OUT];
 };
 
 struct test {
     struct moe_vk *vk;
+    bool blocks; // the variant is for those
+    struct widths d;
     struct moe_layer layer;
     struct moe_graph graph;
     struct moe_packed_weights *weights;
-    float x[N_TOKENS * D_MODEL], want[N_Y], got[N_Y];
-    uint16_t x_f16[N_EXACT * D_MODEL], y_f16[N_EXACT * D_OUT];
-    float router[N_EXPERTS * D_MODEL], router_bias[N_EXPERTS];
+    float x[N_TOKENS * MAX_MODEL], want[N_Y], got[N_Y];
+    uint16_t x_f16[N_EXACT * MAX_MODEL], y_f16[N_EXACT * D_OUT];
+    float router[N_EXPERTS * MAX_MODEL], router_bias[N_EXPERTS];
     struct expert experts[N_EXPERTS], shared;
     uint32_t random;
 };
@@ -75,28 +88,59 @@ static void fill_matrix(struct test *t, float scale, float *w, float *bias, uint
     }
 }
 
+// A number of 64 to 127, which each block has at its begin.
+static float code(struct test *t, uint32_t i)
+{
+    return i % BLOCK == 0 ? 127 : 64 + (float) next(t, 64);
+}
+
+// One row of codes times a code of each row; all = false: times 1. Signs are those of fill_matrix.
+static void fill_codes(struct test *t, float scale, bool all, float *w, float *bias,
+                       uint32_t n_rows, uint32_t width)
+{
+    float of_row = 1, of_bias = 0.5f + (float) next(t, 512) * 0x1p-10f;
+    for (uint32_t i = 0; i < width; i++)
+        w[i] = code(t, i) * 0x1p-7f;
+    for (uint32_t row = n_rows; row-- > 0;) { // the first one is read last
+        if (all)
+            of_row = code(t, row) * 0x1p-7f;
+        float factor = scale * (row % 3 == 0 ? -of_row : of_row);
+        bias[row] = factor * of_bias;
+        for (uint32_t i = 0; i < width; i++)
+            w[row * width + i] = factor * w[i];
+    }
+}
+
 static void fill_expert(struct test *t, struct expert *e, uint32_t d_ff)
 {
-    fill_matrix(t, 1, e->gate, e->gate_bias, d_ff, D_MODEL);
-    fill_matrix(t, 1, e->up, e->up_bias, d_ff, D_MODEL);
+    if (t->blocks) {
+        fill_codes(t, 1, false, e->gate, e->gate_bias, d_ff, t->d.d_model);
+        fill_codes(t, 1, true, e->up, e->up_bias, d_ff, t->d.d_model);
+        fill_codes(t, 0x1p-10f, true, e->down, e->down_bias, D_OUT, d_ff);
+        return;
+    }
+    fill_matrix(t, 1, e->gate, e->gate_bias, d_ff, t->d.d_model);
+    fill_matrix(t, 1, e->up, e->up_bias, d_ff, t->d.d_model);
     fill_matrix(t, 0x1p-11f, e->down, e->down_bias, D_OUT, d_ff);
 }
 
 static void fill_test(struct test *t)
 {
+    const uint32_t d_model = t->d.d_model;
     t->random = 1;
-    for (uint32_t i = 0; i < N_TOKENS * D_MODEL; i++) // between 4 and 12
-        t->x[i] = 4 + (i < N_EXACT * D_MODEL ? (float) next(t, 1024) * 0x1p-7f
-                                             : (float) next(t, 1 << 20) * 0x1p-17f);
-    for (uint32_t i = 0; i < N_EXACT * D_MODEL; i++)
+    for (uint32_t i = 0; i < N_TOKENS * d_model; i++) // between 4 and 12, or 8
+        t->x[i] = i >= N_EXACT * d_model ? 4 + (float) next(t, 1 << 20) * 0x1p-17f
+                  : t->blocks            ? code(t, i) * 0x1p-4f
+                                         : 4 + (float) next(t, 1024) * 0x1p-7f;
+    for (uint32_t i = 0; i < N_EXACT * d_model; i++)
         t->x_f16[i] = moe_f32_to_f16(t->x[i]);
     // Expert 0 is selected always, then one of the others by sums of different parts of x.
-    for (uint32_t i = 0; i < D_MODEL; i++)
-        t->router[(1 + i % (N_EXPERTS - 1)) * D_MODEL + i] = 1;
+    for (uint32_t i = 0; i < d_model; i++)
+        t->router[(1 + i % (N_EXPERTS - 1)) * d_model + i] = 1;
     t->router_bias[0] = 1e4f;
     for (uint32_t e = 0; e < N_EXPERTS; e++)
-        fill_expert(t, &t->experts[e], D_FF);
-    fill_expert(t, &t->shared, D_SHARED_FF);
+        fill_expert(t, &t->experts[e], t->d.d_ff);
+    fill_expert(t, &t->shared, t->d.d_shared_ff);
 }
 
 static vkmoe_expert_tensors tensors_of(const struct expert *e)
@@ -115,11 +159,11 @@ static enum vkmoe_status make_layer(struct test *t)
     vkmoe_layer_desc desc = vkmoe_layer_desc_init();
     desc.n_experts = N_EXPERTS;
     desc.top_k = TOP_K;
-    desc.d_model = D_MODEL;
-    desc.d_ff = D_FF;
+    desc.d_model = t->d.d_model;
+    desc.d_ff = t->d.d_ff;
     desc.d_out = D_OUT;
-    desc.d_shared_ff = D_SHARED_FF;
-    desc.in_type = desc.out_type = VKMOE_F16;
+    desc.d_shared_ff = t->d.d_shared_ff;
+    desc.in_type = desc.out_type = t->blocks ? VKMOE_Q8_0 : VKMOE_F16;
     desc.score = VKMOE_SCORE_SIGMOID; // 1 for every expert
     desc.rank = VKMOE_RANK_LOGIT;
     desc.router_bias = desc.gated = desc.gate_bias = desc.up_bias = desc.down_bias = true;
@@ -166,11 +210,15 @@ static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *va
     struct moe_bound *bound = NULL;
     vkmoe_io io = vkmoe_io_init();
     io.x = x;
-    io.x_stride = (size_t) moe_dtype_size(type, D_MODEL);
+    io.x_stride = (size_t) moe_dtype_size(type, t->d.d_model);
     io.y = y;
     io.y_stride = (size_t) moe_dtype_size(type, D_OUT);
     const struct moe_program_params params = {
-        .max_tokens = n_tokens, .precision = VKMOE_PRECISION_HALF, .x_type = type, .budget_ms = 50};
+        .max_tokens = n_tokens,
+        .precision = t->blocks ? VKMOE_PRECISION_INT8 : VKMOE_PRECISION_HALF,
+        .x_type = type,
+        .budget_ms = 50,
+    };
     bool own;
     *cause = MOE_VK_NO_CAUSE;
     status = moe_vk_program_make(t->vk, &t->graph, &params, variant, false, &program,
@@ -197,7 +245,7 @@ fail:
 static double bound_of(double u_x, double u_h)
 {
     const double u = 0x1p-23;
-    double roundings = 2 * 2 * (D_MODEL + 1) + 1 + 2 * (D_FF + 1) + 2 * (TOP_K + 1 + 2);
+    double roundings = 2 * 2 * (MAX_MODEL + 1) + 1 + 2 * (MAX_FF + 1) + 2 * (TOP_K + 1 + 2);
     double gamma = roundings * u / (1 - roundings * u);
     return (1 + u_x) * (1 + u_x) * (1 + u_h) * (1 + gamma) - 1;
 }
@@ -206,7 +254,9 @@ static double bound_of(double u_x, double u_h)
 static bool agree(const struct test *t, const struct moe_vk_variant *variant, uint32_t n,
                   double u_y)
 {
-    const double unit = 0x1p-10, u_h = variant->rounds_hidden ? unit : 0, exact = bound_of(0, 0);
+    const double unit = t->blocks ? 12.0 / 254 / 4 : 0x1p-10, exact = bound_of(0, 0);
+    const double of_scale = 0x1p-20; // a quotient and products by it, 2.5 units each at most
+    const double u_h = !variant->rounds_hidden ? 0 : t->blocks ? of_scale : unit;
     for (uint32_t i = 0; i < n; i++) {
         double of_got = (1 + bound_of(i < N_EXACT * D_OUT ? 0 : unit, u_h)) * (1 + u_y) - 1;
         double want = t->want[i], bound = (exact + of_got) * fabs(want) / (1 - exact);
@@ -243,6 +293,8 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
     struct test *t = NULL;
     TRY(moe_try_alloc(vk->base.host, sizeof *t, "self-test", &t));
     t->vk = vk;
+    t->blocks = !(variant->types & MOE_VK_BIT(VKMOE_F16));
+    t->d = t->blocks ? of_blocks : of_floats;
     fill_test(t);
     TRY(make_layer(t));
     TRY(compute(t, &moe_vk_variants[MOE_VK_A0], VKMOE_F32, N_TOKENS, t->x, t->want, cause));

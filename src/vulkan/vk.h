@@ -35,6 +35,7 @@ enum moe_vk_feature {
     MOE_VK_DEVICE_SCOPE,   // vulkanMemoryModelDeviceScope
     MOE_VK_SUBGROUP_SIZE,  // subgroupSizeControl
     MOE_VK_FULL_SUBGROUPS, // computeFullSubgroups
+    MOE_VK_DOT,            // shaderIntegerDotProduct
     MOE_VK_MATRIX,         // cooperativeMatrix
     MOE_VK_N_FEATURES,
 };
@@ -62,6 +63,7 @@ struct moe_vk_caps {
     float timestamp_period;  // ns of a tick
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in
+    bool dot_accelerated;    // the device has instructions for four products of signed bytes
     bool unified;            // device memory is the host's, so no copies where both are fast
     // Invocations of a subgroup where a kernel needs to know; 0: it cannot. Pinned: kernels ask for
     // that many.

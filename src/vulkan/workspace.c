@@ -3,7 +3,7 @@
 #include "base/bits.h"
 #include "vulkan/compile.h"
 
-static struct moe_vk_range take(uint64_t *end, uint64_t n_words)
+struct moe_vk_range moe_vk_take(uint64_t *end, uint64_t n_words)
 {
     struct moe_vk_range range = {MOE_VK_BUF_WORK, *end, moe_align_up(n_words * 4, 256)};
     *end += range.size;
@@ -53,14 +53,15 @@ static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t 
     struct moe_vk_grouping *g = &c->ws.groupings[bank];
     uint32_t n = moe_vk_bank_experts(c, bank);
     uint64_t blocks = moe_div_up(slots, moe_vk_group_block(slots));
-    g->offsets = take(end, (1 + blocks) * n + 1); // then the counts of blocks
-    g->rows = take(end, slots);
-    g->positions = take(end, slots);
+    g->offsets = moe_vk_take(end, (1 + blocks) * n + 1); // then the counts of blocks
+    g->rows = moe_vk_take(end, slots);
+    g->positions = moe_vk_take(end, slots);
     if (c->regime != MOE_VK_GROUPED || c->graph->operation != VKMOE_OPERATION_LAYER)
         return;
-    g->args = take(end, moe_vk_listed_dispatches(&c->banks[bank]) * (uint64_t) MOE_ARGS_WORDS);
-    g->full = take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
-    g->small = take(end, moe_vk_most_tiles(n, slots, true) * MOE_TILE_WORDS);
+    uint64_t n_args = moe_vk_listed_dispatches(&c->banks[bank]);
+    g->args = moe_vk_take(end, n_args * MOE_ARGS_WORDS);
+    g->full = moe_vk_take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
+    g->small = moe_vk_take(end, moe_vk_most_tiles(n, slots, true) * MOE_TILE_WORDS);
 }
 
 // Hidden rows and outputs, each in the order in which kernels read several as one.
@@ -69,22 +70,22 @@ static void lay_out_rows(struct moe_vk_compiler *c, uint64_t slots, uint64_t *en
     const vkmoe_layer_desc *desc = c->desc;
     struct moe_vk_workspace *ws = &c->ws;
     uint64_t tokens = c->tokens;
-    ws->h[MOE_BANK_ROUTED] = take(end, slots * desc->d_ff);
+    ws->h[MOE_BANK_ROUTED] = moe_vk_take(end, slots * desc->d_ff);
     if (moe_vk_has_bank(c, MOE_BANK_ADJUGATE))
-        ws->h[MOE_BANK_ADJUGATE] = take(end, slots * desc->d_adjugate);
-    ws->h[MOE_BANK_SHARED] = take(end, tokens * desc->d_shared_ff);
-    ws->h[MOE_VK_BANK_LATENT] = take(end, tokens * desc->d_latent);
+        ws->h[MOE_BANK_ADJUGATE] = moe_vk_take(end, slots * desc->d_adjugate);
+    ws->h[MOE_BANK_SHARED] = moe_vk_take(end, tokens * desc->d_shared_ff);
+    ws->h[MOE_VK_BANK_LATENT] = moe_vk_take(end, tokens * desc->d_latent);
     if (c->regime == MOE_VK_DECODE && moe_vk_out_is_fused(c))
         return;
     uint64_t d_to = moe_layer_routed_out(desc);
-    ws->f[MOE_BANK_ROUTED] = take(end, slots * d_to);
+    ws->f[MOE_BANK_ROUTED] = moe_vk_take(end, slots * d_to);
     if (moe_vk_has_bank(c, MOE_BANK_ADJUGATE))
-        ws->f[MOE_BANK_ADJUGATE] = take(end, slots * d_to);
+        ws->f[MOE_BANK_ADJUGATE] = moe_vk_take(end, slots * d_to);
     if (moe_vk_sums_twice(c))
-        ws->f[MOE_VK_BANK_LATENT] = take(end, tokens * desc->d_out);
+        ws->f[MOE_VK_BANK_LATENT] = moe_vk_take(end, tokens * desc->d_out);
     if (moe_vk_has_bank(c, MOE_BANK_SHARED))
-        ws->f[MOE_BANK_SHARED] = take(end, tokens * desc->d_out);
-    ws->r = take(end, tokens * desc->d_latent);
+        ws->f[MOE_BANK_SHARED] = moe_vk_take(end, tokens * desc->d_out);
+    ws->r = moe_vk_take(end, tokens * desc->d_latent);
 }
 
 void moe_vk_lay_out(struct moe_vk_compiler *c)
@@ -93,19 +94,19 @@ void moe_vk_lay_out(struct moe_vk_compiler *c)
     struct moe_vk_workspace *ws = &c->ws;
     uint64_t slots = (uint64_t) c->tokens * desc->top_k, end = 0;
     *ws = (struct moe_vk_workspace){0};
-    ws->count = take(&end, 1);
+    ws->count = moe_vk_take(&end, 1);
     bool has_table = !c->limits->bda && !moe_operation_is_whole(c->graph->operation);
-    ws->table = take(&end, has_table ? moe_vk_n_blocks(&c->graph->layer) : 0);
-    ws->ids = take(&end, slots);
-    ws->gates = take(&end, slots);
+    ws->table = moe_vk_take(&end, has_table ? moe_vk_n_blocks(&c->graph->layer) : 0);
+    ws->ids = moe_vk_take(&end, slots);
+    ws->gates = moe_vk_take(&end, slots);
     if (moe_graph_uses(c->graph, MOE_VALUE_SHARED_GATE))
-        ws->shared_gate =
-            take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SHARED_GATE].width);
+        ws->shared_gate = moe_vk_take(
+            &end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SHARED_GATE].width);
     if (moe_graph_uses(c->graph, MOE_VALUE_SCORES))
         ws->scores =
-            take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SCORES].width);
+            moe_vk_take(&end, (uint64_t) c->tokens * c->graph->values[MOE_VALUE_SCORES].width);
     if (moe_graph_uses(c->graph, MOE_VALUE_POSITIONS))
-        ws->positions = take(&end, slots + 1); // a loop's next iteration may look there
+        ws->positions = moe_vk_take(&end, slots + 1); // a loop's next iteration may look there
     bool is_layer = c->graph->operation == VKMOE_OPERATION_LAYER;
     bool groups = is_layer ? c->regime == MOE_VK_GROUPED
                            : moe_graph_uses(c->graph, MOE_VALUE_GROUPING);
@@ -115,7 +116,9 @@ void moe_vk_lay_out(struct moe_vk_compiler *c)
         if (moe_vk_is_slotted(bank) && moe_vk_has_bank(c, bank) &&
             (groups || (drops && bank == MOE_BANK_ROUTED)))
             lay_out_grouping(c, bank, slots, &end);
-    if (is_layer)
+    if (is_layer) {
         lay_out_rows(c, slots, &end);
+        moe_vk_lay_out_codes(c, &end);
+    }
     ws->size = end;
 }

@@ -53,6 +53,17 @@ static bool for_a0n(const vkmoe_layer_desc *layer)
            (int) layer->out_type < MOE_N_FLOAT_DTYPES;
 }
 
+static bool has_a2(const struct moe_vk_caps *caps)
+{
+    return moe_vk_has(caps, MOE_VK_BDA) && moe_vk_has(caps, MOE_VK_DOT);
+}
+
+// Blocks of integers, and those of fp4: fp8 is no integer of 8 bits.
+static bool for_a2(enum vkmoe_dtype weights)
+{
+    return (int) weights >= MOE_N_FLOAT_DTYPES && weights != VKMOE_FP8;
+}
+
 enum { N_X = MOE_N_FLOAT_DTYPES, N_W = MOE_N_DTYPES }; // types of x and of weights
 
 typedef void (*visitor)(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
@@ -84,8 +95,10 @@ static void check_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_d
     if (has_a1(caps) && params->precision == VKMOE_PRECISION_HALF &&
         for_a1(layer, params->x_type))
         assert_string_equal(got[want++]->name, "a1");
-    if (params->precision != VKMOE_PRECISION_INT8)
-        assert_string_equal(got[want++]->name, "a0");
+    if (has_a2(caps) && params->precision == VKMOE_PRECISION_INT8 &&
+        (for_a2(layer->in_type) || for_a2(layer->out_type)))
+        assert_string_equal(got[want++]->name, "a2");
+    assert_string_equal(got[want++]->name, "a0");
     assert_int_equal(n, want);
 }
 
@@ -130,10 +143,16 @@ static void tiers_follow_features(void **state)
     for (uint32_t features = 0; features <= ALL; features++) {
         struct moe_vk_caps caps = caps_with(features);
         assert_string_equal(moe_vk_tier(&caps), has_a1(&caps) ? "T1 fp16" : "T0 floor");
+        caps.dot_accelerated = true;
+        assert_string_equal(moe_vk_tier(&caps), has_a2(&caps)   ? "T2 int8"
+                                                : has_a1(&caps) ? "T1 fp16"
+                                                                : "T0 floor");
     }
     struct moe_vk_caps caps = caps_with(ALL);
+    caps.dot_accelerated = true;
     moe_vk_caps_floor(&caps);
     assert_int_equal(caps.features, 0);
+    assert_false(caps.dot_accelerated);
     assert_string_equal(moe_vk_tier(&caps), "T0 floor");
 }
 
@@ -222,6 +241,9 @@ static void what_matrices_lack_is_told(void **state)
     };
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
         struct moe_vk_caps caps = matrix_caps();
+        assert_int_equal(members[f] != NULL, (moe_vk_variants[MOE_VK_A3].needs >> f) & 1);
+        if (!members[f])
+            continue;
         caps.features &= ~MOE_VK_BIT(f);
         check_lack(caps, members[f]);
     }
@@ -255,6 +277,10 @@ static void some_drivers_are_doubted(void **state)
     assert_non_null(moe_vk_doubt(a3, &caps));
     assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A1], &caps));
     assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0], &caps));
+    assert_string_equal(moe_vk_doubt(&moe_vk_variants[MOE_VK_A2], &caps),
+                        "integerDotProduct4x8BitPackedSignedAccelerated is not set");
+    caps.dot_accelerated = true;
+    assert_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A2], &caps));
     static const uint32_t mali[] = {VK_DRIVER_ID_ARM_PROPRIETARY, VK_DRIVER_ID_MESA_PANVK};
     assert_non_null(moe_vk_doubt(&moe_vk_variants[MOE_VK_A0N], &caps));
     for (size_t i = 0; i < MOE_COUNT(mali); i++) {
@@ -270,7 +296,20 @@ static const char *kernel(const struct moe_vk_dispatch *d)
 }
 
 // A matmul's kernel is that of its own weights' type: f16 alone goes to the kernel in f16, where x
-// is rounded and the hidden rows are not.
+// is rounded and the hidden rows are not, and blocks go to the one that reads codes.
+// The label of the dispatch that makes what the i-th one reads, if that is quantised.
+static const char *quantised_from(const struct moe_vk_sequence *sequence, uint32_t i)
+{
+    const struct moe_vk_range *input = &sequence->dispatches[i].ranges[MOE_SLOT_INPUT];
+    for (uint32_t k = 0; k < i; k++) {
+        const struct moe_vk_dispatch *d = &sequence->dispatches[k];
+        if (strcmp(kernel(d), "quantise_bda") == 0 && input->buffer == MOE_VK_BUF_WORK &&
+            input->offset == d->ranges[MOE_SLOT_OUTPUT].offset)
+            return d->label;
+    }
+    return NULL;
+}
+
 static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_layer_desc *desc,
                           enum vkmoe_dtype x_type, bool bda)
 {
@@ -291,12 +330,17 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         const struct moe_vk_dispatch *d = &sequence->dispatches[i];
         if (strncmp(kernel(d), "expert_gemm", strlen("expert_gemm")) != 0)
             continue;
-        bool from_x = d->ranges[MOE_SLOT_INPUT].buffer == MOE_VK_BUF_X;
+        const char *quantised = quantised_from(sequence, i);
+        bool coded = variant && variant->id == MOE_VK_A2 && for_a2((enum vkmoe_dtype) d->spec[0]);
+        bool from_x = coded ? strcmp(quantised, "quantise x") == 0
+                            : d->ranges[MOE_SLOT_INPUT].buffer == MOE_VK_BUF_X;
+        assert_int_equal(quantised != NULL, coded);
         bool matrix = variant && variant->shape > 0;
         bool f16 = variant && variant->id == MOE_VK_A1 && d->spec[0] == VKMOE_F16 &&
                    !(from_x && x_type == VKMOE_BF16);
         assert_string_equal(kernel(d), matrix ? "expert_gemm_coop_bda"
                                        : f16  ? "expert_gemm_f16_bda"
+                                       : coded ? "expert_gemm_int8_bda"
                                        : bda  ? "expert_gemm_bda"
                                               : "expert_gemm");
         assert_int_equal(d->spec[MOE_SPEC_M], matrix ? 8 : 0);
@@ -326,6 +370,7 @@ static void each_matmul_has_the_kernel_of_its_types(void **state)
         layer.d_ff = layer.d_shared_ff = 512;
         if (MATRIX_BUILT)
             check_kernels(&moe_vk_variants[MOE_VK_A3], &layer, x_type, true);
+        check_kernels(&moe_vk_variants[MOE_VK_A2], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A1], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, false);
@@ -354,6 +399,7 @@ static void disabled_variants_are_named(void **state)
                 {"a1", MOE_VK_BIT(MOE_VK_A1)},
                 {"fp16", MOE_VK_BIT(MOE_VK_A1)},
                 {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)},
+                {"int8,a1", MOE_VK_BIT(MOE_VK_A2) | MOE_VK_BIT(MOE_VK_A1)},
                 {"direct", MOE_VK_BIT(MOE_VK_A0N)}};
     static const struct {
         const char *list, *part;
@@ -404,7 +450,11 @@ static void what_a_variant_computes_is_told(void **state)
     moe_vk_computes(&moe_vk_variants[MOE_VK_A0N], text);
     assert_string_equal(text, "precision exact or half, weights f32 or f16 or bf16, x of any type");
     moe_vk_computes(&moe_vk_variants[MOE_VK_A0], text);
-    assert_string_equal(text, "precision exact or half, weights of any type, x of any type");
+    assert_string_equal(text,
+                        "precision exact or half or int8, weights of any type, x of any type");
+    moe_vk_computes(&moe_vk_variants[MOE_VK_A2], text);
+    assert_string_equal(text, "precision int8, weights q8_0 or q4_0 or q4_K or q5_K or q6_K or "
+                              "q2_K or mxfp4, x of any type");
 }
 
 static void a_probe_has_its_time(void **state)

@@ -72,28 +72,64 @@ static void each_device_gets_its_variants(void **state)
         known_of(d->candidates, want);
         if (strcmp(kinds, want) != 0)
             fail_msg("%s: candidates%s, not%s", d->name, kinds, want);
-        assert_string_equal(moe_vk_tier(&caps), best->tier);
+        const bool dot = moe_vk_variants[MOE_VK_A2].id < best->id && caps.dot_accelerated;
+        assert_string_equal(moe_vk_tier(&caps),
+                            dot ? moe_vk_variants[MOE_VK_A2].tier : best->tier);
         if (strcmp(used->kind, d->used ? d->used : best->kind) != 0)
             fail_msg("%s: %s is used", d->name, used->kind);
     }
 }
 
+// Weights of blocks at precision int8: packed products wherever they are, used by plans that name
+// nothing where they are fast.
+static void each_device_of_1_3_may_compute_by_products_of_bytes(void **state)
+{
+    (void) state;
+    const vkmoe_layer_desc layer = small_layer(VKMOE_Q4_K);
+    const struct moe_program_params int8 = {.precision = VKMOE_PRECISION_INT8};
+    uint32_t n_with = 0, n_used = 0;
+    for (uint32_t i = 0; i < n_recorded_devices; i++) {
+        const struct recorded_device *d = &recorded_devices[i];
+        const struct moe_vk_caps caps = recorded_caps(d);
+        const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
+        uint32_t n = moe_vk_candidates(&caps, &layer, &int8, got);
+        const bool with = d->minor >= 3;
+        assert_int_equal(n, with ? 2 : 1);
+        assert_string_equal(got[n - 1]->kind, "fp32");
+        if (!with)
+            continue;
+        assert_string_equal(got[0]->kind, "int8");
+        assert_int_equal(moe_vk_doubt(got[0], &caps) == NULL, d->dot);
+        n_with++;
+        n_used += d->dot;
+    }
+    assert_true(n_used > 5 && n_with > n_used);
+}
+
+// All variants are a candidate for one of these.
+static const struct plan_kind {
+    enum vkmoe_dtype type;
+    enum vkmoe_precision precision;
+} plan_kinds[] = {{VKMOE_F16, VKMOE_PRECISION_HALF}, {VKMOE_Q4_0, VKMOE_PRECISION_INT8}};
+
 // With one feature or one unit of a limit less there is no such candidate, and the reason says so.
 static void check_dropped(const struct moe_vk_variant *variant, struct moe_vk_caps caps,
-                          const char *part)
+                          const struct plan_kind *kind, const char *part)
 {
     const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
-    const vkmoe_layer_desc layer = small_layer((enum vkmoe_dtype) VKMOE_F16);
+    const vkmoe_layer_desc layer = small_layer(kind->type);
+    const struct moe_program_params params = {.precision = kind->precision};
     char why[160] = "";
-    uint32_t n = moe_vk_candidates(&caps, &layer, &half, got);
+    uint32_t n = moe_vk_candidates(&caps, &layer, &params, got);
     for (uint32_t i = 0; i < n; i++)
         assert_ptr_not_equal(got[i], variant);
-    assert_true(moe_vk_why_not(variant, &caps, &layer, &half, why));
+    assert_true(moe_vk_why_not(variant, &caps, &layer, &params, why));
     if (!strstr(why, part))
         fail_msg("%s: '%s' does not say '%s'", variant->name, why, part);
 }
 
-static void check_limits_of(const struct moe_vk_variant *variant, struct moe_vk_caps caps)
+static void check_limits_of(const struct moe_vk_variant *variant, struct moe_vk_caps caps,
+                            const struct plan_kind *kind)
 {
     const struct {
         const char *name;
@@ -111,7 +147,7 @@ static void check_limits_of(const struct moe_vk_variant *variant, struct moe_vk_
         snprintf(part, sizeof part, "it takes %u of %s, and there are %u", limits[i].need,
                  limits[i].name, limits[i].need - 1);
         *limits[i].limit = limits[i].need - 1;
-        check_dropped(variant, caps, part);
+        check_dropped(variant, caps, kind, part);
         *limits[i].limit = before;
     }
 }
@@ -119,27 +155,29 @@ static void check_limits_of(const struct moe_vk_variant *variant, struct moe_vk_
 static void with_one_thing_less_a_candidate_is_dropped(void **state)
 {
     (void) state;
-    const vkmoe_layer_desc layer = small_layer(VKMOE_F16);
     uint32_t n_dropped = 0;
-    for (uint32_t i = 0; i < n_recorded_devices; i++) {
-        const struct moe_vk_caps caps = recorded_caps(&recorded_devices[i]);
+    for (uint32_t i = 0; i < 2 * n_recorded_devices; i++) {
+        const struct moe_vk_caps caps = recorded_caps(&recorded_devices[i / 2]);
+        const struct plan_kind *kind = &plan_kinds[i % 2];
+        const vkmoe_layer_desc layer = small_layer(kind->type);
+        const struct moe_program_params params = {.precision = kind->precision};
         const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
-        uint32_t n = moe_vk_candidates(&caps, &layer, &half, got);
+        uint32_t n = moe_vk_candidates(&caps, &layer, &params, got);
         for (uint32_t v = 0; v < n; v++) {
-            check_limits_of(got[v], caps);
+            check_limits_of(got[v], caps, kind);
             for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
                 struct moe_vk_caps less = caps;
                 if (!(got[v]->needs & MOE_VK_BIT(f)))
                     continue;
                 less.features &= ~MOE_VK_BIT(f);
-                check_dropped(got[v], less, moe_vk_features[f].listed.member);
+                check_dropped(got[v], less, kind, moe_vk_features[f].listed.member);
                 n_dropped++;
             }
             if (got[v]->id == MOE_VK_A0)
                 continue;
             struct moe_vk_caps less = caps;
             less.disabled = MOE_VK_BIT(got[v]->id);
-            check_dropped(got[v], less, "disabled by VKMOE_DISABLE");
+            check_dropped(got[v], less, kind, "disabled by VKMOE_DISABLE");
         }
     }
     assert_true(n_dropped > 20);
@@ -194,6 +232,8 @@ static const struct {
     {9, MOE_VK_FLOAT16},  // Float16
     {5345, MOE_VK_MEMORY_MODEL}, // VulkanMemoryModel
     {5346, MOE_VK_DEVICE_SCOPE}, // VulkanMemoryModelDeviceScope
+    {6018, MOE_VK_DOT},          // DotProductInput4x8BitPacked
+    {6019, MOE_VK_DOT},          // DotProduct
     {6022, MOE_VK_MATRIX},       // CooperativeMatrixKHR
 };
 
@@ -281,7 +321,7 @@ static void check_device(const char *name, const struct moe_vk_caps *caps,
     struct moe_vk vk = {.caps = *caps, .bda = moe_vk_has(caps, MOE_VK_BDA)};
     vk.base.info.type = VKMOE_DEVICE_DISCRETE;
     uint32_t n = moe_vk_candidates(caps, desc, params, candidates);
-    assert_int_equal(n > 0, params->precision != VKMOE_PRECISION_INT8);
+    assert_true(n > 0);
     for (uint32_t i = 0; i < n; i++) {
         struct moe_vk_program program = {.variant = candidates[i]};
         struct moe_layer layer;
@@ -400,6 +440,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_device_gets_its_variants),
+        cmocka_unit_test(each_device_of_1_3_may_compute_by_products_of_bytes),
         cmocka_unit_test(with_one_thing_less_a_candidate_is_dropped),
         cmocka_unit_test(a_device_below_the_least_limits_is_refused),
         cmocka_unit_test(no_program_is_beyond_its_device),

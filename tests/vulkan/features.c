@@ -71,6 +71,7 @@ static void features_are_found_in_structs_of_core_versions(void **state)
         [MOE_VK_DEVICE_SCOPE] = &v12.vulkanMemoryModelDeviceScope,
         [MOE_VK_SUBGROUP_SIZE] = &v13.subgroupSizeControl,
         [MOE_VK_FULL_SUBGROUPS] = &v13.computeFullSubgroups,
+        [MOE_VK_DOT] = &v13.shaderIntegerDotProduct,
         [MOE_VK_MATRIX] = &matrix.cooperativeMatrix,
     };
     for (uint32_t features = 0; features <= ALL; features++) {
@@ -96,7 +97,7 @@ static void extensions_are_for_versions_before_core(void **state)
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
         const char *before = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2);
         const char *after = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_3);
-        bool of_1_3 = f == MOE_VK_SUBGROUP_SIZE || f == MOE_VK_FULL_SUBGROUPS;
+        bool of_1_3 = f == MOE_VK_SUBGROUP_SIZE || f == MOE_VK_FULL_SUBGROUPS || f == MOE_VK_DOT;
         assert_int_equal(before != NULL, of_1_3 || f == MOE_VK_MATRIX);
         assert_int_equal(after != NULL, f == MOE_VK_MATRIX);
     }

@@ -391,11 +391,15 @@ static void limits_are_measured(void **state)
     assert_true(limits.dispatch_seconds > 0 && limits.dispatch_seconds <= wall / 64);
     bool f16 = strstr(device_info().features, "shader_float16") != NULL;
     assert_int_equal(limits.peak[VKMOE_ARITHMETIC_F16] > 0, f16);
+    bool dot = strstr(device_info().features, "integer_dot_product") != NULL;
+    assert_int_equal(limits.peak[VKMOE_ARITHMETIC_INT8] > 0, dot);
     for (int a = VKMOE_ARITHMETIC_BF16; a < VKMOE_N_ARITHMETICS; a++)
-        assert_true(limits.peak[a] == 0);
-    print_message("read %.3g GB/s, f32 %.3g Gflop/s, f16 %.3g Gflop/s, dispatch %.3g us\n",
-                  limits.read_rate * 1e-9, limits.peak[VKMOE_ARITHMETIC_F32] * 1e-9,
-                  limits.peak[VKMOE_ARITHMETIC_F16] * 1e-9, limits.dispatch_seconds * 1e6);
+        assert_true(a == VKMOE_ARITHMETIC_INT8 || limits.peak[a] == 0);
+    print_message("read %.3g GB/s, f32 %.3g Gflop/s, f16 %.3g Gflop/s, int8 %.3g Gop/s, "
+                  "dispatch %.3g us\n", limits.read_rate * 1e-9,
+                  limits.peak[VKMOE_ARITHMETIC_F32] * 1e-9,
+                  limits.peak[VKMOE_ARITHMETIC_F16] * 1e-9,
+                  limits.peak[VKMOE_ARITHMETIC_INT8] * 1e-9, limits.dispatch_seconds * 1e6);
     vkmoe_probe_destroy(probe);
 }
 

@@ -82,7 +82,8 @@ vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir)
     desc.cache_dir = cache_dir;
     check_ok(vkmoe_context_create(&desc, &context));
     struct moe_vk_caps *caps = &moe_vk(context->device)->caps;
-    caps->features &= ~MOE_VK_BIT(MOE_VK_MATRIX); // so that a1 is the best
+    const uint32_t others = MOE_VK_BIT(MOE_VK_MATRIX) | MOE_VK_BIT(MOE_VK_DOT);
+    caps->features &= ~others; // so that a1 alone is to be judged
     caps->disabled |= MOE_VK_BIT(MOE_VK_A0N); // which is faster than a1 on what is a CPU
     return context;
 }
