@@ -24,6 +24,7 @@ layout(push_constant) uniform Push {
 #include "act.glsl"
 #include "expert_act.glsl"
 #include "gemm.glsl"
+#include "tiles.h"
 #include "dot.glsl"
 
 const uint BLOCKS = 2; // of MOE_INT8_VALUES, of one step through shared memory
@@ -36,7 +37,7 @@ const uint PART_CODES = CODES / PARTS;
 const uint OFFSET = WEIGHT_TYPE == WEIGHT_Q4_0 ? 8 : WEIGHT_TYPE == WEIGHT_Q6_K ? 32 : 0;
 const bool HAS_MINIMUM = WEIGHT_TYPE == WEIGHT_Q4_K || WEIGHT_TYPE == WEIGHT_Q5_K ||
                          WEIGHT_TYPE == WEIGHT_Q2_K;
-const uint MAX_PER_LANE = MOE_TILE_FULL / 8;
+const uint MAX_PER_LANE = MOE_TILE_FULL / MOE_TILE_LANES;
 
 shared uint codes_w[BLOCKS * CODES * MOE_TILE_ROWS]; // (block, word, packed row)
 shared vec2 scale_w[BLOCKS * MOE_TILE_ROWS], minimum_w[BLOCKS * MOE_TILE_ROWS];
@@ -151,16 +152,16 @@ void main()
         load_weights(base, row_block, first);
         load_input(tile.n_rows, first);
         barrier();
-        for (uint block = 0; block < BLOCKS; block++)
+        for (uint block = 0; block < BLOCKS && own_row(0) < tile.n_rows; block++)
             for (uint part = 0; part < PARTS; part++)
                 add_part(block, part, rows, sum);
         barrier();
     }
 
-    COUNT_TILE(used, tile.n_rows, TILE);
+    COUNT_TILE(used, tile.n_rows, moe_tile_columns(tile.n_rows, TILE));
 
     vec4 bias = absent ? vec4(0) : own_bias(base, row_block);
     for (uint r = 0; r < PER_LANE && own_row(r) < tile.n_rows; r++)
-        write_sums(tile, absent, row_block, own_row(r), sum[r], bias);
+        write_sums(tile, absent, row_block, own_row(r), factor[own_row(r)], sum[r], bias);
     COUNT_END(tile.n_rows > 0);
 }
