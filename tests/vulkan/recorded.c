@@ -5,8 +5,9 @@
 //   V    the driver itself, asked by us
 //   I n  thread n of ggml-org/llama.cpp, mostly the line with which it greets a device
 // Features that Vulkan 1.3 demands (CORE_1_3) are those of every device that has it. What no source
-// tells is left out, as 0. dot: a report of 2026 says that packed products are accelerated, which
-// those of RDNA1, Polaris, Kaby Lake, Apple and processors deny.
+// tells is left out, as 0. dot, that packed products are accelerated, is inferred: reports of
+// RDNA1, Polaris, Kaby Lake, Apple and processors deny it, and the devices that have it here are
+// none of those.
 #include "recorded.h"
 
 #include <string.h>
