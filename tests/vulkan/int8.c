@@ -2,86 +2,23 @@
 // Precision int8 by packed products of bytes (variant a2), under the validation layer: every type
 // of blocks against a model of its rounding and against the oracle, that its kernels did the work,
 // and what a row's bits depend on. Skipped where the device has no such products.
-#include "check.h"
-#include "fixture.h"
+#include "forced.h"
 
 #include <float.h>
-#include <stdio.h>
 
 #include "api/api.h"
 #include "base/bits.h"
 #include "core/dtype.h"
-#include "vulkan/bind.h"
 
-enum { N_TOKENS = 45, WIDTH = 256, MAX_Y = N_TOKENS * WIDTH, TOP_K = 2, BLOCK = 32, D_OUT = 37 };
+enum { BLOCK = 32, D_OUT = 37 };
+
+const struct forced forced = {MOE_VK_A2, VKMOE_PRECISION_INT8, "expert_gemm_int8_bda"};
 
 // Relative L2 error that precision int8 is promised to stay below.
 #define INT8 1.5e-2
 
 static const enum vkmoe_dtype types[] = {VKMOE_Q8_0, VKMOE_Q4_0, VKMOE_Q4_K, VKMOE_Q5_K,
                                          VKMOE_Q6_K, VKMOE_Q2_K, VKMOE_MXFP4};
-
-static vkmoe_context *device, *oracle;
-
-struct result {
-    float y[MAX_Y];
-    int32_t ids[N_TOKENS * TOP_K];
-};
-
-// Every matmul of a plan of a2 goes to its kernel; x and the hidden rows of each bank are made
-// codes once.
-static void check_kernels(const struct moe_vk_program *program)
-{
-    const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
-    const bool shared = program->base.graph.layer.desc.d_shared_ff > 0;
-    uint32_t n = 0, n_quantise = 0;
-    assert_string_equal(program->variant->name, "a2");
-    for (uint32_t i = 0; i < sequence->n; i++) {
-        const char *name = moe_spv_table[sequence->dispatches[i].spv].name;
-        n_quantise += strcmp(name, "quantise_bda") == 0;
-        if (strncmp(name, "expert_gemm", strlen("expert_gemm")) != 0)
-            continue;
-        assert_string_equal(name, "expert_gemm_int8_bda");
-        n++;
-    }
-    // In and out, full and small tiles, and the shared expert's two.
-    assert_int_equal(n, shared ? 6 : 4);
-    assert_int_equal(n_quantise, shared ? 3 : 2);
-}
-
-static void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
-                const float *x, struct result *out)
-{
-    struct stack stack = {0};
-    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    vkmoe_io io = vkmoe_io_init();
-    float rows[MAX_Y], values[MAX_Y]; // of any type
-    plan.layer = &data->layer;
-    plan.max_tokens = N_TOKENS;
-    plan.x_type = x_type;
-    if (context == device) {
-        plan.precision = VKMOE_PRECISION_INT8;
-        plan.variant = "a2";
-    }
-    memset(out, 0xff, sizeof *out);
-    memset(values, 0xff, sizeof values);
-    moe_dtype_encode(x_type, x, (size_t) N_TOKENS * data->layer.d_model, rows);
-    io.x = rows;
-    io.x_stride = (size_t) moe_dtype_size(x_type, data->layer.d_model);
-    io.y = values;
-    io.y_stride = (size_t) moe_dtype_size(x_type, data->layer.d_out);
-    io.ids = out->ids;
-    check_ok(vkmoe_weights_create(context, &data->desc, &stack.weights));
-    check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
-    check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
-    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
-    for (uint32_t t = 0; t < N_TOKENS; t++)
-        check_ok(vkmoe_dtype_to_f32(x_type, (const char *) values + t * io.y_stride,
-                                    data->layer.d_out, out->y + t * data->layer.d_out));
-    if (context == device)
-        check_kernels((struct moe_vk_program *) stack.plan->program);
-    stack_destroy(&stack);
-}
 
 // ---- the model of its rounding -----------------------------------------------------------------
 
@@ -201,17 +138,6 @@ static void every_type_rounds_as_the_model_does(void **state)
 }
 
 // ---- the promise -------------------------------------------------------------------------------
-
-// Of n values.
-static double error_of(const float *got, const float *want, size_t n)
-{
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < n; i++) {
-        error += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
-        norm += (double) want[i] * want[i];
-    }
-    return sqrt(error / norm);
-}
 
 static void check_layer(const vkmoe_layer_desc *layer, enum vkmoe_dtype x_type)
 {
@@ -374,16 +300,7 @@ static void validation_found_nothing(void **state)
     assert_int_equal(vkmoe_context_validation_count(device), 0);
 }
 
-// Why there is no a2 here; false: there is one.
-static bool is_missing(char why[160])
-{
-    vkmoe_layer_desc layer = linear_layer(VKMOE_Q8_0);
-    struct moe_program_params params = {.precision = VKMOE_PRECISION_INT8};
-    return moe_vk_why_not(&moe_vk_variants[MOE_VK_A2], &moe_vk(device->device)->caps, &layer,
-                          &params, why);
-}
-
-int main(void)
+static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_rounds_as_the_model_does),
@@ -394,19 +311,11 @@ int main(void)
         cmocka_unit_test(others_choose_it_where_it_is_accelerated),
         cmocka_unit_test(validation_found_nothing),
     };
-    char why[160];
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    desc.device = "reference";
-    check_ok(vkmoe_context_create(&desc, &oracle));
-    desc.device = "vulkan";
-    desc.cache_dir = "";
-    desc.validation = true;
-    check_ok(vkmoe_context_create(&desc, &device));
-    bool missing = is_missing(why);
-    if (missing)
-        printf("skip: no variant 'a2': %s\n", why);
-    int code = missing ? 77 : cmocka_run_group_tests(tests, NULL, NULL) != 0;
-    vkmoe_context_destroy(device);
-    vkmoe_context_destroy(oracle);
-    return code;
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
+
+int main(void)
+{
+    const vkmoe_layer_desc layer = linear_layer(VKMOE_Q8_0);
+    return forced_main(&layer, all_tests);
 }

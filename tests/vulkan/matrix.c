@@ -3,22 +3,18 @@
 // weights and of x against the oracle, that its kernel did the work, numbers far beyond f16's
 // range, and what a row's bits depend on. Skipped where the device or the shader
 // compiler has no matrices.
-#include "check.h"
-#include "fixture.h"
+#include "forced.h"
 
 #include <stdio.h>
 
 #include "api/api.h"
 #include "base/bits.h"
 #include "core/dtype.h"
-#include "vulkan/bind.h"
 
-enum { N_TOKENS = 45, WIDTH = 256, MAX_Y = N_TOKENS * WIDTH, TOP_K = 2 };
+const struct forced forced = {MOE_VK_A3, VKMOE_PRECISION_HALF, "expert_gemm_coop_bda"};
 
 // Relative L2 error that precision half is promised to stay below.
 #define HALF 4e-3
-
-static vkmoe_context *device, *oracle;
 
 // Odd widths where a type has no blocks.
 static vkmoe_layer_desc layer_of(enum vkmoe_dtype type, bool gated)
@@ -38,84 +34,9 @@ static vkmoe_layer_desc layer_of(enum vkmoe_dtype type, bool gated)
     return layer;
 }
 
-// ---- runs --------------------------------------------------------------------------------------
-
-struct result {
-    float y[MAX_Y];
-    int32_t ids[N_TOKENS * TOP_K];
-    uint64_t columns; // rows of slots and tokens, times tiles of weights, that kernels multiplied
-};
-
 static size_t n_y(const struct layer_data *data)
 {
     return (size_t) N_TOKENS * data->layer.d_out;
-}
-
-// Every matmul of a plan of a3 goes to its kernel.
-static void check_kernels(const struct moe_vk_program *program)
-{
-    const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
-    uint32_t n = 0;
-    assert_string_equal(program->variant->name, "a3");
-    for (uint32_t i = 0; i < sequence->n; i++) {
-        const char *name = moe_spv_table[sequence->dispatches[i].spv].name;
-        if (strncmp(name, "expert_gemm", strlen("expert_gemm")) != 0)
-            continue;
-        assert_string_equal(name, "expert_gemm_coop_bda");
-        n++;
-    }
-    // In and out, full and small tiles, and the shared expert's two.
-    assert_int_equal(n, program->base.graph.layer.desc.d_shared_ff > 0 ? 6 : 4);
-}
-
-static void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
-                const float *x, struct result *out)
-{
-    struct stack stack = {0};
-    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    vkmoe_io io = vkmoe_io_init();
-    float rows[MAX_Y], values[MAX_Y]; // of any type
-    plan.layer = &data->layer;
-    plan.max_tokens = N_TOKENS;
-    plan.x_type = x_type;
-    if (context == device) {
-        plan.precision = VKMOE_PRECISION_HALF;
-        plan.variant = "a3";
-        plan.counters = true;
-    }
-    memset(out, 0xff, sizeof *out);
-    memset(values, 0xff, sizeof values);
-    moe_dtype_encode(x_type, x, (size_t) N_TOKENS * data->layer.d_model, rows);
-    io.x = rows;
-    io.x_stride = (size_t) moe_dtype_size(x_type, data->layer.d_model);
-    io.y = values;
-    io.y_stride = (size_t) moe_dtype_size(x_type, data->layer.d_out);
-    io.ids = out->ids;
-    check_ok(vkmoe_weights_create(context, &data->desc, &stack.weights));
-    check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
-    check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
-    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
-    for (uint32_t t = 0; t < N_TOKENS; t++)
-        check_ok(vkmoe_dtype_to_f32(x_type, (const char *) values + t * io.y_stride,
-                                    data->layer.d_out, out->y + t * data->layer.d_out));
-    if (context == device) {
-        vkmoe_counters counters;
-        check_kernels((struct moe_vk_program *) stack.plan->program);
-        check_ok(vkmoe_bind_get_counters(stack.bind, &counters));
-        out->columns = counters.live_columns;
-    }
-    stack_destroy(&stack);
-}
-
-// Of n values; 0 where both are 0.
-static double error_of(const float *got, const float *want, size_t n)
-{
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < n; i++) {
-        error += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
-        norm += (double) want[i] * want[i];
-    }
-    return error == 0 ? 0 : sqrt(error / norm);
 }
 
 static void check_error(const char *what, const float *got, const float *want, size_t n)
@@ -372,27 +293,7 @@ static void validation_found_nothing(void **state)
     assert_int_equal(vkmoe_context_validation_count(device), 0);
 }
 
-static void open_devices(void)
-{
-    vkmoe_context_desc desc = vkmoe_context_desc_init();
-    desc.device = "reference";
-    check_ok(vkmoe_context_create(&desc, &oracle));
-    desc.device = "vulkan";
-    desc.cache_dir = "";
-    desc.validation = true;
-    check_ok(vkmoe_context_create(&desc, &device));
-}
-
-// Why there is no a3 here; false: there is one.
-static bool is_missing(char why[160])
-{
-    vkmoe_layer_desc layer = linear_layer(VKMOE_F16);
-    struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
-    return moe_vk_why_not(&moe_vk_variants[MOE_VK_A3], &moe_vk(device->device)->caps, &layer,
-                          &params, why);
-}
-
-int main(void)
+static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_keeps_the_promise),
@@ -406,13 +307,11 @@ int main(void)
         cmocka_unit_test(other_plans_are_refused),
         cmocka_unit_test(validation_found_nothing),
     };
-    char why[160];
-    open_devices();
-    bool missing = is_missing(why);
-    if (missing)
-        printf("skip: no variant 'a3': %s\n", why);
-    int code = missing ? 77 : cmocka_run_group_tests(tests, NULL, NULL) != 0;
-    vkmoe_context_destroy(device);
-    vkmoe_context_destroy(oracle);
-    return code;
+    return cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
+
+int main(void)
+{
+    const vkmoe_layer_desc layer = linear_layer(VKMOE_F16);
+    return forced_main(&layer, all_tests);
 }
