@@ -20,13 +20,13 @@ void main()
     uint lid = gl_LocalInvocationID.x, end = block_end();
     for (uint e = lid; e < p.n_experts; e += MOE_LOCAL_SIZE)
         next[e] = 0;
-    for (uint first = block_first(); first < end; first += CHUNK) {
-        uint n = min(CHUNK, end - first);
-        load_chunk(first, n);
+    for (uint first = block_first(); first < end; first += STEP) {
+        uint n = min(STEP, end - first);
+        load_step(first, n);
         for (uint e = lid; e < p.n_experts; e += MOE_LOCAL_SIZE) {
             uint count = next[e];
             for (uint i = 0; i < n; i++)
-                count += chunk_ids[i] == e ? 1 : 0;
+                count += step_ids[i] == e ? 1 : 0;
             next[e] = count;
         }
         barrier();

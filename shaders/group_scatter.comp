@@ -141,13 +141,13 @@ void scan_experts(bool writes)
     barrier();
 }
 
-void scatter_chunk(uint first, uint n)
+void scatter_step(uint first, uint n)
 {
     uint lid = gl_LocalInvocationID.x;
     for (uint e = lid; e < p.n_experts; e += MOE_LOCAL_SIZE) {
         uint at = next[e];
         for (uint i = 0; i < n; i++) {
-            if (chunk_ids[i] != e)
+            if (step_ids[i] != e)
                 continue;
             routing(p.rows + at) = first + i;
             routing(p.positions + first + i) = at;
@@ -156,7 +156,7 @@ void scatter_chunk(uint first, uint n)
         next[e] = at;
     }
     for (uint i = lid; i < n; i += MOE_LOCAL_SIZE)
-        if (chunk_ids[i] >= p.n_experts)
+        if (step_ids[i] >= p.n_experts)
             routing(p.positions + first + i) = MOE_NONE;
 }
 
@@ -171,10 +171,10 @@ void main()
     }
     add_blocks();
     scan_experts(writes);
-    for (uint first = block_first(); first < end; first += CHUNK) {
-        uint n = min(CHUNK, end - first);
-        load_chunk(first, n);
-        scatter_chunk(first, n);
+    for (uint first = block_first(); first < end; first += STEP) {
+        uint n = min(STEP, end - first);
+        load_step(first, n);
+        scatter_step(first, n);
         barrier();
     }
     uint n_chunks = LISTS != 0 ? (p.n_experts + p.chunk_experts - 1) / p.chunk_experts : 0;

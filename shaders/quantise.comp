@@ -5,7 +5,7 @@
 //   v    rows of n_blocks blocks: x, or rows of input_stride
 //   out  blocks of MOE_INT8_WORDS: codes by fours, in their order; the scale; the sums of the codes
 //        of the first and of the second half, 16 bits each
-// What is too small for 127 / max |v| to be finite becomes 0; where one value is not finite the
+// What is so small that the scale would be denormal becomes 0; where one value is not finite the
 // scale is NaN.
 // Dispatch: (ceil(rows / MOE_QUANTISE_ROWS), ceil(n_blocks / MOE_QUANTISE_BLOCKS), 1). A block is
 // that of eight invocations, four values each.
@@ -25,7 +25,7 @@ layout(constant_id = 0) const uint INPUT_TYPE = 0; // enum vkmoe_dtype
 
 const uint LANES = MOE_INT8_VALUES / 4; // of a block
 const uint INFINITE = 0x7f800000u;      // and NaN above it
-const float LEAST = 3.7324e-37;         // 127 / FLT_MAX
+const float LEAST = 1.4931e-36;         // above 127 * 2^-126: the scale is a normal number
 
 shared uint largest[MOE_LOCAL_SIZE]; // magnitudes, as bits: a NaN is the largest
 shared int sums[MOE_LOCAL_SIZE];
@@ -92,8 +92,8 @@ void main()
         output_at(to + lane) = bytes.x | bytes.y << 8 | bytes.z << 16 | bytes.w << 24;
         if (lane == 0) {
             float scale = most > LEAST ? most / 127.0 : 0.0;
-            output_at(to + 8) = bits < INFINITE ? floatBitsToUint(scale) : 0x7fc00000u;
-            output_at(to + 9) = uint(half_sum(first)) & 0xffffu |
+            output_at(to + LANES) = bits < INFINITE ? floatBitsToUint(scale) : 0x7fc00000u;
+            output_at(to + LANES + 1) = uint(half_sum(first)) & 0xffffu |
                                 uint(half_sum(first + LANES / 2)) << 16;
         }
     }

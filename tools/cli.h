@@ -127,7 +127,7 @@ int cli_fail(enum vkmoe_status status);
 // NULL (warnings and errors). Valid as long as `device`.
 vkmoe_host cli_host(const struct cli_device *device);
 
-// Does the device compute with precision int8?
+// Does precision int8 make a difference on the device?
 bool cli_has_int8(vkmoe_context *context);
 
 // Can a device have the kernel variant of this name or kind, whatever is computed? If not, the

@@ -188,7 +188,8 @@ void cli_progress_end(void)
     progress_shown = false;
 }
 
-// Plans alone tell. Errors of other kinds are for those to see who make theirs.
+// Plans alone tell: of a GPU, what they compute with. Errors of other kinds are for those to see
+// who make theirs.
 bool cli_has_int8(vkmoe_context *context)
 {
     vkmoe_layer_desc layer = vkmoe_layer_desc_init();
@@ -199,10 +200,16 @@ bool cli_has_int8(vkmoe_context *context)
     layer.in_type = layer.out_type = VKMOE_Q8_0;
     desc.layer = &layer;
     desc.precision = VKMOE_PRECISION_INT8;
-    desc.max_tokens = 1;
+    desc.max_tokens = 64;
     enum vkmoe_status status = vkmoe_plan_create(context, &desc, &plan);
+    bool has = status != VKMOE_E_UNSUPPORTED;
+    vkmoe_device_info info;
+    vkmoe_plan_kernels kernels;
+    if (status == VKMOE_OK && vkmoe_context_info(context, &info) == VKMOE_OK &&
+        info.type < VKMOE_DEVICE_CPU && vkmoe_plan_get_kernels(plan, &kernels) == VKMOE_OK)
+        has = kernels.arithmetic == VKMOE_ARITHMETIC_INT8;
     vkmoe_plan_destroy(plan);
-    return status != VKMOE_E_UNSUPPORTED;
+    return has;
 }
 
 static enum vkmoe_status list_kernels(vkmoe_context *context, vkmoe_kernel_info **out, uint32_t *n)

@@ -153,7 +153,8 @@ static void print_line(struct report *report, const char *name, enum verify_outc
         report->broken |= !line || json_dumpf(line, stdout, 0) != 0;
         putchar('\n');
         json_decref(line);
-    } else if (outcome == VERIFY_FAILED || (outcome == VERIFY_SKIPPED && !report->variant)) {
+    } else if (outcome == VERIFY_FAILED ||
+               (outcome == VERIFY_SKIPPED && (!report->variant || report->no_skip))) {
         printf("%s %s: %s (seed %llu)\n", words[outcome], name, reason,
                (unsigned long long) report->seed);
     }

@@ -209,9 +209,9 @@ typedef struct vkmoe_plan vkmoe_plan;
 // INT8 is for experts with weights of blocks. What those are multiplied with may be rounded to
 // blocks of 32 values: the largest magnitude / 127 as the scale, and codes of 8 bits; an infinity
 // makes its whole block NaN. Other matrices of the layer, and types of blocks without such kernels
-// (fp8), are computed as in EXACT; so are few tokens on Vulkan, and all tokens where the device has
-// no fast products of bytes. VKMOE_E_UNSUPPORTED: no expert has weights of blocks, or the device is
-// the reference.
+// (fp8), are computed as in EXACT. On Vulkan so are few tokens, and all tokens where products of
+// bytes are not there, not fast (and no variant was named or found faster), or buffers have no
+// addresses. VKMOE_E_UNSUPPORTED: no expert has weights of blocks, or the device is the reference.
 //
 // The promise for y, as the distance from the oracle relative to the length of y, before y is
 // rounded to its type: EXACT 1e-5, HALF 4e-3, INT8 1.5e-2 (of n numbers, 1 + 3 / sqrt(n) times
@@ -272,11 +272,12 @@ typedef struct vkmoe_plan_desc {
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // type of x and of y: f32, f16 or bf16
     // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a0n" (the same for
-    // weights of f32, f16 and bf16, without shared memory), "a1" (f16 weights, and
-    // x rounded to f16: precision HALF) or "a3" (cooperative matrices of f16, of f32 weights too,
-    // each row scaled to f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of
-    // them). Refused where the device, its driver, the precision or the types do not allow it; the
-    // text says what is missing. NULL: the best that is allowed and was not found bad or slow.
+    // weights of f32, f16 and bf16, without shared memory), "a1" (f16 weights, and x rounded to
+    // f16: precision HALF), "a2" (weights of blocks times x and hidden rows as codes of 8 bits:
+    // precision INT8) or "a3" (cooperative matrices of f16, of f32 weights too, each row scaled to
+    // f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of them). Refused
+    // where the device, its driver, the precision or the types do not allow it; the text says what
+    // is missing. NULL: the best that is allowed and was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

@@ -5,9 +5,9 @@
 // Included after buffers.glsl; the kernel's parameters are group_params p.
 layout(constant_id = 1) const uint SHARED_BY = 1;
 
-const uint CHUNK = 256; // slots that wait in shared memory
+const uint STEP = 256; // slots that wait in shared memory
 
-shared uint chunk_ids[CHUNK];
+shared uint step_ids[STEP];
 shared uint next[MOE_GROUP_EXPERTS]; // what an expert has counted, or its next position
 
 uint block_first()
@@ -20,10 +20,10 @@ uint block_end()
     return min(block_first() + p.block_slots, token_count() * p.top_k);
 }
 
-void load_chunk(uint first, uint n)
+void load_step(uint first, uint n)
 {
     for (uint i = gl_LocalInvocationID.x; i < n; i += MOE_LOCAL_SIZE)
-        chunk_ids[i] = routing(p.ids + first + i) / SHARED_BY;
+        step_ids[i] = routing(p.ids + first + i) / SHARED_BY;
     barrier();
 }
 

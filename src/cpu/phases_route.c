@@ -44,13 +44,14 @@ static uint32_t logits_stride(const struct cpu_bind *bind)
     return moe_cpu_bind_weights(bind)->n_router_panels * CPU_PANEL;
 }
 
-// Of many tokens, tasks have pairs of panels.
+// Of many tokens, tasks have pairs of panels where two at once are faster.
 uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind)
 {
     const uint32_t n_panels = moe_cpu_bind_weights(bind)->n_router_panels;
-    enum { SLOW = 4 }; // weights of f32 are waited for when there are few tokens
+    enum { SLOW = 4, MANY = 16 }; // weights of f32 are waited for when there are few tokens
     const uint64_t macs = SLOW * CPU_PANEL * (uint64_t) moe_cpu_bind_layer(bind)->d_model;
-    const uint32_t unit = bind->n_tokens > CPU_GATHER_TOKENS ? 2 : 1;
+    const bool pairs = bind->kernels->pair[VKMOE_F32] && bind->n_tokens > MANY;
+    const uint32_t unit = pairs ? 2 : 1;
     bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, (uint32_t) moe_div_up(n_panels, unit),
                               unit * macs);
     bind->grid.n_panels = n_panels;

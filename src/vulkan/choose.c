@@ -102,7 +102,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
 static const struct {
     uint32_t driver;      // VkDriverId
     uint32_t first, last; // driverVersion
-    enum moe_vk_variant_id variant;
+    enum moe_vk_variant_id variant; // and others of its kernel
     const char *source;
     uint32_t subgroup; // only with subgroups of this size; 0: whatever it is
 } bad_drivers[] = {
@@ -118,7 +118,8 @@ static const struct {
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant)
 {
     for (size_t i = 0; i < MOE_COUNT(bad_drivers); i++)
-        if (bad_drivers[i].driver == caps->driver_id && bad_drivers[i].variant == variant &&
+        if (bad_drivers[i].driver == caps->driver_id &&
+            moe_vk_variants[bad_drivers[i].variant].gemm_bda == moe_vk_variants[variant].gemm_bda &&
             caps->driver_version >= bad_drivers[i].first &&
             caps->driver_version <= bad_drivers[i].last &&
             (bad_drivers[i].subgroup == 0 || bad_drivers[i].subgroup == caps->subgroup_size))

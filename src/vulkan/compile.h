@@ -25,9 +25,8 @@ struct moe_vk_grouping {
 };
 
 // The workspace, in bytes: [choice: count table ids gates shared_gate] [scores] [groupings] [h]
-// [f] [r]
-// [codes]. What one kernel reads through one binding is adjacent; what it reads as `routing` begins
-// with the workspace.
+// [f] [r] [codes]. What one kernel reads through one binding is adjacent; what it reads as
+// `routing` begins with the workspace.
 struct moe_vk_workspace {
     struct moe_vk_range count, table, ids, gates, shared_gate, scores;
     struct moe_vk_grouping groupings[MOE_VK_N_BANKS];

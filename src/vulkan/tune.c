@@ -66,7 +66,6 @@ static enum vkmoe_status describe(struct probe *p, const struct moe_vk_variant *
 {
     vkmoe_layer_desc desc = vkmoe_layer_desc_init();
     enum vkmoe_device_type type = p->vk->base.info.type;
-    uint32_t half = MOE_VK_BIT(VKMOE_PRECISION_HALF);
     desc.n_experts = N_EXPERTS;
     desc.top_k = TOP_K;
     desc.d_model = desc.d_ff = desc.d_out =
@@ -78,8 +77,7 @@ static enum vkmoe_status describe(struct probe *p, const struct moe_vk_variant *
     desc.act = VKMOE_ACT_SILU;
     p->params = (struct moe_program_params){
         .max_tokens = MAX_TOKENS,
-        .precision = (enum vkmoe_precision) lowest(
-            variant->precisions & half ? half : variant->precisions),
+        .precision = (enum vkmoe_precision) lowest(variant->precisions),
         .x_type = (enum vkmoe_dtype) lowest(variant->inputs),
         .budget_ms = 50,
     };

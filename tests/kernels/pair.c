@@ -15,11 +15,12 @@ enum {
     MAX_K = 260,
     GUARD = 16, // floats between and behind the outputs that must stay as they are
     MAX_ROWS = 37,
+    PAGE = 1024, // floats
     OUT = MAX_ROWS * CPU_PANEL,
 };
 
 struct pair_case {
-    float x[MAX_ROWS][MAX_K + 1]; // rows begin at odd multiples of 4 bytes
+    float x[MAX_ROWS * PAGE];
     const void *rows[MAX_ROWS];
     char *panels[2];
     float *out, *want; // (2, OUT + GUARD) each
@@ -27,14 +28,24 @@ struct pair_case {
 
 static const struct kernels_options *options; // of this run of the program
 
+// Rows that are the same distance apart, the last one first, in no order, and whole pages apart.
+enum order { EVEN, REVERSED, SHUFFLED, PAGES, N_ORDERS };
+
+static void place_rows(struct pair_case *c, enum order order)
+{
+    const size_t stride = order == PAGES ? PAGE : MAX_K + 1; // odd multiples of 4 bytes
+    for (uint32_t r = 0; r < MAX_ROWS; r++) {
+        const uint32_t at = order == REVERSED ? MAX_ROWS - 1 - r
+                            : order == SHUFFLED ? r * 7 % MAX_ROWS : r;
+        c->rows[r] = c->x + at * stride;
+    }
+}
+
 static void fill(struct pair_case *c, enum vkmoe_dtype type, uint64_t seed)
 {
     float values[CPU_PANEL];
-    for (uint32_t r = 0; r < MAX_ROWS; r++) {
-        c->rows[r] = c->x[r];
-        for (uint32_t i = 0; i < MAX_K; i++)
-            c->x[r][i] = random_value(&seed);
-    }
+    for (uint32_t i = 0; i < MAX_ROWS * PAGE; i++)
+        c->x[i] = random_value(&seed);
     for (uint32_t i = 0; i < 2 * MAX_K; i++) {
         for (uint32_t j = 0; j < CPU_PANEL; j++)
             values[j] = random_value(&seed);
@@ -80,9 +91,12 @@ static void pairs_have_the_bits_of_panels(void **state)
             if (!levels[i].kernels.pair[type])
                 continue;
             fill(&c, (enum vkmoe_dtype) type, options->seed + type);
-            for (uint32_t j = 0; j < sizeof all_k / sizeof *all_k * MAX_ROWS; j++)
-                check(&c, &levels[i].kernels, (enum vkmoe_dtype) type, j % MAX_ROWS + 1,
-                      all_k[j / MAX_ROWS]);
+            for (uint32_t order = 0; order < N_ORDERS; order++) {
+                place_rows(&c, (enum order) order);
+                for (uint32_t j = 0; j < sizeof all_k / sizeof *all_k * MAX_ROWS; j++)
+                    check(&c, &levels[i].kernels, (enum vkmoe_dtype) type, j % MAX_ROWS + 1,
+                          all_k[j / MAX_ROWS]);
+            }
         }
     }
     free(c.panels[0]);

@@ -295,8 +295,6 @@ static const char *kernel(const struct moe_vk_dispatch *d)
     return moe_spv_table[d->spv].name;
 }
 
-// A matmul's kernel is that of its own weights' type: f16 alone goes to the kernel in f16, where x
-// is rounded and the hidden rows are not, and blocks go to the one that reads codes.
 // The label of the dispatch that makes what the i-th one reads, if that is quantised.
 static const char *quantised_from(const struct moe_vk_sequence *sequence, uint32_t i)
 {
@@ -310,6 +308,8 @@ static const char *quantised_from(const struct moe_vk_sequence *sequence, uint32
     return NULL;
 }
 
+// A matmul's kernel is that of its own weights' type: f16 alone goes to the kernel in f16, where x
+// is rounded and the hidden rows are not, and blocks go to the one that reads codes.
 static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_layer_desc *desc,
                           enum vkmoe_dtype x_type, bool bda)
 {

@@ -34,6 +34,21 @@ static void check_kernels(const struct moe_vk_program *program)
 void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
          const float *x, struct result *out)
 {
+    run_some(context, data, x_type, x, N_TOKENS, out);
+}
+
+void check_small_tile(const struct layer_data *data, const float *x, const struct result *all)
+{
+    struct result few;
+    assert_true(data->layer.n_experts == 1 && N_TOKENS > MOE_TILE_FULL);
+    run_some(device, data, VKMOE_F32, x, MOE_TILE_SMALL - 1, &few);
+    assert_memory_equal(few.y, all->y,
+                        (MOE_TILE_SMALL - 1) * data->layer.d_out * sizeof *few.y);
+}
+
+void run_some(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
+              const float *x, uint32_t n_tokens, struct result *out)
+{
     struct stack stack = {0};
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
     vkmoe_io io = vkmoe_io_init();
@@ -57,8 +72,8 @@ void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype
     check_ok(vkmoe_weights_create(context, &data->desc, &stack.weights));
     check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
     check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
-    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
-    for (uint32_t t = 0; t < N_TOKENS; t++)
+    check_ok(vkmoe_run(stack.bind, n_tokens, &io));
+    for (uint32_t t = 0; t < n_tokens; t++)
         check_ok(vkmoe_dtype_to_f32(x_type, (const char *) values + t * io.y_stride,
                                     data->layer.d_out, out->y + t * data->layer.d_out));
     if (context == device) {

@@ -30,6 +30,11 @@ struct result {
 // x (N_TOKENS, d_model), rounded to x_type. Fails where a matmul does not go to the kernel.
 void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
          const float *x, struct result *out);
+// The first of them alone: their outputs are the first of `out`.
+void run_some(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,
+              const float *x, uint32_t n_tokens, struct result *out);
+// Of one expert: are the first rows of f32 the same bits in a small tile as they are in `all`?
+void check_small_tile(const struct layer_data *data, const float *x, const struct result *all);
 
 // Relative L2 error of n values; 0 where both are 0.
 double error_of(const float *got, const float *want, size_t n);

@@ -37,9 +37,9 @@ struct result {
     const char *variant; // that the device's plan has
 };
 
-static void run(vkmoe_context *context, const struct layer_data *data,
-                enum vkmoe_precision precision, const char *variant, const float *x,
-                struct result *out)
+static void run_some(vkmoe_context *context, const struct layer_data *data,
+                     enum vkmoe_precision precision, const char *variant, const float *x,
+                     uint32_t n_tokens, struct result *out)
 {
     struct stack stack;
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
@@ -55,11 +55,18 @@ static void run(vkmoe_context *context, const struct layer_data *data,
     check_ok(vkmoe_weights_create(context, &data->desc, &stack.weights));
     check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
     check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
-    check_ok(vkmoe_run(stack.bind, N_TOKENS, &io));
+    check_ok(vkmoe_run(stack.bind, n_tokens, &io));
     if (context == device) // the one thing that no public call tells
         out->variant = ((struct moe_vk_program *) stack.plan->program)->variant->name;
     stack.context = NULL;
     stack_destroy(&stack);
+}
+
+static void run(vkmoe_context *context, const struct layer_data *data,
+                enum vkmoe_precision precision, const char *variant, const float *x,
+                struct result *out)
+{
+    run_some(context, data, precision, variant, x, N_TOKENS, out);
 }
 
 static size_t n_y(const struct layer_data *data)
@@ -106,12 +113,12 @@ static void the_promise_is_kept(void **state)
         }
 }
 
-// Rows of one expert with the same input lie in full and in small tiles.
+// Rows of one expert with the same input, in full tiles and in a small one.
 static void bits_do_not_depend_on_the_tile(void **state)
 {
     (void) state;
     struct layer_data data;
-    struct result got;
+    struct result got, few;
     float x[N_TOKENS * 64];
     vkmoe_layer_desc layer = layer_of(VKMOE_F16, VKMOE_F16, true);
     layer_data_init(&data, &layer, 5);
@@ -122,6 +129,9 @@ static void bits_do_not_depend_on_the_tile(void **state)
     assert_true(got.y[0] != 0 && isfinite(got.y[0]));
     for (uint32_t t = 1; t < N_TOKENS; t++)
         assert_memory_equal(got.y + t * layer.d_out, got.y, layer.d_out * sizeof *got.y);
+    assert_true(N_TOKENS > MOE_TILE_FULL);
+    run_some(device, &data, VKMOE_PRECISION_HALF, "a1", x, MOE_TILE_SMALL - 1, &few);
+    assert_memory_equal(few.y, got.y, (MOE_TILE_SMALL - 1) * layer.d_out * sizeof *few.y);
     layer_data_finish(&data);
 }
 

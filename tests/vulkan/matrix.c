@@ -210,7 +210,8 @@ static void weights_may_have_any_scale(void **state)
 
 // ---- what bits depend on -----------------------------------------------------------------------
 
-// Rows of one expert with the same input lie in full and in small tiles, beside rows of any scale.
+// Rows of one expert with the same input, in full tiles and in a small one, beside rows of any
+// scale.
 static void bits_do_not_depend_on_the_tile(void **state)
 {
     (void) state;
@@ -228,6 +229,7 @@ static void bits_do_not_depend_on_the_tile(void **state)
     assert_true(got.y[0] != 0 && isfinite(got.y[0]));
     for (uint32_t t = 2; t < N_TOKENS; t += 2)
         assert_memory_equal(got.y + t * layer.d_out, got.y, layer.d_out * sizeof *got.y);
+    check_small_tile(&data, x, &got);
     layer_data_finish(&data);
 }
 
