@@ -205,7 +205,7 @@ INLINE void all_rows(struct form form, uint32_t n_rows, struct tiles *tiles,
         switch (n) {
 #define ROWS(n)                                                                                    \
     case n:                                                                                        \
-        rows_of(form, n, tiles, x, first, out);                                           \
+        rows_of(form, n, tiles, x, first, out);                                                    \
         break;
             ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11)
         default:

@@ -539,10 +539,13 @@ static void layers_with_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(within_the_promise),  cmocka_unit_test(not_finite),
-        cmocka_unit_test(rows_of_bf16),        cmocka_unit_test(rows_that_are_copied),
+        cmocka_unit_test(within_the_promise),
+        cmocka_unit_test(not_finite),
+        cmocka_unit_test(rows_of_bf16),
+        cmocka_unit_test(rows_that_are_copied),
         cmocka_unit_test(rows_that_are_gathered),
-        cmocka_unit_test(refused),             cmocka_unit_test(layers_with_blocks),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(layers_with_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
