@@ -2,8 +2,10 @@
 // Operands of int8 for AVX-512 with VNNI. One instruction multiplies 4 codes of 16 columns, a
 // unit of the panel made bytes without a sign, with 4 codes of a row of x, and adds up. 32 values
 // of 16 columns are a tile; few rows take it from registers, more from the first-level cache,
-// where all of them find it decoded. As kernels_avx2.c, this file includes no header of ours that
-// has code for other levels in it.
+// where all of them find it decoded. Of two panels at once a row's codes are loaded once for both:
+// one load for each product would take as long as the products. (AMX multiplies tiles faster, but
+// sums of 32 values have to leave its registers to be scaled, which takes longer than all this.)
+// As kernels_avx2.c, this file includes no header of ours that has code for other levels in it.
 #include "cpu/blocks_avx512.h"
 
 #include <math.h>
@@ -11,7 +13,7 @@
 enum {
     TILES = 8, // that are decoded before they are multiplied with many rows
     FEW = 4,   // rows that take tiles from registers
-    MANY = 12, // rows of a block: with sums of int32 and of f32 they leave 8 registers
+    MANY = 12, // sums of a block of rows: of int32 and of f32 they leave 8 registers
 };
 
 // Codes without a sign: what has one is moved by `zero`, and sums begin at -zero times those of x.
@@ -110,32 +112,43 @@ INLINE __m512 scaled(struct form form, const struct tile *w, uint32_t part, __m5
     return _mm512_fmadd_ps(w->minimum[part], start, v);
 }
 
-// Adds to sum[r] what the tile and block i of row r give, for n_rows that are a constant.
-INLINE void times_tile(struct form form, uint32_t n_rows, const struct tile *w,
-                       const struct cpu_int8_block *const *x, size_t i, __m512 *sum)
+// Adds to sum[p][r] what tile p of n_panels and block i of row r give, for n_rows: constants both.
+INLINE void times_tiles(struct form form, uint32_t n_panels, uint32_t n_rows,
+                        const struct tile *first, const struct tile *second,
+                        const struct cpu_int8_block *const *x, size_t i, __m512 (*sum)[MANY])
 {
     const uint32_t n_units = UNITS / form.n_parts;
-    __m512i products[MANY];
-    __m512 v[MANY];
+    __m512i products[2][MANY];
+    __m512 v[2][MANY];
 #pragma GCC unroll 2
     for (uint32_t part = 0; part < form.n_parts; part++) {
         const uint32_t which = form.n_parts > 1 ? part : 2; // of the starts
 #pragma GCC unroll 12
         for (uint32_t r = 0; r < n_rows; r++)
-            products[r] = begin(form, which, &x[r][i]);
+            products[0][r] = products[1][r] = begin(form, which, &x[r][i]);
 #pragma GCC unroll 8
         for (uint32_t j = part * n_units; j < part * n_units + n_units; j++)
 #pragma GCC unroll 12
-            for (uint32_t r = 0; r < n_rows; r++)
-                products[r] = _mm512_dpbusd_epi32(products[r], w->codes[j],
-                                                  broadcast_4(x[r][i].codes + 4 * j));
+            for (uint32_t r = 0; r < n_rows; r++) {
+                const __m512i codes = broadcast_4(x[r][i].codes + 4 * j);
+                products[0][r] = _mm512_dpbusd_epi32(products[0][r], first->codes[j], codes);
+                if (n_panels > 1)
+                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second->codes[j], codes);
+            }
 #pragma GCC unroll 12
-        for (uint32_t r = 0; r < n_rows; r++)
-            v[r] = scaled(form, w, part, products[r], &x[r][i], v[r]);
+        for (uint32_t r = 0; r < n_rows; r++) {
+            v[0][r] = scaled(form, first, part, products[0][r], &x[r][i], v[0][r]);
+            if (n_panels > 1)
+                v[1][r] = scaled(form, second, part, products[1][r], &x[r][i], v[1][r]);
+        }
     }
 #pragma GCC unroll 12
-    for (uint32_t r = 0; r < n_rows; r++)
-        sum[r] = _mm512_fmadd_ps(v[r], _mm512_set1_ps(x[r][i].scale), sum[r]);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const __m512 scale = _mm512_set1_ps(x[r][i].scale);
+        sum[0][r] = _mm512_fmadd_ps(v[0][r], scale, sum[0][r]);
+        if (n_panels > 1)
+            sum[1][r] = _mm512_fmadd_ps(v[1][r], scale, sum[1][r]);
+    }
 }
 
 // ---- few rows: a tile stays in registers -----------------------------------------------------
@@ -145,11 +158,11 @@ INLINE void few_rows(enum vkmoe_dtype type, struct form form, uint32_t values, u
                      uint32_t k, float *out)
 {
     const uint32_t n_tiles = values / TILE;
-    __m512 sum[FEW];
+    __m512 sum[1][MANY];
     const struct cpu_int8_block *row[FEW];
 #pragma GCC unroll 4
     for (uint32_t r = 0; r < n_rows; r++) {
-        sum[r] = _mm512_setzero_ps();
+        sum[0][r] = _mm512_setzero_ps();
         row[r] = x[r];
     }
     for (size_t i = 0; i < k / TILE; i += n_tiles, panel += size * CPU_PANEL) {
@@ -158,65 +171,81 @@ INLINE void few_rows(enum vkmoe_dtype type, struct form form, uint32_t values, u
             struct tile w;
             fetch_ahead(panel, size, t, n_tiles);
             decode(type, form, panel, t, &w);
-            times_tile(form, n_rows, &w, row, i + t, sum);
+            times_tiles(form, 1, n_rows, &w, NULL, row, i + t, sum);
         }
     }
 #pragma GCC unroll 4
     for (uint32_t r = 0; r < n_rows; r++)
-        _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
+        _mm512_store_ps(out + r * CPU_PANEL, sum[0][r]);
 }
 
 // ---- many rows -------------------------------------------------------------------------------
 
-// Decoded tiles, and what is asked for meanwhile: n_fetch lines for each of them and each block of
-// rows, from `fetch` on.
+// Decoded tiles of each panel, and what is asked for meanwhile: n_fetch lines for each of them and
+// each block of rows, from `fetch` on.
 struct tiles {
-    struct tile tile[TILES];
+    struct tile tile[2][TILES];
     uint32_t n, n_fetch;
-    const char *fetch;
+    const char *fetch[2];
 };
 
-INLINE void rows_of(struct form form, uint32_t n_rows, struct tiles *tiles,
-                    const struct cpu_int8_block *const *x, size_t first, float *out)
+INLINE void rows_of(struct form form, uint32_t n_panels, uint32_t n_rows, struct tiles *tiles,
+                    const struct cpu_int8_block *const *x, size_t first, float *const *out)
 {
-    __m512 sum[MANY];
+    __m512 sum[2][MANY];
     const struct cpu_int8_block *row[MANY];
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < n_rows; r++) {
         row[r] = x[r];
-        sum[r] = first > 0 ? _mm512_load_ps(out + r * CPU_PANEL) : _mm512_setzero_ps();
+#pragma GCC unroll 2
+        for (uint32_t p = 0; p < n_panels; p++)
+            sum[p][r] = first > 0 ? _mm512_load_ps(out[p] + r * CPU_PANEL) : _mm512_setzero_ps();
     }
     for (uint32_t t = 0; t < tiles->n; t++) {
-        for (uint32_t i = 0; i < tiles->n_fetch; i++, tiles->fetch += LINE)
-            _mm_prefetch(tiles->fetch, _MM_HINT_T1);
-        times_tile(form, n_rows, &tiles->tile[t], row, first + t, sum);
+        for (uint32_t i = 0; i < tiles->n_fetch; i++)
+#pragma GCC unroll 2
+            for (uint32_t p = 0; p < n_panels; p++) {
+                _mm_prefetch(tiles->fetch[p], _MM_HINT_T1);
+                tiles->fetch[p] += LINE;
+            }
+        times_tiles(form, n_panels, n_rows, &tiles->tile[0][t], &tiles->tile[1][t], row, first + t,
+                    sum);
     }
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < n_rows; r++)
-        _mm512_store_ps(out + r * CPU_PANEL, sum[r]);
+#pragma GCC unroll 2
+        for (uint32_t p = 0; p < n_panels; p++)
+            _mm512_store_ps(out[p] + r * CPU_PANEL, sum[p][r]);
 }
 
-// Blocks of rows are as even as they can be: of 5 rows and more, as FEW are not many.
-INLINE void all_rows(struct form form, uint32_t n_rows, struct tiles *tiles,
-                     const struct cpu_int8_block *const *x, size_t first, float *out)
+// Blocks of n_most rows or less, as even as they can be: of 5 rows and more, as FEW are not many.
+INLINE void all_rows(struct form form, uint32_t n_panels, uint32_t n_rows, struct tiles *tiles,
+                     const struct cpu_int8_block *const *x, size_t first, float *const *out)
 {
+    const uint32_t most = MANY / n_panels;
+    float *at[] = {out[0], out[n_panels - 1]};
     for (uint32_t left = n_rows; left > 0;) {
-        const uint32_t n_blocks = (left + MANY - 1) / MANY, n = (left + n_blocks - 1) / n_blocks;
-        switch (n) {
+        const uint32_t n_blocks = (left + most - 1) / most, n = (left + n_blocks - 1) / n_blocks;
+        switch (n + (n_panels - 1) * MANY) {
 #define ROWS(n)                                                                                    \
     case n:                                                                                        \
-        rows_of(form, n, tiles, x, first, out);                                                    \
+        if (n_panels == 1)                                                                         \
+            rows_of(form, 1, n, tiles, x, first, at);                                              \
         break;
-            ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11)
-        default:
-            rows_of(form, MANY, tiles, x, first, out);
+#define PAIR_ROWS(n)                                                                               \
+    case MANY + n:                                                                                 \
+        if (n_panels == 2)                                                                         \
+            rows_of(form, 2, n, tiles, x, first, at);                                              \
+        break;
+            ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+            PAIR_ROWS(3) PAIR_ROWS(4) PAIR_ROWS(5) PAIR_ROWS(6)
         }
-        x += n, out += n * CPU_PANEL, left -= n;
+        x += n, at[0] += n * CPU_PANEL, at[1] += n * CPU_PANEL, left -= n;
     }
 }
 
 typedef void rows_fn(uint32_t n_rows, struct tiles *tiles, const struct cpu_int8_block *const *x,
-                     size_t first, float *out);
+                     size_t first, float *const *out);
 
 // X(name, zero, minimum, parts, as f32)
 #define FORMS(X)                                                                                   \
@@ -227,9 +256,16 @@ typedef void rows_fn(uint32_t n_rows, struct tiles *tiles, const struct cpu_int8
 #define FORM(name, zero, minimum, parts, as_f32)                                                   \
     static const struct form form_##name = {zero, minimum, parts, as_f32};                         \
     static void rows_##name(uint32_t n_rows, struct tiles *tiles,                                  \
-                            const struct cpu_int8_block *const *x, size_t first, float *out)       \
+                            const struct cpu_int8_block *const *x, size_t first,                   \
+                            float *const *out)                                                     \
     {                                                                                              \
-        all_rows(form_##name, n_rows, tiles, x, first, out);                                       \
+        all_rows(form_##name, 1, n_rows, tiles, x, first, out);                                    \
+    }                                                                                              \
+    static void pairs_##name(uint32_t n_rows, struct tiles *tiles,                                 \
+                             const struct cpu_int8_block *const *x, size_t first,                  \
+                             float *const *out)                                                    \
+    {                                                                                              \
+        all_rows(form_##name, 2, n_rows, tiles, x, first, out);                                    \
     }
 FORMS(FORM)
 
@@ -237,23 +273,30 @@ FORMS(FORM)
 static const struct form form_zero_8 = {ZERO_8, false, 1, true};
 
 INLINE void many_rows(enum vkmoe_dtype type, struct form form, rows_fn *rows, uint32_t values,
-                      uint32_t size, uint32_t n_rows, const struct cpu_int8_block *const *x,
-                      const char *panel, uint32_t k, float *out)
+                      uint32_t size, uint32_t n_panels, uint32_t n_rows,
+                      const struct cpu_int8_block *const *x, const char *const *panels, uint32_t k,
+                      float *const *out)
 {
-    const uint32_t n_of_block = values / TILE, n_blocks = (n_rows + MANY - 1) / MANY;
+    const uint32_t n_of_block = values / TILE, most = MANY / n_panels;
+    const uint32_t n_blocks = (n_rows + most - 1) / most;
+    size_t at = 0; // in each panel
     struct tiles tiles;
     for (uint32_t first = 0; first < k / TILE; first += tiles.n) {
         const uint32_t left = k / TILE - first;
-        const char *const begin = panel;
         tiles.n = left < TILES ? left : TILES;
-        for (uint32_t t = 0; t < tiles.n; t += n_of_block, panel += size * CPU_PANEL)
+        const uint32_t n_bytes = tiles.n / n_of_block * size * CPU_PANEL;
+        const uint32_t n = n_blocks * tiles.n;
+        for (uint32_t p = 0; p < n_panels; p++) {
+            const char *column = panels[p] + at;
+            tiles.fetch[p] = column + FETCH_FAR;
+            for (uint32_t t = 0; t < tiles.n; t += n_of_block, column += size * CPU_PANEL)
 #pragma GCC unroll 8
-            for (uint32_t i = 0; i < n_of_block; i++)
-                decode(type, form, panel, i, &tiles.tile[t + i]);
-        const uint32_t n_lines = (uint32_t) (panel - begin) / LINE, n = n_blocks * tiles.n;
-        tiles.n_fetch = (n_lines + n - 1) / n;
-        tiles.fetch = begin + FETCH_FAR;
+                for (uint32_t i = 0; i < n_of_block; i++)
+                    decode(type, form, column, i, &tiles.tile[p][t + i]);
+        }
+        tiles.n_fetch = (n_bytes / LINE + n - 1) / n;
         rows(n_rows, &tiles, x, first, out);
+        at += n_bytes;
     }
 }
 
@@ -288,8 +331,20 @@ INLINE void many_rows(enum vkmoe_dtype type, struct form form, rows_fn *rows, ui
             few_rows(type, form_##few, values, size, FEW, x, panel, k, out);                       \
             return;                                                                                \
         default:                                                                                   \
-            many_rows(type, form_##many, rows_##many, values, size, n_rows, x, panel, k, out);     \
+            many_rows(type, form_##many, rows_##many, values, size, 1, n_rows, x,                  \
+                      (const char *[]){panel}, k, &out);                                           \
         }                                                                                          \
+    }                                                                                              \
+    static void pair_##name(const void *const *rows, uint32_t n_rows, const char *const *panels,   \
+                            uint32_t k, float *const *out)                                         \
+    {                                                                                              \
+        if (n_rows > FEW) {                                                                        \
+            many_rows(type, form_##many, pairs_##many, values, size, 2, n_rows,                    \
+                      (const struct cpu_int8_block *const *) rows, panels, k, out);                \
+            return;                                                                                \
+        }                                                                                          \
+        panel_##name(rows, n_rows, panels[0], k, out[0]);                                          \
+        panel_##name(rows, n_rows, panels[1], k, out[1]);                                          \
     }
 BLOCKS(PANEL)
 
@@ -361,7 +416,8 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 void moe_cpu_int8_avx512_vnni(struct cpu_kernels *kernels)
 {
 #define ENTRY(name, type, few, many, values, size)                                                 \
-    kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;
+    kernels->panel[CPU_OPERAND_INT8][type] = panel_##name;                                         \
+    kernels->pair[CPU_OPERAND_INT8][type] = pair_##name;
     BLOCKS(ENTRY)
     kernels->quantise = quantise;
     kernels->peak[CPU_OPERAND_INT8] = peak;

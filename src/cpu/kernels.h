@@ -114,7 +114,7 @@ struct cpu_kernels {
     // Every type has one for operands of f32; types of blocks but fp8 have one for int8; bf16 has
     // one for bf16 where there are instructions for it. Others are NULL.
     cpu_panel_fn *panel[CPU_N_OPERANDS][CPU_N_WEIGHTS];
-    cpu_pair_fn *pair[CPU_N_FLOATS]; // of operands f32; NULL: two panels are no faster at once
+    cpu_pair_fn *pair[CPU_N_OPERANDS][CPU_N_WEIGHTS]; // NULL: two are no faster at once
     cpu_quantise_fn *quantise;
     cpu_decode_fn *decode[CPU_N_FLOATS]; // NULL for f32
     cpu_encode_fn *encode[CPU_N_FLOATS]; // likewise

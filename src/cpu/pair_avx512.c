@@ -161,7 +161,7 @@ PAIR(bf16, W_BF16)
 
 void moe_cpu_pairs_avx512(struct cpu_kernels *kernels)
 {
-    kernels->pair[W_F32] = pair_f32;
-    kernels->pair[W_F16] = pair_f16;
-    kernels->pair[W_BF16] = pair_bf16;
+    kernels->pair[CPU_OPERAND_F32][W_F32] = pair_f32;
+    kernels->pair[CPU_OPERAND_F32][W_F16] = pair_f16;
+    kernels->pair[CPU_OPERAND_F32][W_BF16] = pair_bf16;
 }

@@ -55,8 +55,7 @@ static void times_two(const struct cpu_bind *bind, enum cpu_operand operand, enu
                       const void *const *x, uint32_t n, const char *const *panels, uint32_t k,
                       float *const *out)
 {
-    cpu_pair_fn *const pair = operand == CPU_OPERAND_F32 && (uint32_t) type < CPU_N_FLOATS
-                                  ? bind->kernels->pair[type] : NULL;
+    cpu_pair_fn *const pair = bind->kernels->pair[operand][type];
     if (!pair) {
         times_panel(bind, operand, type, x, n, panels[0], k, out[0]);
         times_panel(bind, operand, type, x, n, panels[1], k, out[1]);

@@ -50,7 +50,7 @@ uint32_t moe_cpu_logits_prepare(struct cpu_bind *bind)
     const uint32_t n_panels = moe_cpu_bind_weights(bind)->n_router_panels;
     enum { SLOW = 4, MANY = 16 }; // weights of f32 are waited for when there are few tokens
     const uint64_t macs = SLOW * CPU_PANEL * (uint64_t) moe_cpu_bind_layer(bind)->d_model;
-    const bool pairs = bind->kernels->pair[VKMOE_F32] && bind->n_tokens > MANY;
+    const bool pairs = bind->kernels->pair[CPU_OPERAND_F32][VKMOE_F32] && bind->n_tokens > MANY;
     const uint32_t unit = pairs ? 2 : 1;
     bind->grid = moe_cpu_grid(bind->n_tokens, CPU_TILE_ROWS, (uint32_t) moe_div_up(n_panels, unit),
                               unit * macs);
@@ -85,11 +85,11 @@ void moe_cpu_logits_task(struct cpu_bind *bind, uint32_t i)
         x[r] = bind->router_x + (size_t) (tokens.begin + r) * bind->router_x_stride;
     for (uint32_t p = panels.begin, n; p < panels.end; p += n) {
         const float *w = moe_cpu_bind_weights(bind)->router + p * panel_size;
-        n = kernels->pair[VKMOE_F32] && panels.end - p >= 2 ? 2 : 1;
+        n = kernels->pair[CPU_OPERAND_F32][VKMOE_F32] && panels.end - p >= 2 ? 2 : 1;
         if (bind->counts)
             moe_cpu_count(&bind->counts->router_loads, n * panel_size * sizeof *w);
         if (n == 2)
-            kernels->pair[VKMOE_F32](x, n_rows, (const char *[]){(const char *) w,
+            kernels->pair[CPU_OPERAND_F32][VKMOE_F32](x, n_rows, (const char *[]){(const char *) w,
                                                                  (const char *) (w + panel_size)},
                                      d_model, (float *[]){out[0], out[1]});
         else

@@ -126,23 +126,27 @@ static bool panel_ok(struct selftest *t, enum vkmoe_dtype type)
     return true;
 }
 
-// Of the panel that panel_ok made, and what lies 16 steps behind its begin: the bits of each alone.
-static bool pair_ok(struct selftest *t, enum vkmoe_dtype type)
+// Of the panel that panel_ok made, and what lies some blocks behind its begin: the bits of each
+// alone.
+static bool pair_ok(struct selftest *t, enum cpu_operand operand, enum vkmoe_dtype type)
 {
-    enum { APART = 16, HALF = MAX_ROWS / 2 };
-    static const uint32_t rows[] = {1, 2, 3, 4, 6, 8, 9, 12, 13, HALF};
-    static const uint32_t ks[] = {1, 64, MAX_K - APART};
-    const void *const *x = (const void *const *) t->rows;
+    enum { HALF = MAX_ROWS / 2 };
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 8, 9, 12, 13, HALF};
+    const uint32_t block = moe_dtype_info(type)->block_elements, apart = block == 1 ? 16 : block;
+    const uint32_t ks[] = {1, 64, MAX_K - apart};
+    const void *const *x = operand == CPU_OPERAND_INT8 ? t->block_rows
+                                                       : (const void *const *) t->rows;
     const char *const panels[] = {(const char *) t->panel, (const char *) t->panel +
-                                                               moe_cpu_panel_size(type, APART)};
+                                                               moe_cpu_panel_size(type, apart)};
     float *const out[] = {t->out, t->out + HALF * CPU_PANEL};
     for (uint32_t i = 0; i < MOE_COUNT(ks) * MOE_COUNT(rows); i++) {
-        const uint32_t n = rows[i % MOE_COUNT(rows)], k = ks[i / MOE_COUNT(rows)];
+        const uint32_t n = rows[i % MOE_COUNT(rows)];
+        const uint32_t k = (uint32_t) moe_max(ks[i / MOE_COUNT(rows)] / block, 1) * block;
         const size_t size = n * CPU_PANEL * sizeof *t->want;
         memset(t->out, 0xff, sizeof t->out);
-        t->kernels->pair[type](x, n, panels, k, out);
+        t->kernels->pair[operand][type](x, n, panels, k, out);
         for (uint32_t p = 0; p < 2; p++) {
-            t->kernels->panel[CPU_OPERAND_F32][type](x, n, panels[p], k, t->want);
+            t->kernels->panel[operand][type](x, n, panels[p], k, t->want);
             if (memcmp(out[p], t->want, size) != 0)
                 return false;
         }
@@ -258,8 +262,9 @@ static void find_wrong(struct selftest *t, char *name, size_t size)
         bool ok = panel_ok(t, (enum vkmoe_dtype) type);
         if (ok && moe_dtype_is_float((enum vkmoe_dtype) type) && type != VKMOE_F32)
             ok = halves_ok(t, (enum vkmoe_dtype) type);
-        if (ok && type < CPU_N_FLOATS && t->kernels->pair[type])
-            ok = pair_ok(t, (enum vkmoe_dtype) type);
+        for (uint32_t operand = 0; ok && operand < CPU_N_OPERANDS; operand++)
+            if (t->kernels->pair[operand][type])
+                ok = pair_ok(t, (enum cpu_operand) operand, (enum vkmoe_dtype) type);
         if (ok && t->kernels->panel[CPU_OPERAND_INT8][type])
             ok = int8_panel_ok(t, (enum vkmoe_dtype) type);
         if (ok && type == VKMOE_BF16 && t->kernels->panel[CPU_OPERAND_BF16][type])

@@ -243,6 +243,28 @@ static void check_rows_alone(struct int8_case *c, const struct kernel *kernel)
     }
 }
 
+// Two panels at once, the second with the columns of the first in reverse, have the bits of each.
+static void check_pair(struct int8_case *c, const struct kernel *kernel)
+{
+    enum { OUT = MAX_ROWS * CPU_PANEL + GUARD };
+    _Alignas(64) static char reversed[sizeof c->panel];
+    _Alignas(64) static float pair[2 * OUT], want[2 * OUT];
+    const char *rows[CPU_PANEL], *const panels[] = {c->panel, reversed};
+    for (uint32_t column = 0; column < CPU_PANEL; column++)
+        rows[column] = (const char *) c->stored[CPU_PANEL - 1 - column];
+    moe_cpu_pack_panel(kernel->type, rows, CPU_PANEL, c->k, reversed);
+    memset(pair, 0xff, sizeof pair);
+    memset(want, 0xff, sizeof want);
+    for (uint32_t p = 0; p < 2; p++)
+        kernel->panel(c->rows, c->n_rows, panels[p], c->k, want + p * OUT);
+    kernel->pair(c->rows, c->n_rows, panels, c->k, (float *[]){pair, pair + OUT});
+    if (memcmp(pair, want, sizeof pair) != 0)
+        fail_case(c, kernel, "two panels have other bits than one after the other");
+    kernel->pair(c->rows, c->n_rows, panels, c->k, (float *[]){pair + OUT, pair});
+    if (memcmp(pair, want, sizeof pair) == 0)
+        fail_case(c, kernel, "the check does not see which panel is which");
+}
+
 static void check_kernel(struct int8_case *c, const struct kernel *kernel)
 {
     static const uint32_t all_k[] = {32, 64, 96, 256, 288, 512, MAX_K};
@@ -258,6 +280,8 @@ static void check_kernel(struct int8_case *c, const struct kernel *kernel)
             check_case(c, kernel);
             if (c->flavour == RANDOM)
                 check_rows_alone(c, kernel);
+            if (c->flavour == RANDOM && kernel->pair)
+                check_pair(c, kernel);
         }
     }
 }

@@ -19,6 +19,7 @@ struct kernel {
     enum cpu_operand operand;
     enum vkmoe_dtype type;
     cpu_panel_fn *panel;
+    cpu_pair_fn *pair; // or NULL
 };
 
 enum { MAX_KERNELS = CPU_N_ISAS * CPU_N_WEIGHTS };

@@ -89,7 +89,8 @@ uint32_t list_kernels(const struct kernels_options *options, enum cpu_operand op
             if (levels[i].kernels.panel[operand][type] &&
                 !(options->few && is_repeated(&levels[i], operand, type)))
                 out[n++] = (struct kernel){levels[i].isa, operand, (enum vkmoe_dtype) type,
-                                           levels[i].kernels.panel[operand][type]};
+                                           levels[i].kernels.panel[operand][type],
+                                           levels[i].kernels.pair[operand][type]};
     return n;
 }
 

@@ -65,11 +65,11 @@ static void check(struct pair_case *c, const struct cpu_kernels *kernels, enum v
         kernels->panel[CPU_OPERAND_F32][type](c->rows, n_rows, c->panels[p], k,
                                               c->want + p * (OUT + GUARD));
     memset(c->out, 0xff, size);
-    kernels->pair[type](c->rows, n_rows, (const char *const *) c->panels, k, out);
+    kernels->pair[CPU_OPERAND_F32][type](c->rows, n_rows, (const char *const *) c->panels, k, out);
     if (memcmp(c->out, c->want, size) != 0)
         fail_msg("%s, %u rows of %u: not the bits of one panel after the other",
                  vkmoe_dtype_name(type), n_rows, k);
-    kernels->pair[type](c->rows, n_rows, swapped, k, out);
+    kernels->pair[CPU_OPERAND_F32][type](c->rows, n_rows, swapped, k, out);
     if (memcmp(c->out, c->want, size) == 0)
         fail_msg("the check does not see which panel is which");
 }
@@ -88,7 +88,7 @@ static void pairs_have_the_bits_of_panels(void **state)
     const uint32_t n = list_levels(options, levels);
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t type = 0; type < CPU_N_FLOATS; type++) {
-            if (!levels[i].kernels.pair[type])
+            if (!levels[i].kernels.pair[CPU_OPERAND_F32][type])
                 continue;
             fill(&c, (enum vkmoe_dtype) type, options->seed + type);
             for (uint32_t order = 0; order < N_ORDERS; order++) {

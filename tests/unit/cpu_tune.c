@@ -25,7 +25,16 @@ static void wrong_pair(const void *const *x, uint32_t n_rows, const char *const 
                        float *const *out)
 {
     const char *const same[] = {panels[0], panels[0]};
-    right.pair[VKMOE_F32](x, n_rows, same, k, out);
+    right.pair[CPU_OPERAND_F32][VKMOE_F32](x, n_rows, same, k, out);
+}
+
+// The second one's last row of five and more.
+static void wrong_pair_q4_0(const void *const *x, uint32_t n_rows, const char *const *panels,
+                            uint32_t k, float *const *out)
+{
+    right.pair[CPU_OPERAND_INT8][VKMOE_Q4_0](x, n_rows, panels, k, out);
+    if (n_rows > 4)
+        spoil(&out[1][n_rows * CPU_PANEL - 1]);
 }
 
 static void wrong_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
@@ -143,9 +152,13 @@ static void test_wrong_kernels_are_found(void **state)
         expect(&k, false, "q4_K");
         k = right, k.panel[CPU_OPERAND_F32][VKMOE_FP8] = wrong_fp8;
         expect(&k, false, "fp8");
-        if (right.pair[VKMOE_F32]) {
-            k = right, k.pair[VKMOE_F32] = wrong_pair;
+        if (right.pair[CPU_OPERAND_F32][VKMOE_F32]) {
+            k = right, k.pair[CPU_OPERAND_F32][VKMOE_F32] = wrong_pair;
             expect(&k, false, "f32");
+        }
+        if (right.pair[CPU_OPERAND_INT8][VKMOE_Q4_0]) {
+            k = right, k.pair[CPU_OPERAND_INT8][VKMOE_Q4_0] = wrong_pair_q4_0;
+            expect(&k, false, "q4_0");
         }
         k = right, k.decode[VKMOE_F16] = wrong_decode, expect(&k, false, " f16");
         k = right, k.encode[VKMOE_BF16] = wrong_encode, expect(&k, false, "bf16");
