@@ -2,6 +2,7 @@
 // Panels of bf16 for AMX: an instruction multiplies 16 rows of 32 values with 32 steps of a panel,
 // which lie in it as a tile of weights has to. Each output has two sums, that take such steps by
 // turns and are added at the end. Within 32 steps the processor adds up even and odd ones apart.
+#include "cpu/fetch_avx512.h"
 #include "cpu/kernels.h"
 #include "cpu/unroll.h"
 
@@ -15,6 +16,7 @@ enum {
     UNITS = 16,        // pairs of values that one instruction takes
     TILE_BYTES = 1024, // of a panel
     MANY = 3,          // tiles of rows at once: two sums of each fill the registers but two
+    FEW = 4,           // rows that take no tiles
     CHUNK = 8,         // steps whose rows are copied together
     // Bytes, into the second-level cache: tiles of x fill the first one. Measured of 2 to 32 KiB,
     // into either.
@@ -241,8 +243,8 @@ INLINE void multiply(struct tile_cut cut, uint32_t n_rows, const void *const *x,
     _tile_release();
 }
 
-static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
-                       float *out)
+static void many_rows(const void *const *x, uint32_t n_rows, const char *panel, uint32_t k,
+                      float *out)
 {
     for (uint32_t n; n_rows > 0; n_rows -= n, x += n, out += (size_t) n * CPU_PANEL) {
         n = n_rows < MANY * TILE_ROWS ? n_rows : MANY * TILE_ROWS;
@@ -254,6 +256,142 @@ static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel,
         else
             multiply((struct tile_cut){3, TILE_ROWS}, n, x, panel, k, out);
     }
+}
+
+// ---- few rows ----------------------------------------------------------------------------------
+
+// Tiles read memory slower than vectors. These compute what an instruction of tiles does, in its
+// order: first and second values of 16 units, each from 0, then the sum of both, which is added.
+// Denormal numbers are 0 meanwhile, whatever the thread has set, but not when the two sums of an
+// output are added: both are done by functions of their own, as compilers do not see MXCSR.
+enum { NEAREST_AND_NO_DENORMALS = 0x9fc0 }; // of MXCSR
+
+// Units [first, first + n) of rows and panels, added to sum[p][r].
+INLINE void few_units(uint32_t n_rows, uint32_t n_panels, const char *const *x, size_t first,
+                      const char *const *w, uint32_t n, __m512 sum[2][FEW])
+{
+    const __m512i upper = _mm512_set1_epi32((int) 0xffff0000);
+    __m512 even[2][FEW], odd[2][FEW];
+    UNROLL
+    for (uint32_t i = 0; i < n_panels * n_rows; i++)
+        even[i / n_rows][i % n_rows] = odd[i / n_rows][i % n_rows] = _mm512_setzero_ps();
+    for (uint32_t u = 0; u < n; u++) {
+        __m512i unit[2];
+        UNROLL
+        for (uint32_t p = 0; p < n_panels; p++) {
+            fetch_line(w[p] + u * ROW_BYTES);
+            unit[p] = _mm512_loadu_si512(w[p] + u * ROW_BYTES);
+        }
+        UNROLL
+        for (uint32_t r = 0; r < n_rows; r++) {
+            int32_t pair;
+            memcpy(&pair, x[r] + (first + u) * sizeof pair, sizeof pair);
+            const __m512i both = _mm512_set1_epi32(pair);
+            const __m512 first_x = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+            const __m512 second_x = _mm512_castsi512_ps(_mm512_and_si512(both, upper));
+            UNROLL
+            for (uint32_t p = 0; p < n_panels; p++) {
+                const __m512 first_w = _mm512_castsi512_ps(_mm512_slli_epi32(unit[p], 16));
+                const __m512 second_w = _mm512_castsi512_ps(_mm512_and_si512(unit[p], upper));
+                even[p][r] = _mm512_fmadd_ps(first_x, first_w, even[p][r]);
+                odd[p][r] = _mm512_fmadd_ps(second_x, second_w, odd[p][r]);
+            }
+        }
+    }
+    UNROLL
+    for (uint32_t i = 0; i < n_panels * n_rows; i++) {
+        const uint32_t p = i / n_rows, r = i % n_rows;
+        sum[p][r] = _mm512_add_ps(sum[p][r], _mm512_add_ps(even[p][r], odd[p][r]));
+    }
+}
+
+// n_rows and n_panels are constants where this is expanded.
+INLINE void few_rows(uint32_t n_rows, uint32_t n_panels, const void *const *rows_of_x,
+                     const char *const *panels, uint32_t k, float out[2][2][FEW * CPU_PANEL])
+{
+    const uint32_t n_units = k / 2 + k % 2;
+    const char *x[FEW], *w[2] = {panels[0], panels[n_panels - 1]};
+    __m512 sum[2][2][FEW]; // of even and odd steps
+    UNROLL
+    for (uint32_t r = 0; r < n_rows; r++) {
+        x[r] = (const char *) rows_of_x[r];
+        for (uint32_t i = 0; i < 4; i++)
+            sum[i / 2][i % 2][r] = _mm512_setzero_ps();
+    }
+    for (uint32_t i = 0; i < n_units; i += 2 * UNITS) {
+        const char *const second[] = {w[0] + TILE_BYTES, w[1] + TILE_BYTES};
+        const uint32_t left = n_units - i;
+        few_units(n_rows, n_panels, x, i, w, left < UNITS ? left : UNITS, sum[0]);
+        if (left > UNITS)
+            few_units(n_rows, n_panels, x, i + UNITS, second,
+                      left < 2 * UNITS ? left - UNITS : UNITS, sum[1]);
+        w[0] += 2 * TILE_BYTES;
+        w[1] += 2 * TILE_BYTES;
+    }
+    UNROLL
+    for (uint32_t i = 0; i < n_panels * n_rows; i++) {
+        const uint32_t p = i / n_rows, r = i % n_rows;
+        _mm512_store_ps(out[p][0] + r * CPU_PANEL, sum[0][p][r]);
+        _mm512_store_ps(out[p][1] + r * CPU_PANEL, sum[1][p][r]);
+    }
+}
+
+// Both sums of each output, to out[panel].
+typedef void few_fn(const void *const *x, const char *const *panels, uint32_t k,
+                    float out[2][2][FEW * CPU_PANEL]);
+
+#define FEW_ROWS(n, n_panels)                                                                      \
+    static __attribute__((noinline)) void rows_##n##_of_##n_panels(                                \
+        const void *const *x, const char *const *panels, uint32_t k,                               \
+        float out[2][2][FEW * CPU_PANEL])                                                          \
+    {                                                                                              \
+        few_rows(n, n_panels, x, panels, k, out);                                                  \
+    }
+FEW_ROWS(1, 1) FEW_ROWS(2, 1) FEW_ROWS(3, 1) FEW_ROWS(4, 1)
+FEW_ROWS(1, 2) FEW_ROWS(2, 2) FEW_ROWS(3, 2) FEW_ROWS(4, 2)
+
+static __attribute__((noinline)) void add_sums(uint32_t n_rows, float sums[2][FEW * CPU_PANEL],
+                                               float *out)
+{
+    for (uint32_t i = 0; i < n_rows * CPU_PANEL; i += CPU_PANEL)
+        _mm512_store_ps(out + i, _mm512_add_ps(_mm512_load_ps(sums[0] + i),
+                                               _mm512_load_ps(sums[1] + i)));
+}
+
+static void few(uint32_t n_rows, uint32_t n_panels, const void *const *x,
+                const char *const *panels, uint32_t k, float *const *out)
+{
+    static few_fn *const rows[2][FEW] = {
+        {rows_1_of_1, rows_2_of_1, rows_3_of_1, rows_4_of_1},
+        {rows_1_of_2, rows_2_of_2, rows_3_of_2, rows_4_of_2},
+    };
+    _Alignas(64) float sums[2][2][FEW * CPU_PANEL];
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(NEAREST_AND_NO_DENORMALS);
+    rows[n_panels - 1][n_rows - 1](x, panels, k, sums);
+    _mm_setcsr(before);
+    for (uint32_t p = 0; p < n_panels; p++)
+        add_sums(n_rows, sums[p], out[p]);
+}
+
+static void panel_bf16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
+                       float *out)
+{
+    if (n_rows <= FEW)
+        few(n_rows, 1, x, (const char *[]){panel}, k, &out);
+    else
+        many_rows(x, n_rows, panel, k, out);
+}
+
+static void pair_bf16(const void *const *x, uint32_t n_rows, const char *const *panels, uint32_t k,
+                      float *const *out)
+{
+    if (n_rows <= FEW) {
+        few(n_rows, 2, x, panels, k, out);
+        return;
+    }
+    many_rows(x, n_rows, panels[0], k, out[0]);
+    many_rows(x, n_rows, panels[1], k, out[1]);
 }
 
 // ---- probe -------------------------------------------------------------------------------------
@@ -306,6 +444,7 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 void moe_cpu_kernels_amx(struct cpu_kernels *kernels)
 {
     kernels->panel[CPU_OPERAND_BF16][W_BF16] = panel_bf16;
+    kernels->pair[CPU_OPERAND_BF16][W_BF16] = pair_bf16;
     kernels->peak[CPU_OPERAND_BF16] = peak;
     kernels->even_rows[CPU_OPERAND_BF16] = true;
 }

@@ -9,6 +9,7 @@
 
 enum {
     BLOCK_ROWS = 24,
+    PAIR_ROWS = 4, // of two panels at once
     UNITS = 4, // pairs at a time
     TURN = 8,
     BLOCK_UNITS = 256,
@@ -110,6 +111,65 @@ static void panel_bf16(const void *const *rows_of_x, uint32_t n_rows, const void
     }
 }
 
+// Two panels at once for n_rows, a constant: few chains wait for themselves as long as for memory.
+INLINE void block_of_two(uint32_t n_rows, const pair *const *x, const char *const *panels,
+                         uint32_t n, float *const *out)
+{
+    const char *a = panels[0], *b = panels[1];
+    __m512 sum[2][PAIR_ROWS];
+    __m512bh w[2][UNITS];
+    uint32_t i = 0;
+    UNROLL
+    for (uint32_t r = 0; r < n_rows; r++)
+        sum[0][r] = sum[1][r] = _mm512_setzero_ps();
+    for (; i + UNITS <= n; i += UNITS, a += UNITS * 64, b += UNITS * 64) {
+        UNROLL
+        for (uint32_t j = 0; j < UNITS; j++) {
+            fetch_line(a + 64 * j);
+            fetch_line(b + 64 * j);
+            w[0][j] = (__m512bh) _mm512_loadu_si512(a + 64 * j);
+            w[1][j] = (__m512bh) _mm512_loadu_si512(b + 64 * j);
+        }
+        multiply(n_rows, x, i, UNITS, w[0], sum[0]);
+        multiply(n_rows, x, i, UNITS, w[1], sum[1]);
+    }
+    for (; i < n; i++, a += 64, b += 64) {
+        w[0][0] = (__m512bh) _mm512_loadu_si512(a);
+        w[1][0] = (__m512bh) _mm512_loadu_si512(b);
+        multiply(n_rows, x, i, 1, w[0], sum[0]);
+        multiply(n_rows, x, i, 1, w[1], sum[1]);
+    }
+    UNROLL
+    for (uint32_t r = 0; r < n_rows; r++) {
+        _mm512_store_ps(out[0] + r * CPU_PANEL, sum[0][r]);
+        _mm512_store_ps(out[1] + r * CPU_PANEL, sum[1][r]);
+    }
+}
+
+static void pair_bf16(const void *const *rows_of_x, uint32_t n_rows, const char *const *panels,
+                      uint32_t k, float *const *out)
+{
+    const pair *const *x = (const pair *const *) rows_of_x;
+    const uint32_t n_units = k / 2 + k % 2;
+    switch (n_rows) {
+    case 1:
+        block_of_two(1, x, panels, n_units, out);
+        return;
+    case 2:
+        block_of_two(2, x, panels, n_units, out);
+        return;
+    case 3:
+        block_of_two(3, x, panels, n_units, out);
+        return;
+    case PAIR_ROWS:
+        block_of_two(PAIR_ROWS, x, panels, n_units, out);
+        return;
+    default:
+        panel_bf16(rows_of_x, n_rows, panels[0], k, out[0]);
+        panel_bf16(rows_of_x, n_rows, panels[1], k, out[1]);
+    }
+}
+
 // 12 chains of 16 pairs: four rounds at once. They begin differently: equal ones would be made one.
 static float peak(uint64_t n_rounds, float start, float factor, float term)
 {
@@ -133,5 +193,6 @@ static float peak(uint64_t n_rounds, float start, float factor, float term)
 void moe_cpu_kernels_avx512_bf16(struct cpu_kernels *kernels)
 {
     kernels->panel[CPU_OPERAND_BF16][W_BF16] = panel_bf16;
+    kernels->pair[CPU_OPERAND_BF16][W_BF16] = pair_bf16;
     kernels->peak[CPU_OPERAND_BF16] = peak;
 }

@@ -60,6 +60,7 @@ static void fill(struct selftest *t)
         for (uint32_t i = 0; i < MAX_K; i++)
             t->x[r][i] = random_value(&state);
         t->scalar.quantise(t->x[r], MAX_K / BLOCK * BLOCK, t->blocks[r]);
+        t->scalar.encode[VKMOE_BF16](t->x[r], t->halves[r], MAX_K);
     }
     for (uint32_t i = 0; i < MAX_K * CPU_PANEL; i++)
         t->decoded[i] = random_value(&state);
@@ -134,8 +135,9 @@ static bool pair_ok(struct selftest *t, enum cpu_operand operand, enum vkmoe_dty
     static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 8, 9, 12, 13, HALF};
     const uint32_t block = moe_dtype_info(type)->block_elements, apart = block == 1 ? 16 : block;
     const uint32_t ks[] = {1, 64, MAX_K - apart};
-    const void *const *x = operand == CPU_OPERAND_INT8 ? t->block_rows
-                                                       : (const void *const *) t->rows;
+    const void *const *x = operand == CPU_OPERAND_INT8   ? t->block_rows
+                           : operand == CPU_OPERAND_BF16 ? t->half_rows[0]
+                                                         : (const void *const *) t->rows;
     const char *const panels[] = {(const char *) t->panel, (const char *) t->panel +
                                                                moe_cpu_panel_size(type, apart)};
     float *const out[] = {t->out, t->out + HALF * CPU_PANEL};
@@ -181,10 +183,8 @@ static bool int8_panel_ok(struct selftest *t, enum vkmoe_dtype type)
 static bool bf16_panel_ok(struct selftest *t)
 {
     static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 12, 24, MAX_ROWS}, ks[] = {MAX_K, 64, 1};
-    for (uint32_t r = 0; r < MAX_ROWS; r++) {
-        t->scalar.encode[VKMOE_BF16](t->x[r], t->halves[r], MAX_K);
+    for (uint32_t r = 0; r < MAX_ROWS; r++)
         t->scalar.decode[VKMOE_BF16](t->halves[r], t->rounded[r], MAX_K);
-    }
     for (uint32_t j = 0; j < MOE_COUNT(ks); j++) {
         make_panel(t, VKMOE_BF16, ks[j]);
         for (uint32_t r = 0; r < MAX_ROWS; r++)

@@ -178,6 +178,24 @@ static void check_case(struct bf16_case *c, const struct kernel *kernel)
     }
 }
 
+// Two panels at once, the second a step further, have the bits of each.
+static void check_pair(struct bf16_case *c, const struct kernel *kernel)
+{
+    _Alignas(64) static float pair[2][MAX_ROWS * CPU_PANEL], want[2][MAX_ROWS * CPU_PANEL];
+    const uint32_t k = c->k - 2;
+    const char *const panels[] = {c->panel, c->panel + 2 * CPU_PANEL * sizeof(uint16_t)};
+    memset(pair, 0xff, sizeof pair);
+    memset(want, 0xff, sizeof want);
+    kernel->panel(c->rows, c->n_rows, panels[0], k, want[0]);
+    kernel->panel(c->rows, c->n_rows, panels[1], k, want[1]);
+    kernel->pair(c->rows, c->n_rows, panels, k, (float *[]){pair[0], pair[1]});
+    expect(memcmp(pair, want, sizeof pair) == 0, c, kernel,
+           "two panels have other bits than one after the other");
+    kernel->pair(c->rows, c->n_rows, panels, k, (float *[]){pair[1], pair[0]});
+    expect(memcmp(pair, want, sizeof pair) != 0, c, kernel,
+           "the check does not see which panel is which");
+}
+
 static void panels_hold_their_bound(void **state)
 {
     (void) state;
@@ -209,6 +227,8 @@ static void panels_hold_their_bound(void **state)
                 c.flavour = (enum flavour)((c.n_rows + k) % N_FLAVOURS);
                 c.seed++;
                 check_case(&c, &kernels[i]);
+                if (c.k > 2 && c.flavour == NORMAL && kernels[i].pair)
+                    check_pair(&c, &kernels[i]);
             }
         }
     }

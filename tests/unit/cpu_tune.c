@@ -37,6 +37,15 @@ static void wrong_pair_q4_0(const void *const *x, uint32_t n_rows, const char *c
         spoil(&out[1][n_rows * CPU_PANEL - 1]);
 }
 
+// Of two rows alone.
+static void wrong_pair_bf16(const void *const *x, uint32_t n_rows, const char *const *panels,
+                            uint32_t k, float *const *out)
+{
+    right.pair[CPU_OPERAND_BF16][VKMOE_BF16](x, n_rows, panels, k, out);
+    if (n_rows == 2)
+        spoil(&out[0][CPU_PANEL]);
+}
+
 static void wrong_f16(const void *const *x, uint32_t n_rows, const void *panel, uint32_t k,
                       float *out)
 {
@@ -168,6 +177,8 @@ static void test_wrong_kernels_are_found(void **state)
         expect(&k, false, "q8_0");
         if (right.panel[CPU_OPERAND_BF16][VKMOE_BF16]) {
             k = right, k.panel[CPU_OPERAND_BF16][VKMOE_BF16] = wrong_bf16_bf16;
+            expect(&k, false, "bf16");
+            k = right, k.pair[CPU_OPERAND_BF16][VKMOE_BF16] = wrong_pair_bf16;
             expect(&k, false, "bf16");
         }
         k = right, k.quantise = wrong_quantise, expect(&k, false, "int8");
