@@ -53,7 +53,8 @@ static enum vkmoe_status describe(const struct moe_st_source *tensor, uint64_t *
 static enum vkmoe_status write_header(struct moe_file_writer *writer, const char *text)
 {
     // Spaces up to the alignment, so that a reader may use the data in place.
-    static const char spaces[DATA_ALIGN] = "        ";
+    char spaces[DATA_ALIGN];
+    memset(spaces, ' ', sizeof spaces);
     size_t n = strlen(text);
     size_t padded = (size_t) moe_align_up(n, DATA_ALIGN);
     unsigned char prefix[8];
