@@ -72,7 +72,8 @@ typedef struct vkmoe_vk_import_desc {
     const char *const *extensions; // enabled on the device
     uint32_t n_extensions;
     // The pNext chain that vkCreateDevice got; NULL: no feature is enabled. A feature counts in the
-    // struct of its own or in that of a core version. What is not enabled is not used.
+    // struct of its own or in that of a core version. What is not enabled is not used;
+    // vulkanMemoryModel without vulkanMemoryModelDeviceScope is refused.
     const void *features;
 
     VkQueue queue;         // NULL: record only

@@ -74,6 +74,11 @@ static const char *missing(const vkmoe_vk_import_desc *desc, const struct moe_vk
 static enum vkmoe_status choose_features(struct moe_vk *vk, const vkmoe_vk_import_desc *desc)
 {
     char text[128];
+    const uint32_t enabled = moe_vk_features_of_chain(desc->features);
+    if ((enabled & MOE_VK_BIT(MOE_VK_MEMORY_MODEL)) && !(enabled & MOE_VK_BIT(MOE_VK_DEVICE_SCOPE)))
+        return moe_fail(VKMOE_E_UNSUPPORTED, "features: vulkanMemoryModel is enabled without "
+                                             "vulkanMemoryModelDeviceScope, by which atomics of "
+                                             "kernels would be invalid");
     const char *no_bda = missing(desc, &vk->caps, MOE_VK_BDA, text);
     if (no_bda && desc->addressing == VKMOE_ADDRESSING_BDA)
         return moe_fail(VKMOE_E_UNSUPPORTED, "buffer device address is missing in %s", no_bda);

@@ -194,6 +194,29 @@ static void what_is_missing_is_named(void **state)
     assert_null(handles.queue);
     vkmoe_context_destroy(context);
 
+    // Of a device that has both: in a struct of its own, and in the one of 1.2.
+    VkPhysicalDeviceVulkanMemoryModelFeatures model = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES,
+        .vulkanMemoryModel = VK_TRUE};
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .vulkanMemoryModel = VK_TRUE};
+    for (int i = 0; i < 2; i++) {
+        desc = import_desc();
+        desc.features = i == 0 ? (void *) &model : &v12;
+        for (int floor = 0; floor < 2; floor++) { // what is enabled is not undone by it
+            desc.floor = floor;
+            check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED,
+                        "vulkanMemoryModel is enabled without vulkanMemoryModelDeviceScope");
+            assert_null(context);
+        }
+        desc.floor = false;
+        model.vulkanMemoryModelDeviceScope = v12.vulkanMemoryModelDeviceScope = VK_TRUE;
+        check_ok(vkmoe_context_import_vk(&desc, &context));
+        vkmoe_context_destroy(context);
+        model.vulkanMemoryModelDeviceScope = v12.vulkanMemoryModelDeviceScope = VK_FALSE;
+    }
+
     desc = import_desc();
     desc.api_version = VK_API_VERSION_1_0;
     check_fails(vkmoe_context_import_vk(&desc, &context), VKMOE_E_UNSUPPORTED, "1.1 is needed");
