@@ -7,7 +7,7 @@
 //        of the first and of the second half, 16 bits each
 // What is so small that the scale would be denormal becomes 0; where one value is not finite the
 // scale is NaN.
-// Dispatch: (ceil(rows / MOE_QUANTISE_ROWS), ceil(n_blocks / MOE_QUANTISE_BLOCKS), 1). A block is
+// Dispatch: (ceil(rows / group_rows), ceil(n_blocks / MOE_QUANTISE_BLOCKS), 1). A block is
 // that of eight invocations, four values each.
 #extension GL_GOOGLE_include_directive : require
 #include "prelude.glsl"
@@ -67,8 +67,8 @@ void main()
 {
     uint lid = gl_LocalInvocationID.x, lane = lid % LANES, first = lid - lane;
     uint block = gl_WorkGroupID.y * MOE_QUANTISE_BLOCKS + lid / LANES;
-    uint n_rows = token_count() * p.rows, first_row = gl_WorkGroupID.x * MOE_QUANTISE_ROWS;
-    for (uint row = first_row; row < first_row + MOE_QUANTISE_ROWS; row++) {
+    uint n_rows = token_count() * p.rows, first_row = gl_WorkGroupID.x * p.group_rows;
+    for (uint row = first_row; row < first_row + p.group_rows; row++) {
         bool used = row < n_rows && block < p.n_blocks;
         vec4 v = vec4(0.0);
         if (used)

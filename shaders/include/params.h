@@ -42,7 +42,7 @@
 #define MOE_INT8_VALUES 32 // of a row that quantise.comp gives one scale
 #define MOE_INT8_WORDS 10 // of them: codes, the scale, the sums of the codes of both halves
 #define MOE_QUANTISE_BLOCKS 16 // of a row, that a workgroup of quantise.comp has
-#define MOE_QUANTISE_ROWS 8 // that it has such blocks of
+#define MOE_QUANTISE_ROWS 8 // that it has such blocks of, or a multiple
 #define MOE_PROBE_CHUNK 2048 // uvec4 that a workgroup of probe_read.comp reads
 #define MOE_PROBE_STEPS 8 // of probe_math.comp in a round
 
@@ -164,6 +164,7 @@ struct quantise_params {
     MOE_UINT n_blocks; // of a row
     MOE_UINT input_stride; // words; 0: x, of stride head.x_stride
     MOE_UINT rows; // of the input for each token
+    MOE_UINT group_rows; // that a workgroup has
 };
 
 struct gemv_params {

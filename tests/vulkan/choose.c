@@ -378,6 +378,52 @@ static void each_matmul_has_the_kernel_of_its_types(void **state)
     }
 }
 
+// The block of tokens of 300 by a variant, of which a workgroup has `rows` rows of x or of slots.
+static uint32_t block_of(enum moe_vk_variant_id variant, uint64_t groups, uint32_t *rows)
+{
+    struct moe_vk_program *program = calloc(1, sizeof *program);
+    struct moe_layer layer;
+    vkmoe_layer_desc desc = layer_of(VKMOE_Q8_0, VKMOE_Q8_0);
+    assert_non_null(program);
+    desc.n_experts = 32;
+    desc.top_k = 16;
+    desc.d_model = desc.d_ff = desc.d_shared_ff = 64;
+    check_ok(moe_layer_init(&layer, &desc));
+    moe_graph_forward(&program->base.graph, &layer, false);
+    program->base.max_tokens = 300;
+    program->variant = &moe_vk_variants[variant];
+    struct moe_vk_limits limits = {true, UINT64_MAX, UINT64_MAX, {groups, 65535}, 1e18,
+                                   {8, 16, 32, 1}, 4};
+    check_ok(moe_vk_compile(program, &limits));
+    const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
+    const uint32_t block = sequence->block_tokens;
+    for (uint32_t i = 0; i < sequence->n; i++) {
+        const struct moe_vk_dispatch *d = &sequence->dispatches[i];
+        struct quantise_params p;
+        if (strcmp(kernel(d), "quantise_bda") != 0)
+            continue;
+        memcpy(&p, d->params, sizeof p);
+        assert_true(moe_vk_groups(d->x, block) <= groups);
+        assert_true(moe_vk_groups(d->x, block) * p.group_rows >= block * p.rows);
+        *rows = (uint32_t) moe_max(*rows, p.group_rows);
+    }
+    moe_vk_sequences_finish(program);
+    free(program);
+    return block;
+}
+
+// A workgroup makes more codes where there are too few workgroups.
+static void codes_cut_no_tokens(void **state)
+{
+    (void) state;
+    uint32_t rows = 0;
+    assert_int_equal(block_of(MOE_VK_A2, 65535, &rows), 300);
+    assert_int_equal(rows, MOE_QUANTISE_ROWS);
+    assert_int_equal(block_of(MOE_VK_A0, 310, &rows), 300);
+    assert_int_equal(block_of(MOE_VK_A2, 310, &rows), 300); // 4800 slots
+    assert_int_equal(rows, 2 * MOE_QUANTISE_ROWS);
+}
+
 static void bf16_never_becomes_plain_f16(void **state)
 {
     (void) state;
@@ -499,6 +545,7 @@ int main(void)
         cmocka_unit_test(what_matrices_lack_is_told),
         cmocka_unit_test(some_drivers_are_doubted),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
+        cmocka_unit_test(codes_cut_no_tokens),
         cmocka_unit_test(bf16_never_becomes_plain_f16),
         cmocka_unit_test(disabled_variants_are_named),
         cmocka_unit_test(a_disabled_variant_is_no_candidate),
