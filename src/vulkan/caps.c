@@ -91,42 +91,6 @@ static bool query_dot(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     return dot.integerDotProduct4x8BitPackedSignedAccelerated;
 }
 
-static void add_shape(const VkCooperativeMatrixPropertiesKHR *p, struct moe_vk_caps *out)
-{
-    if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->AType != VK_COMPONENT_TYPE_FLOAT16_KHR ||
-        p->BType != VK_COMPONENT_TYPE_FLOAT16_KHR || p->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
-        p->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || p->saturatingAccumulation)
-        return;
-    const struct moe_vk_shape shape = {p->MSize, p->NSize, p->KSize, p->NSize > p->MSize};
-    for (uint32_t i = 0; i < out->n_shapes; i++)
-        if (memcmp(&out->shapes[i], &shape, sizeof shape) == 0)
-            return;
-    if (out->n_shapes < MOE_VK_MAX_SHAPES)
-        out->shapes[out->n_shapes++] = shape;
-}
-
-// The shapes of cooperative matrices, where there are any.
-static enum vkmoe_status query_shapes(const struct moe_vk_instance *instance,
-                                      VkPhysicalDevice physical, struct moe_vk_caps *out)
-{
-    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
-        instance->fn.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR;
-    uint32_t n = 0;
-    if (!moe_vk_has(out, MOE_VK_MATRIX) || !get || get(physical, &n, NULL) < 0 || n == 0)
-        return VKMOE_OK;
-    VkCooperativeMatrixPropertiesKHR *all = moe_alloc_array(instance->host, n, sizeof *all);
-    if (!all)
-        return moe_fail(VKMOE_E_MEMORY, "list of %u shapes of cooperative matrices", n);
-    for (uint32_t i = 0; i < n; i++)
-        all[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
-    if (get(physical, &n, all) < 0)
-        n = 0;
-    for (uint32_t i = 0; i < n; i++)
-        add_shape(&all[i], out);
-    moe_free(instance->host, all);
-    return VKMOE_OK;
-}
-
 // All that hangs on the device's extensions.
 static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance,
                                           VkPhysicalDevice physical, struct moe_vk_caps *out)
@@ -149,7 +113,7 @@ static enum vkmoe_status query_extensions(const struct moe_vk_instance *instance
     moe_free(instance->host, all);
     out->dot_accelerated = query_dot(fn, physical, out);
     query_subgroups(fn, physical, out);
-    return query_shapes(instance, physical, out);
+    return moe_vk_query_shapes(instance, physical, out);
 }
 
 enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,

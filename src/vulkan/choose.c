@@ -15,22 +15,37 @@
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
 // else: precision and types say where it may compute, so a1 never makes bf16 f16. Nor do codes: a
 // scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
-// a3 scales rows by powers of two where f16 has not their range, so any type may become f16 there.
+// a3 and a4 scale rows by powers of two where f16 has not their range, so any type may become f16 there.
+#define MATRIX_NEEDS                                                                               \
+    (MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_MEMORY_MODEL) |       \
+     MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) | MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) |                          \
+     MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) | MOE_VK_BIT(MOE_VK_MATRIX))
 #define A3(i, name_)                                                                               \
     {                                                                                              \
         .id = (enum moe_vk_variant_id) (MOE_VK_A3 + (i)), .name = name_, .kind = "coopmat",        \
         .tier = "T3 matrix", .invocations = MOE_LOCAL_SIZE, .shared = MOE_COOP_SHARED,             \
-        .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16) |                             \
-                 MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) |               \
-                 MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) |            \
-                 MOE_VK_BIT(MOE_VK_MATRIX),                                                        \
+        .needs = MATRIX_NEEDS,                                                                     \
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF), .types = (1u << MOE_N_DTYPES) - 1,         \
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
         .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,            \
         .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA,                                                  \
     }
 
+// The same by matrices of VK_NV_cooperative_matrix2, whose extension is of SPIR-V 1.6.
+#define A4(i, name_)                                                                               \
+    {                                                                                              \
+        .id = (enum moe_vk_variant_id) (MOE_VK_A4 + (i)), .name = name_, .kind = "coopmat2",       \
+        .tier = "T4 vendor", .invocations = MOE_LOCAL_SIZE, .shared = MOE_FLEX_SHARED,             \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLEXIBLE) | MOE_VK_BIT(MOE_VK_PER_ELEMENT),      \
+        .api_version = VK_API_VERSION_1_3, .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),         \
+        .types = (1u << MOE_N_DTYPES) - 1, .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,               \
+        .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \
+        .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,                              \
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA,                                                  \
+    }
+
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
+    A4(0, "a4"), A4(1, "a4b"),
     A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"),
     {
         .id = MOE_VK_A2, // both operands as codes of 8 bits, exact sums of a block's products
@@ -168,19 +183,33 @@ static bool fits(const struct moe_vk_shape *shape)
            divides(shape->k, MOE_COOP_DEPTH) && shape->k % 2 == 0;
 }
 
-// The i-th of the device's shapes that fit, from 1 on; NULL: there are fewer.
-static const struct moe_vk_shape *fitting(const struct moe_vk_caps *caps, uint32_t i)
+// Do units fill half the packed rows of a tile, its rows, and the depth?
+static bool units_fit(const struct moe_vk_shape *units, const struct moe_vk_caps *caps)
 {
-    for (uint32_t k = 0; k < caps->n_shapes; k++)
-        if (fits(&caps->shapes[k]) && --i == 0)
-            return &caps->shapes[k];
+    uint32_t packed = units->packed_is_n ? units->n : units->m;
+    uint32_t rows = units->packed_is_n ? units->m : units->n;
+    uint32_t most = moe_max(moe_max(MOE_TILE_ROWS / 2, MOE_TILE_FULL), MOE_COOP_DEPTH);
+    return divides(packed, MOE_TILE_ROWS / 2) && divides(rows, MOE_TILE_FULL) &&
+           divides(units->k, MOE_COOP_DEPTH) && most <= caps->max_dimension &&
+           (!units->workgroup || moe_vk_has(caps, MOE_VK_WORKGROUP));
+}
+
+// The variant's of the device's shapes that fit; NULL: there are fewer.
+static const struct moe_vk_shape *fitting(const struct moe_vk_variant *variant,
+                                          const struct moe_vk_caps *caps)
+{
+    const struct moe_vk_shape *shapes = variant->flexible ? caps->flexible : caps->shapes;
+    uint32_t n = variant->flexible ? caps->n_flexible : caps->n_shapes, i = variant->shape;
+    for (uint32_t k = 0; k < n; k++)
+        if ((variant->flexible ? units_fit(&shapes[k], caps) : fits(&shapes[k])) && --i == 0)
+            return &shapes[k];
     return NULL;
 }
 
 struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
                                          const struct moe_vk_caps *caps)
 {
-    const struct moe_vk_shape *shape = variant->shape > 0 ? fitting(caps, variant->shape) : NULL;
+    const struct moe_vk_shape *shape = variant->shape > 0 ? fitting(variant, caps) : NULL;
     return shape ? *shape : (struct moe_vk_shape){0};
 }
 
@@ -211,9 +240,17 @@ static struct moe_vk_obstacle matrix_obstacle(const struct moe_vk_variant *varia
 {
     if (variant->gemm_bda >= MOE_N_SPV)
         return (struct moe_vk_obstacle){.kind = MOE_VK_NOT_BUILT};
-    if (!fitting(caps, variant->shape))
+    const struct moe_vk_shape *shape = fitting(variant, caps);
+    if (!shape)
         return (struct moe_vk_obstacle){
-            .kind = MOE_VK_NO_SHAPE, .needs = variant->shape, .has = caps->n_shapes};
+            .kind = MOE_VK_NO_SHAPE,
+            .needs = variant->shape,
+            .has = variant->flexible ? caps->n_flexible : caps->n_shapes};
+    if (shape->workgroup && variant->shared + caps->shared_reserved > caps->max_shared)
+        return (struct moe_vk_obstacle){.kind = MOE_VK_BEYOND_LIMIT,
+                                        .name = "maxComputeSharedMemorySize",
+                                        .needs = variant->shared + caps->shared_reserved,
+                                        .has = caps->max_shared};
     if (!divides(caps->subgroup_size, MOE_LOCAL_SIZE))
         return (struct moe_vk_obstacle){.kind = MOE_VK_NO_SUBGROUPS, .has = caps->subgroup_size};
     return (struct moe_vk_obstacle){0};
@@ -223,6 +260,10 @@ static struct moe_vk_obstacle matrix_obstacle(const struct moe_vk_variant *varia
 static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *variant,
                                               const struct moe_vk_caps *caps)
 {
+    if (caps->api_version < variant->api_version)
+        return (struct moe_vk_obstacle){.kind = MOE_VK_NO_VERSION,
+                                        .needs = VK_API_VERSION_MINOR(variant->api_version),
+                                        .has = VK_API_VERSION_MINOR(caps->api_version)};
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         if (variant->needs & ~caps->features & MOE_VK_BIT(f))
             return (struct moe_vk_obstacle){.kind = MOE_VK_NO_FEATURE,
@@ -322,6 +363,10 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
                  vkmoe_dtype_name(layer->in_type), vkmoe_dtype_name(layer->out_type),
                  vkmoe_dtype_name(params->x_type));
         break;
+    case MOE_VK_NO_VERSION:
+        snprintf(out, 160, "it takes Vulkan 1.%" PRIu64 ", and there is 1.%" PRIu64,
+                 obstacle.needs, obstacle.has);
+        break;
     case MOE_VK_NO_FEATURE:
         snprintf(out, 160, "%s is not there or not enabled", obstacle.name);
         break;
@@ -397,13 +442,16 @@ static bool is_called(const struct moe_vk_variant *variant, const char *name, si
     return false;
 }
 
-// "a1 (fp16), a0 (fp32)", of the first n.
+// "a3, a3b (coopmat), a0 (fp32)", of the first n.
 static void list_variants(char out[128], int n)
 {
     size_t at = 0;
     for (int i = 0; i < n; i++) {
+        const char *kind = moe_vk_variants[i].kind;
         at = append(out, at, i > 0 ? ", " : "", moe_vk_variants[i].name);
-        at = append(out, at, " (", moe_vk_variants[i].kind);
+        if (i + 1 < n && strcmp(moe_vk_variants[i + 1].kind, kind) == 0)
+            continue;
+        at = append(out, at, " (", kind);
         at = append(out, at, ")", "");
     }
 }

@@ -10,6 +10,8 @@
 #include "vulkan/vk.h"
 
 enum moe_vk_variant_id { // best first; the last computes everything, everywhere
+    MOE_VK_A4, // by matrices of any size, in the device's first units that fit, then in the others
+    MOE_VK_A4_LAST = MOE_VK_A4 + 1,
     MOE_VK_A3, // by the device's first shape of cooperative matrices that fits, then the others
     MOE_VK_A3_LAST = MOE_VK_A3 + 3,
     MOE_VK_A2,
@@ -34,6 +36,8 @@ struct moe_vk_variant {
     bool rounds_hidden;     // and what is between an expert's two matmuls
     bool quantises;         // both of them to what quantise.comp makes, before its kernel
     uint32_t shape;         // its place among the shapes that fit, from 1 on; 0: it needs none
+    bool flexible;          // among those of any size
+    uint32_t api_version;   // that its SPIR-V takes; 0: the least
     enum vkmoe_arithmetic arithmetic; // of the products
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
 };
@@ -66,6 +70,7 @@ struct moe_vk_obstacle {
         MOE_VK_NO_OBSTACLE,
         MOE_VK_NOT_ALLOWED, // by the plan's precision
         MOE_VK_NO_KERNEL,   // for the layer's types
+        MOE_VK_NO_VERSION,  // of Vulkan: it needs 1.`needs` and there is 1.`has`
         MOE_VK_NO_FEATURE,
         MOE_VK_NOT_BUILT,    // the shader compiler could not
         MOE_VK_NO_SHAPE,     // of matrices: of the `has` there are fewer than `needs` fit
@@ -89,7 +94,8 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
 // Where a variant computes: "precision half, weights f16, x f32 or f16".
 void moe_vk_computes(const struct moe_vk_variant *variant, char out[128]);
 
-// The matrices that a variant computes with; m = 0: it needs none, or there are none for it.
+// The matrices that a variant computes with, or what those of any size are multiples of; m = 0: it
+// needs none, or there are none for it.
 struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
                                          const struct moe_vk_caps *caps);
 

@@ -377,7 +377,10 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
         spec[MOE_SPEC_N] = c->limits->shape.n;
         spec[MOE_SPEC_K] = c->limits->shape.k;
         spec[MOE_SPEC_PACKED_IS_N] = c->limits->shape.packed_is_n;
-        spec[MOE_SPEC_SUBGROUPS] = c->limits->subgroups;
+        spec[MOE_SPEC_SUBGROUPS] = c->limits->shape.workgroup ? 1 : c->limits->subgroups;
+        if (variant->flexible)
+            spec[MOE_SPEC_SCOPE] =
+                c->limits->shape.workgroup ? VK_SCOPE_WORKGROUP_KHR : VK_SCOPE_SUBGROUP_KHR;
     }
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);

@@ -12,6 +12,17 @@
             offsetof(own, member), offsetof(core, member), core_version, extension            \
     }
 
+// No core version has it.
+#define NOT_CORE(name, own, own_type, member, extension)                                      \
+    {                                                                                         \
+        name, {#own, #member, false}, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_##own_type,           \
+            VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_##own_type, offsetof(own, member),              \
+            offsetof(own, member), UINT32_MAX, extension                                      \
+    }
+#define MATRIX2(name, member)                                                                 \
+    NOT_CORE(name, VkPhysicalDeviceCooperativeMatrix2FeaturesNV,                              \
+             COOPERATIVE_MATRIX_2_FEATURES_NV, member, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME)
+
 const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
     [MOE_VK_BDA] =
         ROW("buffer_device_address", VkPhysicalDeviceBufferDeviceAddressFeatures,
@@ -42,13 +53,12 @@ const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
             SHADER_INTEGER_DOT_PRODUCT_, VkPhysicalDeviceVulkan13Features, 1_3,
             shaderIntegerDotProduct, VK_API_VERSION_1_3,
             VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME),
-    [MOE_VK_MATRIX] = {"cooperative_matrix",
-                       {"VkPhysicalDeviceCooperativeMatrixFeaturesKHR", "cooperativeMatrix", false},
-                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
-                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
-                       offsetof(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, cooperativeMatrix),
-                       offsetof(VkPhysicalDeviceCooperativeMatrixFeaturesKHR, cooperativeMatrix),
-                       UINT32_MAX, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME},
+    [MOE_VK_MATRIX] = NOT_CORE("cooperative_matrix", VkPhysicalDeviceCooperativeMatrixFeaturesKHR,
+                               COOPERATIVE_MATRIX_FEATURES_KHR, cooperativeMatrix,
+                               VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME),
+    [MOE_VK_FLEXIBLE] = MATRIX2("flexible_matrix", cooperativeMatrixFlexibleDimensions),
+    [MOE_VK_PER_ELEMENT] = MATRIX2("matrix_per_element", cooperativeMatrixPerElementOperations),
+    [MOE_VK_WORKGROUP] = MATRIX2("workgroup_matrix", cooperativeMatrixWorkgroupScope),
 };
 
 void moe_vk_add_extension(const char **all, uint32_t *n, const char *name)

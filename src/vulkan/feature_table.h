@@ -35,6 +35,7 @@ union moe_vk_feature_struct {
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroup;
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV matrix2;
 };
 
 // A chain of the own structs of `features` (bits) with their members set to `value`; NULL if there

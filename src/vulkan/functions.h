@@ -30,7 +30,9 @@
     X(vkCmdEndDebugUtilsLabelEXT)
 
 // Only there with VK_KHR_cooperative_matrix; NULL otherwise.
-#define MOE_VK_MATRIX_FUNCTIONS(X) X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+#define MOE_VK_MATRIX_FUNCTIONS(X)                       \
+    X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR) \
+    X(vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)
 
 #define MOE_VK_DEVICE_FUNCTIONS(X)    \
     X(vkDestroyDevice)                \

@@ -37,6 +37,12 @@ fail:
     return status;
 }
 
+// Is it a kernel for subgroups that are whole?
+static bool counts_on_subgroups(enum moe_spv_id spv)
+{
+    return spv == MOE_SPV_EXPERT_GEMM_COOP_BDA || spv == MOE_SPV_EXPERT_GEMM_FLEX_BDA;
+}
+
 static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeline *pipeline)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -62,7 +68,7 @@ static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeli
     VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroups = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = vk->caps.subgroup_size};
-    if (pipeline->spv == MOE_SPV_EXPERT_GEMM_COOP_BDA) { // it counts on whole ones
+    if (counts_on_subgroups(pipeline->spv)) {
         info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
         if (vk->caps.subgroup_pinned)
             info.stage.pNext = &subgroups;

@@ -37,14 +37,19 @@ enum moe_vk_feature {
     MOE_VK_FULL_SUBGROUPS, // computeFullSubgroups
     MOE_VK_DOT,            // shaderIntegerDotProduct
     MOE_VK_MATRIX,         // cooperativeMatrix
+    MOE_VK_FLEXIBLE,       // cooperativeMatrixFlexibleDimensions
+    MOE_VK_PER_ELEMENT,    // cooperativeMatrixPerElementOperations
+    MOE_VK_WORKGROUP,      // cooperativeMatrixWorkgroupScope
     MOE_VK_N_FEATURES,
 };
 #define MOE_VK_BIT(i) (1u << (i))
 
-// A product of cooperative matrices: M x K by K x N, both of f16, sums in f32, by a subgroup.
+// A product of cooperative matrices: M x K by K x N, both of f16, sums in f32, by a subgroup. Of
+// those of any size it is what m, n and k are multiples of.
 struct moe_vk_shape {
     uint32_t m, n, k;
     uint32_t packed_is_n; // rows of weights are on n, rows of the input on m: else 0, as for n <= m
+    uint32_t workgroup;   // by a workgroup of MOE_LOCAL_SIZE: 1, else 0
 };
 enum { MOE_VK_MAX_SHAPES = 16 };
 
@@ -71,6 +76,11 @@ struct moe_vk_caps {
     bool subgroup_pinned;
     uint32_t n_shapes; // of cooperative matrices, each once, in the device's order
     struct moe_vk_shape shapes[MOE_VK_MAX_SHAPES];
+    // Those of any size, the ones of workgroups first; the largest size; what a driver takes of a
+    // workgroup's shared memory for them.
+    uint32_t n_flexible;
+    struct moe_vk_shape flexible[MOE_VK_MAX_SHAPES];
+    uint32_t max_dimension, shared_reserved;
 };
 
 static inline bool moe_vk_has(const struct moe_vk_caps *caps, enum moe_vk_feature feature)
@@ -194,6 +204,9 @@ uint32_t moe_vk_compute_family(const struct moe_vk_fn *fn, VkPhysicalDevice phys
 // caps.c
 enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
                                     VkPhysicalDevice physical, struct moe_vk_caps *out);
+// caps_matrix.c: the shapes of cooperative matrices, where the features that are there have any.
+enum vkmoe_status moe_vk_query_shapes(const struct moe_vk_instance *instance,
+                                      VkPhysicalDevice physical, struct moe_vk_caps *out);
 // Bits of a timestamp of the context's queue; 0: it has none.
 uint32_t moe_vk_timestamp_bits(const struct moe_vk *vk);
 // Clamps to what every Vulkan 1.1 device has.

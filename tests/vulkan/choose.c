@@ -173,8 +173,23 @@ static struct moe_vk_caps matrix_caps(void)
                                 .shapes = {{16, 16, 16}, // NVIDIA, AMD
                                            {64, 128, 16}, // more rows than a tile has
                                            {16, 8, 8},    // NVIDIA
-                                           {8, 16, 16, 1}, // Intel
+                                           {8, 16, 16, 1, 0}, // Intel
                                            {8, 8, 64}}};  // deeper than a step
+}
+
+// And all that a4 needs, with units of drivers.
+static struct moe_vk_caps flexible_caps(void)
+{
+    struct moe_vk_caps caps = matrix_caps();
+    caps.api_version = VK_API_VERSION_1_3;
+    caps.max_dimension = 64;
+    caps.shared_reserved = 1024;
+    caps.n_flexible = 4;
+    caps.flexible[0] = (struct moe_vk_shape){64, 16, 16, 0, 1}; // more than half a row block
+    caps.flexible[1] = (struct moe_vk_shape){32, 16, 16, 0, 1}; // NVIDIA
+    caps.flexible[2] = (struct moe_vk_shape){16, 64, 16, 1, 0}; // more than half a row block
+    caps.flexible[3] = (struct moe_vk_shape){16, 16, 16, 0, 0}; // RADV
+    return caps;
 }
 
 static bool why_not_a3(uint32_t i, const struct moe_vk_caps *caps, char why[160])
@@ -264,6 +279,44 @@ static void what_matrices_lack_is_told(void **state)
     check_lack(caps, "bufferDeviceAddress");
 }
 
+static void check_flexible(struct moe_vk_caps caps, int i, uint32_t m, const char *part)
+{
+    const struct moe_vk_variant *a4 = &moe_vk_variants[MOE_VK_A4 + i];
+    const bool built = (int) MOE_SPV_EXPERT_GEMM_FLEX_BDA < (int) MOE_N_SPV;
+    vkmoe_layer_desc layer = layer_of(VKMOE_Q4_K, VKMOE_BF16);
+    struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
+    char why[160] = "";
+    assert_int_equal(moe_vk_variant_shape(a4, &caps).m, m);
+    assert_int_equal(moe_vk_why_not(a4, &caps, &layer, &params, why), !built || part);
+    if (built && part && !strstr(why, part))
+        fail_msg("'%s' does not say '%s'", why, part);
+}
+
+static void matrices_of_any_size_are_candidates(void **state)
+{
+    (void) state;
+    struct moe_vk_caps caps = flexible_caps();
+    check_flexible(caps, 0, 32, NULL);
+    check_flexible(caps, 1, 16, NULL);
+    assert_true(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A4], &caps).workgroup);
+    caps.features &= ~MOE_VK_BIT(MOE_VK_WORKGROUP);
+    check_flexible(caps, 0, 16, NULL);
+    check_flexible(caps, 1, 0, "of the device's 4 shapes of matrices fewer than 2 fit");
+    caps = flexible_caps();
+    caps.max_shared = MOE_FLEX_SHARED + caps.shared_reserved - 1;
+    check_flexible(caps, 0, 32, "it takes 10384 of maxComputeSharedMemorySize");
+    check_flexible(caps, 1, 16, NULL); // of whose memory nothing is reserved
+    caps = flexible_caps();
+    caps.max_dimension = 16;
+    check_flexible(caps, 0, 0, "of the device's 4 shapes of matrices fewer than 1 fit");
+    caps = flexible_caps();
+    caps.api_version = VK_API_VERSION_1_2;
+    check_flexible(caps, 0, 32, "it takes Vulkan 1.3, and there is 1.2");
+    caps = flexible_caps();
+    caps.features &= ~MOE_VK_BIT(MOE_VK_PER_ELEMENT);
+    check_flexible(caps, 0, 32, "cooperativeMatrixPerElementOperations");
+}
+
 // Where matrices may be computed on the processor only a tune lets them in.
 static void some_drivers_are_doubted(void **state)
 {
@@ -323,7 +376,7 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
     program->base.x_type = x_type;
     program->variant = variant;
     struct moe_vk_limits limits = {bda, UINT64_MAX, UINT64_MAX, {UINT32_MAX, UINT32_MAX}, 1e18,
-                                   {8, 16, 32, 1}, 4};
+                                   {8, 16, 32, 1, 0}, 4};
     check_ok(moe_vk_compile(program, &limits));
     const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
     for (uint32_t i = 0; i < sequence->n; i++) {
@@ -338,7 +391,8 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         bool matrix = variant && variant->shape > 0;
         bool f16 = variant && variant->id == MOE_VK_A1 && d->spec[0] == VKMOE_F16 &&
                    !(from_x && x_type == VKMOE_BF16);
-        assert_string_equal(kernel(d), matrix ? "expert_gemm_coop_bda"
+        assert_string_equal(kernel(d), matrix && variant->flexible ? "expert_gemm_flex_bda"
+                                       : matrix ? "expert_gemm_coop_bda"
                                        : f16  ? "expert_gemm_f16_bda"
                                        : coded ? "expert_gemm_int8_bda"
                                        : bda  ? "expert_gemm_bda"
@@ -348,6 +402,7 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         assert_int_equal(d->spec[MOE_SPEC_K], matrix ? 32 : 0);
         assert_int_equal(d->spec[MOE_SPEC_SUBGROUPS], matrix ? 4 : 0);
         assert_int_equal(d->spec[MOE_SPEC_PACKED_IS_N], matrix);
+        assert_int_equal(d->spec[MOE_SPEC_SCOPE], matrix && variant->flexible ? 3 : 0);
         assert_int_equal(d->spec[6], f16 && from_x);
         n_x += from_x;
         n++;
@@ -370,6 +425,8 @@ static void each_matmul_has_the_kernel_of_its_types(void **state)
         layer.d_ff = layer.d_shared_ff = 512;
         if (MATRIX_BUILT)
             check_kernels(&moe_vk_variants[MOE_VK_A3], &layer, x_type, true);
+        if ((int) MOE_SPV_EXPERT_GEMM_FLEX_BDA < (int) MOE_N_SPV)
+            check_kernels(&moe_vk_variants[MOE_VK_A4], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A2], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A1], &layer, x_type, true);
         check_kernels(&moe_vk_variants[MOE_VK_A0], &layer, x_type, true);
@@ -449,12 +506,12 @@ static void disabled_variants_are_named(void **state)
                 {"direct", MOE_VK_BIT(MOE_VK_A0N)}};
     static const struct {
         const char *list, *part;
-    } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a3 (coopmat), "},
+    } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a4, a4b (coopmat2), "},
                {"A1", "'A1' is no variant"},
                {"a1 ", "'a1 ' is no variant"},
                {"fp1", "'fp1' is no variant"},
                {"fp166", "'fp166' is no variant"},
-               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: a3 "},
+               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: a4, "},
                {"fp32", "'fp32' computes what no other does"}};
     uint32_t got;
     (void) state;
@@ -543,6 +600,7 @@ int main(void)
         cmocka_unit_test(tiers_follow_features),
         cmocka_unit_test(each_shape_that_fits_is_a_candidate),
         cmocka_unit_test(what_matrices_lack_is_told),
+        cmocka_unit_test(matrices_of_any_size_are_candidates),
         cmocka_unit_test(some_drivers_are_doubted),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
         cmocka_unit_test(codes_cut_no_tokens),

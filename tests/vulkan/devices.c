@@ -235,6 +235,7 @@ static const struct {
     {6018, MOE_VK_DOT},          // DotProductInput4x8BitPacked
     {6019, MOE_VK_DOT},          // DotProduct
     {6022, MOE_VK_MATRIX},       // CooperativeMatrixKHR
+    {5432, MOE_VK_PER_ELEMENT},  // CooperativeMatrixPerElementOperationsNV
 };
 
 static bool has_capability(const struct moe_vk_caps *caps, uint32_t capability)
@@ -252,6 +253,9 @@ static const char *beyond(const struct moe_vk_caps *caps, const struct spirv_nee
     for (uint32_t i = 0; i < needs->n_capabilities; i++)
         if (!has_capability(caps, needs->capabilities[i]))
             return "capabilities";
+    if (needs->version > 0x10600 ||
+        (needs->version > 0x10300 && caps->api_version < VK_API_VERSION_1_3))
+        return "version";
     if (needs->size[0] > caps->max_size_x || needs->size[1] != 1 || needs->size[2] != 1)
         return "size";
     if (needs->size[0] > caps->max_invocations)

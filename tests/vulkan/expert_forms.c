@@ -379,11 +379,11 @@ static void check_half(const struct form *form, const char *variant)
     layer_data_finish(&data);
 }
 
-// All by a1; by the others, of which a3 takes drivers long, a third, each another one.
+// All by a1; by the others, of which a3 and a4 take drivers long, a third, each another one.
 static void forms_by_variants(void **state)
 {
     (void) state;
-    static const char *const others[] = {"a0n", "a3"};
+    static const char *const others[] = {"a0n", "a3", "a4"};
     if (few || context_desc.addressing != VKMOE_ADDRESSING_BDA)
         return;
     for (size_t i = 0; i < N_FORMS; i++)

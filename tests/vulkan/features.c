@@ -56,8 +56,11 @@ static void chains_have_each_struct_once(void **state)
 static void features_are_found_in_structs_of_core_versions(void **state)
 {
     (void) state;
-    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = { // no version has it
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV matrix2 = { // no version has them
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV};
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .pNext = &matrix2};
     VkPhysicalDeviceVulkan13Features v13 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES, .pNext = &matrix};
     VkPhysicalDeviceVulkan12Features v12 = {
@@ -73,6 +76,9 @@ static void features_are_found_in_structs_of_core_versions(void **state)
         [MOE_VK_FULL_SUBGROUPS] = &v13.computeFullSubgroups,
         [MOE_VK_DOT] = &v13.shaderIntegerDotProduct,
         [MOE_VK_MATRIX] = &matrix.cooperativeMatrix,
+        [MOE_VK_FLEXIBLE] = &matrix2.cooperativeMatrixFlexibleDimensions,
+        [MOE_VK_PER_ELEMENT] = &matrix2.cooperativeMatrixPerElementOperations,
+        [MOE_VK_WORKGROUP] = &matrix2.cooperativeMatrixWorkgroupScope,
     };
     for (uint32_t features = 0; features <= ALL; features++) {
         for (int f = 0; f < MOE_VK_N_FEATURES; f++)
@@ -82,6 +88,7 @@ static void features_are_found_in_structs_of_core_versions(void **state)
     v12.shaderInt8 = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
     v12.vulkanMemoryModelAvailabilityVisibilityChains = v13.synchronization2 = VK_TRUE;
     matrix.cooperativeMatrixRobustBufferAccess = VK_TRUE;
+    matrix2.cooperativeMatrixReductions = matrix2.cooperativeMatrixBlockLoads = VK_TRUE;
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         *members[f] = VK_FALSE;
     assert_int_equal(moe_vk_features_of_chain(&base), 0);
@@ -98,8 +105,9 @@ static void extensions_are_for_versions_before_core(void **state)
         const char *before = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_2);
         const char *after = moe_vk_feature_extension((enum moe_vk_feature) f, VK_API_VERSION_1_3);
         bool of_1_3 = f == MOE_VK_SUBGROUP_SIZE || f == MOE_VK_FULL_SUBGROUPS || f == MOE_VK_DOT;
-        assert_int_equal(before != NULL, of_1_3 || f == MOE_VK_MATRIX);
-        assert_int_equal(after != NULL, f == MOE_VK_MATRIX);
+        bool of_none = f >= MOE_VK_MATRIX;
+        assert_int_equal(before != NULL, of_1_3 || of_none);
+        assert_int_equal(after != NULL, of_none);
     }
 }
 

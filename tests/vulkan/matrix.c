@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Precision half by cooperative matrices (variant a3), under the validation layer: every type of
-// weights and of x against the oracle, that its kernel did the work, numbers far beyond f16's
+// Precision half by cooperative matrices (variant a3, or with MOE_FLEXIBLE a4), under the validation
+// layer: every type of weights and of x against the oracle, that its kernel did the work, numbers far beyond f16's
 // range, and what a row's bits depend on. Skipped where the device or the shader
 // compiler has no matrices.
 #include "forced.h"
@@ -11,7 +11,15 @@
 #include "base/bits.h"
 #include "core/dtype.h"
 
+#ifdef MOE_FLEXIBLE
+#define SHAPES flexible
+const struct forced forced = {MOE_VK_A4, VKMOE_PRECISION_HALF, "expert_gemm_flex_bda"};
+static const char *const last = "a4b", *const lacks = "fewer than 2 fit";
+#else
+#define SHAPES shapes
 const struct forced forced = {MOE_VK_A3, VKMOE_PRECISION_HALF, "expert_gemm_coop_bda"};
+static const char *const last = "a3d", *const lacks = "fewer than 4 fit";
+#endif
 
 // Relative L2 error that precision half is promised to stay below.
 #define HALF 4e-3
@@ -260,7 +268,7 @@ static void rows_keep_what_is_no_number(void **state)
 static void either_side_may_have_the_weights(void **state)
 {
     (void) state;
-    struct moe_vk_shape *shape = &moe_vk(device->device)->caps.shapes[0];
+    struct moe_vk_shape *shape = &moe_vk(device->device)->caps.SHAPES[0];
     if (shape->m != shape->n)
         return; // then one of them is the device's own
     shape->packed_is_n = 1;
@@ -279,13 +287,13 @@ static void other_plans_are_refused(void **state)
     vkmoe_layer_desc layer = linear_layer(VKMOE_F16);
     desc.layer = &layer;
     desc.max_tokens = N_TOKENS;
-    desc.variant = "a3"; // precision exact
+    desc.variant = moe_vk_variants[forced.variant].name; // precision exact
     assert_int_equal(vkmoe_plan_create(device, &desc, &plan), VKMOE_E_UNSUPPORTED);
     assert_non_null(strstr(vkmoe_error_text(), "precision exact"));
     desc.precision = VKMOE_PRECISION_HALF;
-    desc.variant = "a3d"; // no device has so many shapes that fit
+    desc.variant = last; // no device has so many shapes that fit
     assert_int_equal(vkmoe_plan_create(device, &desc, &plan), VKMOE_E_UNSUPPORTED);
-    assert_non_null(strstr(vkmoe_error_text(), "fewer than 4 fit"));
+    assert_non_null(strstr(vkmoe_error_text(), lacks));
     assert_null(plan);
 }
 

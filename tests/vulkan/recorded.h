@@ -11,6 +11,12 @@ struct recorded_shape {
 };
 enum { RECORDED_MAX_SHAPES = 4 };
 
+// What those of any size are multiples of, by a subgroup or a workgroup of MOE_LOCAL_SIZE.
+struct recorded_units {
+    uint32_t m, n, k;
+    bool workgroup;
+};
+
 // 0: not told, so the least that Vulkan 1.1 promises.
 struct recorded_device {
     const char *name;
@@ -22,6 +28,7 @@ struct recorded_device {
     uint64_t groups_x, range, allocation;
     uint32_t min_subgroup, max_subgroup; // that a kernel may ask for; 0: it may not
     struct recorded_shape shapes[RECORDED_MAX_SHAPES];
+    struct recorded_units units;
     bool dot; // integerDotProduct4x8BitPackedSignedAccelerated
     // Kinds of variants for f16 weights at precision half, best first: those of them that this
     // version has are the candidates.

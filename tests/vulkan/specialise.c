@@ -151,7 +151,9 @@ static void kernels_leave_nothing_to_the_driver(void **state)
         const struct moe_spv *spv = &moe_spv_table[i];
         n_before += left(spv->words, spv->size / 4);
         for (uint32_t type = 0; type < 11; type++) {
-            uint32_t *out, spec[MOE_VK_MAX_SPEC] = {type, 8, 1, 1, 1, 1};
+            uint32_t *out, spec[MOE_VK_MAX_SPEC] = {
+                type, 8, 1, 1, 1, 1, [MOE_SPEC_M] = 8, [MOE_SPEC_N] = 8, [MOE_SPEC_K] = 8,
+                [MOE_SPEC_SUBGROUPS] = 4}; // nothing is divided by 0
             size_t size;
             check_ok(moe_vk_specialise(moe_host_default(), spv, spec, &out, &size));
             if (left(out, size / 4) > 0)
