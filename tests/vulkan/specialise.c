@@ -2,6 +2,7 @@
 // Specialisation constants in SPIR-V, without a device: a small module for every operation, then
 // every kernel there is.
 #include "check.h"
+#include "params.h"
 #include "vulkan/vk.h"
 
 #include <string.h>
