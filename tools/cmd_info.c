@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <vkmoe/bench.h>
 
 // ---- kernels -----------------------------------------------------------------------------------
@@ -114,13 +115,14 @@ static json_t *features_json(const char *names)
 static json_t *device_json(const vkmoe_device_info *d, const struct kernels *kernels)
 {
     json_t *device =
-        json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:I, s:s, s:o}",
+        json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:o}",
                   "index", (json_int_t) d->index, "type", cli_device_type(d->type),
                   "name", d->name, "uuid", d->uuid, "pci", d->pci,
                   "vendor_id", (json_int_t) d->vendor_id,
                   "device_id", (json_int_t) d->device_id,
                   "driver", d->driver, "driver_version", d->driver_version, "api", d->api,
-                  "memory_bytes", (json_int_t) d->memory_bytes, "tier", d->tier,
+                  "memory_bytes", (json_int_t) d->memory_bytes, "memory", d->memory,
+                  "tier", d->tier,
                   "features", features_json(d->features));
     if (kernels && *kernels->error)
         json_object_set_new(device, "kernels_error", json_string(kernels->error));
@@ -143,6 +145,14 @@ static int print_json(const vkmoe_device_info *devices, uint32_t n,
     return cli_print_json(json_pack("{s:o}", "devices", list));
 }
 
+// Which way weights and inputs go.
+static void print_memory(const vkmoe_device_info *d)
+{
+    if (*d->memory)
+        printf("     %-9s %s: memory is %s\n", "upload",
+               strcmp(d->memory, "discrete") == 0 ? "by copies" : "in place", d->memory);
+}
+
 static void print_text(const vkmoe_device_info *devices, uint32_t n,
                        const struct kernels *kernels)
 {
@@ -160,6 +170,8 @@ static void print_text(const vkmoe_device_info *devices, uint32_t n,
         print_field("api", d->api);
         printf("     %-9s %.1f GiB\n", "memory", (double) d->memory_bytes / (1 << 30));
         print_field("features", d->features);
+        if (kernels)
+            print_memory(d);
         if (kernels)
             print_kernels(&kernels[i]);
     }

@@ -103,7 +103,7 @@ class DeviceInfo(Structure):
                 ('uuid', c_char * 33), ('pci', c_char * 16), ('vendor_id', c_uint32),
                 ('device_id', c_uint32), ('driver', c_char * 64), ('driver_version', c_char * 64),
                 ('api', c_char * 16), ('memory_bytes', c_uint64), ('tier', c_char * 32),
-                ('features', c_char * 512)]
+                ('features', c_char * 512), ('memory', c_char * 32)]
 
 
 # ---- the libraries -------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ typedef struct vkmoe_device_info {
     char tier[32];               // "T0 floor", "T1 fp16", "T2 int8" ...; CPU: the ISA level in
                                  // use, as "avx2"
     char features[512];          // names separated by spaces
+    // How the host reaches the device's memory: "unified" or "resizable BAR": weights and inputs
+    // are written in place; "discrete": by copies. CPU: empty.
+    char memory[32];
 } vkmoe_device_info;
 
 // Lists the devices of this machine: Vulkan devices in the loader's order, then the CPU.

@@ -92,15 +92,16 @@ static uint32_t row_words(enum vkmoe_dtype type, uint32_t width)
 
 // A buffer of our own for an array of a block; *size is what it takes.
 static enum vkmoe_status create_array(struct moe_vk *vk, struct moe_vk_bound *b,
-                                      enum moe_vk_buffer_id id, uint64_t n_tokens,
-                                      struct moe_vk_buffer *out, uint64_t *size)
+                                      enum moe_vk_buffer_id id, enum moe_vk_memory_use use,
+                                      uint64_t n_tokens, struct moe_vk_buffer *out,
+                                      uint64_t *size)
 {
     const struct moe_vk_array array = moe_vk_array(b->base.program, id);
     const uint32_t words = row_words(array.type, array.n_elements);
     *size = moe_vk_array_rows(&array, n_tokens) * words * 4;
     if (array.per_token > 0)
         b->strides[id] = words;
-    enum vkmoe_status status = moe_vk_buffer_create(vk, *size, MOE_VK_DEVICE, array.name, out);
+    enum vkmoe_status status = moe_vk_buffer_create(vk, *size, use, array.name, out);
     set_own(b, id, out);
     return status;
 }
@@ -115,7 +116,7 @@ static enum vkmoe_status create_inputs(struct moe_vk *vk, struct moe_vk_bound *b
         enum moe_vk_buffer_id id = (enum moe_vk_buffer_id) (MOE_VK_BUF_X + i);
         if (!moe_vk_array(b->base.program, id).is_input)
             continue;
-        TRY(create_array(vk, b, id, n_tokens, &b->inputs[i], &size));
+        TRY(create_array(vk, b, id, MOE_VK_INPUT, n_tokens, &b->inputs[i], &size));
         upload_size += b->inputs[i].mapped ? 0 : size;
     }
     if (upload_size > 0)
@@ -138,7 +139,7 @@ static enum vkmoe_status create_outputs(struct moe_vk *vk, struct moe_vk_bound *
         struct moe_vk_buffer *out = id == MOE_VK_BUF_Y ? &b->y : &b->outputs[id];
         if (!moe_vk_array(b->base.program, id).is_output)
             continue;
-        TRY(create_array(vk, b, id, n_tokens, out, &size));
+        TRY(create_array(vk, b, id, MOE_VK_DEVICE, n_tokens, out, &size));
         readback_size += size;
         mapped = mapped && out->mapped;
     }

@@ -139,9 +139,8 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
         .max_push = limits->maxPushConstantsSize,
         .max_storage_buffers = limits->maxPerStageDescriptorStorageBuffers,
         .storage_align = (uint32_t) limits->minStorageBufferOffsetAlignment,
+        .atom_size = moe_max(limits->nonCoherentAtomSize, 1),
         .timestamp_period = limits->timestampPeriod,
-        .unified = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
-                   properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
     };
     enum vkmoe_status status = query_extensions(instance, physical, out);
     if (status != VKMOE_OK)
@@ -152,6 +151,10 @@ enum vkmoe_status moe_vk_caps_query(const struct moe_vk_instance *instance,
     for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             out->memory_bytes += memory.memoryHeaps[i].size;
+    const VkPhysicalDeviceType type = properties.properties.deviceType;
+    const bool integrated =
+        type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU || type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    out->memory_kind = moe_vk_memory_kind(&memory, integrated);
     return VKMOE_OK;
 }
 
@@ -178,7 +181,7 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->features = 0;
     caps->subgroup_size = caps->n_shapes = 0;
     caps->subgroup_pinned = caps->dot_accelerated = false;
-    caps->unified = false; // no device must let the host see its own memory
+    caps->memory_kind = MOE_VK_DISCRETE; // no device must let the host see its own memory
 }
 
 static enum vkmoe_device_type device_type(VkPhysicalDeviceType type)
@@ -256,6 +259,7 @@ void moe_vk_describe(const struct moe_vk_fn *fn, VkPhysicalDevice physical,
     if (caps->pci_bus_info)
         describe_pci(fn, physical, out);
     out->memory_bytes = caps->memory_bytes;
+    snprintf(out->memory, sizeof out->memory, "%s", moe_vk_memory_kind_name(caps->memory_kind));
     snprintf(out->tier, sizeof out->tier, "%s", moe_vk_tier(caps));
     describe_features(caps, out);
 }

@@ -57,9 +57,10 @@ static void unlock_queue(struct moe_vk *vk)
 
 // Waits for submitted work. When that fails the work may still run, and its memory is not to be
 // touched before it ends: the second wait. A device that fails both is lost.
-static enum vkmoe_status wait_for(struct moe_vk *vk, VkFence fence)
+enum vkmoe_status moe_vk_command_wait(struct moe_vk *vk, struct moe_vk_command *command)
 {
-    VkResult result = vk->fn.vkWaitForFences(vk->device, 1, &fence, VK_TRUE, UINT64_MAX);
+    VkResult result =
+        vk->fn.vkWaitForFences(vk->device, 1, &command->fence, VK_TRUE, UINT64_MAX);
     if (result == VK_SUCCESS)
         return VKMOE_OK;
     if (result != VK_ERROR_DEVICE_LOST) {
@@ -71,7 +72,7 @@ static enum vkmoe_status wait_for(struct moe_vk *vk, VkFence fence)
     return moe_vk_fail(vk, result, "vkWaitForFences");
 }
 
-enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command)
+enum vkmoe_status moe_vk_command_submit(struct moe_vk *vk, struct moe_vk_command *command)
 {
     enum vkmoe_status status = VKMOE_OK;
     VkSubmitInfo submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
@@ -84,10 +85,15 @@ enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *c
     unlock_queue(vk);
     if (result < 0)
         return moe_vk_fail(vk, result, "vkQueueSubmit");
-    return wait_for(vk, command->fence);
 
 fail:
     return status;
+}
+
+enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command)
+{
+    enum vkmoe_status status = moe_vk_command_submit(vk, command);
+    return status == VKMOE_OK ? moe_vk_command_wait(vk, command) : status;
 }
 
 void moe_vk_barrier(const struct moe_vk *vk, VkCommandBuffer cmd, VkPipelineStageFlags from_stage,

@@ -43,6 +43,7 @@
     X(vkAllocateMemory)               \
     X(vkFreeMemory)                   \
     X(vkMapMemory)                    \
+    X(vkFlushMappedMemoryRanges)      \
     X(vkInvalidateMappedMemoryRanges) \
     X(vkCreateBuffer)                 \
     X(vkDestroyBuffer)                \

@@ -121,7 +121,7 @@ static enum vkmoe_status put_x(struct moe_vk *vk, const struct timed *t, const v
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_bound *b = t->b;
-    moe_vk_write_inputs(b, &t->block, io);
+    TRY(moe_vk_write_inputs(b, &t->block, io));
     TRY(moe_vk_command_begin(vk, &b->command));
     moe_vk_record_inputs(vk, b, &t->block);
     TRY(moe_vk_command_run(vk, &b->command));
@@ -282,7 +282,7 @@ enum vkmoe_status moe_vk_time_dispatches(struct moe_bound *bound, uint32_t n_tok
     for (; block.first < n_tokens; block.first += block.run.n_tokens) {
         block.run.n_tokens = (uint32_t) moe_min(block_tokens, n_tokens - block.first);
         moe_vk_plan_results(b, &block, io);
-        moe_vk_write_inputs(b, &block, io);
+        TRY(moe_vk_write_inputs(b, &block, io));
         TRY(time_block(vk, b, &block, &out));
         TRY(moe_vk_read_results(b, &block, io));
     }

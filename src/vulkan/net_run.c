@@ -114,7 +114,7 @@ enum vkmoe_status moe_vk_net_download(struct moe_device_net *net, uint32_t tenso
                        VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                        VK_ACCESS_HOST_READ_BIT);
         TRY(run_commands(n));
-        TRY(moe_vk_buffer_invalidate(vk, &n->readback));
+        TRY(moe_vk_buffer_invalidate(vk, &n->readback, 0, part));
         memcpy((unsigned char *) data + done, n->readback.mapped, part);
     }
 

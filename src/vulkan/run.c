@@ -34,9 +34,10 @@ static uint64_t input_size(const struct moe_vk_bound *b, const struct moe_vk_hos
     return moe_vk_array(b->base.program, id).is_input ? array_size(b, block, id) : 0;
 }
 
-void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
-                         const vkmoe_io *io)
+enum vkmoe_status moe_vk_write_inputs(const struct moe_vk_bound *b,
+                                      const struct moe_vk_host_block *block, const vkmoe_io *io)
 {
+    enum vkmoe_status status = VKMOE_OK;
     const uint32_t top_k = b->base.program->graph.layer.desc.top_k;
     const struct {
         const void *rows;
@@ -62,9 +63,15 @@ void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_
             (size_t) moe_vk_array_rows(&input, block->first) * from[i].stride;
         for (uint64_t t = 0; t < moe_vk_array_rows(&input, block->run.n_tokens); t++)
             memcpy(dst + t * stride, src + t * from[i].stride, row);
-        if (!b->inputs[i].mapped)
+        if (b->inputs[i].mapped)
+            TRY(moe_vk_buffer_flush(moe_vk_of(&b->base), &b->inputs[i], 0,
+                                    input_size(b, block, i)));
+        else
             staged += input_size(b, block, i);
     }
+
+fail:
+    return status;
 }
 
 // What a layer tells besides y is in its workspace; operations have buffers for their outputs.
@@ -114,16 +121,14 @@ void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block 
     results[MOE_VK_RESULT_COUNTERS] =
         (struct moe_vk_result){&b->work, MOE_COUNTER_WORD * 4,
                                counts(b) ? MOE_VK_COUNTERS_SIZE : 0, NULL};
-    block->n_staged = 0;
-    uint64_t at = 0;
+    block->staged_size = 0;
     for (int i = 0; i < MOE_VK_N_RESULTS; i++) {
         struct moe_vk_result *r = &results[i];
         if (r->device->mapped) {
             r->host = (const unsigned char *) r->device->mapped + r->offset;
         } else if (r->size) {
-            r->host = (const unsigned char *) b->readback.mapped + at;
-            at += r->size;
-            block->n_staged++;
+            r->host = (const unsigned char *) b->readback.mapped + block->staged_size;
+            block->staged_size += r->size;
         }
     }
 }
@@ -149,7 +154,7 @@ void moe_vk_record_readback(const struct moe_vk *vk, const struct moe_vk_bound *
                             const struct moe_vk_host_block *block)
 {
     VkCommandBuffer cmd = b->command.buffer;
-    if (block->n_staged > 0) {
+    if (block->staged_size > 0) {
         moe_vk_barrier(vk, cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
                        VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_READ_BIT);
         for (int i = 0; i < MOE_VK_N_RESULTS; i++) {
@@ -195,8 +200,8 @@ enum vkmoe_status moe_vk_read_results(const struct moe_vk_bound *b,
                                       const struct moe_vk_host_block *block, const vkmoe_io *io)
 {
     enum vkmoe_status status = VKMOE_OK;
-    if (block->n_staged > 0)
-        TRY(moe_vk_buffer_invalidate(moe_vk_of(&b->base), &b->readback));
+    if (block->staged_size > 0)
+        TRY(moe_vk_buffer_invalidate(moe_vk_of(&b->base), &b->readback, 0, block->staged_size));
     const struct moe_vk_result *results = block->results;
     const uint32_t n_experts = b->base.program->graph.layer.desc.n_experts;
     const struct {
@@ -317,7 +322,7 @@ enum vkmoe_status moe_vk_run(struct moe_bound *bound, uint32_t n_tokens, const v
     for (; block.first < n_tokens; block.first += block.run.n_tokens) {
         block.run.n_tokens = (uint32_t) moe_min(block_tokens, n_tokens - block.first);
         moe_vk_plan_results(b, &block, io);
-        moe_vk_write_inputs(b, &block, io);
+        TRY(moe_vk_write_inputs(b, &block, io));
         TRY(run_block(vk, b, &block));
         TRY(moe_vk_read_results(b, &block, io));
         if (counts(b))

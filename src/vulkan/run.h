@@ -30,15 +30,15 @@ struct moe_vk_host_block {
     uint32_t first;
     struct moe_vk_block_run run;
     struct moe_vk_result results[MOE_VK_N_RESULTS];
-    uint32_t n_staged;
+    uint64_t staged_size; // bytes of the readback memory; 0: nothing passes through it
 };
 
 // Where each asked-for result is, and where it will be read from.
 void moe_vk_plan_results(const struct moe_vk_bound *b, struct moe_vk_host_block *block,
                          const vkmoe_io *io);
 // A block's inputs into memory that the device sees; then, where that is staging, on to the device.
-void moe_vk_write_inputs(const struct moe_vk_bound *b, const struct moe_vk_host_block *block,
-                         const vkmoe_io *io);
+enum vkmoe_status moe_vk_write_inputs(const struct moe_vk_bound *b,
+                                      const struct moe_vk_host_block *block, const vkmoe_io *io);
 void moe_vk_record_inputs(const struct moe_vk *vk, const struct moe_vk_bound *b,
                           const struct moe_vk_host_block *block);
 // Results into memory that the host sees; then, when the device is done, to the caller.

@@ -35,7 +35,7 @@ static enum vkmoe_status download(struct moe_vk *vk, const struct moe_vk_segment
     TRY(moe_vk_command_begin(vk, &command));
     record(vk, command.buffer, &segment->buffer, offset, &staging);
     TRY(moe_vk_command_run(vk, &command));
-    TRY(moe_vk_buffer_invalidate(vk, &staging));
+    TRY(moe_vk_buffer_invalidate(vk, &staging, 0, size));
     memcpy(out, staging.mapped, size);
 
 fail:
@@ -51,7 +51,7 @@ static enum vkmoe_status read_bytes(const struct moe_vk_weights *weights, uint64
     struct moe_vk *vk = moe_vk(weights->base.device);
     const struct moe_vk_segment *segment = moe_vk_segment_of(weights, offset);
     uint64_t at = segment->offset + offset - segment->start;
-    if (segment->buffer.mapped) {
+    if (segment->buffer.mapped && (segment->buffer.cached || !vk->queue)) {
         memcpy(out, (const unsigned char *) segment->buffer.mapped + at, size);
         return VKMOE_OK;
     }

@@ -53,6 +53,13 @@ struct moe_vk_shape {
 };
 enum { MOE_VK_MAX_SHAPES = 16 };
 
+// How the host reaches the memory that a device calls its own.
+enum moe_vk_memory_kind {
+    MOE_VK_DISCRETE, // by copies: it sees none of it, or a small window
+    MOE_VK_REBAR,    // it writes to all of it through a resizable BAR
+    MOE_VK_UNIFIED,  // it is the host's memory
+};
+
 // What planning may use. Filled by caps.c, the only place that asks a physical device.
 struct moe_vk_caps {
     uint32_t api_version; // of the device, as far as the instance goes along
@@ -64,12 +71,13 @@ struct moe_vk_caps {
     uint32_t max_groups[3];
     uint32_t max_invocations, max_size_x; // of a workgroup
     uint32_t max_shared, max_push, max_storage_buffers, storage_align;
+    uint64_t atom_size; // nonCoherentAtomSize
+    enum moe_vk_memory_kind memory_kind;
     uint32_t disabled; // bits 1 << enum moe_vk_variant_id: variants that the user does without
     float timestamp_period;  // ns of a tick
     bool portability_subset; // the device demands VK_KHR_portability_subset
     bool pci_bus_info;       // the device tells where it is plugged in
     bool dot_accelerated;    // the device has instructions for four products of signed bytes
-    bool unified;            // device memory is the host's, so no copies where both are fast
     // Invocations of a subgroup where a kernel needs to know; 0: it cannot. Pinned: kernels ask for
     // that many.
     uint32_t subgroup_size;
@@ -92,8 +100,10 @@ struct moe_vk_buffer {
     VkBuffer handle;
     VkDeviceMemory memory;
     uint64_t size;
-    uint64_t address; // with buffer device address
-    void *mapped;     // NULL: reach it through staging
+    uint64_t allocated; // bytes of the memory
+    uint64_t address;   // with buffer device address
+    void *mapped;       // NULL: reach it through staging
+    bool cached;        // the host may read from `mapped`; else that takes long
     bool coherent;
 };
 
@@ -234,19 +244,32 @@ enum vkmoe_status moe_vk_import(const vkmoe_host *host, const vkmoe_vk_import_de
 // memory.c
 enum moe_vk_memory_use {
     MOE_VK_DEVICE,   // kernels read and write it; mapped only where the host reads it fast too
+    MOE_VK_INPUT,    // the host writes, kernels read; mapped but on discrete memory
     MOE_VK_UPLOAD,   // the host writes, the device copies from it
     MOE_VK_READBACK, // the device copies to it, the host reads
 };
-// The memory type for a use among the `allowed` bits; UINT32_MAX if none fits. Pure.
-uint32_t moe_vk_memory_type(const VkPhysicalDeviceMemoryProperties *memory, bool unified,
-                            enum moe_vk_memory_use use, uint32_t allowed);
+// integrated: the device is no card with memory of its own. Pure, as the three below it.
+enum moe_vk_memory_kind moe_vk_memory_kind(const VkPhysicalDeviceMemoryProperties *memory,
+                                           bool integrated);
+const char *moe_vk_memory_kind_name(enum moe_vk_memory_kind kind);
+// The memory type for a use among the `allowed` bits; UINT32_MAX if none fits.
+uint32_t moe_vk_memory_type(const VkPhysicalDeviceMemoryProperties *memory,
+                            enum moe_vk_memory_kind kind, enum moe_vk_memory_use use,
+                            uint32_t allowed);
+// Bytes of a mapping in whole atoms, for flushes and invalidations.
+VkMappedMemoryRange moe_vk_mapped_range(const struct moe_vk_buffer *buffer, uint64_t atom_size,
+                                        uint64_t offset, uint64_t size);
 enum vkmoe_status moe_vk_buffer_create(struct moe_vk *vk, uint64_t size, enum moe_vk_memory_use use,
                                        const char *name, struct moe_vk_buffer *out);
 void moe_vk_buffer_destroy(struct moe_vk *vk, struct moe_vk_buffer *buffer);
 // Of any buffer with that usage; 0 if this context does not address buffers by address.
 uint64_t moe_vk_buffer_address(const struct moe_vk *vk, VkBuffer buffer);
-// Makes the device's writes visible to reads through `mapped`.
-enum vkmoe_status moe_vk_buffer_invalidate(struct moe_vk *vk, const struct moe_vk_buffer *buffer);
+// Makes writes through `mapped` visible to what is submitted from then on; and the device's writes
+// to reads through `mapped`. Of the bytes given.
+enum vkmoe_status moe_vk_buffer_flush(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
+                                      uint64_t offset, uint64_t size);
+enum vkmoe_status moe_vk_buffer_invalidate(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
+                                           uint64_t offset, uint64_t size);
 
 // command.c: one command buffer with its pool and fence, used by one thread at a time.
 struct moe_vk_command {
@@ -257,7 +280,10 @@ struct moe_vk_command {
 enum vkmoe_status moe_vk_command_create(struct moe_vk *vk, struct moe_vk_command *out);
 void moe_vk_command_destroy(struct moe_vk *vk, struct moe_vk_command *command);
 enum vkmoe_status moe_vk_command_begin(struct moe_vk *vk, struct moe_vk_command *command);
-enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command); // and wait
+// Submits, for a wait later on; and both at once.
+enum vkmoe_status moe_vk_command_submit(struct moe_vk *vk, struct moe_vk_command *command);
+enum vkmoe_status moe_vk_command_wait(struct moe_vk *vk, struct moe_vk_command *command);
+enum vkmoe_status moe_vk_command_run(struct moe_vk *vk, struct moe_vk_command *command);
 void moe_vk_barrier(const struct moe_vk *vk, VkCommandBuffer cmd, VkPipelineStageFlags from_stage,
                     VkAccessFlags from, VkPipelineStageFlags to_stage, VkAccessFlags to);
 void moe_vk_name(struct moe_vk *vk, VkObjectType type, uint64_t handle, const char *name);

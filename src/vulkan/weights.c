@@ -6,34 +6,62 @@
 
 #include "base/bits.h"
 
+// Staging memory of which a part is filled while the other one is copied.
+enum { N_PARTS = 2, PART_SIZE = 8 << 20 };
+struct part {
+    struct moe_vk_buffer staging;
+    struct moe_vk_command command;
+    bool submitted; // and not waited for
+};
+
 // Streams bytes to the segments in order: straight through their mappings, or by staging. Without a
 // queue each segment's own staging holds them all, for the caller to upload.
 struct upload {
     struct moe_vk *vk;
     struct moe_vk_segment *segment;
-    struct moe_vk_buffer staging; // one for all segments
-    struct moe_vk_command command;
+    struct part parts[N_PARTS]; // for all segments
+    uint32_t current;
     uint64_t offset, fill; // written to the segment; waiting in staging
 };
 
-static struct moe_vk_buffer *staging_of(struct upload *u)
-{
-    return u->vk->queue ? &u->staging : &u->segment->staging;
-}
-
 static enum vkmoe_status upload_begin(struct upload *u, struct moe_vk_segment *segment)
 {
-    enum { STAGING_SIZE = 16 << 20 };
-    enum vkmoe_status status = VKMOE_OK;
     u->segment = segment;
     u->offset = u->fill = 0;
-    if (segment->buffer.mapped || staging_of(u)->handle)
+    if (segment->buffer.mapped || u->vk->queue)
         return VKMOE_OK;
-    uint64_t size = u->vk->queue ? moe_min(segment->size, STAGING_SIZE) : segment->size;
-    TRY(moe_vk_buffer_create(u->vk, size, MOE_VK_UPLOAD, "vkmoe staging", staging_of(u)));
-    if (u->vk->queue)
-        TRY(moe_vk_command_create(u->vk, &u->command));
-    return VKMOE_OK;
+    return moe_vk_buffer_create(u->vk, segment->size, MOE_VK_UPLOAD, "vkmoe staging",
+                                &segment->staging);
+}
+
+static enum vkmoe_status part_wait(struct moe_vk *vk, struct part *part)
+{
+    bool submitted = part->submitted;
+    part->submitted = false;
+    return submitted ? moe_vk_command_wait(vk, &part->command) : VKMOE_OK;
+}
+
+static enum vkmoe_status part_create(struct moe_vk *vk, uint64_t size, struct part *part)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    TRY(moe_vk_buffer_create(vk, size, MOE_VK_UPLOAD, "vkmoe staging", &part->staging));
+    TRY(moe_vk_command_create(vk, &part->command));
+
+fail:
+    return status;
+}
+
+// The staging memory that may be written now.
+static enum vkmoe_status get_staging(struct upload *u, const struct moe_vk_buffer **out)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct part *part = &u->parts[u->current];
+    *out = u->vk->queue ? &part->staging : &u->segment->staging;
+    if (!u->vk->queue)
+        return VKMOE_OK;
+    if (!part->staging.handle)
+        TRY(part_create(u->vk, moe_min(u->segment->size, PART_SIZE), part));
+    TRY(part_wait(u->vk, part));
 
 fail:
     return status;
@@ -48,17 +76,20 @@ static void record_copy(struct moe_vk *vk, VkCommandBuffer cmd, const struct moe
                    VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT);
 }
 
+// Sends what waits in staging on its way.
 static enum vkmoe_status upload_flush(struct upload *u)
 {
     enum vkmoe_status status = VKMOE_OK;
+    struct part *part = &u->parts[u->current];
     if (u->fill == 0 || !u->vk->queue)
         return VKMOE_OK;
-    TRY(moe_vk_command_begin(u->vk, &u->command));
-    record_copy(u->vk, u->command.buffer, &u->staging, u->segment, u->offset, u->fill);
-    TRY(moe_vk_command_run(u->vk, &u->command));
+    TRY(moe_vk_command_begin(u->vk, &part->command));
+    record_copy(u->vk, part->command.buffer, &part->staging, u->segment, u->offset, u->fill);
+    TRY(moe_vk_command_submit(u->vk, &part->command));
+    part->submitted = true;
+    u->current = (u->current + 1) % N_PARTS;
     u->offset += u->fill;
     u->fill = 0;
-    return VKMOE_OK;
 
 fail:
     return status;
@@ -67,13 +98,14 @@ fail:
 static enum vkmoe_status upload_write(struct upload *u, const void *data, uint64_t size)
 {
     enum vkmoe_status status = VKMOE_OK;
+    const struct moe_vk_buffer *staging;
     if (u->segment->buffer.mapped) {
         memcpy((unsigned char *) u->segment->buffer.mapped + u->offset, data, size);
         u->offset += size;
         return VKMOE_OK;
     }
-    const struct moe_vk_buffer *staging = staging_of(u);
     for (uint64_t done = 0; done < size;) {
+        TRY(get_staging(u, &staging));
         uint64_t n = moe_min(size - done, staging->size - u->fill);
         memcpy((unsigned char *) staging->mapped + u->fill, (const unsigned char *) data + done, n);
         u->fill += n;
@@ -84,6 +116,27 @@ static enum vkmoe_status upload_write(struct upload *u, const void *data, uint64
     return VKMOE_OK;
 
 fail:
+    return status;
+}
+
+// The segment is written.
+static enum vkmoe_status upload_end(struct upload *u)
+{
+    const struct moe_vk_buffer *buffer = &u->segment->buffer;
+    return buffer->mapped ? moe_vk_buffer_flush(u->vk, buffer, 0, buffer->size) : upload_flush(u);
+}
+
+// All of it has arrived. After an error too nothing may be on its way: its memory goes away.
+static enum vkmoe_status upload_finish(struct upload *u, enum vkmoe_status status)
+{
+    for (uint32_t i = 0; i < N_PARTS; i++) {
+        enum vkmoe_status waited = part_wait(u->vk, &u->parts[i]);
+        status = status == VKMOE_OK ? waited : status;
+    }
+    for (uint32_t i = 0; i < N_PARTS; i++) {
+        moe_vk_command_destroy(u->vk, &u->parts[i].command);
+        moe_vk_buffer_destroy(u->vk, &u->parts[i].staging);
+    }
     return status;
 }
 
@@ -144,7 +197,7 @@ static enum vkmoe_status upload_segment(struct upload *u, struct moe_vk_weights 
         moe_vk_pack_vectors(layer, map, source, scratch->block);
         TRY(upload_write(u, scratch->block, map->vectors_size));
     }
-    TRY(upload_flush(u));
+    TRY(upload_end(u));
     return VKMOE_OK;
 
 fail:
@@ -167,8 +220,7 @@ static enum vkmoe_status upload_all(struct moe_vk *vk, struct moe_vk_weights *we
         TRY(upload_segment(&u, weights, map, source, i, &scratch, &next));
 
 fail:
-    moe_vk_command_destroy(vk, &u.command);
-    moe_vk_buffer_destroy(vk, &u.staging);
+    status = upload_finish(&u, status);
     moe_free(vk->base.host, scratch.row);
     moe_free(vk->base.host, scratch.block);
     return status;
@@ -231,7 +283,7 @@ static enum vkmoe_status create_segments(struct moe_vk *vk, struct moe_vk_weight
         struct moe_vk_segment *segment = &weights->segments[i];
         segment->start = moe_vk_segment_start(map, i);
         segment->size = moe_vk_segment_start(map, i + 1) - segment->start;
-        TRY(moe_vk_buffer_create(vk, segment->size, MOE_VK_DEVICE, "vkmoe weights",
+        TRY(moe_vk_buffer_create(vk, segment->size, MOE_VK_INPUT, "vkmoe weights",
                                  &segment->buffer));
     }
     return VKMOE_OK;

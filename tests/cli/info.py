@@ -10,7 +10,7 @@ from helper import run
 
 FIELDS = {'index': int, 'type': str, 'name': str, 'uuid': str, 'pci': str, 'vendor_id': int,
           'device_id': int, 'driver': str, 'driver_version': str, 'api': str, 'memory_bytes': int,
-          'tier': str, 'features': list}
+          'memory': str, 'tier': str, 'features': list}
 
 STATES = ['used', 'not faster', 'bad', 'unavailable', 'disabled', 'untested']
 
@@ -42,6 +42,8 @@ class Info(helper.Case):
         for i, device in enumerate(devices):
             self.assertEqual({k: type(v) for k, v in device.items()}, FIELDS)
             self.assertEqual(device['index'], i)
+            self.assertIn(device['memory'], [''] if device['type'] == 'cpu' else
+                          ['unified', 'resizable BAR', 'discrete'])
             self.assertIn(device['type'], ['discrete', 'integrated', 'software', 'cpu'])
             if device['type'] != 'cpu':
                 f16 = {'buffer_device_address', 'shader_float16'}
@@ -58,6 +60,13 @@ class Info(helper.Case):
             self.assertIn(f"{device['index']:3}  {device['name']} ({device['type']})", done.stdout)
             gib = device['memory_bytes'] / 2 ** 30
             self.assertRegex(done.stdout, rf'memory +{re.escape(format(gib, ".1f"))} GiB')
+
+    def test_upload(self):
+        done = run('info', '-v', env={'VKMOE_CACHE_DIR': str(self.folder / 'cache')})
+        for device in json.loads(run('info', '--json').stdout)['devices']:
+            if device['memory']:
+                way = 'by copies' if device['memory'] == 'discrete' else 'in place'
+                self.assertIn(f"     upload    {way}: memory is {device['memory']}\n", done.stdout)
 
     def kernels(self, **env):
         """The devices with their kernels, each of them checked."""

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "interpose.h"
 #include "keep.h"
+#include "other_memory.h"
 #include "spv_table.h"
 
 #include <dlfcn.h>
@@ -41,6 +42,8 @@ void moe_vk_loader_release(void);
       (VkDevice a, VkDeviceMemory b, VkDeviceSize c, VkDeviceSize d, VkMemoryMapFlags e,         \
        void **f),                                                                                \
       (a, b, c, d, e, f))                                                                        \
+    X(vkFlushMappedMemoryRanges, 0, (VkDevice a, uint32_t b, const VkMappedMemoryRange *c),      \
+      (a, b, c))                                                                                 \
     X(vkInvalidateMappedMemoryRanges, 0, (VkDevice a, uint32_t b, const VkMappedMemoryRange *c), \
       (a, b, c))                                                                                 \
     X(vkCreateBuffer, 1,                                                                         \
@@ -178,17 +181,6 @@ static VKAPI_ATTR void VKAPI_CALL our_vkDestroyDevice(VkDevice device,
     n_buggy = 0;
     forget_blocks();
     real_vkDestroyDevice(device, allocator);
-}
-
-// Without a cached type the library takes the paths it has for discrete GPUs: staging both ways.
-static PFN_vkGetPhysicalDeviceMemoryProperties real_vkGetPhysicalDeviceMemoryProperties;
-static VKAPI_ATTR void VKAPI_CALL our_vkGetPhysicalDeviceMemoryProperties(
-    VkPhysicalDevice physical, VkPhysicalDeviceMemoryProperties *out)
-{
-    real_vkGetPhysicalDeviceMemoryProperties(physical, out);
-    for (uint32_t i = 0; interpose.discrete && i < out->memoryTypeCount; i++)
-        out->memoryTypes[i].propertyFlags &=
-            ~(VkMemoryPropertyFlags) VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
 }
 
 static PFN_vkGetPhysicalDeviceProperties2 real_vkGetPhysicalDeviceProperties2;
@@ -443,7 +435,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
         return NULL;
-    real = keep_call(name, real);
+    real = other_memory_call(name, keep_call(name, real));
 #define LOOK_UP(call, ...)                      \
     if (strcmp(name, #call) == 0) {             \
         real_##call = (PFN_##call) real;        \
@@ -469,7 +461,6 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
     DESTROYERS(LOOK_UP)
     LOOK_UP(vkDestroyInstance)
     LOOK_UP(vkDestroyDevice)
-    LOOK_UP(vkGetPhysicalDeviceMemoryProperties)
     LOOK_UP(vkGetPhysicalDeviceProperties2)
     LOOK_UP(vkGetPhysicalDeviceQueueFamilyProperties)
     LOOK_UP(vkUpdateDescriptorSets)

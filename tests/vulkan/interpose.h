@@ -26,7 +26,7 @@ struct interpose {
     const char *fail_name; // the call that fails; NULL: none does
     long fail_at;          // at its n-th time, from 1
     VkResult fail_result;
-    bool discrete; // device memory is out of the host's sight, host memory is not cached
+    bool discrete; // device memory is out of the host's sight
     // Limits of the device, if they are smaller than its own; 0: its own.
     uint32_t max_range, max_groups;
     uint64_t max_allocation;

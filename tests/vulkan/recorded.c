@@ -215,7 +215,7 @@ struct moe_vk_caps recorded_caps(const struct recorded_device *d)
         .max_storage_buffers = d->n_buffers ? d->n_buffers : 4,
         .storage_align = d->align ? d->align : 256,
         .dot_accelerated = d->dot,
-        .unified = d->type != DISCRETE,
+        .memory_kind = d->type == DISCRETE ? MOE_VK_DISCRETE : MOE_VK_UNIFIED,
     };
     caps.subgroup_pinned = d->min_subgroup > 0;
     caps.subgroup_size = d->min_subgroup > 0 ? d->min_subgroup : 32;
