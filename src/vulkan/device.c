@@ -56,9 +56,8 @@ enum vkmoe_status moe_vk_load_device(struct moe_vk *vk)
     return VKMOE_OK;
 }
 
-static enum vkmoe_status create_device(struct moe_vk *vk)
+static VkResult try_features(struct moe_vk *vk, uint32_t features)
 {
-    vk->queue_family = moe_vk_compute_family(&vk->fn, vk->physical);
     float priority = 1.0f;
     VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                      .queueFamilyIndex = vk->queue_family,
@@ -70,20 +69,57 @@ static enum vkmoe_status create_device(struct moe_vk *vk)
     if (vk->caps.portability_subset)
         extensions[n++] = "VK_KHR_portability_subset";
     for (int f = 0; f < MOE_VK_N_FEATURES; f++) {
-        enum moe_vk_feature feature = (enum moe_vk_feature) f;
-        const char *extension = moe_vk_feature_extension(feature, vk->caps.api_version);
-        if (extension && moe_vk_has(&vk->caps, feature))
+        const char *extension =
+            moe_vk_feature_extension((enum moe_vk_feature) f, vk->caps.api_version);
+        if (extension && (features & MOE_VK_BIT(f)))
             moe_vk_add_extension(extensions, &n, extension);
     }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = moe_vk_feature_chain(vk->caps.features, VK_TRUE, structs),
+                               .pNext = moe_vk_feature_chain(features, VK_TRUE, structs),
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
                                .enabledExtensionCount = n,
                                .ppEnabledExtensionNames = extensions};
-    VkResult result = vk->fn.vkCreateDevice(vk->physical, &info, NULL, &vk->device);
+    return vk->fn.vkCreateDevice(vk->physical, &info, NULL, &vk->device);
+}
+
+static bool is_refusal(VkResult result)
+{
+    return result == VK_ERROR_FEATURE_NOT_PRESENT || result == VK_ERROR_EXTENSION_NOT_PRESENT;
+}
+
+// A driver may list a feature and then refuse it. The device does without that one, or without any.
+static VkResult try_fewer_features(struct moe_vk *vk, VkResult refusal)
+{
+    const uint32_t listed = vk->caps.features;
+    VkResult result = refusal;
+    for (int f = 0; is_refusal(result) && f < MOE_VK_N_FEATURES; f++) {
+        if (!(listed & MOE_VK_BIT(f)))
+            continue;
+        vk->caps.features = listed & ~MOE_VK_BIT(f);
+        result = try_features(vk, vk->caps.features);
+        if (result >= 0)
+            moe_log(vk->base.host, VKMOE_LOG_WARN, "%s refuses %s, which it lists: %s",
+                    vk->base.info.name, moe_vk_features[f].name, moe_vk_result_name(refusal));
+    }
+    if (is_refusal(result)) {
+        vk->caps.features = 0;
+        result = try_features(vk, 0);
+        moe_log(vk->base.host, VKMOE_LOG_WARN, "%s refuses features that it lists: %s",
+                vk->base.info.name, moe_vk_result_name(refusal));
+    }
+    return result;
+}
+
+static enum vkmoe_status create_device(struct moe_vk *vk)
+{
+    vk->queue_family = moe_vk_compute_family(&vk->fn, vk->physical);
+    VkResult result = try_features(vk, vk->caps.features);
+    if (is_refusal(result))
+        result = try_fewer_features(vk, result);
     if (result < 0)
         return moe_vk_fail(vk, result, "vkCreateDevice");
+    vk->bda = moe_vk_has(&vk->caps, MOE_VK_BDA);
     enum vkmoe_status status = moe_vk_load_device(vk);
     if (status == VKMOE_OK)
         vk->fn.vkGetDeviceQueue(vk->device, vk->queue_family, 0, &vk->queue);
@@ -140,6 +176,7 @@ enum vkmoe_status moe_vk_open(const vkmoe_host *host, const vkmoe_context_desc *
     vk->probes = vk->base.info.type == VKMOE_DEVICE_DISCRETE ||
                  vk->base.info.type == VKMOE_DEVICE_INTEGRATED;
     TRY(create_device(vk));
+    TRY(choose_addressing(vk, desc)); // again: of what the driver has not refused
     TRY(moe_vk_layouts_create(vk));
     TRY(copy_cache_dir(vk, desc->cache_dir));
     TRY(moe_vk_cache_open(vk));

@@ -4,7 +4,9 @@
 // variant is for blocks.
 //
 // All terms of a sum have one sign: x is positive, a row of weights and its bias are all of the
-// row's sign, a gate row has the sign of its up row, and gate weights are 1. So the sum of the
+// row's sign, a gate row has the sign of its up row, and gate weights are 1. For a variant for
+// blocks x and what is added to its products are negative, as products of bytes without a sign
+// would else be right too. So the sum of the
 // terms' magnitudes is the result's own, nothing cancels, and one lost or misplaced element of some
 // hundred shows. Weights and most of x are f16 numbers: there a variant in f16 rounds nothing, and
 // only f32 sums differ, each by gamma(n) = n u / (1 - n u), twice as many roundings where fma is
@@ -94,9 +96,10 @@ static float code(struct test *t, uint32_t i)
     return i % BLOCK == 0 ? 127 : 64 + (float) next(t, 64);
 }
 
-// One row of codes times a code of each row; all = false: times 1. Signs are those of fill_matrix.
-static void fill_codes(struct test *t, float scale, bool all, float *w, float *bias,
-                       uint32_t n_rows, uint32_t width)
+// One row of codes times a code of each row; all = false: times 1. Signs are those of fill_matrix;
+// a bias has also that of the input.
+static void fill_codes(struct test *t, float scale, float of_input, bool all, float *w,
+                       float *bias, uint32_t n_rows, uint32_t width)
 {
     float of_row = 1, of_bias = 0.5f + (float) next(t, 512) * 0x1p-10f;
     for (uint32_t i = 0; i < width; i++)
@@ -105,7 +108,7 @@ static void fill_codes(struct test *t, float scale, bool all, float *w, float *b
         if (all)
             of_row = code(t, row) * 0x1p-7f;
         float factor = scale * (row % 3 == 0 ? -of_row : of_row);
-        bias[row] = factor * of_bias;
+        bias[row] = of_input * factor * of_bias;
         for (uint32_t i = 0; i < width; i++)
             w[row * width + i] = factor * w[i];
     }
@@ -114,9 +117,9 @@ static void fill_codes(struct test *t, float scale, bool all, float *w, float *b
 static void fill_expert(struct test *t, struct expert *e, uint32_t d_ff)
 {
     if (t->blocks) {
-        fill_codes(t, 1, false, e->gate, e->gate_bias, d_ff, t->d.d_model);
-        fill_codes(t, 1, true, e->up, e->up_bias, d_ff, t->d.d_model);
-        fill_codes(t, 0x1p-10f, true, e->down, e->down_bias, D_OUT, d_ff);
+        fill_codes(t, 1, -1, false, e->gate, e->gate_bias, d_ff, t->d.d_model);
+        fill_codes(t, 1, -1, true, e->up, e->up_bias, d_ff, t->d.d_model);
+        fill_codes(t, 0x1p-10f, 1, true, e->down, e->down_bias, D_OUT, d_ff);
         return;
     }
     fill_matrix(t, 1, e->gate, e->gate_bias, d_ff, t->d.d_model);
@@ -127,16 +130,17 @@ static void fill_expert(struct test *t, struct expert *e, uint32_t d_ff)
 static void fill_test(struct test *t)
 {
     const uint32_t d_model = t->d.d_model;
+    const float sign = t->blocks ? -1 : 1;
     t->random = 1;
     for (uint32_t i = 0; i < N_TOKENS * d_model; i++) // between 4 and 12, or 8
-        t->x[i] = i >= N_EXACT * d_model ? 4 + (float) next(t, 1 << 20) * 0x1p-17f
-                  : t->blocks            ? code(t, i) * 0x1p-4f
-                                         : 4 + (float) next(t, 1024) * 0x1p-7f;
+        t->x[i] = sign * (i >= N_EXACT * d_model ? 4 + (float) next(t, 1 << 20) * 0x1p-17f
+                          : t->blocks            ? code(t, i) * 0x1p-4f
+                                                 : 4 + (float) next(t, 1024) * 0x1p-7f);
     for (uint32_t i = 0; i < N_EXACT * d_model; i++)
         t->x_f16[i] = moe_f32_to_f16(t->x[i]);
     // Expert 0 is selected always, then one of the others by sums of different parts of x.
     for (uint32_t i = 0; i < d_model; i++)
-        t->router[(1 + i % (N_EXPERTS - 1)) * d_model + i] = 1;
+        t->router[(1 + i % (N_EXPERTS - 1)) * d_model + i] = sign;
     t->router_bias[0] = 1e4f;
     for (uint32_t e = 0; e < N_EXPERTS; e++)
         fill_expert(t, &t->experts[e], t->d.d_ff);

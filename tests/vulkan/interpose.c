@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "interpose.h"
+#include "claims.h"
 #include "keep.h"
 #include "other_memory.h"
 #include "spv_table.h"
@@ -435,7 +436,7 @@ static PFN_vkVoidFunction interposed(const char *name, PFN_vkVoidFunction real)
 {
     if (!real)
         return NULL;
-    real = other_memory_call(name, keep_call(name, real));
+    real = claims_call(name, other_memory_call(name, keep_call(name, real)));
 #define LOOK_UP(call, ...)                      \
     if (strcmp(name, #call) == 0) {             \
         real_##call = (PFN_##call) real;        \
