@@ -25,18 +25,9 @@ layout(push_constant) uniform Push {
 #include "expert_act.glsl"
 #include "gemm.glsl"
 #include "tiles.h"
-#include "dot.glsl"
+#include "int8.glsl"
 
 const uint BLOCKS = 2; // of MOE_INT8_VALUES, of one step through shared memory
-const uint CODES = MOE_INT8_VALUES / 4; // words of a block's codes
-// Pieces of a block of 32 values, and words of their codes.
-const uint PIECES = PIECE < 32 ? 2 : 1, PIECE_CODES = CODES / PIECES;
-// Parts of a block that have scales of their own, and words of their codes.
-const uint PARTS = WEIGHT_TYPE == WEIGHT_Q6_K || WEIGHT_TYPE == WEIGHT_Q2_K ? 2 : 1;
-const uint PART_CODES = CODES / PARTS;
-const uint OFFSET = WEIGHT_TYPE == WEIGHT_Q4_0 ? 8 : WEIGHT_TYPE == WEIGHT_Q6_K ? 32 : 0;
-const bool HAS_MINIMUM = WEIGHT_TYPE == WEIGHT_Q4_K || WEIGHT_TYPE == WEIGHT_Q5_K ||
-                         WEIGHT_TYPE == WEIGHT_Q2_K;
 const uint MAX_PER_LANE = MOE_TILE_FULL / MOE_TILE_LANES;
 
 shared uint codes_w[BLOCKS * CODES * MOE_TILE_ROWS]; // (block, word, packed row)
@@ -44,22 +35,6 @@ shared vec2 scale_w[BLOCKS * MOE_TILE_ROWS], minimum_w[BLOCKS * MOE_TILE_ROWS];
 shared uint codes_x[BLOCKS * CODES * MOE_TILE_FULL]; // (block, word, row)
 shared float scale_x[BLOCKS * MOE_TILE_FULL];
 shared uint sums_x[BLOCKS * MOE_TILE_FULL];
-
-// Four codes of mxfp4 as how many halves they are: 0, 1, 2, 3, 4, 6, 8, 12, and their negatives.
-uint e2m1_halves(uint codes)
-{
-    const uint ONES = 0x01010101u;
-    uint a = codes & ONES, b = codes >> 1 & ONES, c = codes >> 2 & ONES, sign = codes >> 3 & ONES;
-    uint v = (a & ~c) | ((b & ~c) | (a & ~b & c)) << 1 | (c & (~b | a)) << 2 | (b & c) << 3;
-    sign &= a | b | c; // 0 has none, so no byte carries into the next one
-    return (v ^ sign * 255) + sign;
-}
-
-uint signed_codes(weight_piece w, uint i)
-{
-    uint codes = packed_codes(w, i);
-    return WEIGHT_TYPE == WEIGHT_MXFP4 ? e2m1_halves(codes) : codes;
-}
 
 void load_weights(uvec2 base, uint row_block, uint first_block)
 {
@@ -75,8 +50,7 @@ void load_weights(uvec2 base, uint row_block, uint first_block)
             codes_w[(block * CODES + piece * PIECE_CODES + j) * MOE_TILE_ROWS + row] =
                 signed_codes(w, j);
         if (piece == 0) {
-            scale_w[block * MOE_TILE_ROWS + row] =
-                WEIGHT_TYPE == WEIGHT_MXFP4 ? vec2(w.scale.x * 0.5 * w.scale.y) : w.scale;
+            scale_w[block * MOE_TILE_ROWS + row] = part_scales(w);
             minimum_w[block * MOE_TILE_ROWS + row] = w.minimum;
         }
     }
@@ -97,13 +71,6 @@ void load_input(uint n_rows, uint first_block)
         else
             sums_x[block * TILE + row] = v;
     }
-}
-
-// The sum of the input's codes in a part of a block.
-int part_sum(uint sums, uint part)
-{
-    int low = int(sums << 16) >> 16, high = int(sums) >> 16;
-    return PARTS == 1 ? low + high : part == 0 ? low : high;
 }
 
 void add_part(uint block, uint part, uvec4 rows, inout vec4 sum[MAX_PER_LANE])

@@ -27,6 +27,10 @@ layout(push_constant) uniform Push {
 #include "counters.glsl"
 #include "group.glsl"
 layout(constant_id = 0) const uint LISTS = 1;
+layout(constant_id = 2) const uint SMALL = MOE_TILE_SMALL; // rows of a small and of a full tile
+layout(constant_id = 3) const uint FULL = MOE_TILE_FULL;
+layout(constant_id = 4) const uint SMALL_IN_BLOCKS = 1; // row blocks of a workgroup of small tiles
+layout(constant_id = 5) const uint SMALL_OUT_BLOCKS = 1;
 
 shared uvec3 sums[MOE_LOCAL_SIZE]; // rows, full tiles, small tiles
 // Full and small tiles before each expert; until those are known, x is the expert's rows.
@@ -52,7 +56,7 @@ void add_blocks()
 
 uvec3 tiles_of(uint rows)
 {
-    return uvec3(rows, moe_full_tiles(rows), moe_small_tiles(rows));
+    return uvec3(rows, moe_full_tiles(rows, SMALL, FULL), moe_small_tiles(rows, SMALL));
 }
 
 // Turns the sums into those of the invocations before; returns all of them, on the first one.
@@ -79,14 +83,16 @@ void write_tiles(uint list, uint first_tile, uint n, uint size, uint e, uint fir
     }
 }
 
-// Pieces [0, n_pieces) of one matmul over the tiles [first_tile, first_tile + n_tiles).
+// Pieces [0, n_pieces) of one matmul over the tiles [first_tile, first_tile + n_tiles), whose
+// workgroups have `group_blocks` row blocks each.
 void write_args(uint entry, uint first_tile, uint n_tiles, uint n_pieces, uint row_blocks,
-                uint piece_blocks)
+                uint piece_blocks, uint group_blocks)
 {
     for (uint piece = 0; piece < n_pieces; piece++) {
         uint at = p.args + (entry + piece) * MOE_ARGS_WORDS;
+        uint n_blocks = min(piece_blocks, row_blocks - piece * piece_blocks);
         routing(at) = n_tiles;
-        routing(at + 1) = min(piece_blocks, row_blocks - piece * piece_blocks);
+        routing(at + 1) = (n_blocks + group_blocks - 1) / group_blocks;
         routing(at + 2) = 1;
         routing(at + 3) = first_tile;
     }
@@ -98,8 +104,8 @@ void write_expert(uint e, uvec3 at, uvec3 own)
     routing(p.offsets + e) = at.x;
     if (LISTS == 0)
         return;
-    write_tiles(p.full_tiles, at.y, own.y, MOE_TILE_FULL, e, at.x, own.x);
-    write_tiles(p.small_tiles, at.z, own.z, MOE_TILE_SMALL, e, at.x, own.x);
+    write_tiles(p.full_tiles, at.y, own.y, FULL, e, at.x, own.x);
+    write_tiles(p.small_tiles, at.z, own.z, SMALL, e, at.x, own.x);
 }
 
 void write_chunk(uint chunk)
@@ -108,9 +114,10 @@ void write_chunk(uint chunk)
     for (uint small = 0; small < 2; small++) {
         uint first_tile = starts[first][small], n_tiles = starts[end][small] - first_tile;
         uint entry = (chunk * 2 + small) * (p.in_pieces + p.out_pieces);
-        write_args(entry, first_tile, n_tiles, p.in_pieces, p.in_row_blocks, p.in_piece_blocks);
+        write_args(entry, first_tile, n_tiles, p.in_pieces, p.in_row_blocks, p.in_piece_blocks,
+                   small != 0 ? SMALL_IN_BLOCKS : 1);
         write_args(entry + p.in_pieces, first_tile, n_tiles, p.out_pieces, p.out_row_blocks,
-                   p.out_piece_blocks);
+                   p.out_piece_blocks, small != 0 ? SMALL_OUT_BLOCKS : 1);
     }
 }
 

@@ -2,7 +2,8 @@
 // What kernels of an expert's matmul share: which tile a workgroup has, where its rows begin, and
 // what becomes of the sums. 16 invocations have the tile's 64 packed rows, 4 rows each, times 8
 // that have its TILE rows. Included after expert_act.glsl; the kernel's parameters are
-// gemm_params p. With MOE_NO_SHARED nothing of it is in shared memory.
+// gemm_params p. With MOE_NO_SHARED nothing of it is in shared memory; with MOE_MATVEC invocations
+// have other rows.
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
@@ -62,6 +63,7 @@ gemm_tile find_tile()
 }
 #endif
 
+#ifndef MOE_MATVEC
 // An invocation's r-th row of the tile.
 uint own_row(uint r)
 {
@@ -109,3 +111,4 @@ void write_sums(gemm_tile tile, bool absent, uint row_block, uint row, float wei
                     floatBitsToUint(absent ? 0.0 : expert_act(p.act, p.act_alpha, v[j]));
     }
 }
+#endif

@@ -27,8 +27,9 @@
 #define MOE_GROUP_EXPERTS 1024 // of group_*.comp: all that a layer may have
 #define MOE_GROUP_BLOCK 256 // fewest slots that one workgroup of group_*.comp has
 #define MOE_GROUP_BLOCKS 128 // most workgroups
-#define MOE_TILE_FULL 32 // rows of a full and of a small tile of expert_gemm.comp, see tiles.h
-#define MOE_TILE_SMALL 8
+#define MOE_TILE_FULL 32 // most rows of a full and of a small tile, see tiles.h
+#define MOE_TILE_SMALL 16
+#define MOE_MATVEC_BLOCKS 2 // row blocks of a workgroup of expert_gemv_tile.comp
 #define MOE_TILE_LANES 8 // invocations that share a tile's rows
 #define MOE_TILE_ROWS 64 // packed weight rows of a tile: a row block
 #define MOE_TILE_WORDS 4 // words of a tile list entry: expert, first row, number of rows, unused

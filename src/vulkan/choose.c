@@ -28,7 +28,8 @@
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF), .types = (1u << MOE_N_DTYPES) - 1,         \
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
         .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,            \
-        .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA,                                                  \
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA, .small = MOE_N_SPV,                              \
+        .small_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA, .small_rows = 8, .small_blocks = 1,             \
     }
 
 // The same by matrices of VK_NV_cooperative_matrix2, whose extension is of SPIR-V 1.6.
@@ -66,6 +67,10 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .arithmetic = VKMOE_ARITHMETIC_INT8,
         .gemm = MOE_N_SPV,
         .gemm_bda = MOE_SPV_EXPERT_GEMM_INT8_BDA,
+        .small = MOE_N_SPV,
+        .small_bda = MOE_SPV_EXPERT_GEMV_TILE_INT8_BDA,
+        .small_rows = MOE_TILE_SMALL,
+        .small_blocks = MOE_MATVEC_BLOCKS,
     },
     {
         .id = MOE_VK_A0N, // a0 without shared memory; codes would be unpacked by 8 invocations
@@ -79,6 +84,10 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .arithmetic = VKMOE_ARITHMETIC_F32,
         .gemm = MOE_SPV_EXPERT_GEMM_DIRECT,
         .gemm_bda = MOE_SPV_EXPERT_GEMM_DIRECT_BDA,
+        .small = MOE_SPV_EXPERT_GEMM_DIRECT,
+        .small_bda = MOE_SPV_EXPERT_GEMM_DIRECT_BDA,
+        .small_rows = 8,
+        .small_blocks = 1,
     },
     {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
@@ -87,7 +96,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .tier = "T1 fp16",
         .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16),
         .invocations = MOE_LOCAL_SIZE,
-        .shared = 5376,
+        .shared = 9472,
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),
         .types = MOE_VK_BIT(VKMOE_F16),
         .inputs = MOE_VK_BIT(VKMOE_F32) | MOE_VK_BIT(VKMOE_F16),
@@ -95,6 +104,10 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .arithmetic = VKMOE_ARITHMETIC_F32,
         .gemm = MOE_N_SPV,
         .gemm_bda = MOE_SPV_EXPERT_GEMM_F16_BDA,
+        .small = MOE_N_SPV,
+        .small_bda = MOE_SPV_EXPERT_GEMV_TILE_F16_BDA,
+        .small_rows = MOE_TILE_SMALL,
+        .small_blocks = MOE_MATVEC_BLOCKS,
     },
     {
         .id = MOE_VK_A0, // f32 arithmetic, no optional feature
@@ -110,6 +123,10 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .arithmetic = VKMOE_ARITHMETIC_F32,
         .gemm = MOE_SPV_EXPERT_GEMM,
         .gemm_bda = MOE_SPV_EXPERT_GEMM_BDA,
+        .small = MOE_SPV_EXPERT_GEMV_TILE,
+        .small_bda = MOE_SPV_EXPERT_GEMV_TILE_BDA,
+        .small_rows = MOE_TILE_SMALL,
+        .small_blocks = MOE_MATVEC_BLOCKS,
     },
 };
 

@@ -40,12 +40,15 @@ struct moe_vk_variant {
     uint32_t api_version;   // that its SPIR-V takes; 0: the least
     enum vkmoe_arithmetic arithmetic; // of the products
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
+    enum moe_spv_id small, small_bda; // and of small tiles
+    uint32_t small_rows, small_blocks; // rows of such a tile, row blocks of a workgroup over it
 };
 extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 
 static inline bool moe_vk_is_own(const struct moe_vk_variant *variant, enum moe_spv_id spv)
 {
-    return spv == variant->gemm || spv == variant->gemm_bda ||
+    return spv == variant->gemm || spv == variant->gemm_bda || spv == variant->small ||
+           spv == variant->small_bda ||
            (variant->quantises && spv == MOE_SPV_QUANTISE_BDA);
 }
 

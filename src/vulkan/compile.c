@@ -87,20 +87,23 @@ static void add_count(struct moe_vk_compiler *c)
 
 // Passes over all slots that list them by expert, `shared_by` in a row counting as one; with lists:
 // and cut them into tiles.
-void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
-                         struct group_params p, struct moe_vk_range routing, uint32_t shared_by,
-                         bool lists)
+struct moe_vk_dispatch *moe_vk_add_grouping(struct moe_vk_compiler *c,
+                                            const char *const labels[2], struct group_params p,
+                                            struct moe_vk_range routing, uint32_t shared_by,
+                                            bool lists)
 {
+    struct moe_vk_dispatch *d = NULL;
     p.block_slots = (uint32_t) moe_vk_group_block((uint64_t) c->tokens * p.top_k);
     for (uint32_t pass = 0; pass < 2; pass++) {
         enum moe_spv_id spv = pass == 0 ? MOE_SPV_GROUP_COUNT : MOE_SPV_GROUP_SCATTER;
-        struct moe_vk_dispatch *d = moe_vk_add(c, labels[pass], spv, &p, sizeof p);
+        d = moe_vk_add(c, labels[pass], spv, &p, sizeof p);
         moe_vk_use(d, MOE_SLOT_ROUTING, routing, MOE_VK_READ | MOE_VK_WRITE);
         d->work_per_token = (double) p.n_experts * p.top_k;
         d->spec[0] = lists && pass == 1;
         d->spec[1] = shared_by;
         d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = p.block_slots};
     }
+    return d;
 }
 
 static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
@@ -132,8 +135,12 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
         {"group count", "group scatter"},
         {"adjugate count", "adjugate scatter"},
     };
-    moe_vk_add_grouping(c, labels[adjugates], p, grouping,
-                        adjugates ? c->desc->adjugate_group : 1, true);
+    struct moe_vk_dispatch *d = moe_vk_add_grouping(
+        c, labels[adjugates], p, grouping, adjugates ? c->desc->adjugate_group : 1, true);
+    d->spec[2] = c->tiles.small;
+    d->spec[3] = c->tiles.full;
+    d->spec[4] = moe_vk_small_blocks(c, id, false);
+    d->spec[5] = moe_vk_small_blocks(c, id, true);
 }
 
 static bool is_layer(const struct moe_vk_compiler *c)
@@ -206,6 +213,7 @@ static enum vkmoe_status compile_block(struct moe_vk_compiler *c, const vkmoe_ho
     struct moe_vk_sequence *sequence = c->sequence;
     moe_free(host, sequence->dispatches);
     *sequence = (struct moe_vk_sequence){.block_tokens = c->tokens};
+    c->tiles = moe_vk_tiles_of(c);
     if (is_layer(c))
         TRY(moe_vk_cut_banks(c));
     moe_vk_lay_out(c);

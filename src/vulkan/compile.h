@@ -40,6 +40,11 @@ struct moe_vk_workspace {
     uint64_t size;
 };
 
+// Most rows of tiles, see tiles.h.
+struct moe_vk_tiles {
+    uint32_t small, full;
+};
+
 // How a matrix of an expert is cut into dispatches: pieces of so many row blocks (MOE_TILE_ROWS
 // packed rows), the last one shorter.
 struct moe_vk_cut {
@@ -62,6 +67,7 @@ struct moe_vk_compiler {
     bool counters;
     enum moe_vk_regime regime;
     uint32_t tokens; // of a block
+    struct moe_vk_tiles tiles;
     struct moe_vk_weights_map map;
     struct moe_vk_bank banks[MOE_VK_N_BANKS];
     struct moe_vk_workspace ws;
@@ -80,10 +86,11 @@ struct moe_vk_range moe_vk_y_range(const struct moe_vk_compiler *c);
 struct moe_vk_range moe_vk_router_range(const struct moe_vk_compiler *c);
 struct moe_vk_range moe_vk_token_ids_range(const struct moe_vk_compiler *c);
 // The passes of group_count.comp and group_scatter.comp, where `shared_by` experts in a row count
-// as one; without lists of tiles, or with them.
-void moe_vk_add_grouping(struct moe_vk_compiler *c, const char *const labels[2],
-                         struct group_params p, struct moe_vk_range routing, uint32_t shared_by,
-                         bool lists);
+// as one; without lists of tiles, or with them. The last dispatch of them.
+struct moe_vk_dispatch *moe_vk_add_grouping(struct moe_vk_compiler *c,
+                                            const char *const labels[2], struct group_params p,
+                                            struct moe_vk_range routing, uint32_t shared_by,
+                                            bool lists);
 
 // workspace.c
 struct moe_vk_range moe_vk_take(uint64_t *end, uint64_t n_words); // the next one
@@ -97,7 +104,8 @@ uint32_t moe_vk_word(struct moe_vk_range outer, struct moe_vk_range inner);
 // Slots of a block of grouping where there are so many, or fewer.
 uint64_t moe_vk_group_block(uint64_t slots);
 // The most tiles that tiles.h cuts.
-uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small);
+uint64_t moe_vk_most_tiles(struct moe_vk_tiles tiles, uint32_t n_experts, uint64_t slots,
+                           bool small);
 // Dispatches that matmuls over tile lists take: for each chunk and tile size, the pieces.
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank);
 
@@ -128,6 +136,9 @@ uint32_t moe_vk_bank_experts(const struct moe_vk_compiler *c, uint32_t bank);
 bool moe_vk_is_slotted(uint32_t bank);
 uint32_t moe_vk_bank_first(const struct moe_vk_compiler *c, uint32_t bank);
 void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out);
+// Tiles of the plan; row blocks that a workgroup over small tiles has, of one of the matmuls.
+struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c);
+uint32_t moe_vk_small_blocks(const struct moe_vk_compiler *c, uint32_t bank, bool is_out);
 // What multiplying with a bank's output matrix costs for a token.
 double moe_vk_out_work(const struct moe_vk_compiler *c, uint32_t bank);
 

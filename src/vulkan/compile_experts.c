@@ -112,6 +112,12 @@ static const struct moe_vk_variant *variant_of(const struct moe_vk_compiler *c,
     return moe_vk_matmul_variant(c->variant, m->type, m->input_is_x ? c->x_type : VKMOE_F32);
 }
 
+struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c)
+{
+    const struct moe_vk_variant *variant = c->variant ? c->variant : &moe_vk_variants[MOE_VK_A0];
+    return (struct moe_vk_tiles){variant->small_rows, MOE_TILE_FULL};
+}
+
 // Where the input is as codes, if it is. Few tokens are computed without.
 static uint32_t codes_of(const struct matrix *m)
 {
@@ -165,6 +171,12 @@ void moe_vk_lay_out_codes(struct moe_vk_compiler *c, uint64_t *end)
         if (reads_codes(c, &m) && codes->size == 0)
             *codes = moe_vk_take(end, rows * moe_vk_code_words(m.d_in));
     }
+}
+
+uint32_t moe_vk_small_blocks(const struct moe_vk_compiler *c, uint32_t bank, bool is_out)
+{
+    struct matrix m = matrix_of(c, bank, is_out);
+    return variant_of(c, &m)->small_blocks;
 }
 
 static uint32_t float_bits(float v)
@@ -340,7 +352,10 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
 {
     bool listed = moe_vk_is_slotted(m->bank), coded = m->codes.size > 0;
     const struct moe_vk_grouping *g = &c->ws.groupings[m->bank];
-    uint32_t tile = small ? MOE_TILE_SMALL : MOE_TILE_FULL;
+    const struct moe_vk_variant *variant = variant_of(c, m);
+    uint32_t tile = small ? c->tiles.small : c->tiles.full;
+    uint32_t end = (part->first_block + part->n_blocks) * MOE_TILE_ROWS;
+    bool matvec = small && variant->small_blocks > 1; // its workgroups may pass the part's end
     struct moe_vk_range routing =
         listed ? moe_vk_routing_range(g->small)
                : moe_vk_routing_range(c->limits->bda ? c->ws.count : c->ws.table);
@@ -348,7 +363,7 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     struct gemm_params p = {
         .d_in = m->d_in,
         .n_out = m->n_out,
-        .packed_rows = m->rows,
+        .packed_rows = matvec ? (uint32_t) moe_min(m->rows, end) : m->rows,
         .weight = m->weight,
         .weight_stride = m->stride,
         .window = window(c, part),
@@ -365,9 +380,10 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
         .act_alpha = c->desc->act_alpha,
     };
     enum vkmoe_dtype input = m->input_is_x && !coded ? c->x_type : VKMOE_F32;
-    const struct moe_vk_variant *variant = variant_of(c, m);
     struct moe_vk_dispatch *d = moe_vk_add(c, label, MOE_SPV_EXPERT_GEMM, &p, sizeof p);
     d->spv = c->limits->bda ? variant->gemm_bda : variant->gemm;
+    if (small)
+        d->spv = c->limits->bda ? variant->small_bda : variant->small;
     uint32_t spec[MOE_VK_MAX_SPEC] = {m->type, tile, m->gated, listed, m->gathers, input,
                                       variant->id == MOE_VK_A1 && m->input_is_x,
                                       c->counters};
@@ -390,13 +406,13 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
     set_part_work(c, m, part, d);
     d->y.fixed = part->n_blocks;
     if (!listed) {
-        d->x = (struct moe_vk_count){.per_token = 1, .divisor = MOE_TILE_FULL};
+        d->x = (struct moe_vk_count){.per_token = 1, .divisor = tile};
         return;
     }
     enum { ARGS_SIZE = MOE_ARGS_WORDS * 4 };
     d->indirect = (struct moe_vk_range){MOE_VK_BUF_WORK,
                                         g->args.offset + (uint64_t) entry * ARGS_SIZE, 12};
-    d->max_x = (uint32_t) moe_vk_most_tiles(moe_vk_bank_experts(c, m->bank),
+    d->max_x = (uint32_t) moe_vk_most_tiles(c->tiles, moe_vk_bank_experts(c, m->bank),
                                             (uint64_t) c->tokens * c->desc->top_k, small);
     if (small) // experts of few rows: reading their weights is the work
         d->work_per_token = 0;

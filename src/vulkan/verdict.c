@@ -46,15 +46,17 @@ static uint64_t now(void)
 // Of all kernels that variants choose between: with other kernels, other verdicts.
 static uint64_t shaders_checksum(void)
 {
-    uint64_t sums[3 * MOE_VK_N_VARIANTS] = {0};
+    enum { N_KERNELS = 5 };
+    uint64_t sums[N_KERNELS * MOE_VK_N_VARIANTS] = {0};
     for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
         const struct moe_vk_variant *variant = &moe_vk_variants[i];
-        enum moe_spv_id kernels[] = {variant->gemm, variant->gemm_bda,
-                                     variant->quantises ? MOE_SPV_QUANTISE_BDA : MOE_N_SPV};
-        for (int k = 0; k < 3; k++)
+        enum moe_spv_id kernels[N_KERNELS] = {
+            variant->gemm, variant->gemm_bda, variant->small, variant->small_bda,
+            variant->quantises ? MOE_SPV_QUANTISE_BDA : MOE_N_SPV};
+        for (int k = 0; k < N_KERNELS; k++)
             if (kernels[k] < MOE_N_SPV)
-                sums[3 * i + k] = moe_vk_checksum(moe_spv_table[kernels[k]].words,
-                                                  moe_spv_table[kernels[k]].size);
+                sums[N_KERNELS * i + k] = moe_vk_checksum(moe_spv_table[kernels[k]].words,
+                                                          moe_spv_table[kernels[k]].size);
     }
     return moe_vk_checksum(sums, sizeof sums);
 }

@@ -35,10 +35,11 @@ uint64_t moe_vk_group_block(uint64_t slots)
 }
 
 // A small tile has a row at least, a full one of an expert that has one more than a small one.
-uint64_t moe_vk_most_tiles(uint32_t n_experts, uint64_t slots, bool small)
+uint64_t moe_vk_most_tiles(struct moe_vk_tiles tiles, uint32_t n_experts, uint64_t slots,
+                           bool small)
 {
     return small ? moe_min(n_experts, slots)
-                 : moe_min(slots / MOE_TILE_FULL + n_experts, slots / (MOE_TILE_SMALL + 1));
+                 : moe_min(slots / tiles.full + n_experts, slots / (tiles.small + 1));
 }
 
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)
@@ -60,8 +61,8 @@ static void lay_out_grouping(struct moe_vk_compiler *c, uint32_t bank, uint64_t 
         return;
     uint64_t n_args = moe_vk_listed_dispatches(&c->banks[bank]);
     g->args = moe_vk_take(end, n_args * MOE_ARGS_WORDS);
-    g->full = moe_vk_take(end, moe_vk_most_tiles(n, slots, false) * MOE_TILE_WORDS);
-    g->small = moe_vk_take(end, moe_vk_most_tiles(n, slots, true) * MOE_TILE_WORDS);
+    g->full = moe_vk_take(end, moe_vk_most_tiles(c->tiles, n, slots, false) * MOE_TILE_WORDS);
+    g->small = moe_vk_take(end, moe_vk_most_tiles(c->tiles, n, slots, true) * MOE_TILE_WORDS);
 }
 
 // Hidden rows and outputs, each in the order in which kernels read several as one.

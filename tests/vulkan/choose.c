@@ -381,7 +381,8 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
     const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
     for (uint32_t i = 0; i < sequence->n; i++) {
         const struct moe_vk_dispatch *d = &sequence->dispatches[i];
-        if (strncmp(kernel(d), "expert_gemm", strlen("expert_gemm")) != 0)
+        const bool small = strstr(d->label, "small tiles") != NULL;
+        if (strncmp(kernel(d), "expert_gem", strlen("expert_gem")) != 0)
             continue;
         const char *quantised = quantised_from(sequence, i);
         bool coded = variant && variant->id == MOE_VK_A2 && for_a2((enum vkmoe_dtype) d->spec[0]);
@@ -391,12 +392,15 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         bool matrix = variant && variant->shape > 0;
         bool f16 = variant && variant->id == MOE_VK_A1 && d->spec[0] == VKMOE_F16 &&
                    !(from_x && x_type == VKMOE_BF16);
-        assert_string_equal(kernel(d), matrix && variant->flexible ? "expert_gemm_flex_bda"
-                                       : matrix ? "expert_gemm_coop_bda"
-                                       : f16  ? "expert_gemm_f16_bda"
-                                       : coded ? "expert_gemm_int8_bda"
-                                       : bda  ? "expert_gemm_bda"
-                                              : "expert_gemm");
+        const char *kernels[][2] = {{"expert_gemm", "expert_gemv_tile"},
+                                    {"expert_gemm_bda", "expert_gemv_tile_bda"},
+                                    {"expert_gemm_int8_bda", "expert_gemv_tile_int8_bda"},
+                                    {"expert_gemm_f16_bda", "expert_gemv_tile_f16_bda"},
+                                    {"expert_gemm_coop_bda", "expert_gemm_coop_bda"},
+                                    {"expert_gemm_flex_bda", "expert_gemm_flex_bda"}};
+        int kind = matrix ? 4 + variant->flexible : f16 ? 3 : coded ? 2 : bda;
+        assert_string_equal(kernel(d), kernels[kind][small]);
+        assert_int_equal(d->spec[1], !small ? MOE_TILE_FULL : matrix ? 8 : MOE_TILE_SMALL);
         assert_int_equal(d->spec[MOE_SPEC_M], matrix ? 8 : 0);
         assert_int_equal(d->spec[MOE_SPEC_N], matrix ? 16 : 0);
         assert_int_equal(d->spec[MOE_SPEC_K], matrix ? 32 : 0);

@@ -18,6 +18,12 @@ static const double most_rise = 1.10;
 // How many columns a tile multiplies.
 typedef uint32_t columns_of(uint32_t n_rows, uint32_t size);
 
+// A small tile is one of the matvec.
+static uint32_t some_columns(uint32_t n_rows, uint32_t size)
+{
+    return size == MOE_TILE_SMALL ? moe_matvec_columns(n_rows) : moe_tile_columns(n_rows, size);
+}
+
 static uint32_t all_columns(uint32_t n_rows, uint32_t size)
 {
     (void) n_rows;
@@ -35,12 +41,16 @@ static struct use use_of(uint32_t n_rows, uint32_t n_tokens, bool shared, column
 {
     if (moe_vk_choose_regime(n_tokens) == MOE_VK_DECODE)
         return (struct use){n_rows, n_rows};
-    uint32_t small = moe_small_tiles(n_rows), full = moe_full_tiles(n_rows);
+    uint32_t small = moe_small_tiles(n_rows, MOE_TILE_SMALL);
+    uint32_t full = moe_full_tiles(n_rows, MOE_TILE_SMALL, MOE_TILE_FULL), n_tiles = small + full;
     assert_true(small == 0 || full == 0); // neighbours in one list
-    uint32_t size = small ? MOE_TILE_SMALL : MOE_TILE_FULL, n_tiles = small + full;
     struct use use = {shared ? n_tiles > 0 : n_tiles, 0};
-    for (uint32_t first = 0; first < n_rows; first += size)
-        use.columns += columns((uint32_t) moe_min(n_rows - first, size), size);
+    if (small > 0) {
+        use.columns = columns(n_rows, MOE_TILE_SMALL);
+        return use;
+    }
+    for (uint32_t first = 0; first < n_rows; first += MOE_TILE_FULL)
+        use.columns += columns((uint32_t) moe_min(n_rows - first, MOE_TILE_FULL), MOE_TILE_FULL);
     return use;
 }
 
@@ -145,7 +155,7 @@ static void check_each(bool by_zipf, bool shared)
         if (by_zipf && shape->n_experts > 128)
             continue; // it takes seconds
         for (uint32_t i = 0; i < (by_zipf ? shape->n_experts : 1); i++)
-            add_expected(by_zipf ? zipf(i, scale) : even, shared, moe_tile_columns, uses);
+            add_expected(by_zipf ? zipf(i, scale) : even, shared, some_columns, uses);
         double worst = worst_rise(shape, uses);
         print_message("%u of %u, %s: %.3f\n", shape->top_k, shape->n_experts,
                       by_zipf ? "Zipf" : "uniform", worst);
@@ -181,12 +191,15 @@ static void tiles_hold_each_row(void **state)
 {
     (void) state;
     for (uint32_t n = 0; n <= 4096; n++) {
-        uint32_t small = moe_small_tiles(n), full = moe_full_tiles(n);
-        uint32_t places = small * MOE_TILE_SMALL + full * MOE_TILE_FULL;
-        assert_true(places >= n && places < n + (small ? MOE_TILE_SMALL : MOE_TILE_FULL));
-        assert_true(small == 0 || full == 0);
+        for (uint32_t rows = 8; rows <= MOE_TILE_SMALL; rows *= 2) {
+            uint32_t small = moe_small_tiles(n, rows), full = moe_full_tiles(n, rows, 32);
+            uint32_t places = small * rows + full * 32;
+            assert_true(places >= n && places < n + (small ? rows : 32));
+            assert_true(small == 0 || full == 0);
+        }
+        assert_in_range(moe_matvec_columns(n), n, n + 1);
     }
-    static const uint32_t sizes[] = {MOE_TILE_SMALL, MOE_TILE_FULL};
+    static const uint32_t sizes[] = {8, 16, 32};
     for (size_t i = 0; i < MOE_COUNT(sizes); i++)
         for (uint32_t n = 0; n <= sizes[i]; n++) {
             uint32_t columns = moe_tile_columns(n, sizes[i]);

@@ -87,31 +87,35 @@ static void model_decode(const vkmoe_layer_desc *d, uint64_t n_tokens, vkmoe_cou
     c->dispatches++;
 }
 
-// Tiles of rows with `columns` places times a matrix, in blocks of 64 packed rows; packed rows are
-// whole panels of 16. A tile reads each packed row once, and its bias for each of its 8 lanes.
-static void model_gemm(uint64_t tiles, uint64_t live, uint64_t columns, uint32_t d_in,
-                       uint32_t n_out, bool gated, enum vkmoe_dtype type, vkmoe_counters *c)
+// Tiles of rows, `live` of them, times a matrix, in blocks of 64 packed rows; packed rows are whole
+// panels of 16. A tile reads each packed row once.
+struct tiles {
+    uint64_t n, live;
+    uint64_t step;   // of columns: a tile multiplies a multiple
+    uint64_t biases; // times that a packed row's is read
+    uint64_t blocks; // of a workgroup
+};
+
+static void model_gemm(const struct tiles *tiles, uint32_t d_in, uint32_t n_out, bool gated,
+                       enum vkmoe_dtype type, vkmoe_counters *c)
 {
     uint64_t packed = div_up(n_out, 16) * 16 * (gated ? 2 : 1), blocks = div_up(packed, 64);
-    c->weight_loads += 16 * tiles * packed * (vecs(d_in, type) + 8);
-    c->live_columns += live * blocks;
-    c->padded_columns += (columns - live) * blocks;
-    c->workgroups += tiles * blocks;
+    uint64_t columns = div_up(tiles->live, tiles->step) * tiles->step;
+    c->weight_loads += 16 * tiles->n * packed * (vecs(d_in, type) + tiles->biases);
+    c->live_columns += tiles->live * blocks;
+    c->padded_columns += (columns - tiles->live) * blocks;
+    c->workgroups += tiles->n * div_up(blocks, tiles->blocks);
 }
 
-static void model_expert(const vkmoe_layer_desc *d, uint32_t d_ff, uint64_t tiles, uint64_t live,
-                         uint64_t columns, vkmoe_counters *c)
+// Rows of one expert: if they are `few`, one tile of a matvec, which takes two at once; else as many
+// tiles of 32 as they need, the last of which multiplies a multiple of 8, for 8 lanes with biases.
+static void model_expert(const vkmoe_layer_desc *d, uint32_t d_ff, uint64_t n_rows, bool few,
+                         vkmoe_counters *c)
 {
-    model_gemm(tiles, live, columns, d->d_model, d_ff, d->gated, d->in_type, c);
-    model_gemm(tiles, live, columns, d_ff, d->d_out, false, d->out_type, c);
-}
-
-// An expert's rows: up to 8 make one small tile, which multiplies an even number, more of them as
-// many tiles of 32 as they need, the last of which multiplies a multiple of 8.
-static void model_rows(const vkmoe_layer_desc *d, uint64_t n_rows, vkmoe_counters *c)
-{
-    uint64_t step = n_rows <= 8 ? 2 : 8;
-    model_expert(d, d->d_ff, div_up(n_rows, 32), n_rows, div_up(n_rows, step) * step, c);
+    struct tiles tiles = few ? (struct tiles){n_rows > 0, n_rows, 2, 1, 2}
+                             : (struct tiles){div_up(n_rows, 32), n_rows, 8, 8, 1};
+    model_gemm(&tiles, d->d_model, d_ff, d->gated, d->in_type, c);
+    model_gemm(&tiles, d_ff, d->d_out, false, d->out_type, c);
 }
 
 static void model_grouped(const vkmoe_layer_desc *d, enum vkmoe_dtype x_type, uint32_t n_tokens,
@@ -121,14 +125,13 @@ static void model_grouped(const vkmoe_layer_desc *d, enum vkmoe_dtype x_type, ui
     for (uint64_t s = 0; s < slots; s++)
         rows[ids[s]]++;
     for (uint32_t e = 0; e < d->n_experts; e++)
-        model_rows(d, rows[e], c);
+        model_expert(d, d->d_ff, rows[e], rows[e] <= 16, c);
     uint64_t words = div_up(moe_dtype_size(x_type, d->d_out), 4);
     c->workgroups += 2 * div_up(n_tokens * d->top_k, 256) + n_tokens * div_up(words, 128);
     c->dispatches += 2 + 4 + 1;
     if (d->d_shared_ff == 0)
         return;
-    uint64_t tiles = div_up(n_tokens, 32);
-    model_expert(d, d->d_shared_ff, tiles, n_tokens, div_up(n_tokens, 8) * 8, c);
+    model_expert(d, d->d_shared_ff, n_tokens, false, c);
     c->dispatches += 2;
 }
 

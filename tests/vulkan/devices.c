@@ -300,7 +300,8 @@ static void check_program(const char *device, const struct moe_vk_caps *caps,
             const char *what = dispatch_beyond(caps, d, sequence->block_tokens);
             if (what)
                 fail_msg("%s, %s, %s: beyond its %s", device, variant->name, d->label, what);
-            if (d->spv != variant->gemm && d->spv != variant->gemm_bda)
+            if (d->spv != variant->gemm && d->spv != variant->gemm_bda &&
+                d->spv != variant->small && d->spv != variant->small_bda)
                 continue;
             const struct spirv_needs *needs = needs_of(d->spv, d->spec);
             most_shared[variant->id] =

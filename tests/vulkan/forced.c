@@ -21,9 +21,10 @@ static void check_kernels(const struct moe_vk_program *program)
     for (uint32_t i = 0; i < sequence->n; i++) {
         const char *name = moe_spv_table[sequence->dispatches[i].spv].name;
         n_quantise += strcmp(name, "quantise_bda") == 0;
-        if (strncmp(name, "expert_gemm", strlen("expert_gemm")) != 0)
+        if (strncmp(name, "expert_gem", strlen("expert_gem")) != 0)
             continue;
-        assert_string_equal(name, forced.kernel);
+        bool small = strstr(sequence->dispatches[i].label, "small") != NULL;
+        assert_string_equal(name, small ? forced.small_kernel : forced.kernel);
         n++;
     }
     // In and out, full and small tiles, and the shared expert's two.
@@ -40,10 +41,10 @@ void run(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype
 void check_small_tile(const struct layer_data *data, const float *x, const struct result *all)
 {
     struct result few;
+    const uint32_t n = moe_vk_variants[forced.variant].small_rows - 1;
     assert_true(data->layer.n_experts == 1 && N_TOKENS > MOE_TILE_FULL);
-    run_some(device, data, VKMOE_F32, x, MOE_TILE_SMALL - 1, &few);
-    assert_memory_equal(few.y, all->y,
-                        (MOE_TILE_SMALL - 1) * data->layer.d_out * sizeof *few.y);
+    run_some(device, data, VKMOE_F32, x, n, &few);
+    assert_memory_equal(few.y, all->y, n * data->layer.d_out * sizeof *few.y);
 }
 
 void run_some(vkmoe_context *context, const struct layer_data *data, enum vkmoe_dtype x_type,

@@ -15,7 +15,7 @@ enum { N_TOKENS = 45, WIDTH = 256, MAX_Y = N_TOKENS * WIDTH, TOP_K = 2 };
 struct forced {
     enum moe_vk_variant_id variant;
     enum vkmoe_precision precision;
-    const char *kernel; // of its expert matmuls
+    const char *kernel, *small_kernel; // of its expert matmuls, and of those over small tiles
 };
 
 extern const struct forced forced;

@@ -113,7 +113,7 @@ static void the_promise_is_kept(void **state)
         }
 }
 
-// Rows of one expert with the same input, in full tiles and in a small one.
+// Rows of one expert with the same input, in full tiles and in one of the matvec.
 static void bits_do_not_depend_on_the_tile(void **state)
 {
     (void) state;

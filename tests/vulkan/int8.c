@@ -12,7 +12,8 @@
 
 enum { BLOCK = 32, D_OUT = 37 };
 
-const struct forced forced = {MOE_VK_A2, VKMOE_PRECISION_INT8, "expert_gemm_int8_bda"};
+const struct forced forced = {MOE_VK_A2, VKMOE_PRECISION_INT8, "expert_gemm_int8_bda",
+                              "expert_gemv_tile_int8_bda"};
 
 // Relative L2 error that precision int8 is promised to stay below.
 #define INT8 1.5e-2

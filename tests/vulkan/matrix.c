@@ -13,11 +13,13 @@
 
 #ifdef MOE_FLEXIBLE
 #define SHAPES flexible
-const struct forced forced = {MOE_VK_A4, VKMOE_PRECISION_HALF, "expert_gemm_flex_bda"};
+const struct forced forced = {MOE_VK_A4, VKMOE_PRECISION_HALF, "expert_gemm_flex_bda",
+                              "expert_gemm_flex_bda"};
 static const char *const last = "a4b", *const lacks = "fewer than 2 fit";
 #else
 #define SHAPES shapes
-const struct forced forced = {MOE_VK_A3, VKMOE_PRECISION_HALF, "expert_gemm_coop_bda"};
+const struct forced forced = {MOE_VK_A3, VKMOE_PRECISION_HALF, "expert_gemm_coop_bda",
+                              "expert_gemm_coop_bda"};
 static const char *const last = "a3d", *const lacks = "fewer than 4 fit";
 #endif
 

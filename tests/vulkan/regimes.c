@@ -39,6 +39,7 @@ struct need {
     uint32_t n_tokens, n_active, most_rows;
     uint64_t tiles;       // of 32 rows at most, none of two experts
     uint64_t expert_size; // bytes of an expert's two matrices and biases, as they are read once
+    uint64_t weights, weights_once; // what tiles read; the same with one tile for each expert
     uint64_t workgroups;
 };
 
@@ -47,10 +48,16 @@ static uint64_t div_up(uint64_t a, uint64_t b)
     return (a + b - 1) / b;
 }
 
-// Bytes of rows of bf16 in whole panels of 16; the bias of a row is read by 8 invocations.
-static uint64_t matrix_size(uint32_t d_in, uint32_t n_rows)
+// Bytes of rows of bf16 in whole panels of 16, with biases as many times as they are read.
+static uint64_t matrix_size(uint32_t d_in, uint32_t n_rows, uint32_t biases)
 {
-    return div_up(n_rows, 16) * 16 * 16 * (div_up(d_in, 8) + 8);
+    return div_up(n_rows, 16) * 16 * 16 * (div_up(d_in, 8) + biases);
+}
+
+static uint64_t expert_size(const struct shape *s, uint32_t biases)
+{
+    return matrix_size(s->d_model, 2 * s->d_ff, biases) +
+           matrix_size(s->d_ff, s->d_model, biases);
 }
 
 // Workgroups of 64 rows of weights.
@@ -66,11 +73,15 @@ static struct need need_of(const struct shape *s, uint32_t n_tokens, const int32
     for (uint32_t slot = 0; slot < n_tokens * s->top_k; slot++)
         rows[ids[slot]]++;
     for (uint32_t e = 0; e < s->n_experts; e++) {
+        // Up to 16 rows are those of a matvec; in larger tiles 8 invocations read a bias.
+        uint64_t size = expert_size(s, rows[e] <= 16 ? 1 : 8);
         need.n_active += rows[e] > 0;
         need.tiles += div_up(rows[e], 32);
         need.most_rows = rows[e] > need.most_rows ? rows[e] : need.most_rows;
+        need.weights += div_up(rows[e], 32) * size;
+        need.weights_once += rows[e] > 0 ? size : 0;
     }
-    need.expert_size = matrix_size(s->d_model, 2 * s->d_ff) + matrix_size(s->d_ff, s->d_model);
+    need.expert_size = expert_size(s, 1);
     uint64_t shared_tiles = s->d_shared_ff ? div_up(n_tokens, 32) : 0;
     need.workgroups = (need.tiles + shared_tiles) *
                       (row_blocks(2 * s->d_ff) + row_blocks(s->d_model));
@@ -96,9 +107,9 @@ static const char *passed_bound(const struct need *need, const vkmoe_counters *c
         return c->padded_columns > 0 ? "useful columns" : NULL;
     if ((c->workgroups + c->idle_workgroups) * 10 > need->workgroups * 11)
         return "workgroups";
-    if (!shared && c->weight_loads > need->tiles * need->expert_size)
+    if (!shared && c->weight_loads > need->weights)
         return "weights";
-    if (!shared && need->most_rows <= 32 && c->weight_loads > need->n_active * need->expert_size)
+    if (!shared && need->most_rows <= 32 && c->weight_loads > need->weights_once)
         return "weights of an expert of few rows";
     if (need->n_tokens * s->top_k >= 32 * s->n_experts && useful < 0.85)
         return "useful columns";
