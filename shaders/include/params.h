@@ -75,6 +75,7 @@
 #define MOE_COOP_DEPTH 32 // values of k of a step: K divides it
 #define MOE_COOP_SHARED 17808 // bytes of shared memory
 #define MOE_FLEX_SHARED 9360
+#define MOE_COOP_INT8_SHARED 24576
 
 #define MOE_NONE 0xffffffffu
 

@@ -13,6 +13,13 @@ static bool is_f16_to_f32(VkComponentTypeKHR a, VkComponentTypeKHR b, VkComponen
            c == VK_COMPONENT_TYPE_FLOAT32_KHR && result == VK_COMPONENT_TYPE_FLOAT32_KHR;
 }
 
+static bool is_bytes_to_int(const VkCooperativeMatrixPropertiesKHR *p)
+{
+    return p->AType == VK_COMPONENT_TYPE_SINT8_KHR && p->BType == VK_COMPONENT_TYPE_SINT8_KHR &&
+           p->CType == VK_COMPONENT_TYPE_SINT32_KHR &&
+           p->ResultType == VK_COMPONENT_TYPE_SINT32_KHR;
+}
+
 // Each once.
 static void add_shape(const struct moe_vk_shape *shape, struct moe_vk_shape *all, uint32_t *n)
 {
@@ -26,9 +33,12 @@ static void add_shape(const struct moe_vk_shape *shape, struct moe_vk_shape *all
 static void add_fixed(const VkCooperativeMatrixPropertiesKHR *p, struct moe_vk_caps *out)
 {
     const struct moe_vk_shape shape = {p->MSize, p->NSize, p->KSize, p->NSize > p->MSize, 0};
-    if (p->scope == VK_SCOPE_SUBGROUP_KHR && !p->saturatingAccumulation &&
-        is_f16_to_f32(p->AType, p->BType, p->CType, p->ResultType))
+    if (p->scope != VK_SCOPE_SUBGROUP_KHR || p->saturatingAccumulation)
+        return;
+    if (is_f16_to_f32(p->AType, p->BType, p->CType, p->ResultType))
         add_shape(&shape, out->shapes, &out->n_shapes);
+    if (is_bytes_to_int(p))
+        add_shape(&shape, out->byte_shapes, &out->n_byte_shapes);
 }
 
 static enum vkmoe_status query_fixed(const struct moe_vk_instance *instance,

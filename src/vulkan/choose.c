@@ -17,14 +17,18 @@
 // scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
 // a3 and a4 scale rows by powers of two where f16 has not their range, so any type may become f16 there.
 #define MATRIX_NEEDS                                                                               \
-    (MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_MEMORY_MODEL) |       \
-     MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) | MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) |                          \
-     MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) | MOE_VK_BIT(MOE_VK_MATRIX))
+    (MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) |  \
+     MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) |                        \
+     MOE_VK_BIT(MOE_VK_MATRIX))
+#define OF_CODES                                                                                   \
+    (MOE_VK_BIT(VKMOE_Q8_0) | MOE_VK_BIT(VKMOE_Q4_0) | MOE_VK_BIT(VKMOE_Q4_K) |                    \
+     MOE_VK_BIT(VKMOE_Q5_K) | MOE_VK_BIT(VKMOE_Q6_K) | MOE_VK_BIT(VKMOE_Q2_K) |                    \
+     MOE_VK_BIT(VKMOE_MXFP4))
 #define A3(i, name_)                                                                               \
     {                                                                                              \
         .id = (enum moe_vk_variant_id) (MOE_VK_A3 + (i)), .name = name_, .kind = "coopmat",        \
         .tier = "T3 matrix", .invocations = MOE_LOCAL_SIZE, .shared = MOE_COOP_SHARED,             \
-        .needs = MATRIX_NEEDS,                                                                     \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16),                                        \
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF), .types = (1u << MOE_N_DTYPES) - 1,         \
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
         .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,            \
@@ -37,7 +41,8 @@
     {                                                                                              \
         .id = (enum moe_vk_variant_id) (MOE_VK_A4 + (i)), .name = name_, .kind = "coopmat2",       \
         .tier = "T4 vendor", .invocations = MOE_LOCAL_SIZE, .shared = MOE_FLEX_SHARED,             \
-        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLEXIBLE) | MOE_VK_BIT(MOE_VK_PER_ELEMENT),      \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_FLEXIBLE) |         \
+                 MOE_VK_BIT(MOE_VK_PER_ELEMENT),                                                   \
         .api_version = VK_API_VERSION_1_3, .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),         \
         .types = (1u << MOE_N_DTYPES) - 1, .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,               \
         .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \
@@ -45,9 +50,22 @@
         .gemm_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA,                                                  \
     }
 
+// a2 by matrices.
+#define A3I(i, name_)                                                                              \
+    {                                                                                              \
+        .id = (enum moe_vk_variant_id) (MOE_VK_A3I + (i)), .name = name_, .kind = "coopmat-int8",  \
+        .tier = "T3 matrix", .invocations = MOE_LOCAL_SIZE, .shared = MOE_COOP_INT8_SHARED,        \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_INT8) | MOE_VK_BIT(MOE_VK_DOT),                  \
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_INT8), .types = OF_CODES,                         \
+        .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
+        .quantises = true, .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_INT8_MATRIX,           \
+        .gemm = MOE_N_SPV, .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA,                          \
+    }
+
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     A4(0, "a4"), A4(1, "a4b"),
-    A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"),
+    A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"), A3I(0, "a3i"),
+    A3I(1, "a3ib"),
     {
         .id = MOE_VK_A2, // both operands as codes of 8 bits, exact sums of a block's products
         .name = "a2",
@@ -57,9 +75,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .invocations = MOE_LOCAL_SIZE,
         .shared = 8960,
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_INT8),
-        .types = MOE_VK_BIT(VKMOE_Q8_0) | MOE_VK_BIT(VKMOE_Q4_0) | MOE_VK_BIT(VKMOE_Q4_K) |
-                 MOE_VK_BIT(VKMOE_Q5_K) | MOE_VK_BIT(VKMOE_Q6_K) | MOE_VK_BIT(VKMOE_Q2_K) |
-                 MOE_VK_BIT(VKMOE_MXFP4),
+        .types = OF_CODES,
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,
         .rounds_x = true,
         .rounds_hidden = true,
@@ -178,7 +194,7 @@ const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_
     for (size_t i = 0; i < MOE_COUNT(doubtful) && variant->shape > 0; i++)
         if (doubtful[i].driver == caps->driver_id)
             return doubtful[i].why;
-    if (variant->quantises && !caps->dot_accelerated)
+    if (variant->quantises && variant->shape == 0 && !caps->dot_accelerated)
         return "integerDotProduct4x8BitPackedSignedAccelerated is not set";
     for (size_t i = 0; i < MOE_COUNT(cached_shared); i++)
         if (cached_shared[i] == caps->driver_id)
@@ -211,12 +227,24 @@ static bool units_fit(const struct moe_vk_shape *units, const struct moe_vk_caps
            (!units->workgroup || moe_vk_has(caps, MOE_VK_WORKGROUP));
 }
 
-// The variant's of the device's shapes that fit; NULL: there are fewer.
+// The device's shapes of a variant's kind.
+static const struct moe_vk_shape *shapes_of(const struct moe_vk_variant *variant,
+                                            const struct moe_vk_caps *caps, uint32_t *n)
+{
+    *n = variant->flexible    ? caps->n_flexible
+         : variant->quantises ? caps->n_byte_shapes
+                              : caps->n_shapes;
+    return variant->flexible    ? caps->flexible
+           : variant->quantises ? caps->byte_shapes
+                                : caps->shapes;
+}
+
+// The variant's own one of those that fit; NULL: there are fewer.
 static const struct moe_vk_shape *fitting(const struct moe_vk_variant *variant,
                                           const struct moe_vk_caps *caps)
 {
-    const struct moe_vk_shape *shapes = variant->flexible ? caps->flexible : caps->shapes;
-    uint32_t n = variant->flexible ? caps->n_flexible : caps->n_shapes, i = variant->shape;
+    uint32_t n, i = variant->shape;
+    const struct moe_vk_shape *shapes = shapes_of(variant, caps, &n);
     for (uint32_t k = 0; k < n; k++)
         if ((variant->flexible ? units_fit(&shapes[k], caps) : fits(&shapes[k])) && --i == 0)
             return &shapes[k];
@@ -258,11 +286,11 @@ static struct moe_vk_obstacle matrix_obstacle(const struct moe_vk_variant *varia
     if (variant->gemm_bda >= MOE_N_SPV)
         return (struct moe_vk_obstacle){.kind = MOE_VK_NOT_BUILT};
     const struct moe_vk_shape *shape = fitting(variant, caps);
+    uint32_t n;
+    shapes_of(variant, caps, &n);
     if (!shape)
         return (struct moe_vk_obstacle){
-            .kind = MOE_VK_NO_SHAPE,
-            .needs = variant->shape,
-            .has = variant->flexible ? caps->n_flexible : caps->n_shapes};
+            .kind = MOE_VK_NO_SHAPE, .needs = variant->shape, .has = n};
     if (shape->workgroup && variant->shared + caps->shared_reserved > caps->max_shared)
         return (struct moe_vk_obstacle){.kind = MOE_VK_BEYOND_LIMIT,
                                         .name = "maxComputeSharedMemorySize",
@@ -308,7 +336,7 @@ const char *moe_vk_tier(const struct moe_vk_caps *caps)
     while (best == MOE_VK_A0N || // which says nothing of a device
            (best < MOE_VK_A0 &&
             (device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE ||
-             (moe_vk_variants[best].quantises && !caps->dot_accelerated))))
+             (moe_vk_variants[best].id == MOE_VK_A2 && !caps->dot_accelerated))))
         best++;
     return moe_vk_variants[best].tier;
 }

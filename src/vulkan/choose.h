@@ -14,6 +14,8 @@ enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A4_LAST = MOE_VK_A4 + 1,
     MOE_VK_A3, // by the device's first shape of cooperative matrices that fits, then the others
     MOE_VK_A3_LAST = MOE_VK_A3 + 3,
+    MOE_VK_A3I, // by that of cooperative matrices of bytes
+    MOE_VK_A3I_LAST = MOE_VK_A3I + 1,
     MOE_VK_A2,
     MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,

@@ -53,6 +53,10 @@ const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES] = {
             SHADER_INTEGER_DOT_PRODUCT_, VkPhysicalDeviceVulkan13Features, 1_3,
             shaderIntegerDotProduct, VK_API_VERSION_1_3,
             VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME),
+    [MOE_VK_INT8] =
+        ROW("shader_int8", VkPhysicalDeviceShaderFloat16Int8Features, SHADER_FLOAT16_INT8_,
+            VkPhysicalDeviceVulkan12Features, 1_2, shaderInt8, VK_API_VERSION_1_2,
+            VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME),
     [MOE_VK_MATRIX] = NOT_CORE("cooperative_matrix", VkPhysicalDeviceCooperativeMatrixFeaturesKHR,
                                COOPERATIVE_MATRIX_FEATURES_KHR, cooperativeMatrix,
                                VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME),

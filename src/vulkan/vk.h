@@ -36,6 +36,7 @@ enum moe_vk_feature {
     MOE_VK_SUBGROUP_SIZE,  // subgroupSizeControl
     MOE_VK_FULL_SUBGROUPS, // computeFullSubgroups
     MOE_VK_DOT,            // shaderIntegerDotProduct
+    MOE_VK_INT8,           // shaderInt8
     MOE_VK_MATRIX,         // cooperativeMatrix
     MOE_VK_FLEXIBLE,       // cooperativeMatrixFlexibleDimensions
     MOE_VK_PER_ELEMENT,    // cooperativeMatrixPerElementOperations
@@ -44,8 +45,9 @@ enum moe_vk_feature {
 };
 #define MOE_VK_BIT(i) (1u << (i))
 
-// A product of cooperative matrices: M x K by K x N, both of f16, sums in f32, by a subgroup. Of
-// those of any size it is what m, n and k are multiples of.
+// A product of cooperative matrices by a subgroup: M x K by K x N, both of f16 and sums in f32, or
+// both of signed bytes and sums of 32 bits. Of those of any size it is what m, n and k are multiples
+// of.
 struct moe_vk_shape {
     uint32_t m, n, k;
     uint32_t packed_is_n; // rows of weights are on n, rows of the input on m: else 0, as for n <= m
@@ -82,8 +84,10 @@ struct moe_vk_caps {
     // that many.
     uint32_t subgroup_size;
     bool subgroup_pinned;
-    uint32_t n_shapes; // of cooperative matrices, each once, in the device's order
+    uint32_t n_shapes; // of cooperative matrices of f16, each once, in the device's order
     struct moe_vk_shape shapes[MOE_VK_MAX_SHAPES];
+    uint32_t n_byte_shapes; // and those of bytes
+    struct moe_vk_shape byte_shapes[MOE_VK_MAX_SHAPES];
     // Those of any size, the ones of workgroups first; the largest size; what a driver takes of a
     // workgroup's shared memory for them.
     uint32_t n_flexible;

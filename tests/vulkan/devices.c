@@ -87,23 +87,29 @@ static void each_device_of_1_3_may_compute_by_products_of_bytes(void **state)
     (void) state;
     const vkmoe_layer_desc layer = small_layer(VKMOE_Q4_K);
     const struct moe_program_params int8 = {.precision = VKMOE_PRECISION_INT8};
-    uint32_t n_with = 0, n_used = 0;
+    uint32_t n_with = 0, n_used = 0, n_matrix = 0;
     for (uint32_t i = 0; i < n_recorded_devices; i++) {
         const struct recorded_device *d = &recorded_devices[i];
         const struct moe_vk_caps caps = recorded_caps(d);
         const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
         uint32_t n = moe_vk_candidates(&caps, &layer, &int8, got);
         const bool with = d->minor >= 3;
-        assert_int_equal(n, with ? 2 : 1);
+        const bool matrix = d->byte_shapes[0].m > 0 &&
+                            (int) MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA < (int) MOE_N_SPV;
+        assert_int_equal(n, with ? 2 + matrix : 1);
         assert_string_equal(got[n - 1]->kind, "fp32");
         if (!with)
             continue;
-        assert_string_equal(got[0]->kind, "int8");
-        assert_int_equal(moe_vk_doubt(got[0], &caps) == NULL, d->dot);
+        assert_string_equal(got[n - 2]->kind, "int8");
+        assert_int_equal(moe_vk_doubt(got[n - 2], &caps) == NULL, d->dot);
+        if (matrix)
+            assert_string_equal(got[0]->kind, "coopmat-int8");
+        n_matrix += matrix;
         n_with++;
         n_used += d->dot;
     }
     assert_true(n_used > 5 && n_with > n_used);
+    assert_int_equal(n_matrix > 2, (int) MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA < (int) MOE_N_SPV);
 }
 
 // All variants are a candidate for one of these.
@@ -230,6 +236,7 @@ static const struct {
 } capabilities[] = {
     {5347, MOE_VK_BDA},   // PhysicalStorageBufferAddresses
     {9, MOE_VK_FLOAT16},  // Float16
+    {39, MOE_VK_INT8},    // Int8
     {5345, MOE_VK_MEMORY_MODEL}, // VulkanMemoryModel
     {5346, MOE_VK_DEVICE_SCOPE}, // VulkanMemoryModelDeviceScope
     {6018, MOE_VK_DOT},          // DotProductInput4x8BitPacked

@@ -75,6 +75,7 @@ static void features_are_found_in_structs_of_core_versions(void **state)
         [MOE_VK_SUBGROUP_SIZE] = &v13.subgroupSizeControl,
         [MOE_VK_FULL_SUBGROUPS] = &v13.computeFullSubgroups,
         [MOE_VK_DOT] = &v13.shaderIntegerDotProduct,
+        [MOE_VK_INT8] = &v12.shaderInt8,
         [MOE_VK_MATRIX] = &matrix.cooperativeMatrix,
         [MOE_VK_FLEXIBLE] = &matrix2.cooperativeMatrixFlexibleDimensions,
         [MOE_VK_PER_ELEMENT] = &matrix2.cooperativeMatrixPerElementOperations,
@@ -85,7 +86,7 @@ static void features_are_found_in_structs_of_core_versions(void **state)
             *members[f] = features >> f & 1;
         assert_int_equal(moe_vk_features_of_chain(&base), features);
     }
-    v12.shaderInt8 = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
+    v12.samplerFilterMinmax = v12.bufferDeviceAddressCaptureReplay = VK_TRUE; // neighbours
     v12.vulkanMemoryModelAvailabilityVisibilityChains = v13.synchronization2 = VK_TRUE;
     matrix.cooperativeMatrixRobustBufferAccess = VK_TRUE;
     matrix2.cooperativeMatrixReductions = matrix2.cooperativeMatrixBlockLoads = VK_TRUE;

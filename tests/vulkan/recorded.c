@@ -27,6 +27,7 @@
     "bufferDeviceAddress subgroupSizeControl computeFullSubgroups vulkanMemoryModel "            \
     "vulkanMemoryModelDeviceScope shaderIntegerDotProduct"
 #define F16 " shaderFloat16"
+#define BYTES " shaderInt8"
 #define MATRIX " cooperativeMatrix"
 #define MATRIX_2                                                                                 \
     " cooperativeMatrix cooperativeMatrixFlexibleDimensions cooperativeMatrixPerElementOperations"
@@ -45,6 +46,7 @@
     .invocations = 1024, .align = 64, .groups_x = 65536, .range = GIB(1) - 4, .allocation = GIB(4)
 #define WAVES .min_subgroup = 32, .max_subgroup = 64
 #define MATRIX_16 .shapes = {{16, 16, 16}}
+#define BYTES_16 .byte_shapes = {{16, 16, 16}}
 
 const struct recorded_device recorded_devices[] = {
     // ---- NVIDIA: G rtx_2060, rtx_5080, rtx_5090, alike but for features
@@ -54,7 +56,8 @@ const struct recorded_device recorded_devices[] = {
      NVIDIA_LIMITS, NVIDIA_SHAPES, .dot = true, .candidates = "coopmat fp16 fp32"},
     {"RTX 3090", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4,
      CORE_1_3 F16 MATRIX_2 TEAMS, // G, I 12135, 16086
-     NVIDIA_LIMITS, NVIDIA_SHAPES, .units = {32, 16, 16, true}, .candidates = "coopmat2 coopmat fp16 fp32"},
+     NVIDIA_LIMITS, NVIDIA_SHAPES, .units = {32, 16, 16, true},
+     .candidates = "coopmat2 coopmat fp16 fp32"},
     {"RTX 4070", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G, I 14903
      NVIDIA_LIMITS, NVIDIA_SHAPES, .candidates = "coopmat fp16 fp32"},
     {"RTX 5090", VK_DRIVER_ID_NVIDIA_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
@@ -78,9 +81,10 @@ const struct recorded_device recorded_devices[] = {
     {"RX 9070 XT, RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
      RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16,
      .dot = true, .candidates = "coopmat fp16 fp32"},
-    {"RX 9070 XT, newer RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4,
-     CORE_1_3 F16 MATRIX_2 TEAMS, // Vulkan-ValidationLayers 12363: workgroups of 256 alone
-     RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16, .units = {16, 16, 16, false},
+    {"RX 9070 XT, newer RADV", VK_DRIVER_ID_MESA_RADV, DISCRETE, 4, CORE_1_3 F16 BYTES MATRIX_2
+     TEAMS, // Vulkan-ValidationLayers 12363: workgroups of 256 alone
+     RADV_LIMITS, .push = 256, .groups_x = INT32_MAX, WAVES, MATRIX_16, BYTES_16,
+     .units = {16, 16, 16, false},
      .dot = true, .candidates = "coopmat2 coopmat fp16 fp32"},
     {"RX 9070 XT, Windows", VK_DRIVER_ID_AMD_PROPRIETARY, DISCRETE, 4, CORE_1_3 F16 MATRIX, // G
      AMD_WINDOWS_LIMITS, .push = 256, WAVES, MATRIX_16, .dot = true,
@@ -170,16 +174,19 @@ const struct recorded_device recorded_devices[] = {
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 32, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
      .max_subgroup = 8, .candidates = "fp16 fp32"},
-    {"lavapipe 26.2", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, CORE_1_3 F16 MATRIX_2, // V
+    {"lavapipe 26.2", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4,
+     CORE_1_3 F16 BYTES MATRIX_2, // V
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 1015808, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 8,
-     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .units = {8, 8, 8, false},
+     .max_subgroup = 8, .shapes = {{8, 8, 8}}, .byte_shapes = {{8, 8, 8}},
+     .units = {8, 8, 8, false},
      .candidates = "coopmat2 coopmat fp16 fp32", .used = "fp16"},
     {"lavapipe 26.2, 512 bits", VK_DRIVER_ID_MESA_LLVMPIPE, SOFTWARE, 4, // V
-     CORE_1_3 F16 MATRIX_2,
+     CORE_1_3 F16 BYTES MATRIX_2,
      .invocations = 1024, .shared = KIB(32), .push = 256, .n_buffers = 1015808, .align = 16,
      .groups_x = 65535, .range = MIB(128), .allocation = GIB(2), .min_subgroup = 16,
-     .max_subgroup = 16, .shapes = {{8, 8, 8}}, .units = {8, 8, 8, false},
+     .max_subgroup = 16, .shapes = {{8, 8, 8}}, .byte_shapes = {{8, 8, 8}},
+     .units = {8, 8, 8, false},
      .candidates = "coopmat2 coopmat fp16 fp32", .used = "fp16"},
     {"SwiftShader", VK_DRIVER_ID_GOOGLE_SWIFTSHADER, SOFTWARE, 3, CORE_1_3, // V
      .invocations = 256, .shared = KIB(32), .push = 128, .n_buffers = 30, .align = 256,
@@ -222,6 +229,10 @@ struct moe_vk_caps recorded_caps(const struct recorded_device *d)
     for (uint32_t i = 0; i < RECORDED_MAX_SHAPES && d->shapes[i].m > 0; i++)
         caps.shapes[caps.n_shapes++] = (struct moe_vk_shape){
             d->shapes[i].m, d->shapes[i].n, d->shapes[i].k, d->shapes[i].n > d->shapes[i].m, 0};
+    for (uint32_t i = 0; i < MOE_COUNT(d->byte_shapes) && d->byte_shapes[i].m > 0; i++)
+        caps.byte_shapes[caps.n_byte_shapes++] = (struct moe_vk_shape){
+            d->byte_shapes[i].m, d->byte_shapes[i].n, d->byte_shapes[i].k,
+            d->byte_shapes[i].n > d->byte_shapes[i].m, 0};
     const struct recorded_units *units = &d->units;
     if (units->m > 0) // of sizes up to 1024, as lavapipe says
         caps.flexible[caps.n_flexible++] = (struct moe_vk_shape){

@@ -28,6 +28,7 @@ struct recorded_device {
     uint64_t groups_x, range, allocation;
     uint32_t min_subgroup, max_subgroup; // that a kernel may ask for; 0: it may not
     struct recorded_shape shapes[RECORDED_MAX_SHAPES];
+    struct recorded_shape byte_shapes[2]; // of signed bytes, with sums of 32 bits
     struct recorded_units units;
     bool dot; // integerDotProduct4x8BitPackedSignedAccelerated
     // Kinds of variants for f16 weights at precision half, best first: those of them that this
