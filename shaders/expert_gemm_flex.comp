@@ -1,7 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// The matmul of expert_gemm.comp by cooperative matrices of f16 with sums in f32 whose size is ours,
-// in units of the device's (VK_NV_cooperative_matrix2). Same formula, tiles and dispatch.
+// The matmul of expert_gemm.comp by cooperative matrices of f16 with sums in f32, as large as we
+// like, in units of the device's (VK_NV_cooperative_matrix2). Same formula, tiles and dispatch.
 //
 // A step stages what coop.glsl says. A team is the workgroup or one of its subgroups, by SCOPE. Its
 // part of the tile is as few products as there can be: of gates and ups (or of the first and last

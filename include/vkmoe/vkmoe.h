@@ -277,10 +277,12 @@ typedef struct vkmoe_plan_desc {
     // Vulkan: force a kernel variant by name or kind, "a0" (f32 arithmetic), "a0n" (the same for
     // weights of f32, f16 and bf16, without shared memory), "a1" (f16 weights, and x rounded to
     // f16: precision HALF), "a2" (weights of blocks times x and hidden rows as codes of 8 bits:
-    // precision INT8) or "a3" (cooperative matrices of f16, of f32 weights too, each row scaled to
-    // f16's range: precision HALF; "a3b" to "a3d": the device's other shapes of them). Refused
-    // where the device, its driver, the precision or the types do not allow it; the text says what
-    // is missing. NULL: the best that is allowed and was not found bad or slow.
+    // precision INT8), "a3i" (the same by cooperative matrices of bytes), "a3" (cooperative
+    // matrices of f16, of f32 weights too, each row scaled to f16's range: precision HALF; "a3b" to
+    // "a3d", "a3ib": the device's other shapes of them) or "a4" (as "a3" by matrices of any size,
+    // VK_NV_cooperative_matrix2; "a4b": in other units of the device's). Refused where the device,
+    // its driver, the precision or the types do not allow it; the text says what is missing. NULL:
+    // the best that is allowed and was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

@@ -15,7 +15,7 @@
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
 // else: precision and types say where it may compute, so a1 never makes bf16 f16. Nor do codes: a
 // scale times a code has more bits than f16, and mxfp4 and fp8 more range, so a1 is for f16 alone.
-// a3 and a4 scale rows by powers of two where f16 has not their range, so any type may become f16 there.
+// a3 and a4 scale rows by powers of two where f16 has not their range, so any type may become f16.
 #define MATRIX_NEEDS                                                                               \
     (MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) |  \
      MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) |                        \
@@ -160,6 +160,10 @@ static const struct {
     // Seen with Mesa 26.2.6, and with a kernel of one product and nothing else. Loads and stores
     // of matrices do not crash, nor do products in subgroups of 8.
     {VK_DRIVER_ID_MESA_LLVMPIPE, 0, UINT32_MAX, MOE_VK_A3,
+     "vkCreateComputePipelines crashes at a product of matrices in subgroups of 16", 16},
+    {VK_DRIVER_ID_MESA_LLVMPIPE, 0, UINT32_MAX, MOE_VK_A4, // seen too
+     "vkCreateComputePipelines crashes at a product of matrices in subgroups of 16", 16},
+    {VK_DRIVER_ID_MESA_LLVMPIPE, 0, UINT32_MAX, MOE_VK_A3I, // by inference: it has such products
      "vkCreateComputePipelines crashes at a product of matrices in subgroups of 16", 16},
 };
 

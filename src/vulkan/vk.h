@@ -46,8 +46,7 @@ enum moe_vk_feature {
 #define MOE_VK_BIT(i) (1u << (i))
 
 // A product of cooperative matrices by a subgroup: M x K by K x N, both of f16 and sums in f32, or
-// both of signed bytes and sums of 32 bits. Of those of any size it is what m, n and k are multiples
-// of.
+// both of signed bytes and sums of 32 bits. Of those of any size: what m, n, k are multiples of.
 struct moe_vk_shape {
     uint32_t m, n, k;
     uint32_t packed_is_n; // rows of weights are on n, rows of the input on m: else 0, as for n <= m

@@ -28,7 +28,7 @@ class Variant(helper.Case):
         y = self.folder / 'y.npy'
         rows = ['run', MODEL, '--random', '4', '-o', y]
         for part, *args in [
-                ("'a9': there are only: a4, a4b (coopmat2), ", *rows, '-d', 'vulkan', '--variant', 'a9'),
+                ("'a9': there are only: a4, a4b ", *rows, '-d', 'vulkan', '--variant', 'a9'),
                 ('precision exact does not allow it', *rows, '-d', 'vulkan', '--variant', 'a1'),
                 ('"a0": the CPU has no', *rows, '-d', 'cpu', '--variant', 'a0'),
                 ('"a0": the reference has no', *rows, '-d', 'reference', '--variant', 'a0'),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Precision int8 by packed products of bytes (variant a2, or with MOE_MATRIX a3i, by matrices), under the validation layer: every type
-// of blocks against a model of its rounding and against the oracle, that its kernels did the work,
-// and what a row's bits depend on. Skipped where the device has no such products.
+// Precision int8 by packed products of bytes (variant a2, or with MOE_MATRIX a3i, by matrices),
+// under the validation layer: every type of blocks against a model of its rounding and against the
+// oracle, that its kernels did the work, and what a row's bits depend on. Skipped where the device
+// or the shader compiler has no such products.
 #include "forced.h"
 
 #include <float.h>

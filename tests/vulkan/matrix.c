@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Precision half by cooperative matrices (variant a3, or with MOE_FLEXIBLE a4), under the validation
-// layer: every type of weights and of x against the oracle, that its kernel did the work, numbers far beyond f16's
-// range, and what a row's bits depend on. Skipped where the device or the shader
-// compiler has no matrices.
+// Precision half by cooperative matrices (variant a3, or with MOE_FLEXIBLE a4), under the
+// validation layer: every type of weights and of x against the oracle, that its kernel did the
+// work, numbers far beyond f16's range, and what a row's bits depend on. Skipped where the device
+// or the shader compiler has no such matrices.
 #include "forced.h"
 
 #include <stdio.h>
