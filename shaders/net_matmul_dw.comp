@@ -10,7 +10,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
-#include "net_tiles.glsl"
+#include "net_groups.glsl"
 #include "net_tile_product.glsl"
 
 // Rows i .. i + TILE_DEPTH - 1 of the group's, up to `end`.

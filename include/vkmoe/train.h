@@ -273,6 +273,18 @@ typedef struct vkmoe_net_desc {
     // a step far smaller than the spacing of a 16-bit type adds up there. Activations, gradients
     // and moments are f32, so that no gradient can underflow and there is no loss scaling.
     enum vkmoe_dtype weight_type;
+
+    // Vulkan: force a kernel variant of products by name or kind, as plan.variant does: "a0",
+    // "net-a0n" (the same bits without shared memory) or "net-a3" (cooperative matrices: precision
+    // HALF; "net-a3b" to "net-a3d": other shapes of them). NULL: the best that is allowed and was
+    // not found bad or slow.
+    const char *variant;
+    // HALF lets products with the weights that weight_type speaks of, their gradients too, round
+    // both operands to f16, where each row (of a matrix's gradient each column) is scaled by a
+    // power of two of its own: nothing is too large or too small, f32 sums, f32 results. What is
+    // below 2^-22 of its row's largest may become 0. All else stays EXACT, and so do devices
+    // without such kernels. INT8: there is none.
+    enum vkmoe_precision precision;
 } vkmoe_net_desc;
 
 static inline vkmoe_net_desc vkmoe_net_desc_init(void)

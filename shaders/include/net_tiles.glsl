@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Rows of groups, cut into tiles of MOE_NET_TILE_ROWS. Tile t is found from `starts` by the
 // workgroup itself: every invocation counts the tiles of a run of neighbouring groups, then the one
-// whose run has the tile says where it is. Without a grouping all rows are in group 0. Included
-// after net.glsl by kernels of net_matmul_params; starts and members are operands 3 and 4.
+// whose run has the tile says where it is. Included after net.glsl by kernels of net_matmul_params.
+#include "net_groups.glsl"
 
 shared uint tiles_of_run[MOE_LOCAL_SIZE];
 shared uint n_tiles, tile_group, tile_first, tile_rows;
-
-uint group_start(uint g)
-{
-    return has_in(3) ? in_uint(3, g) : g == 0 ? 0 : head.rows;
-}
-
-uint group_member(uint i)
-{
-    return has_in(4) ? in_uint(4, i) : i;
-}
 
 uint tiles_of(uint g)
 {

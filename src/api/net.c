@@ -28,6 +28,20 @@ fail:
     return status;
 }
 
+static enum vkmoe_status create_on_device(vkmoe_net *net, const vkmoe_net_desc *desc)
+{
+    struct moe_device *device = net->context->device;
+    struct moe_net *made = net->train->net;
+    if (desc->variant && !device->backend->kernels)
+        return moe_fail(VKMOE_E_UNSUPPORTED, "net.variant = \"%.64s\": %s has no variants to "
+                        "choose from", desc->variant, device->info.name);
+    made->precision = desc->precision;
+    made->variant = desc->variant;
+    enum vkmoe_status status = device->backend->net_create(device, made, &net->on_device);
+    made->variant = NULL;
+    return status;
+}
+
 enum vkmoe_status vkmoe_net_create(vkmoe_context *context, const vkmoe_net_desc *desc,
                                    vkmoe_net **out)
 {
@@ -49,7 +63,7 @@ enum vkmoe_status vkmoe_net_create(vkmoe_context *context, const vkmoe_net_desc 
     net->trains = !spec.desc.evaluation_only;
     net->loss = spec.desc.loss;
     TRY(moe_train_create(&context->host, &spec, &net->train));
-    TRY(device->backend->net_create(context->device, net->train->net, &net->on_device));
+    TRY(create_on_device(net, &spec.desc));
     TRY(write_constants(net));
     TRY(moe_api_net_fill(net, 0, false));
     moe_api_net_spec_finish(&context->host, &spec);

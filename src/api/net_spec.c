@@ -412,6 +412,9 @@ static enum vkmoe_status check_sizes(const vkmoe_net_desc *desc)
     if (!moe_dtype_is_float(desc->weight_type))
         return moe_fail(VKMOE_E_ARGUMENT, "net.weight_type = %u: must be below %d",
                         (uint32_t) desc->weight_type, MOE_N_FLOAT_DTYPES);
+    if (desc->precision != VKMOE_PRECISION_EXACT && desc->precision != VKMOE_PRECISION_HALF)
+        return moe_fail(VKMOE_E_ARGUMENT, "net.precision = %u: must be exact (0) or half (1)",
+                        (uint32_t) desc->precision);
     return check_net_number("input_noise", desc->input_noise, 0, INFINITY);
 }
 

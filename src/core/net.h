@@ -51,6 +51,8 @@ struct moe_net_tensor {
     enum moe_net_type type;
     enum moe_net_rows_of rows;
     uint32_t n, width;
+    bool half;       // a weight, or its gradient: products with it, or that make it, may be rounded
+                     // where the net's precision is half
     bool keep;       // VALUE: not overwritten until the next FORWARD, so that it can be read
     uint64_t offset; // in words, from the arena's begin; a multiple of 64; from moe_net_plan
 };
@@ -259,6 +261,8 @@ struct moe_net {
     void **owned; // memory that ops point to: layers, step rules
     uint32_t n_owned, owned_capacity;
     uint32_t max_tokens, max_examples;
+    enum vkmoe_precision precision;
+    const char *variant; // of the device's kernels, while it is made there; or NULL
     uint64_t arena_size; // words, from moe_net_plan
     bool failed;         // an allocation has
     struct moe_net_op no_op; // what moe_net_add_op hands out then

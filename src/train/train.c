@@ -110,19 +110,30 @@ static uint32_t rounded_copy(struct moe_build *build, uint32_t value, const char
     return copy;
 }
 
+static void may_be_half(struct moe_net *net, uint32_t tensor)
+{
+    if (tensor < net->n_tensors)
+        net->tensors[tensor].half = true;
+}
+
 uint32_t moe_build_weight(struct moe_build *build, uint32_t rows, uint32_t width,
                           const char *format, ...)
 {
     const struct moe_train_shape shape = {rows, width, width};
+    struct moe_net *net = build->train->net;
     char name[MOE_NET_NAME];
     va_list args;
     va_start(args, format);
     name_param(build, format, args, name);
     va_end(args);
     uint32_t value = find_or_add(build, shape, MOE_TRAIN_UNIFORM, 0, name);
+    may_be_half(net, value);
+    may_be_half(net, moe_net_find(net, MOE_NET_GRAD, name));
     if (build->spec->desc.weight_type == VKMOE_F32)
         return value;
-    return rounded_copy(build, value, name);
+    uint32_t copy = rounded_copy(build, value, name);
+    may_be_half(net, copy);
+    return copy;
 }
 
 uint32_t moe_build_selection_bias(struct moe_build *build, uint32_t n_experts)

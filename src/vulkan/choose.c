@@ -9,7 +9,7 @@
 
 #include "base/bits.h"
 #include "core/dtype.h"
-#include "params.h"
+#include "net_params.h"
 #include "vulkan/feature_table.h"
 
 // A column is a necessity. A new variant is a row, its kernel in shaders/meson.build, and nothing
@@ -47,7 +47,8 @@
         .types = (1u << MOE_N_DTYPES) - 1, .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,               \
         .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \
         .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,                              \
-        .gemm_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA,                                                  \
+        .gemm_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA, .small = MOE_N_SPV,                              \
+        .small_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA, .small_rows = 8, .small_blocks = 1,             \
     }
 
 // a2 by matrices.
@@ -59,7 +60,24 @@
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_INT8), .types = OF_CODES,                         \
         .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1, .rounds_x = true, .rounds_hidden = true,         \
         .quantises = true, .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_INT8_MATRIX,           \
-        .gemm = MOE_N_SPV, .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA,                          \
+        .gemm = MOE_N_SPV, .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA, .small = MOE_N_SPV,      \
+        .small_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA, .small_rows = 8, .small_blocks = 1,        \
+    }
+
+// Of networks all but weights is f32, gradients too, whose smallest f16 has not. So there is no a1:
+// rows have to be scaled, and then a3's staging is all that is left of it. a2 neither: nothing is
+// of blocks.
+#define NET_A3(i, name_)                                                                           \
+    {                                                                                              \
+        .id = (enum moe_vk_variant_id) (MOE_VK_NET_A3 + (i)), .name = name_, .kind = "coopmat",    \
+        .tier = "T3 matrix", .invocations = MOE_LOCAL_SIZE, .shared = MOE_NET_COOP_SHARED,         \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16),                                        \
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),                                            \
+        .types = (1u << MOE_N_FLOAT_DTYPES) - 1, .inputs = MOE_VK_BIT(VKMOE_F32),                  \
+        .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1,                                 \
+        .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,                              \
+        .gemm_bda = MOE_SPV_NET_MATMUL_COOP_BDA, .small = MOE_N_SPV, .small_bda = MOE_N_SPV,       \
+        .nets = true, .dw = MOE_N_SPV, .dw_bda = MOE_SPV_NET_MATMUL_DW_COOP_BDA,                   \
     }
 
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
@@ -125,6 +143,26 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_rows = MOE_TILE_SMALL,
         .small_blocks = MOE_MATVEC_BLOCKS,
     },
+    NET_A3(0, "net-a3"), NET_A3(1, "net-a3b"), NET_A3(2, "net-a3c"), NET_A3(3, "net-a3d"),
+    {
+        .id = MOE_VK_NET_A0N, // a0 whose operands are not copied to shared memory
+        .name = "net-a0n",
+        .kind = "direct",
+        .tier = "T0 floor",
+        .invocations = MOE_LOCAL_SIZE,
+        .shared = 528,
+        .precisions = MOE_VK_BIT(VKMOE_PRECISION_EXACT) | MOE_VK_BIT(VKMOE_PRECISION_HALF),
+        .types = (1u << MOE_N_FLOAT_DTYPES) - 1,
+        .inputs = MOE_VK_BIT(VKMOE_F32),
+        .arithmetic = VKMOE_ARITHMETIC_F32,
+        .gemm = MOE_SPV_NET_MATMUL_DIRECT,
+        .gemm_bda = MOE_SPV_NET_MATMUL_DIRECT_BDA,
+        .small = MOE_N_SPV,
+        .small_bda = MOE_N_SPV,
+        .nets = true,
+        .dw = MOE_SPV_NET_MATMUL_DW_DIRECT,
+        .dw_bda = MOE_SPV_NET_MATMUL_DW_DIRECT_BDA,
+    },
     {
         .id = MOE_VK_A0, // f32 arithmetic, no optional feature
         .name = "a0",
@@ -150,7 +188,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
 static const struct {
     uint32_t driver;      // VkDriverId
     uint32_t first, last; // driverVersion
-    enum moe_vk_variant_id variant; // and others of its kernel
+    enum moe_vk_variant_id variant; // and others of its kind
     const char *source;
     uint32_t subgroup; // only with subgroups of this size; 0: whatever it is
 } bad_drivers[] = {
@@ -167,11 +205,17 @@ static const struct {
      "vkCreateComputePipelines crashes at a product of matrices in subgroups of 16", 16},
 };
 
+// What drivers fail at they fail at in layers and networks.
+static bool is_alike(enum moe_vk_variant_id a, enum moe_vk_variant_id b)
+{
+    return strcmp(moe_vk_variants[a].kind, moe_vk_variants[b].kind) == 0;
+}
+
 const char *moe_vk_known_bad(const struct moe_vk_caps *caps, enum moe_vk_variant_id variant)
 {
     for (size_t i = 0; i < MOE_COUNT(bad_drivers); i++)
         if (bad_drivers[i].driver == caps->driver_id &&
-            moe_vk_variants[bad_drivers[i].variant].gemm_bda == moe_vk_variants[variant].gemm_bda &&
+            is_alike(bad_drivers[i].variant, variant) &&
             caps->driver_version >= bad_drivers[i].first &&
             caps->driver_version <= bad_drivers[i].last &&
             (bad_drivers[i].subgroup == 0 || bad_drivers[i].subgroup == caps->subgroup_size))
@@ -203,7 +247,9 @@ const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_
     for (size_t i = 0; i < MOE_COUNT(cached_shared); i++)
         if (cached_shared[i] == caps->driver_id)
             return NULL;
-    return variant->id == MOE_VK_A0N ? "this GPU may have shared memory that is worth using" : NULL;
+    return variant->id == MOE_VK_A0N || variant->id == MOE_VK_NET_A0N
+               ? "this GPU may have shared memory that is worth using"
+               : NULL;
 }
 
 static bool divides(uint32_t a, uint32_t b)
@@ -337,7 +383,7 @@ static struct moe_vk_obstacle device_obstacle(const struct moe_vk_variant *varia
 const char *moe_vk_tier(const struct moe_vk_caps *caps)
 {
     int best = 0;
-    while (best == MOE_VK_A0N || // which says nothing of a device
+    while (best == MOE_VK_A0N || moe_vk_variants[best].nets || // which say nothing of a device
            (best < MOE_VK_A0 &&
             (device_obstacle(&moe_vk_variants[best], caps).kind != MOE_VK_NO_OBSTACLE ||
              (moe_vk_variants[best].id == MOE_VK_A2 && !caps->dot_accelerated))))
@@ -355,6 +401,10 @@ static bool computes(const struct moe_vk_variant *variant, enum vkmoe_dtype weig
 static bool computes_any(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
                          enum vkmoe_dtype x_type)
 {
+    if (variant->id != MOE_VK_A0 && variant->nets != !layer)
+        return false;
+    if (!layer)
+        return true;
     const bool shared = layer->d_shared_ff > 0, latent = layer->d_latent > 0;
     return computes(variant, layer->in_type, latent ? VKMOE_F32 : x_type) ||
            computes(variant, layer->out_type, VKMOE_F32) ||
@@ -408,9 +458,12 @@ bool moe_vk_why_not(const struct moe_vk_variant *variant, const struct moe_vk_ca
                  vkmoe_precision_name(params->precision));
         break;
     case MOE_VK_NO_KERNEL:
-        snprintf(out, 160, "it has no kernel for weights of %s and %s and x of %s",
-                 vkmoe_dtype_name(layer->in_type), vkmoe_dtype_name(layer->out_type),
-                 vkmoe_dtype_name(params->x_type));
+        if (!layer || variant->nets)
+            snprintf(out, 160, "it computes %s", layer ? "networks, not layers" : "layers");
+        else
+            snprintf(out, 160, "it has no kernel for weights of %s and %s and x of %s",
+                     vkmoe_dtype_name(layer->in_type), vkmoe_dtype_name(layer->out_type),
+                     vkmoe_dtype_name(params->x_type));
         break;
     case MOE_VK_NO_VERSION:
         snprintf(out, 160, "it takes Vulkan 1.%" PRIu64 ", and there is 1.%" PRIu64,
@@ -463,7 +516,7 @@ static size_t append_types(char out[128], size_t at, uint32_t types, uint32_t al
 
 void moe_vk_computes(const struct moe_vk_variant *variant, char out[128])
 {
-    const char *before = "precision ";
+    const char *before = variant->nets ? "networks, precision " : "precision ";
     size_t at = 0;
     for (int p = VKMOE_PRECISION_EXACT; p <= VKMOE_PRECISION_INT8; p++)
         if (allowed(variant, (enum vkmoe_precision) p)) {
@@ -491,23 +544,24 @@ static bool is_called(const struct moe_vk_variant *variant, const char *name, si
     return false;
 }
 
+enum { LIST_SIZE = 256 };
+
 // "a3, a3b (coopmat), a0 (fp32)", of the first n.
-static void list_variants(char out[128], int n)
+static void list_variants(char out[LIST_SIZE], int n)
 {
-    size_t at = 0;
-    for (int i = 0; i < n; i++) {
+    int at = 0;
+    for (int i = 0; i < n && at < LIST_SIZE; i++) {
         const char *kind = moe_vk_variants[i].kind;
-        at = append(out, at, i > 0 ? ", " : "", moe_vk_variants[i].name);
-        if (i + 1 < n && strcmp(moe_vk_variants[i + 1].kind, kind) == 0)
-            continue;
-        at = append(out, at, " (", kind);
-        at = append(out, at, ")", "");
+        bool last = i + 1 == n || strcmp(moe_vk_variants[i + 1].kind, kind) != 0;
+        at += snprintf(out + at, (size_t) (LIST_SIZE - at), "%s%s%s%s%s", i > 0 ? ", " : "",
+                       moe_vk_variants[i].name, last ? " (" : "", last ? kind : "",
+                       last ? ")" : "");
     }
 }
 
 enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out)
 {
-    char known[128];
+    char known[LIST_SIZE];
     *out = 0;
     for (const char *name = names ? names : ""; *name;) {
         size_t size = strcspn(name, ",");
@@ -529,13 +583,17 @@ enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out)
     return VKMOE_OK;
 }
 
-// The best one that is called so.
-static const struct moe_vk_variant *find(const char *name)
+// The best one that is called so; of those for networks, or for layers, if there is one.
+static const struct moe_vk_variant *find(const char *name, bool nets)
 {
-    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (is_called(&moe_vk_variants[i], name, strlen(name)))
-            return &moe_vk_variants[i];
-    return NULL;
+    const struct moe_vk_variant *other = NULL;
+    for (int i = MOE_VK_N_VARIANTS; i-- > 0;) {
+        const struct moe_vk_variant *variant = &moe_vk_variants[i];
+        if (is_called(variant, name, strlen(name)) &&
+            (!other || other->nets != nets || variant->nets == nets))
+            other = variant;
+    }
+    return other;
 }
 
 static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc *layer,
@@ -545,11 +603,11 @@ static enum vkmoe_status choose_named(struct moe_vk *vk, const vkmoe_layer_desc 
     enum vkmoe_status status = VKMOE_OK;
     const char *name = params->variant;
     bool good;
-    char why[160];
-    *out = find(name);
+    char why[160], known[LIST_SIZE];
+    *out = find(name, !layer);
     if (!*out) {
-        list_variants(why, MOE_VK_N_VARIANTS);
-        return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s': there are only: %s", name, why);
+        list_variants(known, MOE_VK_N_VARIANTS);
+        return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%.64s': there are only: %s", name, known);
     }
     if (moe_vk_why_not(*out, &vk->caps, layer, params, why))
         return moe_fail(VKMOE_E_UNSUPPORTED, "variant '%s' on %s: %s", name, vk->base.info.name,
@@ -583,7 +641,7 @@ static enum vkmoe_status choose_best(struct moe_vk *vk, const struct moe_program
         if (good && state != MOE_VK_NOT_FASTER && state != MOE_VK_BAD)
             return VKMOE_OK;
     }
-    return moe_fail(VKMOE_E_UNSUPPORTED, "plan.precision = %s: %s has no kernel for it",
+    return moe_fail(VKMOE_E_UNSUPPORTED, "precision %s: %s has no kernel for it",
                     vkmoe_precision_name(params->precision), vk->base.info.name);
 
 fail:

@@ -19,6 +19,9 @@ enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A2,
     MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,
+    MOE_VK_NET_A3, // of networks, likewise
+    MOE_VK_NET_A3_LAST = MOE_VK_NET_A3 + 3,
+    MOE_VK_NET_A0N,
     MOE_VK_A0,
     MOE_VK_N_VARIANTS,
 };
@@ -44,6 +47,10 @@ struct moe_vk_variant {
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
     enum moe_spv_id small, small_bda; // and of small tiles
     uint32_t small_rows, small_blocks; // rows of such a tile, row blocks of a workgroup over it
+    // Of networks, whose other kernel makes gradients of matrices; else of layers. The last variant
+    // computes both.
+    bool nets;
+    enum moe_spv_id dw, dw_bda;
 };
 extern const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS];
 
@@ -51,7 +58,8 @@ static inline bool moe_vk_is_own(const struct moe_vk_variant *variant, enum moe_
 {
     return spv == variant->gemm || spv == variant->gemm_bda || spv == variant->small ||
            spv == variant->small_bda ||
-           (variant->quantises && spv == MOE_SPV_QUANTISE_BDA);
+           (variant->quantises && spv == MOE_SPV_QUANTISE_BDA) ||
+           (variant->nets && (spv == variant->dw || spv == variant->dw_bda));
 }
 
 // The tier of the best variant that a device can have, disabled or not; products of bytes count
@@ -64,7 +72,9 @@ const char *moe_vk_tier(const struct moe_vk_caps *caps);
 // lists the others.
 enum vkmoe_status moe_vk_parse_variants(const char *names, uint32_t *out);
 
-// The variants that may compute a plan, best first, and how many; the last one is a0. Pure.
+// The variants that may compute a plan, best first, and how many; the last one is a0. Here and
+// below a layer NULL stands for networks, whose operands are f32, and weights of any type that a
+// net may have. Pure.
 uint32_t moe_vk_candidates(const struct moe_vk_caps *caps, const vkmoe_layer_desc *layer,
                            const struct moe_program_params *params,
                            const struct moe_vk_variant *out[MOE_VK_N_VARIANTS]);
@@ -184,13 +194,21 @@ struct moe_vk_record {
 // VKMOE_E_DEVICE_LOST: it was lost in the self-test; no other failure.
 enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *variant, bool *good);
 
-// Around making the pipelines of a program by its variant's own kernels: if the process does not
-// survive it, a later one knows. True: a mark was written, and is to be taken away by `end`,
-// whether or not they were made. There is none where all of them have been made before, in any
-// process.
-struct moe_vk_program;
-bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_program *program);
-void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_program *program, bool made);
+// Checksums of the pipelines of a program or a network that are its variant's own, each once. One
+// more than are remembered is enough to know that they are not all.
+struct moe_vk_own {
+    const struct moe_vk_variant *variant;
+    uint32_t pipelines[MOE_VK_N_MADE + 1], n;
+};
+// Any pipeline of the program; those that others share are left out.
+void moe_vk_own_add(struct moe_vk_own *own, enum moe_spv_id spv,
+                    const uint32_t spec[MOE_VK_MAX_SPEC]);
+
+// Around making these pipelines: if the process does not survive it, a later one knows. True: a
+// mark was written, and is to be taken away by `end`, whether or not they were made. There is none
+// where all of them have been made before, in any process.
+bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_own *own);
+void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_own *own, bool made);
 
 // What this context knows of a variant; `recall` asks the cache and the table of bad drivers first
 // if that is nothing yet.

@@ -30,6 +30,9 @@ struct moe_vk_net_compiler moe_vk_net_compiler_of(const struct moe_vk_net *n,
         .max_groups = (uint32_t) moe_min(vk->caps.max_groups[0], vk->caps.max_groups[1]),
         .max_work = moe_vk_limits(vk, MOE_VK_NET_BUDGET_MS).work,
         .scratch = n->scratch,
+        .variant = n->variant,
+        .shape = moe_vk_variant_shape(n->variant, &vk->caps),
+        .subgroups = moe_vk_limits(vk, MOE_VK_NET_BUDGET_MS).subgroups,
     };
 }
 
@@ -76,6 +79,7 @@ static enum vkmoe_status create_arena(struct moe_vk_net *n)
 
 // ---- create ------------------------------------------------------------------------------------
 
+// The dispatches of the most that there can be.
 static enum vkmoe_status prepare_program(struct moe_vk_net *n, enum moe_net_program which)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -91,11 +95,39 @@ static enum vkmoe_status prepare_program(struct moe_vk_net *n, enum moe_net_prog
     struct moe_vk_net_compiler c = moe_vk_net_compiler_of(n, &args);
     c.dispatches = program->dispatches;
     moe_vk_net_compile(&c, which);
-    for (uint32_t i = 0; i < program->n; i++)
-        TRY(moe_vk_pipeline_get(vk, c.dispatches[i].spv, c.dispatches[i].spec,
-                                &program->pipelines[i]));
 
 fail:
+    return status;
+}
+
+static struct moe_vk_own own_pipelines(const struct moe_vk_net *n)
+{
+    struct moe_vk_own own = {.variant = n->variant};
+    for (int p = 0; p < MOE_NET_N_PROGRAMS; p++)
+        for (uint32_t i = 0; i < n->programs[p].n; i++)
+            moe_vk_own_add(&own, n->programs[p].dispatches[i].spv,
+                           n->programs[p].dispatches[i].spec);
+    return own;
+}
+
+// *own: as moe_vk_program_make.
+static enum vkmoe_status make_pipelines(struct moe_vk_net *n, bool mark, bool *own)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk *vk = moe_vk(n->base.device);
+    const struct moe_vk_own made = own_pipelines(n);
+    const bool marked = mark && moe_vk_begin_making(vk, &made);
+    for (int p = 0; p < MOE_NET_N_PROGRAMS; p++)
+        for (uint32_t i = 0; i < n->programs[p].n; i++) {
+            const struct moe_vk_net_dispatch *d = &n->programs[p].dispatches[i];
+            *own = moe_vk_is_own(n->variant, d->spv);
+            TRY(moe_vk_pipeline_get(vk, d->spv, d->spec, &n->programs[p].pipelines[i]));
+            *own = false;
+        }
+
+fail:
+    if (marked)
+        moe_vk_end_making(vk, &made, status == VKMOE_OK);
     return status;
 }
 
@@ -141,19 +173,19 @@ fail:
     return status;
 }
 
-enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_net *net,
-                                    struct moe_device_net **out)
+enum vkmoe_status moe_vk_net_make(struct moe_vk *vk, const struct moe_net *net,
+                                  const struct moe_vk_variant *variant, bool mark,
+                                  struct moe_device_net **out, bool *own)
 {
     enum vkmoe_status status = VKMOE_OK;
-    struct moe_vk *vk = moe_vk(device);
     struct moe_vk_net *n = NULL;
+    *own = false;
     *out = NULL;
-    if (!vk->queue)
-        return moe_fail(VKMOE_E_UNSUPPORTED, "this context only records: a network needs a queue");
     TRY(check_tensors(net));
-    TRY(moe_try_alloc(device->host, sizeof *n, "a network on Vulkan", &n));
-    n->base = (struct moe_device_net){device, net};
-    n->ns_per_work = moe_vk_ns_per_work(device->info.type);
+    TRY(moe_try_alloc(vk->base.host, sizeof *n, "a network on Vulkan", &n));
+    n->base = (struct moe_device_net){&vk->base, net};
+    n->variant = variant;
+    n->ns_per_work = moe_vk_ns_per_work(vk->base.info.type);
     TRY(create_arena(n));
     if (!n->arena.mapped) {
         TRY(moe_vk_buffer_create(vk, MOE_VK_NET_STAGING, MOE_VK_UPLOAD, "vkmoe upload",
@@ -166,6 +198,7 @@ enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_
         TRY(create_set(n));
     for (int p = 0; p < MOE_NET_N_PROGRAMS; p++)
         TRY(prepare_program(n, (enum moe_net_program) p));
+    TRY(make_pipelines(n, mark, own));
     TRY(clear_arena(n));
     *out = &n->base;
     return VKMOE_OK;

@@ -42,6 +42,9 @@ struct moe_vk_net_compiler {
     uint32_t max_groups; // workgroups along an axis
     double max_work;     // of one dispatch, where it can be cut
     uint64_t scratch;    // where it begins in the arena, in elements
+    const struct moe_vk_variant *variant; // of products; NULL: a0
+    struct moe_vk_shape shape;            // of its matrices
+    uint32_t subgroups;                   // of a workgroup, as in plan.h
 
     struct moe_vk_net_dispatch *dispatches; // NULL: they are only counted
     uint32_t n;
@@ -79,6 +82,12 @@ uint64_t moe_vk_net_rows(const struct moe_vk_net_compiler *c, uint32_t tensor);
 uint32_t moe_vk_net_width(const struct moe_vk_net_compiler *c, uint32_t tensor);
 uint64_t moe_vk_net_elements(const struct moe_vk_net_compiler *c, uint32_t tensor);
 
+// net_variant.c: gives a dispatch of MOE_SPV_NET_MATMUL or MOE_SPV_NET_MATMUL_DW to the variant's
+// kernel, if that may compute it. weight: the tensor that is multiplied by, or whose gradient is
+// made.
+void moe_vk_net_by_variant(const struct moe_vk_net_compiler *c, struct moe_vk_net_dispatch *d,
+                           uint32_t weight);
+
 // net_matrix.c
 void moe_vk_net_matmul(struct moe_vk_net_compiler *c);
 void moe_vk_net_matmul_dx(struct moe_vk_net_compiler *c);
@@ -110,6 +119,7 @@ struct moe_vk_net_program {
 
 struct moe_vk_net {
     struct moe_device_net base;
+    const struct moe_vk_variant *variant;
     uint64_t scratch; // where it begins in the arena
     struct moe_vk_buffer arena, upload, readback;
     struct moe_vk_net_program programs[MOE_NET_N_PROGRAMS];
@@ -136,6 +146,34 @@ struct moe_vk_net_compiler moe_vk_net_compiler_of(const struct moe_vk_net *n,
 enum vkmoe_status moe_vk_net_create(struct moe_device *device, const struct moe_net *net,
                                     struct moe_device_net **out);
 void moe_vk_net_destroy(struct moe_device_net *net);
+// By a variant, whatever is known of it; mark and own are those of moe_vk_program_make.
+enum vkmoe_status moe_vk_net_make(struct moe_vk *vk, const struct moe_net *net,
+                                  const struct moe_vk_variant *variant, bool mark,
+                                  struct moe_device_net **out, bool *own);
+
+// selftest_net.c: products of experts, as a network that has in FORWARD
+//   y[r, o] = sum_c a[r, c] w[g, o, c]    da[r, c] = sum_o dy[r, o] w[g, o, c]
+//   dw[g, o, c] = sum_r dy[r, o] a[r, c]
+// of as many rows as there are tokens; starts and members are the grouping.
+struct moe_vk_products {
+    struct moe_net *net;
+    uint32_t a, w, dy, starts, members, y, da, dw; // tensors
+};
+// `out` is to be zeroed before, and destroyed after a failure too.
+enum vkmoe_status moe_vk_products_create(const vkmoe_host *host, uint32_t n_rows,
+                                         uint32_t n_groups, uint32_t n_in, uint32_t n_out,
+                                         enum vkmoe_precision precision,
+                                         struct moe_vk_products *out);
+
+// moe_vk_self_test of a variant for networks.
+enum vkmoe_status moe_vk_net_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                                       enum moe_vk_cause *cause);
+
+// tune_net.c: times products by a variant and by `base` in turn until about end_ns, and gives the
+// medians; zeros where one of them could not be made, and then is bad.
+enum vkmoe_status moe_vk_net_probe(struct moe_vk *vk, const struct moe_vk_variant *variant,
+                                   const struct moe_vk_variant *base, double end_ns,
+                                   double medians[2]);
 
 // What is timed of a run.
 struct moe_vk_net_timing {

@@ -57,6 +57,7 @@ static void add_piece(struct moe_vk_net_compiler *c, const struct product *produ
     struct moe_vk_net_dispatch *d =
         moe_vk_net_add(c, MOE_SPV_NET_MATMUL, product->transposed, &params, sizeof params);
     d->spec[1] = moe_net_type_dtype(c->net->tensors[c->op->in[1]].type);
+    moe_vk_net_by_variant(c, d, c->op->in[1]);
     d->head.rows = (uint32_t) rows;
     moe_vk_net_read(c, d, 0, c->op->in[0]);
     moe_vk_net_read(c, d, 1, c->op->in[1]);
@@ -180,6 +181,7 @@ static void add_dw_piece(struct moe_vk_net_compiler *c, uint32_t n_groups, uint6
                                        .tile_step = pieces};
     struct moe_vk_net_dispatch *d =
         moe_vk_net_add(c, MOE_SPV_NET_MATMUL_DW, 0, &params, sizeof params);
+    moe_vk_net_by_variant(c, d, op->out[0]);
     d->head.rows = (uint32_t) rows;
     for (uint32_t i = 0; i < 3; i++)
         moe_vk_net_read(c, d, i, op->in[i]);

@@ -41,7 +41,8 @@ fail:
 static bool counts_on_subgroups(enum moe_spv_id spv)
 {
     return spv == MOE_SPV_EXPERT_GEMM_COOP_BDA || spv == MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA ||
-           spv == MOE_SPV_EXPERT_GEMM_FLEX_BDA;
+           spv == MOE_SPV_EXPERT_GEMM_FLEX_BDA || spv == MOE_SPV_NET_MATMUL_COOP_BDA ||
+           spv == MOE_SPV_NET_MATMUL_DW_COOP_BDA;
 }
 
 static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeline *pipeline)

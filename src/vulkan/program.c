@@ -50,6 +50,17 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
     };
 }
 
+static struct moe_vk_own own_pipelines(const struct moe_vk_program *program)
+{
+    struct moe_vk_own own = {.variant = program->variant};
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
+        const struct moe_vk_sequence *sequence = &program->sequences[regime];
+        for (uint32_t i = 0; i < sequence->n; i++)
+            moe_vk_own_add(&own, sequence->dispatches[i].spv, sequence->dispatches[i].spec);
+    }
+    return own;
+}
+
 enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph *graph,
                                       const struct moe_program_params *params,
                                       const struct moe_vk_variant *variant, bool mark,
@@ -57,6 +68,7 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_vk_program *program = NULL;
+    struct moe_vk_own made = {0};
     bool marked = false;
     *own = false;
     TRY(moe_try_alloc(vk->base.host, sizeof *program, "Vulkan program", &program));
@@ -68,7 +80,8 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);
     limits.shape = moe_vk_variant_shape(variant, &vk->caps);
     TRY(moe_vk_compile(program, &limits));
-    marked = mark && moe_vk_begin_making(vk, program);
+    made = own_pipelines(program);
+    marked = mark && moe_vk_begin_making(vk, &made);
     for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
         struct moe_vk_sequence *sequence = &program->sequences[regime];
         for (uint32_t i = 0; i < sequence->n; i++) {
@@ -82,7 +95,7 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
 
 fail:
     if (marked)
-        moe_vk_end_making(vk, program, status == VKMOE_OK);
+        moe_vk_end_making(vk, &made, status == VKMOE_OK);
     if (program && status != VKMOE_OK)
         moe_vk_program_destroy(&program->base);
     return status;

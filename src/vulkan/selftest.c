@@ -23,6 +23,7 @@
 // tokens' x; the others' x are codes. So is h, but for its scale, because its weights' rows are one
 // row times numbers that are codes: u_h is what the scale is rounded by.
 #include "vulkan/bind.h"
+#include "vulkan/net.h"
 
 #include <math.h>
 #include <string.h>
@@ -295,6 +296,8 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
 {
     enum vkmoe_status status = VKMOE_OK;
     struct test *t = NULL;
+    if (variant->nets)
+        return moe_vk_net_self_test(vk, variant, cause);
     TRY(moe_try_alloc(vk->base.host, sizeof *t, "self-test", &t));
     t->vk = vk;
     t->blocks = !(variant->types & MOE_VK_BIT(VKMOE_F16));

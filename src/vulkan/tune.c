@@ -17,6 +17,7 @@
 #include "core/dtype.h"
 #include "vulkan/bind.h"
 #include "vulkan/measure.h"
+#include "vulkan/net.h"
 
 enum {
     N_EXPERTS = 8,
@@ -29,6 +30,7 @@ enum {
 
 // For the times of all variants together; making pipelines comes on top.
 static const double PROBE_NS = 0.8e9;
+#define SHARE_NS (PROBE_NS / (MOE_VK_N_VARIANTS - 1)) // a0 has nothing to beat
 
 static const uint32_t token_counts[] = {1, 16, 256};
 enum { N_COUNTS = sizeof token_counts / sizeof *token_counts, MAX_TOKENS = 256 };
@@ -254,6 +256,31 @@ fail:
     return status;
 }
 
+// The layer of a probe; NULL for a network.
+static const vkmoe_layer_desc *layer_of(const struct probe *p, const struct moe_vk_variant *variant)
+{
+    return variant->nets ? NULL : &p->layer.desc;
+}
+
+// Zeros where a side could not be made.
+static enum vkmoe_status time_layer(struct probe *p, const struct moe_vk_variant *variant,
+                                    const struct moe_vk_variant *base, double means[2])
+{
+    enum vkmoe_status status = VKMOE_OK;
+    bool made;
+    means[0] = means[1] = 0;
+    TRY(create_weights(p));
+    TRY(create_side(p, base, &p->sides[1], &made));
+    if (made)
+        TRY(create_side(p, variant, &p->sides[0], &made));
+    p->end_ns = moe_vk_now_ns() + SHARE_NS;
+    if (made)
+        TRY(time_all(p, means));
+
+fail:
+    return status;
+}
+
 // Times a good variant, where there are timestamps, and lets the verdict know.
 static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_variant *variant)
 {
@@ -261,17 +288,11 @@ static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_var
     const struct moe_vk_variant *base;
     struct probe p = {.vk = vk};
     double means[2];
-    bool made;
     TRY(describe(&p, variant));
-    TRY(moe_vk_choose_without(vk, &p.layer.desc, &p.params, variant, &base));
-    TRY(create_weights(&p));
-    TRY(create_side(&p, base, &p.sides[1], &made));
-    if (made)
-        TRY(create_side(&p, variant, &p.sides[0], &made));
-    if (!made)
-        goto fail;
-    p.end_ns = moe_vk_now_ns() + PROBE_NS / (MOE_VK_N_VARIANTS - 1); // a0 has nothing to beat
-    status = time_all(&p, means);
+    TRY(moe_vk_choose_without(vk, layer_of(&p, variant), &p.params, variant, &base));
+    status = variant->nets
+                 ? moe_vk_net_probe(vk, variant, base, moe_vk_now_ns() + SHARE_NS, means)
+                 : time_layer(&p, variant, base, means);
     if (status == VKMOE_OK && means[0] > 0)
         moe_vk_set_times(vk, variant, means[0], means[1]);
     if (status == VKMOE_E_UNSUPPORTED) // there are no timestamps
@@ -361,9 +382,9 @@ static enum vkmoe_status begin(struct moe_vk *vk, const struct moe_vk_variant *v
     enum vkmoe_status status = describe(&p, variant);
     if (status != VKMOE_OK)
         return status;
-    struct moe_vk_obstacle obstacle =
-        moe_vk_obstacle(variant, &vk->caps, &p.layer.desc, &p.params);
-    *open = !moe_vk_why_not(variant, &vk->caps, &p.layer.desc, &p.params, why);
+    const vkmoe_layer_desc *layer = layer_of(&p, variant);
+    struct moe_vk_obstacle obstacle = moe_vk_obstacle(variant, &vk->caps, layer, &p.params);
+    *open = !moe_vk_why_not(variant, &vk->caps, layer, &p.params, why);
     if (!*open) {
         out->state = obstacle.kind == MOE_VK_DISABLED ? VKMOE_TUNE_DISABLED
                                                       : VKMOE_TUNE_UNAVAILABLE;

@@ -46,13 +46,14 @@ static uint64_t now(void)
 // Of all kernels that variants choose between: with other kernels, other verdicts.
 static uint64_t shaders_checksum(void)
 {
-    enum { N_KERNELS = 5 };
+    enum { N_KERNELS = 7 };
     uint64_t sums[N_KERNELS * MOE_VK_N_VARIANTS] = {0};
     for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
         const struct moe_vk_variant *variant = &moe_vk_variants[i];
         enum moe_spv_id kernels[N_KERNELS] = {
             variant->gemm, variant->gemm_bda, variant->small, variant->small_bda,
-            variant->quantises ? MOE_SPV_QUANTISE_BDA : MOE_N_SPV};
+            variant->quantises ? MOE_SPV_QUANTISE_BDA : MOE_N_SPV,
+            variant->nets ? variant->dw : MOE_N_SPV, variant->nets ? variant->dw_bda : MOE_N_SPV};
         for (int k = 0; k < N_KERNELS; k++)
             if (kernels[k] < MOE_N_SPV)
                 sums[N_KERNELS * i + k] = moe_vk_checksum(moe_spv_table[kernels[k]].words,
@@ -253,22 +254,17 @@ enum vkmoe_status moe_vk_judge(struct moe_vk *vk, const struct moe_vk_variant *v
 
 // ---- pipelines of plans -------------------------------------------------------------------------
 
-// Calls `visit` for each pipeline of a program that is its variant's own, with a checksum above 0.
-typedef void (*visitor)(struct moe_vk_record *record, uint32_t pipeline, bool *found);
-
-static void each_own(const struct moe_vk_program *program, struct moe_vk_record *record,
-                     visitor visit, bool *found)
+void moe_vk_own_add(struct moe_vk_own *own, enum moe_spv_id spv,
+                    const uint32_t spec[MOE_VK_MAX_SPEC])
 {
-    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++) {
-        const struct moe_vk_sequence *sequence = &program->sequences[regime];
-        for (uint32_t i = 0; i < sequence->n; i++) {
-            const struct moe_vk_dispatch *d = &sequence->dispatches[i];
-            if (!moe_vk_is_own(program->variant, d->spv))
-                continue;
-            uint64_t sum = moe_vk_checksum(d->spec, sizeof d->spec) ^ d->spv;
-            visit(record, (uint32_t) (sum ^ sum >> 32) | 1, found);
-        }
-    }
+    uint64_t sum = moe_vk_checksum(spec, MOE_VK_MAX_SPEC * sizeof *spec) ^ spv;
+    uint32_t pipeline = (uint32_t) (sum ^ sum >> 32) | 1;
+    if (!moe_vk_is_own(own->variant, spv) || own->n == MOE_COUNT(own->pipelines))
+        return;
+    for (uint32_t i = 0; i < own->n; i++)
+        if (own->pipelines[i] == pipeline)
+            return;
+    own->pipelines[own->n++] = pipeline;
 }
 
 static bool is_made(const struct moe_vk_record *record, uint32_t pipeline)
@@ -279,14 +275,16 @@ static bool is_made(const struct moe_vk_record *record, uint32_t pipeline)
     return false;
 }
 
-static void look_for(struct moe_vk_record *record, uint32_t pipeline, bool *unknown)
+static bool all_made(const struct moe_vk_record *record, const struct moe_vk_own *own)
 {
-    *unknown |= !is_made(record, pipeline);
+    for (uint32_t i = 0; i < own->n; i++)
+        if (!is_made(record, own->pipelines[i]))
+            return false;
+    return true;
 }
 
-static void remember(struct moe_vk_record *record, uint32_t pipeline, bool *found)
+static void remember(struct moe_vk_record *record, uint32_t pipeline)
 {
-    (void) found;
     if (is_made(record, pipeline))
         return;
     memmove(record->made + 1, record->made, sizeof record->made - sizeof *record->made);
@@ -300,17 +298,16 @@ static void write_record(struct moe_vk *vk, const char *key, const struct moe_vk
         moe_vk_entry_remove(vk, key);
 }
 
-bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_program *program)
+bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_own *own)
 {
     char key[96];
     struct moe_vk_record record;
-    enum moe_vk_variant_id id = program->variant->id;
-    bool unknown = false;
+    enum moe_vk_variant_id id = own->variant->id;
     if (id == MOE_VK_A0 || !vk->queue || !moe_vk_store_exists(vk))
         return false;
     pthread_mutex_lock(&vk->verdicts_lock);
     read_record(vk, &record, key);
-    each_own(program, &record, look_for, &unknown);
+    bool unknown = !all_made(&record, own);
     if (unknown) {
         record.variants[id] = vk->verdicts[id];
         record.variants[id].since = now();
@@ -322,17 +319,17 @@ bool moe_vk_begin_making(struct moe_vk *vk, const struct moe_vk_program *program
     return unknown;
 }
 
-void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_program *program, bool made)
+void moe_vk_end_making(struct moe_vk *vk, const struct moe_vk_own *own, bool made)
 {
     char key[96];
     struct moe_vk_record record;
-    enum moe_vk_variant_id id = program->variant->id;
-    bool found;
+    enum moe_vk_variant_id id = own->variant->id;
     pthread_mutex_lock(&vk->verdicts_lock);
     read_record(vk, &record, key);
     record.variants[id] = vk->verdicts[id];
     if (made) {
-        each_own(program, &record, remember, &found);
+        for (uint32_t i = 0; i < own->n; i++)
+            remember(&record, own->pipelines[i]);
         vk->suspects &= ~MOE_VK_BIT(id);
     }
     write_record(vk, key, &record);

@@ -125,7 +125,7 @@ struct moe_vk_verdict {
     uint32_t state, cause; // enum moe_vk_state, enum moe_vk_cause
     double seconds, base_seconds; // of a tune, and of what is used without it; 0: not timed
 };
-enum { MOE_VK_MAX_VARIANTS = 16 };
+enum { MOE_VK_MAX_VARIANTS = 24 };
 
 // An instance alone: enough to enumerate devices.
 struct moe_vk_instance {

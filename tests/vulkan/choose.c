@@ -317,6 +317,52 @@ static void matrices_of_any_size_are_candidates(void **state)
     check_flexible(caps, 0, 32, "cooperativeMatrixPerElementOperations");
 }
 
+// ---- networks ----------------------------------------------------------------------------------
+
+static void check_nets(const struct moe_vk_caps *caps, enum vkmoe_precision precision,
+                       const char *want)
+{
+    const struct moe_program_params params = {.precision = precision, .x_type = VKMOE_F32};
+    const struct moe_vk_variant *got[MOE_VK_N_VARIANTS];
+    char names[128] = "";
+    uint32_t n = moe_vk_candidates(caps, NULL, &params, got);
+    for (uint32_t i = 0; i < n; i++) {
+        strcat(names, i > 0 ? " " : "");
+        strcat(names, got[i]->name);
+    }
+    assert_string_equal(names, want);
+}
+
+static void networks_have_variants_of_their_own(void **state)
+{
+    (void) state;
+    struct moe_vk_caps caps = matrix_caps();
+    const struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
+    vkmoe_layer_desc layer = layer_of(VKMOE_F16, VKMOE_F16);
+    char why[160];
+    check_nets(&caps, VKMOE_PRECISION_EXACT, "net-a0n a0");
+    check_nets(&caps, VKMOE_PRECISION_HALF,
+               MATRIX_BUILT ? "net-a3 net-a3b net-a3c net-a0n a0" : "net-a0n a0");
+    caps.disabled = MOE_VK_BIT(MOE_VK_NET_A3) | MOE_VK_BIT(MOE_VK_NET_A0N);
+    check_nets(&caps, VKMOE_PRECISION_HALF, MATRIX_BUILT ? "net-a3b net-a3c a0" : "a0");
+    caps = matrix_caps();
+    assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_NET_A0N], &caps, &layer, &params, why));
+    assert_string_equal(why, "it computes networks, not layers");
+    assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_A0N], &caps, NULL, &params, why));
+    assert_string_equal(why, "it computes layers");
+    caps.features &= ~MOE_VK_BIT(MOE_VK_MATRIX);
+    assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_NET_A3], &caps, NULL, &params, why));
+    assert_non_null(strstr(why, "cooperativeMatrix is not there"));
+    moe_vk_caps_floor(&caps);
+    check_nets(&caps, VKMOE_PRECISION_HALF, "net-a0n a0");
+    // Drivers are bad at a kind, whatever it computes.
+    caps = matrix_caps();
+    caps.driver_id = VK_DRIVER_ID_MESA_LLVMPIPE;
+    caps.subgroup_size = 16;
+    assert_non_null(moe_vk_known_bad(&caps, MOE_VK_NET_A3));
+    assert_null(moe_vk_known_bad(&caps, MOE_VK_NET_A0N));
+}
+
 // Where matrices may be computed on the processor only a tune lets them in.
 static void some_drivers_are_doubted(void **state)
 {
@@ -507,7 +553,8 @@ static void disabled_variants_are_named(void **state)
                 {"fp16", MOE_VK_BIT(MOE_VK_A1)},
                 {"a1,fp16,,a1,", MOE_VK_BIT(MOE_VK_A1)},
                 {"int8,a1", MOE_VK_BIT(MOE_VK_A2) | MOE_VK_BIT(MOE_VK_A1)},
-                {"direct", MOE_VK_BIT(MOE_VK_A0N)}};
+                {"direct", MOE_VK_BIT(MOE_VK_A0N) | MOE_VK_BIT(MOE_VK_NET_A0N)},
+                {"net-a0n,net-a3", MOE_VK_BIT(MOE_VK_NET_A0N) | MOE_VK_BIT(MOE_VK_NET_A3)}};
     static const struct {
         const char *list, *part;
     } bad[] = {{"a1,a9", "'a9' is no variant that can be disabled; there are: a4, a4b "},
@@ -608,6 +655,9 @@ int main(void)
         cmocka_unit_test(each_shape_that_fits_is_a_candidate),
         cmocka_unit_test(what_matrices_lack_is_told),
         cmocka_unit_test(matrices_of_any_size_are_candidates),
+}
+
+        cmocka_unit_test(networks_have_variants_of_their_own),
         cmocka_unit_test(some_drivers_are_doubted),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
         cmocka_unit_test(codes_cut_no_tokens),

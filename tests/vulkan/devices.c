@@ -393,6 +393,34 @@ static void no_program_is_beyond_its_device(void **state)
     }
 }
 
+// The same for networks, of the shapes that the recorded devices have.
+static void kernels_of_networks_take_what_their_row_says(void **state)
+{
+    (void) state;
+    for (int v = 0; v < MOE_VK_N_VARIANTS; v++) {
+        const struct moe_vk_variant *variant = &moe_vk_variants[v];
+        if (!variant->nets || variant->gemm_bda >= MOE_N_SPV)
+            continue;
+        for (uint32_t i = 0; i < n_recorded_devices; i++) {
+            struct moe_vk_caps caps = recorded_caps(&recorded_devices[i]);
+            struct moe_vk_shape shape = moe_vk_variant_shape(variant, &caps);
+            uint32_t spec[MOE_VK_MAX_SPEC] = {0};
+            if (variant->shape > 0 && (shape.m == 0 || caps.subgroup_size == 0))
+                continue;
+            spec[MOE_SPEC_M] = shape.m;
+            spec[MOE_SPEC_N] = shape.n;
+            spec[MOE_SPEC_K] = shape.k;
+            spec[MOE_SPEC_PACKED_IS_N] = shape.packed_is_n;
+            spec[MOE_SPEC_SUBGROUPS] =
+                caps.subgroup_size > 0 ? MOE_LOCAL_SIZE / caps.subgroup_size : 0;
+            const struct spirv_needs *matmul = needs_of(variant->gemm_bda, spec);
+            const struct spirv_needs *dw = needs_of(variant->dw_bda, spec);
+            assert_int_equal(moe_max(matmul->shared, dw->shared), variant->shared);
+            assert_int_equal(moe_max(matmul->size[0], dw->size[0]), variant->invocations);
+        }
+    }
+}
+
 // That what is beyond a device is found: each limit a unit below what a program takes.
 static void the_checks_find_what_is_beyond(void **state)
 {
@@ -456,6 +484,7 @@ int main(void)
         cmocka_unit_test(with_one_thing_less_a_candidate_is_dropped),
         cmocka_unit_test(a_device_below_the_least_limits_is_refused),
         cmocka_unit_test(no_program_is_beyond_its_device),
+        cmocka_unit_test(kernels_of_networks_take_what_their_row_says),
         cmocka_unit_test(the_checks_find_what_is_beyond),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;

@@ -84,7 +84,8 @@ vkmoe_context *open_context(const vkmoe_host *host, const char *cache_dir)
     struct moe_vk_caps *caps = &moe_vk(context->device)->caps;
     const uint32_t others = MOE_VK_BIT(MOE_VK_MATRIX) | MOE_VK_BIT(MOE_VK_DOT);
     caps->features &= ~others; // so that a1 alone is to be judged
-    caps->disabled |= MOE_VK_BIT(MOE_VK_A0N); // which is faster than a1 on what is a CPU
+    // These are faster than a1 on what is a CPU, or not for layers.
+    caps->disabled |= MOE_VK_BIT(MOE_VK_A0N) | MOE_VK_BIT(MOE_VK_NET_A0N);
     return context;
 }
 
