@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_ENTRY_SIZE = 64 << 20, SMALL_SIZE = 512 };
+enum { MAX_ENTRY_SIZE = 64 << 20, SMALL_SIZE = 1024 };
 
 struct seal { // before the data
     char magic[8];
