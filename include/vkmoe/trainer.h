@@ -38,6 +38,8 @@
 //            weight_type      ("f32") | "f16" | "bf16": what weights are rounded to where they are
 //                             multiplied by, see struct vkmoe_net_desc. The model file has the f32
 //                             masters, and whoever runs it computes with those
+//            precision        ("exact") | "half": products with weights may round both operands to
+//                             f16, where the device is faster by it; see struct vkmoe_net_desc
 //            batch            examples of a step (32)
 //            micro_batches    (1) parts in which a step's batch is computed; gradients add up
 //            epochs | steps   how long

@@ -343,9 +343,11 @@ fail:
 static enum vkmoe_status read_loop(const struct moe_config *c, struct moe_train_config *out)
 {
     enum vkmoe_status status;
-    int monitor = 0, weight_type = VKMOE_F32;
+    int monitor = 0, weight_type = VKMOE_F32, precision = VKMOE_PRECISION_EXACT;
     TRY(moe_config_word(c, "weight_type", "f32|f16|bf16", NULL, &weight_type));
     out->weight_type = (enum vkmoe_dtype) weight_type;
+    TRY(moe_config_word(c, "precision", "exact|half", NULL, &precision));
+    out->precision = (enum vkmoe_precision) precision;
     TRY(read_size(c, "batch", &out->batch));
     TRY(read_size(c, "micro_batches", &out->micro_batches));
     if (out->micro_batches > out->batch)
@@ -416,7 +418,7 @@ enum vkmoe_status moe_train_config_read(const struct moe_description *d, const c
         "loss",      "huber_delta", "variance",  "label_smoothing", "class_weights", "targets",
         "optimiser", "schedule",    "batch",     "micro_batches",   "epochs",        "steps",
         "validation", "patience",   "min_delta", "monitor",         "seed",          "input_noise",
-        "log",       "weight_type", "soft_targets", NULL};
+        "log",       "weight_type", "precision", "soft_targets", NULL};
     static const char *const data_keys[] = {"target", NULL};
     enum vkmoe_status status;
     const struct moe_config c = {.file = file, .path = "train", .object = d->train};
@@ -497,4 +499,5 @@ void moe_train_config_net(const struct moe_train_config *config, const vkmoe_mod
     out->groups = config->groups;
     out->n_groups = config->n_groups;
     out->weight_type = config->weight_type;
+    out->precision = config->precision;
 }

@@ -33,6 +33,7 @@ struct moe_train_config {
     uint32_t n_groups;
     struct moe_schedule schedule;
     enum vkmoe_dtype weight_type;
+    enum vkmoe_precision precision;
 
     uint32_t batch, micro_batches;
     uint32_t epochs, steps; // one of them, the other is 0

@@ -90,7 +90,7 @@ class Info(helper.Case):
             if device['type'] == 'cpu':
                 self.assertEqual(by_name[device['tier']]['state'], 'used')
                 continue
-            self.assertEqual(list(by_name)[-2:], ['a1', 'a0'])
+            self.assertEqual(list(by_name)[-2:], ['net-a0n', 'a0'])
             self.assertEqual((by_name['a1']['kind'], by_name['a0']['kind']), ('fp16', 'fp32'))
             has_f16 = 'shader_float16' in device['features']
             self.assertEqual(by_name['a1']['state'], 'untested' if has_f16 else 'unavailable')

@@ -90,6 +90,15 @@ class Train(TrainCase):
         # bf16 has none of the low 16 bits
         self.assertTrue(any(models['bf16'][0::4]) and any(models['bf16'][1::4]))
 
+    def test_precision(self):
+        """Half allows what the CPU has no use for: the same bits."""
+        models = set()
+        for precision in ['exact', 'half']:
+            self.train(small(precision=precision))
+            _, data = helper.read_model(self.folder / 'm.safetensors')
+            models.add(bytes(data))
+        self.assertEqual(len(models), 1)
+
     def test_micro_batches(self):
         """Gradients of parts add up to those of the whole batch."""
         config = small(optimiser={'kind': 'sgd', 'rate': 0.5})  # Adam would not see a factor
@@ -459,6 +468,7 @@ class Train(TrainCase):
             ('train.input_noise=-1', 'train.input_noise: -1; must be at least 0'),
             ('train.log=1', 'train.log: not a text'),
             ('train.weight_type=int8', "train.weight_type: 'int8' is not one of"),
+            ('train.precision=int8', "train.precision: 'int8' is not one of"),
             ('train=null', 'train: missing'),
             ('data={"colour":1}', 'data.colour: unknown key'),
             ('task=guess', "task: 'guess' is not one of"),
