@@ -12,12 +12,14 @@
 //
 // Neighbouring workgroups (x) share a block of weights. 16 invocations across the tile's 64 packed
 // rows, 4 rows each, times 8 across its TILE rows; those without a row have nothing to multiply.
+// The wider a tile, the more products an invocation makes of what it reads of shared memory.
 // Each output is one chain of fma in ascending k, so a row's bits do not depend on its tile.
 //
 // -DMOE_F16: for weights of f16 alone, which wait in shared memory as they are. So does x, rounded
 // (INPUT_IS_X = 1). The hidden rows wait as f32, because in real models they pass 65504, the
 // largest f16. Every product and sum is f32.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #ifdef MOE_F16
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
@@ -40,17 +42,18 @@ layout(push_constant) uniform Push {
 #include "tiles.h"
 layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
-const uint DEPTH = HAS_CODES ? 32 : 16; // k of one step through shared memory
+const uint DEPTH = HAS_CODES ? MOE_GEMM_DEPTH : 16; // k of one step through shared memory
+const uint UNROLLED = TILE > MOE_TILE_FULL ? 8 : DEPTH; // of them, at most
 const uint STAGED = PIECE < 16 ? PIECE : 16; // of them an invocation stages at once
-const uint MAX_PER_LANE = MOE_TILE_FULL / MOE_TILE_LANES;
+const uint MAX_PER_LANE = MOE_TILE_WIDE / MOE_TILE_LANES;
 
 #ifdef MOE_F16
 shared float16_t tile_w[DEPTH * MOE_TILE_ROWS];
-shared float16_t tile_x[DEPTH * MOE_TILE_FULL]; // instead of tile_in
+shared float16_t tile_x[DEPTH * TILE]; // instead of tile_in
 #else
 shared float tile_w[DEPTH * MOE_TILE_ROWS]; // (k, packed row)
 #endif
-shared float tile_in[DEPTH * MOE_TILE_FULL]; // (k, row)
+shared float tile_in[DEPTH * TILE]; // (k, row)
 
 // Stores four weights, neighbours in k, the j-th four of a piece, from `to` on.
 void stage_weights(weight_piece w, uint j, uint to)
@@ -137,13 +140,15 @@ void main()
         load_weights(base, row_block, k0);
         load_input(tile.n_rows, k0);
         barrier();
-        for (uint k = 0; k < DEPTH && own_row(0) < tile.n_rows; k++) {
-            uint at = k * MOE_TILE_ROWS;
-            vec4 w = vec4(staged_weight(at + rows.x), staged_weight(at + rows.y),
-                          staged_weight(at + rows.z), staged_weight(at + rows.w));
-            for (uint r = 0; r < PER_LANE; r++)
-                sum[r] = fma(vec4(staged_input(k * TILE + own_row(r))), w, sum[r]);
-        }
+        // Unrolled altogether, it is most of what drivers compile.
+        [[dont_unroll]] for (uint k = 0; k < DEPTH && own_row(0) < tile.n_rows; k += UNROLLED)
+            for (uint i = k; i < k + UNROLLED; i++) {
+                uint at = i * MOE_TILE_ROWS;
+                vec4 w = vec4(staged_weight(at + rows.x), staged_weight(at + rows.y),
+                              staged_weight(at + rows.z), staged_weight(at + rows.w));
+                for (uint r = 0; r < PER_LANE; r++)
+                    sum[r] = fma(vec4(staged_input(i * TILE + own_row(r))), w, sum[r]);
+            }
         barrier();
     }
 

@@ -45,8 +45,8 @@ gemm_row tile_row(gemm_tile tile, uint i)
 }
 
 #ifndef MOE_NO_SHARED
-shared uint source[MOE_TILE_FULL]; // of the tile's rows
-shared float factor[MOE_TILE_FULL];
+shared uint source[TILE]; // of the tile's rows
+shared float factor[TILE];
 
 // Sets `source` and `factor` too; a barrier has to follow.
 gemm_tile find_tile()

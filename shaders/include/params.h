@@ -29,6 +29,8 @@
 #define MOE_GROUP_BLOCKS 128 // most workgroups
 #define MOE_TILE_FULL 32 // most rows of a full and of a small tile, see tiles.h
 #define MOE_TILE_SMALL 16
+#define MOE_TILE_WIDE 128 // most rows of a full tile where experts have many
+#define MOE_GEMM_DEPTH 32 // most k of a step of expert_gemm.comp
 #define MOE_MATVEC_BLOCKS 2 // row blocks of a workgroup of expert_gemv_tile.comp
 #define MOE_TILE_LANES 8 // invocations that share a tile's rows
 #define MOE_TILE_ROWS 64 // packed weight rows of a tile: a row block

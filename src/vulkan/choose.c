@@ -34,6 +34,7 @@
         .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,            \
         .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA, .small = MOE_N_SPV,                              \
         .small_bda = MOE_SPV_EXPERT_GEMM_COOP_BDA, .small_rows = 8, .small_blocks = 1,             \
+        .full_rows = MOE_TILE_FULL,                                                                \
     }
 
 // The same by matrices of VK_NV_cooperative_matrix2, whose extension is of SPIR-V 1.6.
@@ -49,6 +50,7 @@
         .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,                              \
         .gemm_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA, .small = MOE_N_SPV,                              \
         .small_bda = MOE_SPV_EXPERT_GEMM_FLEX_BDA, .small_rows = 8, .small_blocks = 1,             \
+        .full_rows = MOE_TILE_FULL,                                                                \
     }
 
 // a2 by matrices.
@@ -62,6 +64,7 @@
         .quantises = true, .shape = (i) + 1, .arithmetic = VKMOE_ARITHMETIC_INT8_MATRIX,           \
         .gemm = MOE_N_SPV, .gemm_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA, .small = MOE_N_SPV,      \
         .small_bda = MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA, .small_rows = 8, .small_blocks = 1,        \
+        .full_rows = MOE_TILE_FULL,                                                                \
     }
 
 // Of networks all but weights is f32, gradients too, whose smallest f16 has not. So there is no a1:
@@ -105,6 +108,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_bda = MOE_SPV_EXPERT_GEMV_TILE_INT8_BDA,
         .small_rows = MOE_TILE_SMALL,
         .small_blocks = MOE_MATVEC_BLOCKS,
+        .full_rows = MOE_TILE_FULL,
     },
     {
         .id = MOE_VK_A0N, // a0 without shared memory; codes would be unpacked by 8 invocations
@@ -122,6 +126,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_bda = MOE_SPV_EXPERT_GEMM_DIRECT_BDA,
         .small_rows = 8,
         .small_blocks = 1,
+        .full_rows = MOE_TILE_FULL,
     },
     {
         .id = MOE_VK_A1, // both operands staged as f16, f32 accumulation
@@ -130,7 +135,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .tier = "T1 fp16",
         .needs = MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_FLOAT16),
         .invocations = MOE_LOCAL_SIZE,
-        .shared = 9472,
+        .shared = 9344,
         .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),
         .types = MOE_VK_BIT(VKMOE_F16),
         .inputs = MOE_VK_BIT(VKMOE_F32) | MOE_VK_BIT(VKMOE_F16),
@@ -142,6 +147,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_bda = MOE_SPV_EXPERT_GEMV_TILE_F16_BDA,
         .small_rows = MOE_TILE_SMALL,
         .small_blocks = MOE_MATVEC_BLOCKS,
+        .full_rows = MOE_TILE_WIDE,
     },
     NET_A3(0, "net-a3"), NET_A3(1, "net-a3b"), NET_A3(2, "net-a3c"), NET_A3(3, "net-a3d"),
     {
@@ -181,6 +187,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_bda = MOE_SPV_EXPERT_GEMV_TILE_BDA,
         .small_rows = MOE_TILE_SMALL,
         .small_blocks = MOE_MATVEC_BLOCKS,
+        .full_rows = MOE_TILE_WIDE,
     },
 };
 

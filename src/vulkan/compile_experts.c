@@ -112,10 +112,23 @@ static const struct moe_vk_variant *variant_of(const struct moe_vk_compiler *c,
     return moe_vk_matmul_variant(c->variant, m->type, m->input_is_x ? c->x_type : VKMOE_F32);
 }
 
+// Shared memory of expert_gemm.comp: a step's weights and rows, and two words a row.
+static uint32_t tile_shared(uint32_t n_rows)
+{
+    return 4 * (MOE_GEMM_DEPTH * (MOE_TILE_ROWS + n_rows) + 2 * n_rows);
+}
+
+// A full tile is twice as wide where the block's experts have half as many rows again as that: what
+// their last tiles lack is little of them then, and weights go through shared memory half as often.
 struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c)
 {
     const struct moe_vk_variant *variant = c->variant ? c->variant : &moe_vk_variants[MOE_VK_A0];
-    return (struct moe_vk_tiles){variant->small_rows, MOE_TILE_FULL};
+    struct moe_vk_tiles tiles = {variant->small_rows, MOE_TILE_FULL};
+    uint64_t slots = (uint64_t) c->tokens * c->desc->top_k, n_experts = c->desc->n_experts;
+    while (2 * tiles.full <= variant->full_rows && slots >= 3 * tiles.full * n_experts &&
+           tile_shared(2 * tiles.full) <= c->limits->shared)
+        tiles.full *= 2;
+    return tiles;
 }
 
 // Where the input is as codes, if it is. Few tokens are computed without.

@@ -83,6 +83,7 @@ struct moe_vk_limits {
     double work;        // of one dispatch, where it can be cut
     struct moe_vk_shape shape; // of the variant's matrices
     uint32_t subgroups;        // of a workgroup; 0: unknown
+    uint32_t shared;           // bytes of a workgroup
 };
 
 // The dispatches of one regime, for a block of tokens; more tokens are done block by block in the

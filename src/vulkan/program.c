@@ -47,6 +47,7 @@ struct moe_vk_limits moe_vk_limits(const struct moe_vk *vk, double budget_ms)
         .groups = {caps->max_groups[0], caps->max_groups[1]},
         .work = budget_ms / 4 * slow_device(vk->base.info.type),
         .subgroups = caps->subgroup_size > 0 ? MOE_LOCAL_SIZE / caps->subgroup_size : 0,
+        .shared = caps->max_shared,
     };
 }
 

@@ -107,31 +107,39 @@ static void model_gemm(const struct tiles *tiles, uint32_t d_in, uint32_t n_out,
     c->workgroups += tiles->n * div_up(blocks, tiles->blocks);
 }
 
-// Rows of one expert: if they are `few`, one tile of a matvec, which takes two at once; else as many
-// tiles of 32 as they need, the last of which multiplies a multiple of 8, for 8 lanes with biases.
+// Rows of one expert: if they are `few`, one tile of a matvec, which takes two at once; else as
+// many tiles of `full` as they need, the last of which multiplies a multiple of a quarter, for 8
+// lanes with biases.
 static void model_expert(const vkmoe_layer_desc *d, uint32_t d_ff, uint64_t n_rows, bool few,
-                         vkmoe_counters *c)
+                         uint64_t full, vkmoe_counters *c)
 {
     struct tiles tiles = few ? (struct tiles){n_rows > 0, n_rows, 2, 1, 2}
-                             : (struct tiles){div_up(n_rows, 32), n_rows, 8, 8, 1};
+                             : (struct tiles){div_up(n_rows, full), n_rows, full / 4, 8, 1};
     model_gemm(&tiles, d->d_model, d_ff, d->gated, d->in_type, c);
     model_gemm(&tiles, d_ff, d->d_out, false, d->out_type, c);
 }
 
+// Of blocks of so many tokens: with 96 rows for each expert tiles are wider, with 192 once more.
+static uint64_t full_rows(const vkmoe_layer_desc *d, uint32_t block_tokens)
+{
+    uint64_t slots = (uint64_t) block_tokens * d->top_k;
+    return slots >= 192 * d->n_experts ? 128 : slots >= 96 * d->n_experts ? 64 : 32;
+}
+
 static void model_grouped(const vkmoe_layer_desc *d, enum vkmoe_dtype x_type, uint32_t n_tokens,
-                          uint64_t slots, const int32_t *ids, vkmoe_counters *c)
+                          uint64_t slots, const int32_t *ids, uint64_t full, vkmoe_counters *c)
 {
     uint32_t rows[1024] = {0};
     for (uint64_t s = 0; s < slots; s++)
         rows[ids[s]]++;
     for (uint32_t e = 0; e < d->n_experts; e++)
-        model_expert(d, d->d_ff, rows[e], rows[e] <= 16, c);
+        model_expert(d, d->d_ff, rows[e], rows[e] <= 16, full, c);
     uint64_t words = div_up(moe_dtype_size(x_type, d->d_out), 4);
     c->workgroups += 2 * div_up(n_tokens * d->top_k, 256) + n_tokens * div_up(words, 128);
     c->dispatches += 2 + 4 + 1;
     if (d->d_shared_ff == 0)
         return;
-    model_expert(d, d->d_shared_ff, n_tokens, false, c);
+    model_expert(d, d->d_shared_ff, n_tokens, false, full, c);
     c->dispatches += 2;
 }
 
@@ -150,7 +158,8 @@ static vkmoe_counters model(const struct moe_program *program, uint32_t n_tokens
             model_decode(d, n, &c);
             c.live_columns -= without;
         } else {
-            model_grouped(d, program->x_type, n, slots, ids + (uint64_t) first * d->top_k, &c);
+            model_grouped(d, program->x_type, n, slots, ids + (uint64_t) first * d->top_k,
+                          full_rows(d, block_tokens), &c);
         }
     }
     return c;

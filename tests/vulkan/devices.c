@@ -310,6 +310,8 @@ static void check_program(const char *device, const struct moe_vk_caps *caps,
             if (d->spv != variant->gemm && d->spv != variant->gemm_bda &&
                 d->spv != variant->small && d->spv != variant->small_bda)
                 continue;
+            if (d->spec[1] > MOE_TILE_FULL) // only where there is room for it
+                continue;
             const struct spirv_needs *needs = needs_of(d->spv, d->spec);
             most_shared[variant->id] =
                 (uint32_t) moe_max(most_shared[variant->id], needs->shared);

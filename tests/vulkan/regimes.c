@@ -37,7 +37,8 @@ enum { N_COUNTS = sizeof token_counts / sizeof *token_counts, DECODE_TOKENS = 4 
 struct need {
     const struct shape *shape;
     uint32_t n_tokens, n_active, most_rows;
-    uint64_t tiles;       // of 32 rows at most, none of two experts
+    uint64_t tiles;       // of so many rows at most, none of two experts
+    uint32_t tile_rows;
     uint64_t expert_size; // bytes of an expert's two matrices and biases, as they are read once
     uint64_t weights, weights_once; // what tiles read; the same with one tile for each expert
     uint64_t workgroups;
@@ -68,7 +69,9 @@ static uint64_t row_blocks(uint32_t n_rows)
 
 static struct need need_of(const struct shape *s, uint32_t n_tokens, const int32_t *ids)
 {
-    struct need need = {.shape = s, .n_tokens = n_tokens};
+    // Large experts have tiles of 64 rows: those of 96 rows at the plan's most tokens.
+    bool large = MAX_TOKENS * s->top_k >= 96 * s->n_experts;
+    struct need need = {.shape = s, .n_tokens = n_tokens, .tile_rows = large ? 64 : 32};
     uint32_t rows[MAX_EXPERTS] = {0};
     for (uint32_t slot = 0; slot < n_tokens * s->top_k; slot++)
         rows[ids[slot]]++;
@@ -76,13 +79,13 @@ static struct need need_of(const struct shape *s, uint32_t n_tokens, const int32
         // Up to 16 rows are those of a matvec; in larger tiles 8 invocations read a bias.
         uint64_t size = expert_size(s, rows[e] <= 16 ? 1 : 8);
         need.n_active += rows[e] > 0;
-        need.tiles += div_up(rows[e], 32);
+        need.tiles += div_up(rows[e], need.tile_rows);
         need.most_rows = rows[e] > need.most_rows ? rows[e] : need.most_rows;
-        need.weights += div_up(rows[e], 32) * size;
+        need.weights += div_up(rows[e], need.tile_rows) * size;
         need.weights_once += rows[e] > 0 ? size : 0;
     }
     need.expert_size = expert_size(s, 1);
-    uint64_t shared_tiles = s->d_shared_ff ? div_up(n_tokens, 32) : 0;
+    uint64_t shared_tiles = s->d_shared_ff ? div_up(n_tokens, need.tile_rows) : 0;
     need.workgroups = (need.tiles + shared_tiles) *
                       (row_blocks(2 * s->d_ff) + row_blocks(s->d_model));
     // The router's, two tokens each; those of two passes of grouping; of the sum, a token each.
@@ -109,7 +112,7 @@ static const char *passed_bound(const struct need *need, const vkmoe_counters *c
         return "workgroups";
     if (!shared && c->weight_loads > need->weights)
         return "weights";
-    if (!shared && need->most_rows <= 32 && c->weight_loads > need->weights_once)
+    if (!shared && need->most_rows <= need->tile_rows && c->weight_loads > need->weights_once)
         return "weights of an expert of few rows";
     if (need->n_tokens * s->top_k >= 32 * s->n_experts && useful < 0.85)
         return "useful columns";
@@ -143,7 +146,7 @@ static void check_bounds_bind(const struct need *need, const vkmoe_counters *c)
     if (need->n_tokens < MAX_TOKENS)
         return;
     worse = *c; // all rows of all tiles
-    worse.padded_columns = need->tiles * 32 * (row_blocks(2 * need->shape->d_ff) +
+    worse.padded_columns = need->tiles * need->tile_rows * (row_blocks(2 * need->shape->d_ff) +
                                                row_blocks(need->shape->d_model)) - c->live_columns;
     if (need->shape->n_experts == MAX_EXPERTS)
         check_passes(need, &worse, "useful columns");
