@@ -91,7 +91,8 @@ VKMOE_API uint32_t vkmoe_context_thread_count(const vkmoe_context *context);
 // What computes a plan.
 typedef struct vkmoe_plan_kernels {
     const char *name;                 // "a0", "avx2", "f64"; static text
-    enum vkmoe_arithmetic arithmetic; // of the expert matmuls; the better one where they differ
+    enum vkmoe_arithmetic arithmetic; // of the expert matmuls; the better one where they differ.
+                                      // Vulkan: runs of up to 4 tokens are f32 in every plan
     uint64_t weights_size;            // bytes of one routed expert's packed weights, as kernels
                                       // read them
 } vkmoe_plan_kernels;

@@ -16,10 +16,13 @@ void moe_vk_program_kernels(const struct moe_program *program, vkmoe_plan_kernel
                               layer->desc.d_latent > 0 ? VKMOE_F32 : program->x_type);
     const struct moe_vk_variant *down =
         moe_vk_matmul_variant(p->variant, layer->desc.out_type, VKMOE_F32);
+    bool grouped = p->sequences[MOE_VK_GROUPED].n > 0; // else the kernels of all variants
     struct moe_vk_block block;
     moe_vk_block(layer, 0, &block); // the program is there, so it does not fail
     *out = (vkmoe_plan_kernels){.name = p->variant->name,
-                                .arithmetic = in->id < down->id ? in->arithmetic : down->arithmetic,
+                                .arithmetic = !grouped          ? VKMOE_ARITHMETIC_F32
+                                              : in->id < down->id ? in->arithmetic
+                                                                  : down->arithmetic,
                                 .weights_size = block.size};
 }
 

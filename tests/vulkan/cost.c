@@ -199,7 +199,7 @@ static void tiles_hold_each_row(void **state)
         }
         assert_in_range(moe_matvec_columns(n), n, n + 1);
     }
-    static const uint32_t sizes[] = {8, 16, 32};
+    static const uint32_t sizes[] = {8, 16, 32, 64, 128};
     for (size_t i = 0; i < MOE_COUNT(sizes); i++)
         for (uint32_t n = 0; n <= sizes[i]; n++) {
             uint32_t columns = moe_tile_columns(n, sizes[i]);

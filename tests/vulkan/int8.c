@@ -7,6 +7,8 @@
 
 #include <float.h>
 
+#include <vkmoe/bench.h>
+
 #include "api/api.h"
 #include "base/bits.h"
 #include "core/dtype.h"
@@ -195,6 +197,31 @@ static void layers_keep_the_promise(void **state)
     }
 }
 
+// ---- what is told of it ------------------------------------------------------------------------
+
+// Few tokens are computed in f32, and a plan that is for no more says so.
+static void plans_of_few_tokens_are_f32(void **state)
+{
+    (void) state;
+    struct layer_data data;
+    vkmoe_layer_desc layer = linear_layer(VKMOE_Q8_0);
+    vkmoe_plan_desc desc = vkmoe_plan_desc_init();
+    vkmoe_plan_kernels kernels;
+    layer_data_init(&data, &layer, 5);
+    desc.layer = &data.layer;
+    desc.precision = forced.precision;
+    desc.variant = "a2";
+    for (desc.max_tokens = 1; desc.max_tokens <= 5; desc.max_tokens += 4) {
+        vkmoe_plan *plan;
+        check_ok(vkmoe_plan_create(device, &desc, &plan));
+        check_ok(vkmoe_plan_get_kernels(plan, &kernels));
+        assert_int_equal(kernels.arithmetic, desc.max_tokens == 1 ? VKMOE_ARITHMETIC_F32
+                                                                  : VKMOE_ARITHMETIC_INT8);
+        vkmoe_plan_destroy(plan);
+    }
+    layer_data_finish(&data);
+}
+
 // ---- what bits depend on -----------------------------------------------------------------------
 
 // Rows of one expert with the same input, in full tiles and in a small one, beside rows of any
@@ -339,6 +366,7 @@ static int all_tests(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_rounds_as_the_model_does),
         cmocka_unit_test(layers_keep_the_promise),
+        cmocka_unit_test(plans_of_few_tokens_are_f32),
         cmocka_unit_test(a_row_depends_on_itself_alone),
         cmocka_unit_test(rows_keep_what_is_no_number),
         cmocka_unit_test(other_plans_are_refused),
