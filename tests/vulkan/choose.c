@@ -562,7 +562,7 @@ static void disabled_variants_are_named(void **state)
                {"a1 ", "'a1 ' is no variant"},
                {"fp1", "'fp1' is no variant"},
                {"fp166", "'fp166' is no variant"},
-               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are:, "},
+               {"a1,a0", "'a0' computes what no other does and cannot be disabled; there are: "},
                {"fp32", "'fp32' computes what no other does"}};
     uint32_t got;
     (void) state;
@@ -655,8 +655,6 @@ int main(void)
         cmocka_unit_test(each_shape_that_fits_is_a_candidate),
         cmocka_unit_test(what_matrices_lack_is_told),
         cmocka_unit_test(matrices_of_any_size_are_candidates),
-}
-
         cmocka_unit_test(networks_have_variants_of_their_own),
         cmocka_unit_test(some_drivers_are_doubted),
         cmocka_unit_test(each_matmul_has_the_kernel_of_its_types),
