@@ -67,7 +67,8 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
         int of_matrix = coded ? 6 : 4 + (matrix && variant->flexible);
         int kind = matrix ? of_matrix : f16 ? 3 : coded ? 2 : bda;
         assert_string_equal(kernel(d), kernels[kind][small]);
-        assert_int_equal(d->spec[1], !small ? MOE_TILE_FULL : matrix ? 8 : MOE_TILE_SMALL);
+        const uint32_t small_rows = variant && variant->shape > 0 ? 8 : MOE_TILE_SMALL;
+        assert_int_equal(d->spec[1], small ? small_rows : MOE_TILE_FULL);
         assert_int_equal(d->spec[MOE_SPEC_M], matrix ? 8 : 0);
         assert_int_equal(d->spec[MOE_SPEC_N], matrix ? 16 : 0);
         assert_int_equal(d->spec[MOE_SPEC_K], matrix ? 32 : 0);

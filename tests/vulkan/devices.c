@@ -44,7 +44,8 @@ static void known_of(const char *kinds, char out[64])
 {
     *out = '\0';
     for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
-        if (strstr(kinds, moe_vk_variants[i].kind) && moe_vk_variants[i].gemm_bda < MOE_N_SPV)
+        if (strstr(kinds, moe_vk_variants[i].kind) && !moe_vk_variants[i].nets &&
+            moe_vk_variants[i].gemm_bda < MOE_N_SPV)
             add_kind(out, &moe_vk_variants[i]);
 }
 

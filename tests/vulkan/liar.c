@@ -26,13 +26,18 @@ struct victim {
 };
 
 static const struct victim victims[] = {
-    {MOE_VK_A1, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat", MOE_SPV_EXPERT_GEMM_F16_BDA,
-     FMUL, FADD},
-    {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct", MOE_SPV_EXPERT_GEMM_INT8_BDA, SDOT,
-     UDOT},
-    {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct", MOE_SPV_QUANTISE_BDA, FDIV, FMUL},
-    {MOE_VK_A3, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,fp16", MOE_SPV_EXPERT_GEMM_COOP_BDA, FMUL,
-     FADD},
+    {MOE_VK_A1, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat2,coopmat",
+     MOE_SPV_EXPERT_GEMM_F16_BDA, FMUL, FADD},
+    {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,coopmat-int8",
+     MOE_SPV_EXPERT_GEMM_INT8_BDA, SDOT, UDOT},
+    {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,coopmat-int8", MOE_SPV_QUANTISE_BDA,
+     FDIV, FMUL},
+    {MOE_VK_A3I, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,int8",
+     MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA, FMUL, FADD},
+    {MOE_VK_A4, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat,fp16",
+     MOE_SPV_EXPERT_GEMM_FLEX_BDA, FMUL, FADD},
+    {MOE_VK_A3, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat2,fp16",
+     MOE_SPV_EXPERT_GEMM_COOP_BDA, FMUL, FADD},
 };
 
 static vkmoe_host host;
@@ -249,7 +254,7 @@ static void check_refused_features(uint32_t features, VkResult refusal)
     float y[N_TOKENS * WIDTH], want[N_TOKENS * WIDTH];
     begin(victim, INTERPOSE_NO_BUG, NULL);
     claims = (struct claims){.features = features};
-    vkmoe_context *context = open_with("direct,coopmat,fp16");
+    vkmoe_context *context = open_with("direct,coopmat2,coopmat,fp16");
     const uint32_t honest = features_of(context);
     assert_int_equal(honest & features, features);
     run(context, victim, NULL, want);
@@ -257,7 +262,7 @@ static void check_refused_features(uint32_t features, VkResult refusal)
 
     claims.refused = features;
     claims.refusal = refusal;
-    context = open_with("direct,coopmat,fp16");
+    context = open_with("direct,coopmat2,coopmat,fp16");
     const bool one = (features & (features - 1)) == 0;
     assert_int_equal(features_of(context), one ? honest & ~features : 0);
     assert_non_null(strstr(store.log, one ? ", which it lists: VK_ERROR_" : "refuses features"));
