@@ -26,8 +26,10 @@ mounted)
         --no-suite long plan '*lavapipe*'
     grep 'barrier control lavapipe"' "$build/meson-logs/testlog.json" | grep -q '"result": "OK"' ||
         { echo 'the control of synchronisation validation did not run'; exit 1; }
-    grep 'matrix lavapipe"' "$build/meson-logs/testlog.json" | grep -q '"result": "OK"' ||
-        { echo 'no kernel computed by cooperative matrices'; exit 1; } ;;
+    for name in matrix matrix2 matrix_int8; do
+        grep "$name lavapipe\"" "$build/meson-logs/testlog.json" | grep -q '"result": "OK"' ||
+            { echo "no kernel computed by cooperative matrices: $name"; exit 1; }
+    done ;;
 
 install)
     umount --recursive "$root" 2>/dev/null || true

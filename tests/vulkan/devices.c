@@ -479,6 +479,19 @@ static void the_checks_find_what_is_beyond(void **state)
     free(program);
 }
 
+// ---- all kernels -------------------------------------------------------------------------------
+
+static void kernels_are_few_and_small(void **state)
+{
+    (void) state;
+    size_t size = 0;
+    for (uint32_t i = 0; i < MOE_N_SPV; i++)
+        size += moe_spv_table[i].size;
+    print_message("%d kernels, %zu bytes\n", (int) MOE_N_SPV, size);
+    assert_true(MOE_N_SPV > 40 && MOE_N_SPV <= 200);
+    assert_true(size > 400000 && size <= 2 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +502,7 @@ int main(void)
         cmocka_unit_test(no_program_is_beyond_its_device),
         cmocka_unit_test(kernels_of_networks_take_what_their_row_says),
         cmocka_unit_test(the_checks_find_what_is_beyond),
+        cmocka_unit_test(kernels_are_few_and_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
