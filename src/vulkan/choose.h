@@ -248,8 +248,10 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
 // Times a good variant that nobody has timed yet, on a GPU of our own.
 enum vkmoe_status moe_vk_probe(struct moe_vk *vk, const struct moe_vk_variant *variant);
 
-// Rounds of a probe that there is time for, when one takes round_ns. At least some of the first
-// number of tokens are made; of others 0 means that they are left out. Pure.
+// Rounds of a probe that there is time for, when one takes round_ns: MOE_VK_PROBE_ROUNDS or fewer.
+// At least some of the first number of tokens are made; of others 0 means that they are left out.
+// Pure.
+enum { MOE_VK_PROBE_ROUNDS = 15 };
 uint32_t moe_vk_probe_rounds(double round_ns, double left_ns, bool first);
 
 // The rules of vkmoe_context_kernels.

@@ -169,10 +169,10 @@ enum vkmoe_status moe_vk_products_create(const vkmoe_host *host, uint32_t n_rows
 enum vkmoe_status moe_vk_net_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
                                        enum moe_vk_cause *cause);
 
-// tune_net.c: times products by a variant and by `base` in turn until about end_ns, and gives the
-// medians; zeros where one of them could not be made, and then is bad.
+// tune_net.c: times products by a variant and by `base` in turn for about share_ns, after pipelines
+// are made, and gives the medians; zeros where one of them could not be made, and then is bad.
 enum vkmoe_status moe_vk_net_probe(struct moe_vk *vk, const struct moe_vk_variant *variant,
-                                   const struct moe_vk_variant *base, double end_ns,
+                                   const struct moe_vk_variant *base, double share_ns,
                                    double medians[2]);
 
 // What is timed of a run.

@@ -24,7 +24,6 @@ enum {
     TOP_K = 2,
     WIDTH = 512,          // d_model and d_ff
     SOFTWARE_WIDTH = 64,  // where a processor computes it
-    MOST_ROUNDS = 15,
     LEAST_ROUNDS = 3,
 };
 
@@ -171,9 +170,9 @@ static int by_value(const void *a, const void *b)
 
 uint32_t moe_vk_probe_rounds(double round_ns, double left_ns, bool first)
 {
-    double n = round_ns > 0 ? left_ns / round_ns : MOST_ROUNDS;
-    if (n >= MOST_ROUNDS)
-        return MOST_ROUNDS;
+    double n = round_ns > 0 ? left_ns / round_ns : MOE_VK_PROBE_ROUNDS;
+    if (n >= MOE_VK_PROBE_ROUNDS)
+        return MOE_VK_PROBE_ROUNDS;
     if (n >= LEAST_ROUNDS)
         return (uint32_t) n;
     return first ? LEAST_ROUNDS : 0;
@@ -186,7 +185,7 @@ static enum vkmoe_status time_both(struct probe *p, uint32_t n_tokens, double le
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_bound *const bounds[2] = {p->sides[0].bound, p->sides[1].bound};
-    double seconds[2 * MOST_ROUNDS], begin_ns = moe_vk_now_ns();
+    double seconds[2 * MOE_VK_PROBE_ROUNDS], begin_ns = moe_vk_now_ns();
     bool first = p->round_ns == 0;
     size_t row = (size_t) moe_dtype_size(p->params.x_type, p->layer.desc.d_model);
     vkmoe_io ios[2];
@@ -206,7 +205,7 @@ static enum vkmoe_status time_both(struct probe *p, uint32_t n_tokens, double le
         return VKMOE_OK;
     TRY(moe_vk_time_runs(bounds, ios, 2, n_tokens, 2 * n, seconds));
     for (int i = 0; i < 2; i++) {
-        double own[MOST_ROUNDS];
+        double own[MOE_VK_PROBE_ROUNDS];
         for (uint32_t round = 0; round < n; round++)
             own[round] = seconds[2 * round + (uint32_t) i];
         qsort(own, n, sizeof own[0], by_value);
@@ -291,7 +290,7 @@ static enum vkmoe_status time_variant(struct moe_vk *vk, const struct moe_vk_var
     TRY(describe(&p, variant));
     TRY(moe_vk_choose_without(vk, layer_of(&p, variant), &p.params, variant, &base));
     status = variant->nets
-                 ? moe_vk_net_probe(vk, variant, base, moe_vk_now_ns() + SHARE_NS, means)
+                 ? moe_vk_net_probe(vk, variant, base, SHARE_NS, means)
                  : time_layer(&p, variant, base, means);
     if (status == VKMOE_OK && means[0] > 0)
         moe_vk_set_times(vk, variant, means[0], means[1]);

@@ -14,7 +14,6 @@ enum {
     WIDTH = 512,
     SOFTWARE_WIDTH = 64, // where a processor computes it, and fewer rows
     SOFTWARE_ROWS = 64,
-    MOST_ROUNDS = 15,
 };
 
 struct probe {
@@ -70,20 +69,20 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static enum vkmoe_status time_sides(struct probe *p, double end_ns, double medians[2])
+static enum vkmoe_status time_sides(struct probe *p, double share_ns, double medians[2])
 {
     enum vkmoe_status status = VKMOE_OK;
     const struct moe_net_args args = {.n_tokens = p->n_rows, .n_examples = 1, .step = 1};
-    double seconds[2][MOST_ROUNDS], begin_ns = moe_vk_now_ns();
+    double seconds[2][MOE_VK_PROBE_ROUNDS], begin_ns = moe_vk_now_ns();
     uint32_t n_rounds = 1; // the first one, which is slower, tells how many there is time for
     for (uint32_t round = 0; round <= n_rounds; round++) {
         double *to = &seconds[0][round > 0 ? round - 1 : 0];
         for (int i = 0; i < 2; i++)
-            TRY(moe_vk_net_time(p->sides[i], 1u << MOE_NET_FORWARD, &args, to + i * MOST_ROUNDS,
-                                NULL, NULL));
+            TRY(moe_vk_net_time(p->sides[i], 1u << MOE_NET_FORWARD, &args,
+                                to + i * MOE_VK_PROBE_ROUNDS, NULL, NULL));
         if (round == 0)
-            n_rounds = moe_vk_probe_rounds(moe_vk_now_ns() - begin_ns, end_ns - moe_vk_now_ns(),
-                                           true);
+            n_rounds = moe_vk_probe_rounds(moe_vk_now_ns() - begin_ns,
+                                           begin_ns + share_ns - moe_vk_now_ns(), true);
     }
     for (int i = 0; i < 2; i++) {
         qsort(seconds[i], n_rounds, sizeof seconds[i][0], by_value);
@@ -95,7 +94,7 @@ fail:
 }
 
 enum vkmoe_status moe_vk_net_probe(struct moe_vk *vk, const struct moe_vk_variant *variant,
-                                   const struct moe_vk_variant *base, double end_ns,
+                                   const struct moe_vk_variant *base, double share_ns,
                                    double medians[2])
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -119,7 +118,7 @@ enum vkmoe_status moe_vk_net_probe(struct moe_vk *vk, const struct moe_vk_varian
     if (made)
         TRY(create_side(&p, variant, &p.sides[0], &made));
     if (made)
-        TRY(time_sides(&p, end_ns, medians));
+        TRY(time_sides(&p, share_ns, medians));
 
 fail:
     for (int i = 0; i < 2; i++)

@@ -352,7 +352,7 @@ static void test_tune(void **state)
     (void) state;
     vkmoe_context *context = open_context();
     vkmoe_tune_desc desc = vkmoe_tune_desc_init();
-    vkmoe_tune_verdict verdicts[16];
+    vkmoe_tune_verdict verdicts[32];
     uint32_t n = 0, count, n_used = 0;
     check_fails(vkmoe_tune(NULL, &desc, NULL, &n), BAD, "context is NULL");
     check_fails(vkmoe_tune(context, &desc, NULL, NULL), BAD, "n is NULL");
@@ -363,7 +363,7 @@ static void test_tune(void **state)
         return;
     }
     check_ok(status);
-    assert_in_range(n, 1, 15);
+    assert_in_range(n, 1, 31);
     desc.struct_size = 4;
     check_fails(vkmoe_tune(context, &desc, verdicts, &n), BAD, "vkmoe_tune_desc.struct_size = 4");
     desc = vkmoe_tune_desc_init();

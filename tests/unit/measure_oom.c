@@ -64,8 +64,8 @@ static enum vkmoe_status counted_run(struct scene *s)
 
 static enum vkmoe_status tune(struct scene *s)
 {
-    vkmoe_tune_verdict verdicts[16];
-    uint32_t n = 16;
+    vkmoe_tune_verdict verdicts[32];
+    uint32_t n = 32;
     if (strcmp(device, "vulkan") == 0) // a second, for each of hundreds of allocations
         return VKMOE_E_UNSUPPORTED;
     return vkmoe_tune(s->stack.context, NULL, verdicts, &n);

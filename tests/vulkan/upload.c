@@ -84,7 +84,8 @@ static vkmoe_context_desc context_desc(void)
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.device = "vulkan";
     desc.cache_dir = "";
-    desc.disable = "direct,fp16,int8,coopmat,coopmat2,coopmat-int8"; // a GPU's kernels would be timed
+    // A GPU's kernels would be timed.
+    desc.disable = "direct,fp16,int8,coopmat,coopmat2,coopmat-int8";
     return desc;
 }
 
