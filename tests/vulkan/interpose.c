@@ -307,15 +307,19 @@ static size_t functions(const uint32_t *words, size_t n, const uint32_t **out)
     return n - i;
 }
 
-// Is it made of interpose.kernel?
+// Is it made of interpose.kernel, or of the second?
 static bool is_kernel(const VkShaderModuleCreateInfo *info)
 {
     const uint32_t *of_module, *of_kernel;
     size_t n = functions(info->pCode, info->codeSize / 4, &of_module);
     for (int i = 0; i < MOE_N_SPV; i++)
-        if (moe_spv_table[i].words == interpose.kernel)
-            return functions(interpose.kernel, moe_spv_table[i].size / 4, &of_kernel) == n &&
-                   memcmp(of_module, of_kernel, n * 4) == 0;
+        if (moe_spv_table[i].words == interpose.kernel ||
+            moe_spv_table[i].words == interpose.second) {
+            const uint32_t *words = moe_spv_table[i].words;
+            if (functions(words, moe_spv_table[i].size / 4, &of_kernel) == n &&
+                memcmp(of_module, of_kernel, n * 4) == 0)
+                return true;
+        }
     return false;
 }
 

@@ -41,6 +41,7 @@ struct interpose {
     bool recycle; // new memory holds what was in the last freed one of its size
 
     const uint32_t *kernel; // SPIR-V of the kernel with the bug, in moe_spv_table
+    const uint32_t *second; // and of another one, or NULL
     enum interpose_bug bug;
     uint32_t word;
     const uint32_t *other; // SPIR-V

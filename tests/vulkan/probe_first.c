@@ -12,10 +12,10 @@ static vkmoe_context *open_gpu(const vkmoe_host *host)
     return context;
 }
 
-static void start_slow(enum moe_spv_id kernel)
+static void start_slow(enum moe_vk_variant_id variant)
 {
-    start(INTERPOSE_SLOW);
-    interpose.kernel = moe_spv_table[kernel].words;
+    start(INTERPOSE_NO_BUG);
+    slow(variant);
 }
 
 // Here and in the next context, which times nothing again.
@@ -47,7 +47,7 @@ static void a_slower_variant_is_left_out(void **state)
 {
     (void) state;
     vkmoe_host host = services();
-    start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+    start_slow(MOE_VK_A1);
     check_probed(&host, "a0", MOE_VK_NOT_FASTER, MOE_VK_SLOWER);
 }
 
@@ -55,7 +55,7 @@ static void a_faster_variant_stays(void **state)
 {
     (void) state;
     vkmoe_host host = services();
-    start_slow(MOE_SPV_EXPERT_GEMM_BDA);
+    start_slow(MOE_VK_A0);
     check_probed(&host, "a1", MOE_VK_GOOD, MOE_VK_NO_CAUSE);
 }
 
@@ -65,7 +65,7 @@ static void what_is_named_is_not_timed(void **state)
     (void) state;
     struct moe_vk_record record;
     vkmoe_host host = services();
-    start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+    start_slow(MOE_VK_A1);
     vkmoe_context *context = open_gpu(&host);
     assert_string_equal(plan_of(context, "a1"), "a1");
     assert_true(stored(&record)->seconds == 0);
@@ -79,7 +79,7 @@ static void others_are_not_timed(void **state)
     struct moe_vk_record record;
     vkmoe_host host = services();
     for (int imported = 0; imported < 2; imported++) {
-        start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+        start_slow(MOE_VK_A1);
         vkmoe_context *owner = open_context(&host, "");
         vkmoe_context *context = imported ? import_of(owner, &host, true) : owner;
         check_plan(context, "a1");
@@ -97,7 +97,7 @@ static void a_probe_that_fails_is_no_verdict(void **state)
 {
     (void) state;
     vkmoe_host host = services();
-    start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+    start_slow(MOE_VK_A1);
     vkmoe_context *context = open_gpu(&host);
     interpose.fail_name = "vkCreateQueryPool"; // a probe alone has stamps
     interpose.fail_at = 1;

@@ -19,18 +19,11 @@ static void tune(vkmoe_context *context, bool fresh, vkmoe_tune_verdict out[N_VE
     assert_string_equal(out[A0].reason, "");
 }
 
-// From now on the driver makes this kernel slow.
-static void slow(enum moe_spv_id kernel)
-{
-    bug(INTERPOSE_SLOW);
-    interpose.kernel = moe_spv_table[kernel].words;
-}
-
 // A driver that makes a0 slow, so that a1 is faster; or the other way round.
-static void start_slow(enum moe_spv_id kernel)
+static void start_slow(enum moe_vk_variant_id variant)
 {
     start(INTERPOSE_NO_BUG);
-    slow(kernel);
+    slow(variant);
 }
 
 static void check_times(const vkmoe_tune_verdict *v, bool faster)
@@ -47,7 +40,7 @@ static void a_faster_kernel_is_used(void **state)
     (void) state;
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS];
-    start_slow(MOE_SPV_EXPERT_GEMM_BDA);
+    start_slow(MOE_VK_A0);
     vkmoe_context *context = open_context(&host, "");
     tune(context, false, v);
     assert_int_equal(v[A1].state, VKMOE_TUNE_USED);
@@ -67,7 +60,7 @@ static void a_slower_kernel_is_not_used(void **state)
     (void) state;
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS], again[N_VERDICTS];
-    start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+    start_slow(MOE_VK_A1);
     vkmoe_context *context = open_context(&host, "");
     check_plan(context, "a1"); // nobody has timed it
     tune(context, false, v);
@@ -80,7 +73,7 @@ static void a_slower_kernel_is_not_used(void **state)
     assert_string_equal(plan_of(context, "a1"), "a1"); // it is not wrong
     vkmoe_context_destroy(context);
 
-    slow(MOE_SPV_EXPERT_GEMM_BDA);
+    slow(MOE_VK_A0);
     interpose.n_submits = 0;
     context = open_context(&host, "");
     check_plan(context, "a0");
@@ -201,7 +194,7 @@ static void a_stale_record_is_not_believed(void **state)
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS];
     struct moe_vk_record record;
-    start_slow(MOE_SPV_EXPERT_GEMM_BDA);
+    start_slow(MOE_VK_A0);
     vkmoe_context *owner = open_context(&host, "");
     tune(owner, false, v);
     for (int kind = 0; kind <= SOUND; kind++) {
@@ -234,7 +227,7 @@ static void another_driver_begins_anew(void **state)
     (void) state;
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS];
-    start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+    start_slow(MOE_VK_A1);
     vkmoe_context *context = open_context(&host, "");
     tune(context, false, v);
     assert_int_equal(v[A1].state, VKMOE_TUNE_NOT_FASTER);
@@ -253,7 +246,7 @@ static void the_count_and_the_room(void **state)
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS] = {[A1] = {.kernel = "none"}, [A0] = {.kernel = "none"}};
     uint32_t n = 99;
-    start_slow(MOE_SPV_EXPERT_GEMM_BDA);
+    start_slow(MOE_VK_A0);
     vkmoe_context *context = open_context(&host, "");
     const struct moe_backend *backend = context->device->backend;
     interpose.n_submits = 0;
@@ -294,7 +287,7 @@ static void without_timestamps_nothing_is_timed(void **state)
     vkmoe_host host = services();
     vkmoe_tune_verdict v[N_VERDICTS];
     for (int coarse = 0; coarse < 2; coarse++) { // or none ticks in a run
-        start_slow(MOE_SPV_EXPERT_GEMM_F16_BDA);
+        start_slow(MOE_VK_A1);
         interpose.stamp_bits = coarse ? 1 : UINT32_MAX;
         interpose.tick = coarse ? 2 : 0;
         vkmoe_context *context = open_context(&host, "");

@@ -138,6 +138,13 @@ void start(enum interpose_bug kind)
     bug(kind);
 }
 
+void slow(enum moe_vk_variant_id variant)
+{
+    bug(INTERPOSE_SLOW);
+    interpose.kernel = moe_spv_table[moe_vk_variants[variant].gemm_bda].words;
+    interpose.second = moe_spv_table[moe_vk_variants[variant].small_bda].words;
+}
+
 bool device_has_f16(void)
 {
     vkmoe_context *context = open_context(NULL, "");

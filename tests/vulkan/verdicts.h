@@ -37,6 +37,8 @@ void check_refused(vkmoe_context *context, const char *why);
 // The driver's bug in a1's kernel from now on; start also empties the store.
 void bug(enum interpose_bug kind);
 void start(enum interpose_bug kind);
+// The driver takes its time for the matmuls of a variant, of any tiles.
+void slow(enum moe_vk_variant_id variant);
 
 bool device_has_f16(void);
 
