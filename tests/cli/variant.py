@@ -32,7 +32,8 @@ class Variant(helper.Case):
                 ('precision exact does not allow it', *rows, '-d', 'vulkan', '--variant', 'a1'),
                 ('"a0": the CPU has no', *rows, '-d', 'cpu', '--variant', 'a0'),
                 ('"a0": the reference has no', *rows, '-d', 'reference', '--variant', 'a0'),
-                ("'a9': there are only: a3 ", 'verify', '-d', 'vulkan', '--variant', 'a9'),
+                ("'a9': there are only: a4 (coopmat2), ", 'verify', '-d', 'vulkan', '--variant',
+                 'a9'),
                 ("'a0': only Vulkan devices", 'verify', '-d', 'cpu', '--variant', 'a0'),
                 ("'a0': only Vulkan devices", 'verify', '-d', 'reference', '--variant', 'a0')]:
             self.check_fails(1, part, *args)
