@@ -207,7 +207,8 @@ bool cli_has_int8(vkmoe_context *context)
     vkmoe_plan_kernels kernels;
     if (status == VKMOE_OK && vkmoe_context_info(context, &info) == VKMOE_OK &&
         info.type < VKMOE_DEVICE_CPU && vkmoe_plan_get_kernels(plan, &kernels) == VKMOE_OK)
-        has = kernels.arithmetic == VKMOE_ARITHMETIC_INT8;
+        has = kernels.arithmetic == VKMOE_ARITHMETIC_INT8 ||
+              kernels.arithmetic == VKMOE_ARITHMETIC_INT8_MATRIX;
     vkmoe_plan_destroy(plan);
     return has;
 }
