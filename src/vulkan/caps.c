@@ -32,10 +32,7 @@ static uint32_t query_features(const struct moe_vk_fn *fn, VkPhysicalDevice phys
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                           .pNext = chain};
     fn->vkGetPhysicalDeviceFeatures2(physical, &features);
-    uint32_t found = moe_vk_features_of_chain(chain);
-    // Where the first is enabled without the second, atomics of all kernels are invalid.
-    const uint32_t model = MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE);
-    return (found & model) == model ? found : found & ~model;
+    return moe_vk_whole_features(moe_vk_features_of_chain(chain));
 }
 
 static uint32_t query_driver_id(const struct moe_vk_fn *fn, VkPhysicalDevice physical)

@@ -88,20 +88,51 @@ static bool is_refusal(VkResult result)
     return result == VK_ERROR_FEATURE_NOT_PRESENT || result == VK_ERROR_EXTENSION_NOT_PRESENT;
 }
 
-// A driver may list a feature and then refuse it. The device does without that one, or without any.
+// What a driver may have meant by a refusal: a feature, or those of one extension.
+struct suspect {
+    uint32_t features;
+    const char *name;
+};
+
+static struct suspect suspect_of(int i)
+{
+    const struct moe_vk_feature_row *row = &moe_vk_features[i % MOE_VK_N_FEATURES];
+    struct suspect out = {MOE_VK_BIT(i % MOE_VK_N_FEATURES), row->name};
+    if (i < MOE_VK_N_FEATURES)
+        return out;
+    out.name = row->extension;
+    for (int f = 0; f < MOE_VK_N_FEATURES; f++)
+        if (strcmp(moe_vk_features[f].extension, row->extension) == 0)
+            out.features |= MOE_VK_BIT(f);
+    return out;
+}
+
+// A device without the features of one suspect, of those for which `n` of the listed ones go.
+static VkResult try_without(struct moe_vk *vk, uint32_t listed, int n, VkResult refusal)
+{
+    VkResult result = refusal;
+    for (int i = 0; is_refusal(result) && i < 2 * MOE_VK_N_FEATURES; i++) {
+        const struct suspect suspect = suspect_of(i);
+        const uint32_t rest = moe_vk_whole_features(listed & ~suspect.features);
+        if (__builtin_popcount(listed & ~rest) != n)
+            continue;
+        vk->caps.features = rest;
+        result = try_features(vk, rest);
+        if (result >= 0)
+            moe_log(vk->base.host, VKMOE_LOG_WARN, "%s refuses %s, which it lists: %s",
+                    vk->base.info.name, suspect.name, moe_vk_result_name(refusal));
+    }
+    return result;
+}
+
+// A driver may list a feature and then refuse it. The device does without that one and those that
+// need it, or those of its extension, fewest first; or without any.
 static VkResult try_fewer_features(struct moe_vk *vk, VkResult refusal)
 {
     const uint32_t listed = vk->caps.features;
     VkResult result = refusal;
-    for (int f = 0; is_refusal(result) && f < MOE_VK_N_FEATURES; f++) {
-        if (!(listed & MOE_VK_BIT(f)))
-            continue;
-        vk->caps.features = listed & ~MOE_VK_BIT(f);
-        result = try_features(vk, vk->caps.features);
-        if (result >= 0)
-            moe_log(vk->base.host, VKMOE_LOG_WARN, "%s refuses %s, which it lists: %s",
-                    vk->base.info.name, moe_vk_features[f].name, moe_vk_result_name(refusal));
-    }
+    for (int n = 1; is_refusal(result) && n <= MOE_VK_N_FEATURES; n++)
+        result = try_without(vk, listed, n, refusal);
     if (is_refusal(result)) {
         vk->caps.features = 0;
         result = try_features(vk, 0);
@@ -115,8 +146,10 @@ static enum vkmoe_status create_device(struct moe_vk *vk)
 {
     vk->queue_family = moe_vk_compute_family(&vk->fn, vk->physical);
     VkResult result = try_features(vk, vk->caps.features);
-    if (is_refusal(result))
+    if (is_refusal(result)) {
         result = try_fewer_features(vk, result);
+        moe_vk_describe(&vk->fn, vk->physical, &vk->caps, &vk->base.info);
+    }
     if (result < 0)
         return moe_vk_fail(vk, result, "vkCreateDevice");
     vk->bda = moe_vk_has(&vk->caps, MOE_VK_BDA);

@@ -13,6 +13,7 @@ struct moe_vk_feature_row {
     size_t own_member, core_member; // offsets
     uint32_t core_version;          // from which on it takes no extension
     const char *extension;          // before that
+    uint32_t needs;                 // features (bits) without which it may not be enabled
 };
 extern const struct moe_vk_feature_row moe_vk_features[MOE_VK_N_FEATURES];
 
@@ -22,6 +23,9 @@ static inline const char *moe_vk_feature_extension(enum moe_vk_feature feature, 
     const struct moe_vk_feature_row *row = &moe_vk_features[feature];
     return version < row->core_version ? row->extension : NULL;
 }
+
+// `features` (bits) without those that need one that is not among them. Pure.
+uint32_t moe_vk_whole_features(uint32_t features);
 
 // Adds an extension to a list; two features may have the same one.
 void moe_vk_add_extension(const char **all, uint32_t *n, const char *name);

@@ -85,6 +85,7 @@ static enum vkmoe_status choose_features(struct moe_vk *vk, const vkmoe_vk_impor
     for (int f = 0; f < MOE_VK_N_FEATURES; f++)
         if (missing(desc, &vk->caps, (enum moe_vk_feature) f, text))
             vk->caps.features &= ~MOE_VK_BIT(f);
+    vk->caps.features = moe_vk_whole_features(vk->caps.features);
     return VKMOE_OK;
 }
 

@@ -102,6 +102,24 @@ static bool is_missing(const char *extension)
     return claimed && !there;
 }
 
+static bool is_enabled(const VkDeviceCreateInfo *info, const char *extension)
+{
+    for (uint32_t i = 0; i < info->enabledExtensionCount; i++)
+        if (strcmp(info->ppEnabledExtensionNames[i], extension) == 0)
+            return true;
+    return false;
+}
+
+// What layers for validation would say, which do not see what is claimed.
+static void check_asked(const VkDeviceCreateInfo *info, uint32_t asked)
+{
+    if ((asked & MOE_VK_BIT(MOE_VK_MEMORY_MODEL)) && !(asked & MOE_VK_BIT(MOE_VK_DEVICE_SCOPE)))
+        claims.error = "the memory model without the scope of devices, which atomics have";
+    if (is_enabled(info, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME) &&
+        !is_enabled(info, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
+        claims.error = "VK_NV_cooperative_matrix2 without VK_KHR_cooperative_matrix";
+}
+
 REAL(vkCreateDevice);
 static VKAPI_ATTR VkResult VKAPI_CALL our_vkCreateDevice(VkPhysicalDevice physical,
                                                          const VkDeviceCreateInfo *info,
@@ -109,6 +127,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL our_vkCreateDevice(VkPhysicalDevice physic
                                                          VkDevice *out)
 {
     const uint32_t asked = moe_vk_features_of_chain(info->pNext);
+    check_asked(info, asked);
     if (asked & claims.refused)
         return claims.refusal;
     const char *names[32];

@@ -15,6 +15,7 @@ struct claims {
     uint32_t refused;  // those with which no device is made
     VkResult refusal;  // what is said then
     bool is_fast;      // products of bytes have instructions, and the driver is an unknown one
+    const char *error; // what a device was asked for that no driver allows; NULL: nothing
     uint32_t shape;    // of f16 matrices, in front of the others, of this size each way; 0: none
 };
 extern struct claims claims;
