@@ -176,7 +176,9 @@ void moe_vk_caps_floor(struct moe_vk_caps *caps)
     caps->max_storage_buffers = 4;
     caps->storage_align = 256;
     caps->features = 0;
-    caps->subgroup_size = caps->n_shapes = 0;
+    caps->subgroup_size = 0;
+    caps->n_shapes = caps->n_byte_shapes = caps->n_flexible = 0;
+    caps->max_dimension = caps->shared_reserved = 0;
     caps->subgroup_pinned = caps->dot_accelerated = false;
     caps->memory_kind = MOE_VK_DISCRETE; // no device must let the host see its own memory
 }
