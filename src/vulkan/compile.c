@@ -101,6 +101,10 @@ struct moe_vk_dispatch *moe_vk_add_grouping(struct moe_vk_compiler *c,
         d->work_per_token = (double) p.n_experts * p.top_k;
         d->spec[0] = lists && pass == 1;
         d->spec[1] = shared_by;
+        if (pass == 1) {
+            d->spec[2] = c->tiles.small;
+            d->spec[3] = c->tiles.full;
+        }
         d->x = (struct moe_vk_count){.per_token = p.top_k, .divisor = p.block_slots};
     }
     return d;
@@ -137,8 +141,6 @@ static void add_group(struct moe_vk_compiler *c, enum moe_bank id)
     };
     struct moe_vk_dispatch *d = moe_vk_add_grouping(
         c, labels[adjugates], p, grouping, adjugates ? c->desc->adjugate_group : 1, true);
-    d->spec[2] = c->tiles.small;
-    d->spec[3] = c->tiles.full;
     d->spec[4] = moe_vk_small_blocks(c, id, false);
     d->spec[5] = moe_vk_small_blocks(c, id, true);
 }

@@ -34,12 +34,15 @@ uint64_t moe_vk_group_block(uint64_t slots)
     return moe_align_up(moe_max(moe_div_up(slots, MOE_GROUP_BLOCKS), 1), MOE_GROUP_BLOCK);
 }
 
-// A small tile has a row at least, a full one of an expert that has one more than a small one.
+// A small tile has a row at least. Full ones: an expert's last one may have a row alone; where
+// experts are many, the fewest rows for each tile are those of one or two tiles of an expert.
 uint64_t moe_vk_most_tiles(struct moe_vk_tiles tiles, uint32_t n_experts, uint64_t slots,
                            bool small)
 {
-    return small ? moe_min(n_experts, slots)
-                 : moe_min(slots / tiles.full + n_experts, slots / (tiles.small + 1));
+    if (small)
+        return moe_min(n_experts, slots);
+    uint64_t by_rows = moe_max(slots / (tiles.small + 1), 2 * slots / (tiles.full + 1));
+    return moe_min(slots / tiles.full + n_experts, by_rows);
 }
 
 uint32_t moe_vk_listed_dispatches(const struct moe_vk_bank *bank)

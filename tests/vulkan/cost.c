@@ -10,7 +10,7 @@
 #include "tiles.h"
 
 #include "base/bits.h"
-#include "vulkan/plan.h"
+#include "vulkan/compile.h"
 
 enum { MAX_TOKENS = 256, MAX_PIPELINES = 12 };
 static const double most_rise = 1.10;
@@ -207,6 +207,40 @@ static void tiles_hold_each_row(void **state)
         }
 }
 
+// The most full tiles that `slots` slots of at most n_experts experts can have, by trying all.
+enum { MOST_SLOTS = 300, MOST_EXPERTS = 10 };
+static uint32_t most[MOST_EXPERTS + 1][MOST_SLOTS + 1];
+
+static void find_most_tiles(struct moe_vk_tiles tiles)
+{
+    memset(most, 0, sizeof most);
+    for (uint32_t e = 1; e <= MOST_EXPERTS; e++)
+        for (uint32_t slots = 0; slots <= MOST_SLOTS; slots++)
+            for (uint32_t rows = 0; rows <= slots; rows++) {
+                uint32_t n = moe_full_tiles(rows, tiles.small, tiles.full);
+                most[e][slots] = (uint32_t) moe_max(most[e][slots], most[e - 1][slots - rows] + n);
+            }
+}
+
+static void lists_have_room_for_all_tiles(void **state)
+{
+    (void) state;
+    for (uint32_t small = 8; small <= MOE_TILE_SMALL; small *= 2)
+        for (uint32_t full = MOE_TILE_FULL; full <= MOE_TILE_WIDE; full *= 2) {
+            const struct moe_vk_tiles tiles = {small, full};
+            find_most_tiles(tiles);
+            for (uint32_t e = 1; e <= MOST_EXPERTS; e++)
+                for (uint32_t slots = 1; slots <= MOST_SLOTS; slots++) {
+                    uint64_t room = moe_vk_most_tiles(tiles, e, slots, false);
+                    assert_in_range(room, most[e][slots], most[e][slots] + e);
+                    assert_int_equal(moe_vk_most_tiles(tiles, e, slots, true), moe_min(e, slots));
+                }
+        }
+    // Eight experts of 33 rows and two of 18 in all: a tile for each 17 rows would be one less.
+    find_most_tiles((struct moe_vk_tiles){16, 32});
+    assert_int_equal(most[10][282], 282 / 17 + 1);
+}
+
 // ---- programs ----------------------------------------------------------------------------------
 
 static void compile(struct moe_vk_program *program, const vkmoe_layer_desc *desc)
@@ -286,6 +320,33 @@ static void the_largest_router_is_one_dispatch(void **state)
     check_program(&desc, 3, 8);
 }
 
+// Without lists too: the kernel divides by a tile's rows.
+static void grouping_knows_the_tiles(void **state)
+{
+    (void) state;
+    struct moe_vk_program program;
+    uint32_t n = 0;
+    vkmoe_layer_desc desc = vkmoe_layer_desc_init();
+    desc.n_experts = 16;
+    desc.top_k = 2;
+    desc.d_model = 64;
+    desc.d_ff = 32;
+    desc.capacity_mode = VKMOE_CAPACITY_BY_POSITION;
+    desc.capacity = 8;
+    compile(&program, &desc);
+    for (int regime = 0; regime < MOE_VK_N_REGIMES; regime++)
+        for (uint32_t i = 0; i < program.sequences[regime].n; i++) {
+            const struct moe_vk_dispatch *d = &program.sequences[regime].dispatches[i];
+            if (!strstr(d->label, "scatter"))
+                continue;
+            assert_int_equal(d->spec[2], MOE_TILE_SMALL);
+            assert_in_range(d->spec[3], MOE_TILE_FULL, MOE_TILE_WIDE);
+            n++;
+        }
+    assert_int_equal(n, 3); // the capacity's twice, that of matmuls
+    moe_vk_sequences_finish(&program);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,8 +354,10 @@ int main(void)
         cmocka_unit_test(zipf_routing),
         cmocka_unit_test(whole_tiles_would_be_a_cliff),
         cmocka_unit_test(tiles_hold_each_row),
+        cmocka_unit_test(lists_have_room_for_all_tiles),
         cmocka_unit_test(few_dispatches_and_pipelines),
         cmocka_unit_test(the_largest_router_is_one_dispatch),
+        cmocka_unit_test(grouping_knows_the_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) != 0;
 }
