@@ -228,26 +228,38 @@ fail:
 
 // ---- without a queue ---------------------------------------------------------------------------
 
+// Each segment for itself: where the heap that the host sees was full, some are out of its sight.
+static bool in_sight(const struct moe_vk_weights *weights)
+{
+    for (uint32_t i = 0; i < weights->n_segments; i++)
+        if (!weights->segments[i].buffer.mapped)
+            return false;
+    return true;
+}
+
 static bool staged(const struct moe_vk_weights *weights)
 {
-    return weights->segments[0].staging.handle;
+    for (uint32_t i = 0; i < weights->n_segments; i++)
+        if (!weights->segments[i].buffer.mapped && !weights->segments[i].staging.handle)
+            return false;
+    return true;
 }
 
 bool moe_vk_weights_ready(const struct moe_vk_weights *weights)
 {
-    return weights->upload_recorded || moe_vk(weights->base.device)->queue ||
-           weights->segments[0].buffer.mapped;
+    return weights->upload_recorded || moe_vk(weights->base.device)->queue || in_sight(weights);
 }
 
 enum vkmoe_status moe_vk_record_upload(struct moe_packed_weights *base, VkCommandBuffer cmd)
 {
     struct moe_vk *vk = moe_vk(base->device);
     struct moe_vk_weights *weights = (struct moe_vk_weights *) base;
-    if (!vk->queue && !weights->segments[0].buffer.mapped && !staged(weights))
+    if (!vk->queue && !staged(weights))
         return moe_fail(VKMOE_E_ARGUMENT, "the weights' staging is released: nothing to upload");
-    for (uint32_t i = 0; staged(weights) && i < weights->n_segments; i++) {
+    for (uint32_t i = 0; i < weights->n_segments; i++) {
         const struct moe_vk_segment *segment = &weights->segments[i];
-        record_copy(vk, cmd, &segment->staging, segment, 0, segment->size);
+        if (segment->staging.handle)
+            record_copy(vk, cmd, &segment->staging, segment, 0, segment->size);
     }
     weights->upload_recorded = true;
     return VKMOE_OK;

@@ -3,6 +3,7 @@
 // that is right there, and the bits are the same. What a wrong way does is other_memory.h's.
 #include "check.h"
 #include "fixture.h"
+#include "host.h"
 #include "interpose.h"
 #include "other_memory.h"
 
@@ -11,7 +12,7 @@
 
 #include "api/api.h"
 #include "base/bits.h"
-#include "vulkan/vk.h"
+#include "vulkan/plan.h"
 
 enum {
     LOCAL = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
@@ -79,13 +80,15 @@ struct results {
     float y[N_TOKENS * 64], dx[N_TOKENS * 64], d_up[64 * 64];
 };
 
+// A GPU's kernels would be timed.
+static const char all_but_a0[] = "direct,fp16,int8,coopmat,coopmat2,coopmat-int8";
+
 static vkmoe_context_desc context_desc(void)
 {
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.device = "vulkan";
     desc.cache_dir = "";
-    // A GPU's kernels would be timed.
-    desc.disable = "direct,fp16,int8,coopmat,coopmat2,coopmat-int8";
+    desc.disable = all_but_a0;
     return desc;
 }
 
@@ -224,6 +227,102 @@ static void what_is_full_is_passed_by(void **state)
     }
 }
 
+// ---- weights that are partly in sight ----------------------------------------------------------
+
+// A caller that records, on a device of whose memory the host sees some.
+struct recording {
+    vkmoe_context *owner;
+    struct host host;
+    struct host_buffer x, y;
+    struct stack stack;
+};
+
+static void recording_init(struct recording *r)
+{
+    const vkmoe_context_desc owner = context_desc();
+    const uint64_t size = N_TOKENS * 256 * sizeof(float);
+    check_ok(vkmoe_context_create(&owner, &r->owner));
+    host_init(&r->host, r->owner);
+    host_buffer_init(&r->host, size, &r->x);
+    host_buffer_init(&r->host, size, &r->y);
+    fill_random(r->x.mapped, N_TOKENS * 256, 5);
+    memset(r->y.mapped, 0xff, size);
+    vkmoe_vk_import_desc desc = host_import_desc(&r->host.handles);
+    desc.disable = all_but_a0;
+    check_ok(vkmoe_context_import_vk(&desc, &r->stack.context));
+}
+
+static void recording_finish(struct recording *r)
+{
+    stack_destroy(&r->stack);
+    host_buffer_finish(&r->host, &r->x);
+    host_buffer_finish(&r->host, &r->y);
+    host_finish(&r->host);
+    vkmoe_context_destroy(r->owner);
+    assert_int_equal(interpose.n_live, 0);
+}
+
+// The n-th segment finds the heap full that the host sees.
+static uint64_t weights_without(struct recording *r, long n)
+{
+    interpose.fail_name = "vkAllocateMemory";
+    interpose.fail_at = n;
+    interpose.fail_result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    interpose.n_calls = 0;
+    check_ok(vkmoe_weights_create(r->stack.context, &large.desc, &r->stack.weights));
+    interpose.fail_name = NULL;
+    const struct moe_vk_weights *weights =
+        (const struct moe_vk_weights *) r->stack.weights->packed;
+    assert_int_equal(weights->n_segments, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(!weights->segments[i].buffer.mapped, i + 1 == n);
+    return weights->segments[n - 1].size;
+}
+
+static void bind_of(struct recording *r)
+{
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    vkmoe_bind_desc bind = vkmoe_bind_desc_init();
+    vkmoe_vk_io io = vkmoe_vk_io_init();
+    plan.layer = &large.layer;
+    plan.max_tokens = N_TOKENS;
+    io.x = (vkmoe_vk_buffer){r->x.handle, 0, r->x.size};
+    io.y = (vkmoe_vk_buffer){r->y.handle, 0, r->y.size};
+    bind.vk_io = &io;
+    check_ok(vkmoe_plan_create(r->stack.context, &plan, &r->stack.plan));
+    check_ok(vkmoe_bind_create(r->stack.plan, r->stack.weights, &bind, &r->stack.bind));
+}
+
+static void segments_go_each_its_way(void **state)
+{
+    (void) state;
+    const struct machine bar = {"", GPU,
+                                {3, {{LOCAL, 0}, {BOTH, 1}, {LOCAL | WRITE, 0}},
+                                 2, {{GIB(8), OWN}, {GIB(16), 0}}},
+                                "resizable BAR", 2, 0, false, false};
+    for (long n = 1; n <= 2; n++) {
+        struct recording r = {0};
+        become(&bar);
+        interpose.max_allocation = 12 << 20;
+        recording_init(&r);
+        const uint64_t size = weights_without(&r, n);
+        bind_of(&r);
+        VkCommandBuffer cmd = host_begin(&r.host, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
+        check_fails(vkmoe_vk_record(r.stack.bind, cmd, N_TOKENS, 0, UINT32_MAX),
+                    VKMOE_E_ARGUMENT, "upload");
+        check_ok(vkmoe_vk_weights_record_upload(r.stack.weights, cmd));
+        assert_true(other_memory.copied == size);
+        check_ok(vkmoe_vk_record(r.stack.bind, cmd, N_TOKENS, 0, UINT32_MAX));
+        host_submit(&r.host, cmd);
+        assert_memory_equal(r.y.mapped, large_want, sizeof large_want);
+        vkmoe_vk_weights_release_staging(r.stack.weights);
+        check_fails(vkmoe_vk_weights_record_upload(r.stack.weights, cmd), VKMOE_E_ARGUMENT,
+                    "staging is released");
+        assert_null(other_memory.error);
+        recording_finish(&r);
+    }
+}
+
 // ---- failures ----------------------------------------------------------------------------------
 
 static void inject(const struct machine *machine, const struct layer_data *data, const char *name)
@@ -352,6 +451,7 @@ int main(void)
         cmocka_unit_test(each_machine_has_its_way),
         cmocka_unit_test(copies_and_packing_overlap),
         cmocka_unit_test(what_is_full_is_passed_by),
+        cmocka_unit_test(segments_go_each_its_way),
         cmocka_unit_test(failures_leave_nothing),
         cmocka_unit_test(mistakes_are_noticed),
     };
