@@ -281,8 +281,9 @@ typedef struct vkmoe_plan_desc {
     // matrices of f16, of f32 weights too, each row scaled to f16's range: precision HALF; "a3b" to
     // "a3d", "a3ib": the device's other shapes of them) or "a4" (as "a3" by matrices of any size,
     // VK_NV_cooperative_matrix2; "a4b": in other units of the device's). Refused where the device,
-    // its driver, the precision or the types do not allow it; the text says what is missing. NULL:
-    // the best that is allowed and was not found bad or slow.
+    // its driver, the precision or the types do not allow it, and so is "net-...", of networks
+    // (vkmoe_net_desc.variant); the text says what is missing. NULL: the best that is allowed and
+    // was not found bad or slow.
     const char *variant;
     bool scores;             // the plan also yields what selection ranked by
     bool counters;           // kernels count what they do; slower: vkmoe_bind_get_counters

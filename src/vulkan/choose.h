@@ -19,7 +19,7 @@ enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A2,
     MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,
-    MOE_VK_NET_A3, // of networks, likewise
+    MOE_VK_NET_A3, // of networks: by the device's shapes of cooperative matrices, as a3
     MOE_VK_NET_A3_LAST = MOE_VK_NET_A3 + 3,
     MOE_VK_NET_A0N,
     MOE_VK_A0,

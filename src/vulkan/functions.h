@@ -29,7 +29,8 @@
     X(vkCmdBeginDebugUtilsLabelEXT)    \
     X(vkCmdEndDebugUtilsLabelEXT)
 
-// Only there with VK_KHR_cooperative_matrix; NULL otherwise.
+// Only there with VK_KHR_cooperative_matrix, the other with VK_NV_cooperative_matrix2; NULL
+// otherwise.
 #define MOE_VK_MATRIX_FUNCTIONS(X)                       \
     X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR) \
     X(vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)
