@@ -130,8 +130,8 @@ vkmoe_host cli_host(const struct cli_device *device);
 // Does precision int8 make a difference on the device?
 bool cli_has_int8(vkmoe_context *context);
 
-// Can a device have the kernel variant of this name or kind, whatever is computed? If not, the
-// error text says why, or which there are.
+// Can layers on a device have the kernel variant of this name or kind, whatever they are? If not,
+// the error text says why, or which there are.
 enum vkmoe_status cli_check_variant(vkmoe_context *context, const vkmoe_device_info *device,
                                     const char *name);
 

@@ -224,16 +224,27 @@ fail:
     return status;
 }
 
-// Leaves in `text` what is to be said of the n kernels if it is none that can be had.
+static bool is_of_networks(const vkmoe_kernel_info *kernel)
+{
+    return strncmp(kernel->verdict.kernel, "net-", 4) == 0;
+}
+
+// Leaves in `text` what is to be said of the n kernels if it is none that layers can have.
 static bool can_have(const vkmoe_kernel_info *kernels, uint32_t n, const char *name,
                      const char *device, char text[512])
 {
-    const char *why = NULL;
-    int at = snprintf(text, 512, "variant '%.64s': there are only: ", name);
+    const char *why = NULL, *of_networks = "", *before = "";
+    for (uint32_t i = 0; i < n; i++)
+        if (is_of_networks(&kernels[i]) && strcmp(name, kernels[i].verdict.kernel) == 0)
+            of_networks = "is of networks, which are not computed by it here; ";
+    int at = snprintf(text, 512, "variant '%.64s': %sthere are only: ", name, of_networks);
     for (uint32_t i = 0; i < n && at < 512; i++) {
         const vkmoe_tune_verdict *verdict = &kernels[i].verdict;
-        at += snprintf(text + at, 512 - (size_t) at, "%s%s (%s)", i > 0 ? ", " : "",
-                       verdict->kernel, kernels[i].kind);
+        if (is_of_networks(&kernels[i]))
+            continue;
+        at += snprintf(text + at, 512 - (size_t) at, "%s%s (%s)", before, verdict->kernel,
+                       kernels[i].kind);
+        before = ", ";
         if (strcmp(name, verdict->kernel) != 0 && strcmp(name, kernels[i].kind) != 0)
             continue;
         if (verdict->state != VKMOE_TUNE_BAD && verdict->state != VKMOE_TUNE_UNAVAILABLE &&

@@ -231,7 +231,7 @@ static void run_net(const struct verify_session *session, const struct verify_ca
                     struct report *report)
 {
     struct verify_result result = {.outcome = VERIFY_SKIPPED,
-                                   .reason = "networks have no choice of kernels"};
+                                   .reason = "--variant is for kernels of layers"};
     if (!session->variant)
         verify_net(session, c->level[VERIFY_SHAPE], &result);
     add_result(report, c, &result);
@@ -368,7 +368,8 @@ int cmd_verify(int argc, char **argv)
          "only cases of this precision"},
         {"variant", 0, CLI_TEXT, &report.variant, "NAME",
          "only by this kernel variant of a Vulkan device,\n"
-         "as `vkmoe info -v` names them; cases that it does\nnot compute are skipped"},
+         "as `vkmoe info -v` names them, of layers; cases\n"
+         "that it does not compute are skipped, and net/*"},
         {"all", 0, CLI_FLAG, &all, NULL, "the product of all factors instead of a pairwise\n"
                                          "covering set; takes very long"},
         {"seed", 0, CLI_U64, &report.seed, "S", "seed of all random numbers (1)"},

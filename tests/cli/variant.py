@@ -34,6 +34,8 @@ class Variant(helper.Case):
                 ('"a0": the reference has no', *rows, '-d', 'reference', '--variant', 'a0'),
                 ("'a9': there are only: a4 (coopmat2), ", 'verify', '-d', 'vulkan', '--variant',
                  'a9'),
+                ("'net-a3': is of networks, which are not computed by it here; there are only: a4 ",
+                 'verify', '-d', 'vulkan', '--variant', 'net-a3'),
                 ("'a0': only Vulkan devices", 'verify', '-d', 'cpu', '--variant', 'a0'),
                 ("'a0': only Vulkan devices", 'verify', '-d', 'reference', '--variant', 'a0')]:
             self.check_fails(1, part, *args)
@@ -69,6 +71,7 @@ class Variant(helper.Case):
         for name in nets:
             self.assertEqual((every[name]['status'], a0[name]['status'], a1[name]['status']),
                              ('passed', 'skipped', 'skipped'), name)
+            self.assertIn('is for kernels of layers', a0[name]['reason'], name)
         for name in set(every) - nets:
             self.assertEqual(a0[name]['status'], 'passed', name)
             want = 'it has no kernel for weights of f32' if '/f32/' in name else ''
