@@ -32,7 +32,7 @@
 #include "core/dtype.h"
 
 enum {
-    N_TOKENS = 45, // expert 0 gets all: a full tile and small ones; the others small ones
+    N_TOKENS = 45, // expert 0 gets all: full tiles; the others a part: full ones, or a small one
     N_EXACT = 40,  // tokens whose x is of f16 numbers
     N_EXPERTS = 5,
     TOP_K = 2,

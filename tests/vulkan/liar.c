@@ -29,8 +29,12 @@ struct victim {
 static const struct victim victims[] = {
     {MOE_VK_A1, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat2,coopmat",
      MOE_SPV_EXPERT_GEMM_F16_BDA, FMUL, FADD},
+    {MOE_VK_A1, VKMOE_PRECISION_HALF, VKMOE_F16, "direct,coopmat2,coopmat",
+     MOE_SPV_EXPERT_GEMV_TILE_F16_BDA, FMUL, FADD},
     {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,coopmat-int8",
      MOE_SPV_EXPERT_GEMM_INT8_BDA, SDOT, UDOT},
+    {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,coopmat-int8",
+     MOE_SPV_EXPERT_GEMV_TILE_INT8_BDA, SDOT, UDOT},
     {MOE_VK_A2, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,coopmat-int8", MOE_SPV_QUANTISE_BDA,
      FDIV, FMUL},
     {MOE_VK_A3I, VKMOE_PRECISION_INT8, VKMOE_Q8_0, "direct,int8",
