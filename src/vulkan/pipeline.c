@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One descriptor set layout and one pipeline layout for every kernel; pipelines made at first use
 // and shared by all programs of a device.
-#include "vulkan/vk.h"
+#include "vulkan/choose.h"
 
 #include <string.h>
 
@@ -37,12 +37,17 @@ fail:
     return status;
 }
 
-// Is it a kernel for subgroups that are whole?
+// Is it a kernel for subgroups that are whole? Those that multiply matrices are; what a variant has
+// beside them is not.
 static bool counts_on_subgroups(enum moe_spv_id spv)
 {
-    return spv == MOE_SPV_EXPERT_GEMM_COOP_BDA || spv == MOE_SPV_EXPERT_GEMM_COOP_INT8_BDA ||
-           spv == MOE_SPV_EXPERT_GEMM_FLEX_BDA || spv == MOE_SPV_NET_MATMUL_COOP_BDA ||
-           spv == MOE_SPV_NET_MATMUL_DW_COOP_BDA;
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++) {
+        const struct moe_vk_variant *v = &moe_vk_variants[i];
+        if (v->shape > 0 &&
+            (spv == v->gemm_bda || spv == v->small_bda || (v->nets && spv == v->dw_bda)))
+            return true;
+    }
+    return false;
 }
 
 static enum vkmoe_status create_pipeline(struct moe_vk *vk, struct moe_vk_pipeline *pipeline)
