@@ -85,13 +85,14 @@ static bool divides(uint32_t a, uint32_t b)
     return a > 0 && b % a == 0;
 }
 
-// Do fragments fill the kernel's tiles, and its depth?
-static bool fits(const struct moe_vk_shape *shape)
+// Do fragments fill the kernel's tiles, and its depth? Kernels load whole words of their operands.
+static bool fits(const struct moe_vk_variant *variant, const struct moe_vk_shape *shape)
 {
+    const uint32_t per_word = variant->quantises ? 4 : 2;
     uint32_t packed = shape->packed_is_n ? shape->n : shape->m;
     uint32_t rows = shape->packed_is_n ? shape->m : shape->n;
     return divides(packed, MOE_TILE_ROWS) && divides(rows, MOE_TILE_FULL) &&
-           divides(shape->k, MOE_COOP_DEPTH) && shape->k % 2 == 0;
+           divides(shape->k, MOE_COOP_DEPTH) && shape->k % per_word == 0;
 }
 
 // Do units fill half the packed rows of a tile, its rows, and the depth?
@@ -124,7 +125,8 @@ static const struct moe_vk_shape *fitting(const struct moe_vk_variant *variant,
     uint32_t n, i = variant->shape;
     const struct moe_vk_shape *shapes = shapes_of(variant, caps, &n);
     for (uint32_t k = 0; k < n; k++)
-        if ((variant->flexible ? units_fit(&shapes[k], caps) : fits(&shapes[k])) && --i == 0)
+        if ((variant->flexible ? units_fit(&shapes[k], caps) : fits(variant, &shapes[k])) &&
+            --i == 0)
             return &shapes[k];
     return NULL;
 }

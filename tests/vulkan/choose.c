@@ -209,6 +209,13 @@ static void each_shape_that_fits_is_a_candidate(void **state)
     check_shape(2, 8, 16, 16);
     check_shape(3, 0, 0, 0);
     struct moe_vk_caps caps = matrix_caps();
+    // Kernels load words: two of f16, four bytes.
+    caps.n_shapes = caps.n_byte_shapes = 2;
+    caps.shapes[0] = caps.byte_shapes[0] = (struct moe_vk_shape){16, 16, 2, 0, 0};
+    caps.shapes[1] = caps.byte_shapes[1] = (struct moe_vk_shape){16, 16, 4, 0, 0};
+    assert_int_equal(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A3], &caps).k, 2);
+    assert_int_equal(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A3I], &caps).k, 4);
+    caps = matrix_caps();
     assert_int_equal(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_A1], &caps).m, 0);
     assert_string_equal(moe_vk_tier(&caps), MATRIX_BUILT ? "T3 matrix" : "T1 fp16");
 }
