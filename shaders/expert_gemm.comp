@@ -43,7 +43,8 @@ layout(push_constant) uniform Push {
 layout(constant_id = 6) const uint INPUT_IS_X = 0;
 
 const uint DEPTH = HAS_CODES ? MOE_GEMM_DEPTH : 16; // k of one step through shared memory
-const uint UNROLLED = TILE > MOE_TILE_FULL ? 8 : DEPTH; // of them, at most
+const uint UNROLLED = TILE > MOE_TILE_FULL ? 4 : DEPTH; // of them, at most
+const uint AT_ONCE = TILE > MOE_TILE_FULL ? 4 : 1; // of them, which ask once whether rows lack
 const uint STAGED = PIECE < 16 ? PIECE : 16; // of them an invocation stages at once
 const uint MAX_PER_LANE = MOE_TILE_WIDE / MOE_TILE_LANES;
 
@@ -124,6 +125,24 @@ void load_input(uint n_rows, uint k0)
     }
 }
 
+// Adds the products of AT_ONCE k, from i on. A wide tile leaves out what its last rows lack.
+void add_products(uint i, uvec4 rows, uint n_rows, inout vec4 sum[MAX_PER_LANE])
+{
+    vec4 w[4];
+    for (uint j = 0; j < AT_ONCE; j++) {
+        uvec4 at = (i + j) * MOE_TILE_ROWS + rows;
+        w[j] = vec4(staged_weight(at.x), staged_weight(at.y), staged_weight(at.z),
+                    staged_weight(at.w));
+    }
+    for (uint first = 0; first < PER_LANE; first += LANE_ROWS) {
+        if (first > 0 && own_row(first) >= n_rows)
+            continue;
+        for (uint j = 0; j < AT_ONCE; j++)
+            for (uint r = first; r < first + LANE_ROWS; r++)
+                sum[r] = fma(vec4(staged_input((i + j) * TILE + own_row(r))), w[j], sum[r]);
+    }
+}
+
 void main()
 {
     uint row_block = p.first_row_block + gl_WorkGroupID.y;
@@ -142,13 +161,8 @@ void main()
         barrier();
         // Unrolled altogether, it is most of what drivers compile.
         [[dont_unroll]] for (uint k = 0; k < DEPTH && own_row(0) < tile.n_rows; k += UNROLLED)
-            for (uint i = k; i < k + UNROLLED; i++) {
-                uint at = i * MOE_TILE_ROWS;
-                vec4 w = vec4(staged_weight(at + rows.x), staged_weight(at + rows.y),
-                              staged_weight(at + rows.z), staged_weight(at + rows.w));
-                for (uint r = 0; r < PER_LANE; r++)
-                    sum[r] = fma(vec4(staged_input(i * TILE + own_row(r))), w, sum[r]);
-            }
+            for (uint i = k; i < k + UNROLLED; i += AT_ONCE)
+                add_products(i, rows, tile.n_rows, sum);
         barrier();
     }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What kernels of an expert's matmul share: which tile a workgroup has, where its rows begin, and
 // what becomes of the sums. 16 invocations have the tile's 64 packed rows, 4 rows each, times 8
-// that have its TILE rows. Included after expert_act.glsl; the kernel's parameters are
-// gemm_params p. With MOE_NO_SHARED nothing of it is in shared memory; with MOE_MATVEC invocations
-// have other rows.
+// that have its TILE rows: LANE_ROWS neighbours each of the first MOE_TILE_FULL, and of the next.
+// Included after expert_act.glsl; the kernel's parameters are gemm_params p. With MOE_NO_SHARED
+// nothing of it is in shared memory; with MOE_MATVEC invocations have other rows.
 layout(constant_id = 1) const uint TILE = MOE_TILE_FULL;
 layout(constant_id = 2) const uint GATED = 0;
 layout(constant_id = 3) const uint LISTED = 1;
@@ -11,6 +11,7 @@ layout(constant_id = 4) const uint GATHER = 1;
 layout(constant_id = 5) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
 
 const uint PER_LANE = TILE / MOE_TILE_LANES; // rows of the tile an invocation has
+const uint LANE_ROWS = (TILE < MOE_TILE_FULL ? TILE : MOE_TILE_FULL) / MOE_TILE_LANES;
 
 struct gemm_tile {
     uint expert, first, n_rows;
@@ -67,7 +68,7 @@ gemm_tile find_tile()
 // An invocation's r-th row of the tile.
 uint own_row(uint r)
 {
-    return gl_LocalInvocationID.x / 16 * PER_LANE + r;
+    return r / LANE_ROWS * MOE_TILE_FULL + gl_LocalInvocationID.x / 16 * LANE_ROWS + r % LANE_ROWS;
 }
 
 // Its packed rows, of the tile's 64: two neighbours and two more, their up half when gated.

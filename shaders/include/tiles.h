@@ -5,7 +5,8 @@
 // rows each may have, in a plan.
 //
 // A tile multiplies no more columns than its rows need: those of invocations that have none are
-// left out, by pairs of MOE_TILE_LANES, which a subgroup of 32 has in common. A matvec over a tile
+// left out, by pairs of MOE_TILE_LANES, which a subgroup of 32 has in common. A tile of more than
+// MOE_TILE_FULL rows has so many at once, and what its rows lack is as little. A matvec over a tile
 // takes its rows two by two.
 #ifndef MOE_TILES_H
 #define MOE_TILES_H
@@ -31,7 +32,7 @@ MOE_TILES_FN moe_full_tiles(MOE_UINT n_rows, MOE_UINT small, MOE_UINT full)
 // Columns that a tile of `size` multiplies for n_rows.
 MOE_TILES_FN moe_tile_columns(MOE_UINT n_rows, MOE_UINT size)
 {
-    MOE_UINT step = 2 * size / MOE_TILE_LANES;
+    MOE_UINT step = 2 * (size < MOE_TILE_FULL ? size : MOE_TILE_FULL) / MOE_TILE_LANES;
     return (n_rows + step - 1) / step * step;
 }
 

@@ -108,13 +108,13 @@ static void model_gemm(const struct tiles *tiles, uint32_t d_in, uint32_t n_out,
 }
 
 // Rows of one expert: if they are `few`, one tile of a matvec, which takes two at once; else as
-// many tiles of `full` as they need, the last of which multiplies a multiple of a quarter, for 8
-// lanes with biases.
+// many tiles of `full` as they need, the last of which multiplies a multiple of 8 rows, for 8 lanes
+// with biases.
 static void model_expert(const vkmoe_layer_desc *d, uint32_t d_ff, uint64_t n_rows, bool few,
                          uint64_t full, vkmoe_counters *c)
 {
     struct tiles tiles = few ? (struct tiles){n_rows > 0, n_rows, 2, 1, 2}
-                             : (struct tiles){div_up(n_rows, full), n_rows, full / 4, 8, 1};
+                             : (struct tiles){div_up(n_rows, full), n_rows, 8, 8, 1};
     model_gemm(&tiles, d->d_model, d_ff, d->gated, d->in_type, c);
     model_gemm(&tiles, d_ff, d->d_out, false, d->out_type, c);
 }

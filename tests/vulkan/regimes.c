@@ -17,14 +17,17 @@ struct shape {
     const char *name;
     uint32_t n_experts, top_k, d_model, d_ff, d_shared_ff;
     enum routing routing;
+    uint32_t max_tokens; // of the plan, whose runs have fewer too
 };
 
 static const struct shape shapes[] = {
-    {"128 experts", 128, 8, 64, 32, 0, UNIFORM},
-    {"128 experts, Zipf", 128, 8, 64, 32, 0, ZIPF},
-    {"granite", 32, 8, 128, 64, 0, UNIFORM},
-    {"granite, Zipf", 32, 8, 128, 64, 0, ZIPF},
-    {"a shared expert", 16, 2, 64, 32, 32, UNIFORM},
+    {"128 experts", 128, 8, 64, 32, 0, UNIFORM, MAX_TOKENS},
+    {"128 experts of a large plan", 128, 8, 64, 32, 0, UNIFORM, 1536},
+    {"128 experts of a larger plan", 128, 8, 64, 32, 0, UNIFORM, 4096},
+    {"128 experts, Zipf", 128, 8, 64, 32, 0, ZIPF, MAX_TOKENS},
+    {"granite", 32, 8, 128, 64, 0, UNIFORM, MAX_TOKENS},
+    {"granite, Zipf", 32, 8, 128, 64, 0, ZIPF, MAX_TOKENS},
+    {"a shared expert", 16, 2, 64, 32, 32, UNIFORM, MAX_TOKENS},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -69,9 +72,10 @@ static uint64_t row_blocks(uint32_t n_rows)
 
 static struct need need_of(const struct shape *s, uint32_t n_tokens, const int32_t *ids)
 {
-    // Large experts have tiles of 64 rows: those of 96 rows at the plan's most tokens.
-    bool large = MAX_TOKENS * s->top_k >= 96 * s->n_experts;
-    struct need need = {.shape = s, .n_tokens = n_tokens, .tile_rows = large ? 64 : 32};
+    struct need need = {.shape = s, .n_tokens = n_tokens, .tile_rows = 32};
+    // Large experts have larger tiles: those of half as many rows again at the plan's most tokens.
+    while (need.tile_rows < 128 && s->max_tokens * s->top_k >= 3 * need.tile_rows * s->n_experts)
+        need.tile_rows *= 2;
     uint32_t rows[MAX_EXPERTS] = {0};
     for (uint32_t slot = 0; slot < n_tokens * s->top_k; slot++)
         rows[ids[slot]]++;
@@ -186,7 +190,7 @@ static void check_shape(const struct shape *s)
     context.cache_dir = "";
     context.addressing = VKMOE_ADDRESSING_BDA;
     vkmoe_plan_desc plan = vkmoe_plan_desc_init();
-    plan.max_tokens = MAX_TOKENS;
+    plan.max_tokens = s->max_tokens;
     plan.counters = true;
     plan.budget_ms = 1e6; // nothing is cut for the time it takes
     check_ok(stack_create_plan(&stack, &context, &data, &plan));
