@@ -24,11 +24,33 @@ static uint32_t some_columns(uint32_t n_rows, uint32_t size)
     return size == MOE_TILE_SMALL ? moe_matvec_columns(n_rows) : moe_tile_columns(n_rows, size);
 }
 
+// Matrices of 8 rows, whose products cost a quarter at most.
+static uint32_t matrix_columns(uint32_t n_rows, uint32_t size)
+{
+    (void) size;
+    return (n_rows + 7) / 8 * 8 / 4;
+}
+
 static uint32_t all_columns(uint32_t n_rows, uint32_t size)
 {
     (void) n_rows;
     return size;
 }
+
+struct tiling {
+    const char *name;
+    struct moe_vk_tiles tiles;
+    columns_of *columns;
+};
+
+// Those of plans of few tokens and of many, of a0n and of matrices.
+static const struct tiling tilings[] = {
+    {"16 and 32", {MOE_TILE_SMALL, 32}, some_columns},
+    {"16 and 64", {MOE_TILE_SMALL, 64}, some_columns},
+    {"16 and 128", {MOE_TILE_SMALL, MOE_TILE_WIDE}, some_columns},
+    {"8 and 32", {8, 32}, some_columns},
+    {"8 and 32, matrices", {8, 32}, matrix_columns},
+};
 
 // ---- an expert ---------------------------------------------------------------------------------
 
@@ -36,34 +58,36 @@ struct use {
     double reads, columns; // of an expert's weights; sums of its tiles
 };
 
-// shared: tiles of an expert that run beside each other read its weights once.
-static struct use use_of(uint32_t n_rows, uint32_t n_tokens, bool shared, columns_of *columns)
+// Grouped. shared: tiles of an expert that run beside each other read its weights once.
+static struct use use_of(uint32_t n_rows, bool shared, const struct tiling *t)
 {
-    if (moe_vk_choose_regime(n_tokens) == MOE_VK_DECODE)
-        return (struct use){n_rows, n_rows};
-    uint32_t small = moe_small_tiles(n_rows, MOE_TILE_SMALL);
-    uint32_t full = moe_full_tiles(n_rows, MOE_TILE_SMALL, MOE_TILE_FULL), n_tiles = small + full;
+    uint32_t size = t->tiles.full, small = moe_small_tiles(n_rows, t->tiles.small);
+    uint32_t full = moe_full_tiles(n_rows, t->tiles.small, size), n_tiles = small + full;
     assert_true(small == 0 || full == 0); // neighbours in one list
     struct use use = {shared ? n_tiles > 0 : n_tiles, 0};
     if (small > 0) {
-        use.columns = columns(n_rows, MOE_TILE_SMALL);
+        use.columns = t->columns(n_rows, t->tiles.small);
         return use;
     }
-    for (uint32_t first = 0; first < n_rows; first += MOE_TILE_FULL)
-        use.columns += columns((uint32_t) moe_min(n_rows - first, MOE_TILE_FULL), MOE_TILE_FULL);
+    for (uint32_t first = 0; first < n_rows; first += size)
+        use.columns += t->columns((uint32_t) moe_min(n_rows - first, size), size);
     return use;
 }
 
 // Adds what is expected of an expert that each token chooses with probability p.
-static void add_expected(double p, bool shared, columns_of *columns, struct use *uses)
+static void add_expected(double p, bool shared, const struct tiling *tiling, struct use *uses)
 {
     double chance[MAX_TOKENS + 1] = {1}; // of so many rows
+    struct use grouped[MAX_TOKENS + 1];
+    for (uint32_t n = 0; n <= MAX_TOKENS; n++)
+        grouped[n] = use_of(n, shared, tiling);
     for (uint32_t t = 1; t <= MAX_TOKENS; t++) {
         for (uint32_t n = t; n > 0; n--)
             chance[n] = chance[n] * (1 - p) + chance[n - 1] * p;
         chance[0] *= 1 - p;
+        bool decode = moe_vk_choose_regime(t) == MOE_VK_DECODE;
         for (uint32_t n = 1; n <= t; n++) {
-            struct use use = use_of(n, t, shared, columns);
+            struct use use = decode ? (struct use){n, n} : grouped[n];
             uses[t].reads += chance[n] * use.reads;
             uses[t].columns += chance[n] * use.columns;
         }
@@ -144,23 +168,28 @@ static double zipf_scale(const struct shape *shape)
     return high;
 }
 
+static void check_shape(const struct shape *shape, const struct tiling *tiling, bool by_zipf,
+                        bool shared)
+{
+    struct use uses[MAX_TOKENS + 1] = {{0}};
+    double scale = zipf_scale(shape), even = (double) shape->top_k / shape->n_experts;
+    if (!shared && even > 0.5)
+        return; // an expert that all tokens choose has a tile more at one number of them
+    if (by_zipf && shape->n_experts > (tiling == tilings ? 128u : 64u))
+        return; // it takes seconds
+    for (uint32_t i = 0; i < (by_zipf ? shape->n_experts : 1); i++)
+        add_expected(by_zipf ? zipf(i, scale) : even, shared, tiling, uses);
+    double worst = worst_rise(shape, uses);
+    print_message("%u of %u, %s, tiles of %s: %.3f\n", shape->top_k, shape->n_experts,
+                  by_zipf ? "Zipf" : "uniform", tiling->name, worst);
+    assert_true(worst > 0 && worst <= most_rise);
+}
+
 static void check_each(bool by_zipf, bool shared)
 {
-    for (size_t s = 0; s < MOE_COUNT(shapes); s++) {
-        const struct shape *shape = &shapes[s];
-        struct use uses[MAX_TOKENS + 1] = {{0}};
-        double scale = zipf_scale(shape), even = (double) shape->top_k / shape->n_experts;
-        if (!shared && even > 0.5)
-            continue; // an expert that all tokens choose has a tile more at one number of them
-        if (by_zipf && shape->n_experts > 128)
-            continue; // it takes seconds
-        for (uint32_t i = 0; i < (by_zipf ? shape->n_experts : 1); i++)
-            add_expected(by_zipf ? zipf(i, scale) : even, shared, some_columns, uses);
-        double worst = worst_rise(shape, uses);
-        print_message("%u of %u, %s: %.3f\n", shape->top_k, shape->n_experts,
-                      by_zipf ? "Zipf" : "uniform", worst);
-        assert_true(worst > 0 && worst <= most_rise);
-    }
+    for (size_t s = 0; s < MOE_COUNT(shapes); s++)
+        for (size_t i = 0; i < MOE_COUNT(tilings); i++)
+            check_shape(&shapes[s], &tilings[i], by_zipf, shared);
 }
 
 static void uniform_routing(void **state)
@@ -181,7 +210,8 @@ static void whole_tiles_would_be_a_cliff(void **state)
 {
     (void) state;
     struct use uses[MAX_TOKENS + 1] = {{0}};
-    add_expected(10.0 / 512, true, all_columns, uses);
+    const struct tiling whole = {"16 and 32", {MOE_TILE_SMALL, MOE_TILE_FULL}, all_columns};
+    add_expected(10.0 / 512, true, &whole, uses);
     assert_true(worst_rise(&shapes[3], uses) > most_rise);
 }
 
