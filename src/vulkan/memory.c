@@ -253,22 +253,28 @@ VkMappedMemoryRange moe_vk_mapped_range(const struct moe_vk_buffer *buffer, uint
                                  .size = end < buffer->allocated ? end - begin : VK_WHOLE_SIZE};
 }
 
-enum vkmoe_status moe_vk_buffer_flush(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
-                                      uint64_t offset, uint64_t size)
+// Both functions of Vulkan have this type.
+static enum vkmoe_status synchronise(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
+                                     uint64_t offset, uint64_t size,
+                                     PFN_vkFlushMappedMemoryRanges function, const char *name)
 {
     if (buffer->coherent || size == 0)
         return VKMOE_OK;
     VkMappedMemoryRange range = moe_vk_mapped_range(buffer, vk->caps.atom_size, offset, size);
-    VkResult result = vk->fn.vkFlushMappedMemoryRanges(vk->device, 1, &range);
-    return result < 0 ? moe_vk_fail(vk, result, "vkFlushMappedMemoryRanges") : VKMOE_OK;
+    VkResult result = function(vk->device, 1, &range);
+    return result < 0 ? moe_vk_fail(vk, result, name) : VKMOE_OK;
+}
+
+enum vkmoe_status moe_vk_buffer_flush(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
+                                      uint64_t offset, uint64_t size)
+{
+    return synchronise(vk, buffer, offset, size, vk->fn.vkFlushMappedMemoryRanges,
+                       "vkFlushMappedMemoryRanges");
 }
 
 enum vkmoe_status moe_vk_buffer_invalidate(struct moe_vk *vk, const struct moe_vk_buffer *buffer,
                                            uint64_t offset, uint64_t size)
 {
-    if (buffer->coherent || size == 0)
-        return VKMOE_OK;
-    VkMappedMemoryRange range = moe_vk_mapped_range(buffer, vk->caps.atom_size, offset, size);
-    VkResult result = vk->fn.vkInvalidateMappedMemoryRanges(vk->device, 1, &range);
-    return result < 0 ? moe_vk_fail(vk, result, "vkInvalidateMappedMemoryRanges") : VKMOE_OK;
+    return synchronise(vk, buffer, offset, size, vk->fn.vkInvalidateMappedMemoryRanges,
+                       "vkInvalidateMappedMemoryRanges");
 }

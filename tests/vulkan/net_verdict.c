@@ -147,35 +147,19 @@ static void tune_times_it(void **state)
 
 // ---- failures ----------------------------------------------------------------------------------
 
-static long n_left; // allocations that succeed
-
-static void *limited_alloc(void *user, size_t size, size_t align)
-{
-    (void) user;
-    return n_left-- > 0 ? aligned_alloc(align, (size + align - 1) / align * align) : NULL;
-}
-
-static void limited_free(void *user, void *memory)
-{
-    (void) user;
-    free(memory);
-}
-
 // In a self-test too: then the network does without the variant, or there is none.
 static void allocations_may_fail(void **state)
 {
     (void) state;
-    vkmoe_host host = services();
-    host.alloc = limited_alloc;
-    host.free = limited_free;
+    vkmoe_host host = limited_services();
     uint32_t n_failed = 0;
     for (long n = 0, done = 0; !done; n += 1 + n / 6) {
         start(INTERPOSE_NO_BUG);
-        n_left = 10000;
+        n_allocations_left = 10000;
         vkmoe_context *context = open_arm(&host, true);
-        n_left = n;
+        n_allocations_left = n;
         const char *name = net_of(context, NULL);
-        done = n_left >= 0;
+        done = n_allocations_left >= 0;
         n_failed += !name;
         if (!name && status != VKMOE_E_MEMORY)
             fail_msg("%ld allocations: %s", n, vkmoe_error_text());

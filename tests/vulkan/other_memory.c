@@ -205,19 +205,28 @@ static struct block *check_range(const VkMappedMemoryRange *range, VkDeviceSize 
     return block;
 }
 
+// What the program sees goes to the memory, or the other way round.
+static void copy_ranges(uint32_t n, const VkMappedMemoryRange *ranges, bool from_seen)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        VkDeviceSize size;
+        struct block *block = check_range(&ranges[i], &size);
+        if (!block)
+            continue;
+        unsigned char *seen = block->seen + ranges[i].offset;
+        unsigned char *real = block->real + ranges[i].offset;
+        memcpy(from_seen ? real : seen, from_seen ? seen : real, size);
+    }
+}
+
 REAL(vkFlushMappedMemoryRanges);
 static VKAPI_ATTR VkResult VKAPI_CALL our_vkFlushMappedMemoryRanges(
     VkDevice device, uint32_t n, const VkMappedMemoryRange *ranges)
 {
     if (!other_memory.memory)
         return real_vkFlushMappedMemoryRanges(device, n, ranges);
-    for (uint32_t i = 0; i < n; i++) {
-        VkDeviceSize size;
-        struct block *block = check_range(&ranges[i], &size);
-        if (block)
-            memcpy(block->real + ranges[i].offset, block->seen + ranges[i].offset, size);
-        other_memory.n_flushes++;
-    }
+    copy_ranges(n, ranges, true);
+    other_memory.n_flushes += n;
     return VK_SUCCESS;
 }
 
@@ -227,13 +236,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL our_vkInvalidateMappedMemoryRanges(
 {
     if (!other_memory.memory)
         return real_vkInvalidateMappedMemoryRanges(device, n, ranges);
-    for (uint32_t i = 0; i < n; i++) {
-        VkDeviceSize size;
-        struct block *block = check_range(&ranges[i], &size);
-        if (block)
-            memcpy(block->seen + ranges[i].offset, block->real + ranges[i].offset, size);
-        other_memory.n_invalidations++;
-    }
+    copy_ranges(n, ranges, false);
+    other_memory.n_invalidations += n;
     return VK_SUCCESS;
 }
 

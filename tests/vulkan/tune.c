@@ -379,34 +379,18 @@ static void failures_are_clean(void **state)
 
 // ---- memory ------------------------------------------------------------------------------------
 
-static long n_left; // allocations that succeed
-
-static void *limited_alloc(void *user, size_t size, size_t align)
-{
-    (void) user;
-    return n_left-- > 0 ? aligned_alloc(align, (size + align - 1) / align * align) : NULL;
-}
-
-static void limited_free(void *user, void *memory)
-{
-    (void) user;
-    free(memory);
-}
-
 static void every_allocation_may_fail(void **state)
 {
     (void) state;
-    vkmoe_host host = services();
-    host.alloc = limited_alloc;
-    host.free = limited_free;
+    vkmoe_host host = limited_services();
     enum vkmoe_status status = VKMOE_E_MEMORY;
     start_tested();
-    for (long n = 0; status != VKMOE_OK || n_left < 0; n++) {
+    for (long n = 0; status != VKMOE_OK || n_allocations_left < 0; n++) {
         vkmoe_tune_verdict v[N_VERDICTS];
         uint32_t room = N_VERDICTS;
-        n_left = 1000;
+        n_allocations_left = 1000;
         vkmoe_context *context = open_context(&host, "");
-        n_left = n;
+        n_allocations_left = n;
         status = context->device->backend->tune(context->device, false, v, &room);
         if (status != VKMOE_OK && status != VKMOE_E_MEMORY)
             fail_msg("%ld allocations: %s", n, vkmoe_error_text());

@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 // ---- a cache of the host's, and its log --------------------------------------------------------
 
@@ -47,6 +48,29 @@ vkmoe_host services(void)
     host.cache_get = store_get;
     host.cache_set = store_set;
     host.log = keep_log;
+    return host;
+}
+
+long n_allocations_left;
+
+static void *limited_alloc(void *user, size_t size, size_t align)
+{
+    (void) user;
+    return n_allocations_left-- > 0 ? aligned_alloc(align, (size + align - 1) / align * align)
+                                    : NULL;
+}
+
+static void limited_free(void *user, void *memory)
+{
+    (void) user;
+    free(memory);
+}
+
+vkmoe_host limited_services(void)
+{
+    vkmoe_host host = services();
+    host.alloc = limited_alloc;
+    host.free = limited_free;
     return host;
 }
 

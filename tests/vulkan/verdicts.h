@@ -19,6 +19,9 @@ extern struct store {
 
 // A host with the store and the log.
 vkmoe_host services(void);
+// And with memory for so many allocations more.
+extern long n_allocations_left;
+vkmoe_host limited_services(void);
 // The stored verdict of a1, in a copy of the record.
 struct moe_vk_verdict *stored(struct moe_vk_record *record);
 // Writes a record into the store as a context would.
