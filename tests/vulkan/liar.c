@@ -155,6 +155,11 @@ static void begin(const struct victim *victim, enum interpose_bug bug, const uin
                                    .fail_result = VK_ERROR_FEATURE_NOT_PRESENT,
                                    .other = other,
                                    .other_size = kernel_of(victim)->size};
+    // What a driver has not but lists it has for none of the variant's kernels.
+    const struct moe_vk_variant *variant = &moe_vk_variants[victim->id];
+    const bool is_small = victim->kernel == variant->small_bda;
+    if (claims.features && bug == INTERPOSE_NO_PIPELINE)
+        interpose.second = moe_spv_table[is_small ? variant->gemm_bda : variant->small_bda].words;
 }
 
 static void check_bad(enum moe_vk_variant_id id, enum moe_vk_cause cause)
