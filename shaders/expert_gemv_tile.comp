@@ -41,11 +41,12 @@ const uint BURST = HAS_CODES ? 2 : 4; // pieces that are loaded at once
 
 shared vec4 tile_in[QUADS * TILE]; // (row, four k)
 
+// By integers: to f16 and back at once is what a compiler may leave out, and Mesa 26 does.
 float rounded(float v)
 {
 #ifdef MOE_F16
-    if (INPUT_IS_X != 0)
-        return float(float16_t(v));
+    if (INPUT_IS_X != 0 && INPUT_TYPE != TYPE_F16)
+        return f16_value(f16_bits(v));
 #endif
     return v;
 }
