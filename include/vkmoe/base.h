@@ -96,7 +96,8 @@ typedef struct vkmoe_host {
     void (*log)(void *user, enum vkmoe_log_level level, const char *text);
 
     // Job system for the CPU back end: calls task(arg, i) once for each i < n, in any order, on any
-    // threads, and returns when all are done. A serial loop is fine. Without it: own thread pool.
+    // threads, and returns when all are done. Runs, and packing of weights, call it on the thread
+    // that called them. A serial loop is fine. Without it: own thread pool.
     void (*parallel_for)(void *user, uint32_t n, void (*task)(void *arg, uint32_t i), void *arg);
 
     // Store for pipelines and kernel verdicts, instead of files in cache_dir. `key` is a short

@@ -75,13 +75,17 @@ fail:
     return status;
 }
 
+// An empty array still gets memory of its own, so that NULL always means failure.
+static void *alloc_unset(const vkmoe_host *host, size_t size)
+{
+    return host->alloc(host->user, size > 0 ? size : 1, MOE_HOST_ALIGN);
+}
+
 void *moe_alloc(const vkmoe_host *host, size_t size)
 {
-    // An empty array still gets memory of its own, so that NULL always means failure.
-    size_t real = size > 0 ? size : 1;
-    void *memory = host->alloc(host->user, real, MOE_HOST_ALIGN);
+    void *memory = alloc_unset(host, size);
     if (memory)
-        memset(memory, 0, real);
+        memset(memory, 0, size);
     return memory;
 }
 
@@ -99,13 +103,23 @@ void moe_free(const vkmoe_host *host, void *memory)
         host->free(host->user, memory);
 }
 
-enum vkmoe_status moe_try_alloc(const vkmoe_host *host, size_t size, const char *what, void *out)
+static enum vkmoe_status give(void *memory, size_t size, const char *what, void *out)
 {
-    void *memory = moe_alloc(host, size);
     memcpy(out, &memory, sizeof memory);
     if (!memory)
         return moe_fail(VKMOE_E_MEMORY, "%s: %zu bytes", what, size);
     return VKMOE_OK;
+}
+
+enum vkmoe_status moe_try_alloc(const vkmoe_host *host, size_t size, const char *what, void *out)
+{
+    return give(moe_alloc(host, size), size, what, out);
+}
+
+enum vkmoe_status moe_try_alloc_unset(const vkmoe_host *host, size_t size, const char *what,
+                                      void *out)
+{
+    return give(alloc_unset(host, size), size, what, out);
 }
 
 void moe_log(const vkmoe_host *host, enum vkmoe_log_level level, const char *format, ...)

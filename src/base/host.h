@@ -28,6 +28,10 @@ void moe_free(const vkmoe_host *host, void *memory); // NULL is fine
 // moe_alloc that fails with a text: "<what>: <size> bytes".
 enum vkmoe_status moe_try_alloc(const vkmoe_host *host, size_t size, const char *what, void *out);
 
+// The same without zeros, and not touched yet: whoever asks writes all of it.
+enum vkmoe_status moe_try_alloc_unset(const vkmoe_host *host, size_t size, const char *what,
+                                      void *out);
+
 __attribute__((format(printf, 3, 4)))
 void moe_log(const vkmoe_host *host, enum vkmoe_log_level level, const char *format, ...);
 

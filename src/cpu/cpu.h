@@ -51,7 +51,11 @@ void moe_cpu_expert_layout(struct cpu_expert_layout *out, const struct moe_layer
 // are latent_down, its out-panels latent_up.
 void moe_cpu_latent_layout(struct cpu_expert_layout *out, const vkmoe_layer_desc *desc);
 
-enum vkmoe_status moe_cpu_pack_block(const vkmoe_host *host, const struct cpu_expert_layout *l,
+// Writes all of a block, by the device's threads where the tensors lie in memory: a page is touched
+// first by a thread that may run the layer, so where memory goes to the node of who touches it
+// (NUMA), weights are spread over the nodes that the threads are on.
+enum vkmoe_status moe_cpu_pack_block(const struct cpu_device *device,
+                                     const struct cpu_expert_layout *l,
                                      const vkmoe_expert_tensors *tensors, char *block);
 
 struct cpu_weights {

@@ -48,25 +48,6 @@ void moe_cpu_latent_layout(struct cpu_expert_layout *out, const vkmoe_layer_desc
     lay_out(out, shape, false);
 }
 
-// Scratch of packing matrices with rows of k values at most.
-struct room {
-    float *values;          // a row
-    char *given, *converted; // the rows of one panel, from the tensor and as they are stored
-};
-
-// Rows are never more than f32, but for fp8 where one block of it is more.
-static enum vkmoe_status alloc_room(const vkmoe_host *host, uint32_t k, struct room *out)
-{
-    const uint64_t rows = moe_rows_room(VKMOE_FP8, CPU_PANEL, k);
-    enum vkmoe_status status = moe_try_alloc(host, (size_t) (k * sizeof(float) + 2 * rows),
-                                             "rows to pack", &out->values);
-    if (status != VKMOE_OK)
-        return status;
-    out->given = (char *) (out->values + k);
-    out->converted = out->given + rows;
-    return VKMOE_OK;
-}
-
 // The units of n rows side by side, n_units of `size` bytes each.
 static inline void interleave(const char *const *rows, uint32_t n, size_t n_units, size_t size,
                               char *dst)
@@ -95,33 +76,100 @@ void moe_cpu_pack_panel(enum vkmoe_dtype type, const char *const *rows, uint32_t
     }
 }
 
-// Packs a matrix (n_out, k) into panels, `stride` bytes from one to the next. The padding of dst is
-// zero already; dst and the tensor have any alignment. Rows of another type than the stored one are
-// f32 and are converted.
-static enum vkmoe_status pack_panels(enum vkmoe_dtype type, const vkmoe_tensor *tensor,
-                                     uint32_t n_out, uint32_t k, const struct room *room,
-                                     uint64_t stride, char *dst)
-{
-    enum vkmoe_status status = VKMOE_OK;
-    const size_t row_size = (size_t) moe_dtype_size(type, k);
-    for (uint32_t first = 0; first < n_out; first += CPU_PANEL, dst += stride) {
-        const uint32_t n = (uint32_t) moe_min(n_out - first, CPU_PANEL);
-        const char *given, *rows[CPU_PANEL];
-        TRY(moe_tensor_rows(tensor, first, n, k, room->given, &given));
-        for (uint32_t c = 0; c < n; c++) {
-            rows[c] = given + c * row_size;
-            if (tensor->type == type)
-                continue;
-            char *converted = room->converted + c * row_size;
-            moe_dtype_decode(VKMOE_F32, given + c * k * sizeof(float), k, room->values);
-            moe_dtype_encode(type, room->values, k, converted);
-            rows[c] = converted;
-        }
-        moe_cpu_pack_panel(type, rows, n, k, dst);
-    }
+// ---- blocks ------------------------------------------------------------------------------------
 
-fail:
-    return status;
+// A matrix (n_out, k) to pack into panels, `stride` bytes from one to the next.
+struct matrix {
+    const vkmoe_tensor *tensor;
+    enum vkmoe_dtype type;
+    uint32_t n_out, k, n_panels;
+    uint64_t panel_size, stride;
+    char *dst;
+};
+
+// Packs rows of k values at most in n_tasks tasks, each with room for a row as f32 and for the rows
+// of a panel, once from the tensor and once as they are stored.
+struct packing {
+    struct matrix matrices[3];
+    uint32_t n_matrices, n_panels, n_tasks, k;
+    uint64_t rows_size;
+    char *room;
+    enum vkmoe_status status; // of tensors that are read, which only a single task meets
+};
+
+static uint64_t room_size(const struct packing *p)
+{
+    return moe_align_up(p->k * sizeof(float) + 2 * p->rows_size, MOE_HOST_ALIGN);
+}
+
+static void add_matrix(struct packing *p, const struct cpu_expert_layout *l, bool in,
+                       const vkmoe_tensor *tensor, char *dst)
+{
+    const uint64_t size = in ? l->in_panel_size : l->out_panel_size;
+    p->matrices[p->n_matrices++] = (struct matrix){
+        .tensor = tensor,
+        .type = in ? l->in_type : l->out_type,
+        .n_out = in ? l->d_ff : l->d_out,
+        .k = in ? l->d_in : l->d_ff,
+        .n_panels = in ? l->n_in_panels : l->n_out_panels,
+        .panel_size = size,
+        .stride = in && l->gated ? 2 * size : size,
+        .dst = dst,
+    };
+    p->n_panels += p->matrices[p->n_matrices - 1].n_panels;
+}
+
+// dst and the tensor have any alignment. Rows of another type than the stored one are f32 and are
+// converted.
+static enum vkmoe_status pack_rows(const struct packing *p, const struct matrix *m, uint32_t panel,
+                                   char *room)
+{
+    float *values = (float *) room;
+    char *given_room = room + p->k * sizeof(float), *converted = given_room + p->rows_size;
+    const uint32_t first = panel * CPU_PANEL, n = (uint32_t) moe_min(m->n_out - first, CPU_PANEL);
+    const size_t row_size = (size_t) moe_dtype_size(m->type, m->k);
+    const char *given, *rows[CPU_PANEL];
+    char *dst = m->dst + panel * m->stride;
+    enum vkmoe_status status = moe_tensor_rows(m->tensor, first, n, m->k, given_room, &given);
+    if (status != VKMOE_OK)
+        return status;
+    for (uint32_t c = 0; c < n; c++, converted += row_size) {
+        rows[c] = given + c * row_size;
+        if (m->tensor->type == m->type)
+            continue;
+        moe_dtype_decode(VKMOE_F32, given + c * m->k * sizeof(float), m->k, values);
+        moe_dtype_encode(m->type, values, m->k, converted);
+        rows[c] = converted;
+    }
+    memset(dst, 0, (size_t) m->panel_size); // what is padded
+    moe_cpu_pack_panel(m->type, rows, n, m->k, dst);
+    return VKMOE_OK;
+}
+
+// The t-th part of all panels, in ascending order.
+static void pack_part(void *arg, uint32_t t)
+{
+    struct packing *p = arg;
+    uint32_t at = (uint32_t) ((uint64_t) p->n_panels * t / p->n_tasks);
+    const uint32_t end = (uint32_t) ((uint64_t) p->n_panels * (t + 1) / p->n_tasks);
+    for (uint32_t i = 0, first = 0; i < p->n_matrices; first += p->matrices[i++].n_panels)
+        for (; at < end && at - first < p->matrices[i].n_panels; at++) {
+            enum vkmoe_status status = pack_rows(p, &p->matrices[i], at - first,
+                                                 p->room + t * room_size(p));
+            if (status != VKMOE_OK) {
+                p->status = status;
+                return;
+            }
+        }
+}
+
+// As many tasks as threads; tensors that are read are so by the caller's, in order.
+static uint32_t count_tasks(const struct cpu_device *device, const struct packing *p)
+{
+    for (uint32_t i = 0; i < p->n_matrices; i++)
+        if (!p->matrices[i].tensor->data)
+            return 1;
+    return (uint32_t) moe_max(1, moe_min(device->n_threads, p->n_panels));
 }
 
 static void pack_bias(const float *bias, uint32_t n, char *dst)
@@ -130,30 +178,39 @@ static void pack_bias(const float *bias, uint32_t n, char *dst)
         memcpy(dst, bias, n * sizeof *bias);
 }
 
-enum vkmoe_status moe_cpu_pack_block(const vkmoe_host *host, const struct cpu_expert_layout *l,
-                                     const vkmoe_expert_tensors *tensors, char *block)
+static void pack_vectors(const struct cpu_expert_layout *l, const vkmoe_expert_tensors *tensors,
+                         char *block)
 {
-    struct room room;
-    enum vkmoe_status status = alloc_room(host, (uint32_t) moe_max(l->d_in, l->d_ff), &room);
-    if (status != VKMOE_OK)
-        return status;
-
-    memset(block, 0, (size_t) l->size);
-    if (l->gated)
-        TRY(pack_panels(l->in_type, &tensors->gate, l->d_ff, l->d_in, &room, 2 * l->in_panel_size,
-                        block));
-    TRY(pack_panels(l->in_type, &tensors->up, l->d_ff, l->d_in, &room,
-                    (l->gated ? 2 : 1) * l->in_panel_size,
-                    block + (l->gated ? l->in_panel_size : 0)));
-    TRY(pack_panels(l->out_type, &tensors->down, l->d_out, l->d_ff, &room, l->out_panel_size,
-                    block + l->out_panels));
+    const uint64_t in_end = (l->gated ? 2 : 1) * l->n_in_panels * l->in_panel_size;
+    const uint64_t out_end = l->out_panels + l->n_out_panels * l->out_panel_size;
+    memset(block + in_end, 0, (size_t) (l->out_panels - in_end));
+    memset(block + out_end, 0, (size_t) (l->size - out_end));
     pack_bias(tensors->gate_bias, l->d_ff, block + l->gate_bias);
     pack_bias(tensors->up_bias, l->d_ff, block + l->up_bias);
     pack_bias(tensors->down_bias, l->d_out, block + l->out_bias);
+}
 
-fail:
-    moe_free(host, room.values);
-    return status;
+enum vkmoe_status moe_cpu_pack_block(const struct cpu_device *device,
+                                     const struct cpu_expert_layout *l,
+                                     const vkmoe_expert_tensors *tensors, char *block)
+{
+    const vkmoe_host *host = device->base.host;
+    struct packing p = {.k = (uint32_t) moe_max(l->d_in, l->d_ff)};
+    // Rows are never more than f32, but for fp8 where one block of it is more.
+    p.rows_size = moe_rows_room(VKMOE_FP8, CPU_PANEL, p.k);
+    if (l->gated)
+        add_matrix(&p, l, true, &tensors->gate, block);
+    add_matrix(&p, l, true, &tensors->up, block + (l->gated ? l->in_panel_size : 0));
+    add_matrix(&p, l, false, &tensors->down, block + l->out_panels);
+    p.n_tasks = count_tasks(device, &p);
+    enum vkmoe_status status = moe_try_alloc(host, (size_t) (p.n_tasks * room_size(&p)),
+                                             "rows to pack", &p.room);
+    if (status != VKMOE_OK)
+        return status;
+    moe_cpu_parallel(device, p.n_tasks, pack_part, &p);
+    pack_vectors(l, tensors, block);
+    moe_free(host, p.room);
+    return p.status;
 }
 
 enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,
@@ -162,5 +219,5 @@ enum vkmoe_status moe_cpu_pack_expert(const struct moe_device *device,
 {
     struct cpu_expert_layout l;
     moe_cpu_expert_layout(&l, layer, expert);
-    return moe_cpu_pack_block(device->host, &l, tensors, dst);
+    return moe_cpu_pack_block((const struct cpu_device *) device, &l, tensors, dst);
 }

@@ -157,6 +157,27 @@ enum vkmoe_status moe_cpu_weights_layout(const struct moe_device *device,
     return VKMOE_OK;
 }
 
+struct copy {
+    const char *src;
+    char *dst;
+    uint64_t size;
+    uint32_t n_tasks;
+};
+
+static void copy_part(void *arg, uint32_t t)
+{
+    const struct copy *c = arg;
+    const uint64_t start = c->size * t / c->n_tasks, end = c->size * (t + 1) / c->n_tasks;
+    memcpy(c->dst + start, c->src + start, (size_t) (end - start));
+}
+
+// By all threads, for the sake of what moe_cpu_pack_block says of pages.
+static void copy_block(const struct cpu_device *device, const char *src, uint64_t size, char *dst)
+{
+    struct copy c = {src, dst, size, device->n_threads};
+    moe_cpu_parallel(device, c.n_tasks, copy_part, &c);
+}
+
 // One block of the weights: copied when it is packed already.
 static enum vkmoe_status create_expert(struct cpu_weights *w,
                                        const struct moe_weights_source *source, uint32_t expert,
@@ -168,7 +189,7 @@ static enum vkmoe_status create_expert(struct cpu_weights *w,
         return status;
     if (!from.packed)
         return moe_cpu_pack_expert(w->base.device, &w->base.layer, expert, &from.tensors, dst);
-    memcpy(dst, from.packed, (size_t) size);
+    copy_block((const struct cpu_device *) w->base.device, from.packed, size, dst);
     return VKMOE_OK;
 }
 
@@ -176,14 +197,13 @@ static enum vkmoe_status create_experts(struct cpu_weights *w,
                                         const struct moe_weights_source *source)
 {
     const struct moe_layer *layer = &w->base.layer;
-    const vkmoe_host *host = w->base.device->host;
     const uint32_t n = moe_layer_n_packed(&layer->desc);
     const uint32_t n_adjugates = moe_layer_n_adjugates(&layer->desc);
     enum vkmoe_status status;
     const uint64_t size = lay_out_experts(w, layer);
     if (size == 0)
         return VKMOE_OK;
-    TRY(moe_try_alloc(host, (size_t) size, "expert weights", &w->experts));
+    TRY(moe_try_alloc_unset(w->base.device->host, (size_t) size, "expert weights", &w->experts));
     w->adjugates = w->experts + n * w->routed.size;
     w->shared_expert = w->adjugates + n_adjugates * w->adjugate.size;
     w->latent_expert = w->shared_expert + w->shared.size;
@@ -197,7 +217,8 @@ static enum vkmoe_status create_experts(struct cpu_weights *w,
     if (source->latent) {
         const vkmoe_expert_tensors latent = {.up = source->latent->down,
                                              .down = source->latent->up};
-        TRY(moe_cpu_pack_block(host, &w->latent, &latent, w->latent_expert));
+        TRY(moe_cpu_pack_block((const struct cpu_device *) w->base.device, &w->latent, &latent,
+                               w->latent_expert));
     }
     return VKMOE_OK;
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Packing on the CPU: the same block from tensors of any type and alignment, exactly as large as
-// the layout says, and the same results from weights packed beforehand. cpu_pack [few]: of some
-// types.
+// the layout says, by any number of threads, and the same results from weights packed beforehand.
+// cpu_pack [few]: of some types.
 #include "check.h"
 #include "fixture.h"
+
+#include "base/bits.h"
 
 #include <stdlib.h>
 
@@ -38,6 +40,18 @@ static vkmoe_layer_desc typed_layer(enum vkmoe_dtype in, enum vkmoe_dtype out)
     layer.in_type = in;
     layer.out_type = out;
     return layer;
+}
+
+// A job system whose tasks are few enough to be counted.
+static uint32_t n_phases, n_tasks;
+
+static void count_tasks(void *user, uint32_t n, void (*task)(void *arg, uint32_t i), void *arg)
+{
+    (void) user;
+    n_phases++;
+    n_tasks += n;
+    for (uint32_t i = n; i-- > 0;)
+        task(arg, i);
 }
 
 static void *allocate(size_t size)
@@ -119,6 +133,59 @@ static void any_source_type_gives_the_same_block(void **state)
             if ((in <= VKMOE_BF16 && out <= VKMOE_BF16) || out == (in + 1) % (VKMOE_FP8 + 1))
                 check_types(context, (enum vkmoe_dtype) in, (enum vkmoe_dtype) out);
     vkmoe_context_destroy(context);
+}
+
+// Reads f32 rows of 35 values.
+static enum vkmoe_status read_rows(void *user, uint64_t first, uint64_t n, void *dst)
+{
+    const float *values = user;
+    memcpy(dst, values + first * 35, n * 35 * sizeof *values);
+    return VKMOE_OK;
+}
+
+// A block is the same by any number of tasks; they are as many as threads, but no more than panels
+// (of 16 rows: 3 of d_out and 2 of d_ff twice), and one for tensors that are read.
+static void tasks_share_a_block(void **state)
+{
+    (void) state;
+    static const struct {
+        uint32_t n_threads, n_tasks;
+    } cases[] = {{1, 0}, {2, 2}, {3, 3}, {7, 7}, {40, 7}};
+    const vkmoe_layer_desc layer = typed_layer(VKMOE_F16, VKMOE_Q8_0);
+    struct layer_data data;
+    unsigned char *want, *got;
+    layer_data_init(&data, &layer, 5);
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        vkmoe_context *context;
+        vkmoe_host host = vkmoe_host_init();
+        vkmoe_context_desc desc = vkmoe_context_desc_init();
+        host.parallel_for = count_tasks;
+        desc.device = "cpu";
+        desc.host = &host;
+        desc.n_threads = cases[i].n_threads;
+        check_ok(vkmoe_context_create(&desc, &context));
+        n_phases = n_tasks = 0;
+        size_t size = pack(context, &layer, 1, &data.experts[1], i == 0 ? &want : &got);
+        assert_int_equal(n_tasks, cases[i].n_tasks);
+        assert_true(n_phases <= 1);
+        if (i > 0) {
+            assert_memory_equal(got, want, size + 2 * GUARD);
+            free(got);
+        }
+
+        vkmoe_expert_tensors read = data.experts[1];
+        read.gate.read_user = (void *) (uintptr_t) read.gate.data;
+        read.gate.data = NULL;
+        read.gate.read = read_rows;
+        n_tasks = 0;
+        pack(context, &layer, 1, &read, &got);
+        assert_int_equal(n_tasks, 0);
+        assert_memory_equal(got, want, size + 2 * GUARD);
+        free(got);
+        vkmoe_context_destroy(context);
+    }
+    free(want);
+    layer_data_finish(&data);
 }
 
 // Weights of blocks take the bytes that they have in a file, but for padding: rows to 16, biases,
@@ -229,6 +296,7 @@ int main(int argc, char **argv)
     few = argc > 1 && strcmp(argv[1], "few") == 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_source_type_gives_the_same_block),
+        cmocka_unit_test(tasks_share_a_block),
         cmocka_unit_test(blocks_stay_packed),
         cmocka_unit_test(packed_experts_run_the_same),
     };
