@@ -33,9 +33,6 @@ layout(push_constant) uniform Push {
 #include "expert_act.glsl"
 #include "gemm.glsl"
 #include "int8.glsl"
-layout(constant_id = MOE_SPEC_M) const uint M = 16;
-layout(constant_id = MOE_SPEC_N) const uint N = 16;
-layout(constant_id = MOE_SPEC_K) const uint K = 16;
 #include "fragments.glsl"
 
 const uint BLOCKS = 2;                // of MOE_INT8_VALUES, of one step through shared memory
@@ -174,8 +171,7 @@ void main()
     gemm_tile tile = find_tile();
     uvec2 base = expert_base(tile.expert);
     bool absent = expert_absent(base), used = !absent && tile.n_rows > 0;
-    for (uint i = 0; i < A_OWN * B_OWN; i++)
-        acc[i] = SUM_MATRIX(0.0);
+    clear_sums();
     barrier();
 
     uint n_blocks = p.d_in / MOE_INT8_VALUES;

@@ -14,22 +14,21 @@
 #include "net_tiles.glsl"
 layout(constant_id = 0) const uint TRANSPOSED = 0;
 layout(constant_id = 1) const uint W_TYPE = TYPE_F32;
-const bool COLUMNS_ARE_F16 = W_TYPE == TYPE_F16;
+const bool SCALES_PACKED = W_TYPE != TYPE_F16;
 #include "net_coop.glsl"
 
 shared uint source[MOE_NET_TILE_ROWS]; // element where a row of a begins
 
 void stage_a(uint k0)
 {
-    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_ROWS * COOP_PAIRS;
-         i += MOE_LOCAL_SIZE) {
-        uint row = i / COOP_PAIRS, pair = i % COOP_PAIRS, k = k0 + 2 * pair;
+    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_ROWS * PAIRS; i += MOE_LOCAL_SIZE) {
+        uint row = i / PAIRS, pair = i % PAIRS, k = k0 + 2 * pair;
         vec2 v = vec2(0);
         if (row < tile_rows && k < p.depth)
             v.x = in_at(0, source[row] + k);
         if (row < tile_rows && k + 1 < p.depth)
             v.y = in_at(0, source[row] + k + 1);
-        coop_stage(FIRST_ROW + row, pair, v);
+        stage_pair(FIRST_ROW + row, pair, v, SCALES_ROWS);
     }
 }
 
@@ -43,39 +42,39 @@ float weight_at(uint from, uint k, uint n)
 void stage_w(uint first_column, uint k0)
 {
     uint from = tile_group * p.width * p.depth;
-    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_COLUMNS * COOP_PAIRS;
+    for (uint i = gl_LocalInvocationID.x; i < MOE_NET_TILE_COLUMNS * PAIRS;
          i += MOE_LOCAL_SIZE) {
-        uint column = TRANSPOSED != 0 ? i % MOE_NET_TILE_COLUMNS : i / COOP_PAIRS;
-        uint pair = TRANSPOSED != 0 ? i / MOE_NET_TILE_COLUMNS : i % COOP_PAIRS;
+        uint column = TRANSPOSED != 0 ? i % MOE_NET_TILE_COLUMNS : i / PAIRS;
+        uint pair = TRANSPOSED != 0 ? i / MOE_NET_TILE_COLUMNS : i % PAIRS;
         uint n = first_column + column, k = k0 + 2 * pair;
         vec2 v = vec2(0);
         if (n < p.width && k < p.depth)
             v.x = weight_at(from, k, n);
         if (n < p.width && k + 1 < p.depth)
             v.y = weight_at(from, k + 1, n);
-        coop_stage(column, pair, v);
+        stage_pair(column, pair, v, SCALES_PACKED);
     }
 }
 
-void multiply(uint first_column)
+// at: the first column.
+void write_sum(uint row, uint column, float sum, uvec2 at)
+{
+    uint n = at.x + column;
+    if (n < p.width)
+        put(0, group_member(tile_first + row) * p.width + n,
+            has_in(2) ? sum + in_at(2, tile_group * p.width + n) : sum);
+}
+
+void multiply_tile(uint first_column)
 {
     coop_begin();
     for (uint k0 = 0; k0 < p.depth;) {
         stage_a(k0);
         stage_w(first_column, k0);
-        if (coop_multiply(tile_rows))
-            k0 += COOP_DEPTH;
+        if (multiply_step(tile_rows))
+            k0 += DEPTH;
     }
-    coop_end();
-    for (uint i = gl_LocalInvocationID.x; i < tile_rows * MOE_NET_TILE_COLUMNS;
-         i += MOE_LOCAL_SIZE) {
-        uint row = i / MOE_NET_TILE_COLUMNS, column = i % MOE_NET_TILE_COLUMNS;
-        uint n = first_column + column;
-        float sum = coop_sum(row, column);
-        if (n < p.width)
-            put(0, group_member(tile_first + row) * p.width + n,
-                has_in(2) ? sum + in_at(2, tile_group * p.width + n) : sum);
-    }
+    write_sums(tile_rows, uvec2(first_column, 0));
 }
 
 void main()
@@ -88,6 +87,6 @@ void main()
             source[lid] = group_member(tile_first + lid) / p.div0 * p.depth;
         barrier();
         for (uint j = p.first_tile + gl_WorkGroupID.y; j < p.end_tile; j += gl_NumWorkGroups.y)
-            multiply(j * MOE_NET_TILE_COLUMNS);
+            multiply_tile(j * MOE_NET_TILE_COLUMNS);
     }
 }

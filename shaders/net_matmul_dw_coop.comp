@@ -12,7 +12,7 @@
 #define NET_PARAMS net_matmul_params
 #include "net.glsl"
 #include "net_groups.glsl"
-const bool COLUMNS_ARE_F16 = false;
+const bool SCALES_PACKED = true;
 #include "net_coop.glsl"
 
 float dy_at(uint i, uint o)
@@ -27,11 +27,11 @@ float a_at(uint i, uint c)
     return in_at(1, group_member(i) / p.div1 * p.width + c);
 }
 
-// Rows i .. i + COOP_DEPTH - 1 of the group's, up to `end`.
+// Rows i .. i + DEPTH - 1 of the group's, up to `end`.
 void stage(uint i, uint end, uint first_o, uint first_c)
 {
     uint lid = gl_LocalInvocationID.x;
-    for (uint j = lid; j < MOE_NET_TILE_ROWS * COOP_PAIRS; j += MOE_LOCAL_SIZE) {
+    for (uint j = lid; j < MOE_NET_TILE_ROWS * PAIRS; j += MOE_LOCAL_SIZE) {
         uint pair = j / MOE_NET_TILE_ROWS, row = j % MOE_NET_TILE_ROWS, o = first_o + row;
         uint k = i + 2 * pair;
         vec2 v = vec2(0);
@@ -39,9 +39,9 @@ void stage(uint i, uint end, uint first_o, uint first_c)
             v.x = dy_at(k, o);
         if (o < p.depth && k + 1 < end)
             v.y = dy_at(k + 1, o);
-        coop_stage(FIRST_ROW + row, pair, v);
+        stage_pair(FIRST_ROW + row, pair, v, SCALES_ROWS);
     }
-    for (uint j = lid; j < MOE_NET_TILE_COLUMNS * COOP_PAIRS; j += MOE_LOCAL_SIZE) {
+    for (uint j = lid; j < MOE_NET_TILE_COLUMNS * PAIRS; j += MOE_LOCAL_SIZE) {
         uint pair = j / MOE_NET_TILE_COLUMNS, column = j % MOE_NET_TILE_COLUMNS;
         uint c = first_c + column, k = i + 2 * pair;
         vec2 v = vec2(0);
@@ -49,27 +49,28 @@ void stage(uint i, uint end, uint first_o, uint first_c)
             v.x = a_at(k, c);
         if (c < p.width && k + 1 < end)
             v.y = a_at(k + 1, c);
-        coop_stage(column, pair, v);
+        stage_pair(column, pair, v, SCALES_PACKED);
     }
 }
 
-void multiply(uint g, uint first_o, uint first_c)
+// at: the result's row that is the tile's first one, of all groups, and the first column.
+void write_sum(uint row, uint column, float sum, uvec2 at)
+{
+    uint c = at.y + column;
+    if (c < p.width)
+        put(0, (at.x + row) * p.width + c, sum);
+}
+
+void multiply_tile(uint g, uint first_o, uint first_c)
 {
     uint end = group_start(g + 1), n_rows = min(MOE_NET_TILE_ROWS, p.depth - first_o);
     coop_begin();
     for (uint i = group_start(g); i < end;) {
         stage(i, end, first_o, first_c);
-        if (coop_multiply(n_rows))
-            i += COOP_DEPTH;
+        if (multiply_step(n_rows))
+            i += DEPTH;
     }
-    coop_end();
-    for (uint i = gl_LocalInvocationID.x; i < n_rows * MOE_NET_TILE_COLUMNS;
-         i += MOE_LOCAL_SIZE) {
-        uint row = i / MOE_NET_TILE_COLUMNS, column = i % MOE_NET_TILE_COLUMNS;
-        uint c = first_c + column;
-        if (c < p.width)
-            put(0, (g * p.depth + first_o + row) * p.width + c, coop_sum(row, column));
-    }
+    write_sums(n_rows, uvec2(g * p.depth + first_o, first_c));
 }
 
 void main()
@@ -80,6 +81,6 @@ void main()
          i += gl_NumWorkGroups.y * p.tile_step) {
         uint g = min(i / row_tiles, p.n_groups - 1); // see buffers.glsl: the loop's next one
         for (uint j = gl_WorkGroupID.x; j < column_tiles; j += gl_NumWorkGroups.x)
-            multiply(g, i % row_tiles * MOE_NET_TILE_ROWS, j * MOE_NET_TILE_COLUMNS);
+            multiply_tile(g, i % row_tiles * MOE_NET_TILE_ROWS, j * MOE_NET_TILE_COLUMNS);
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Fragments of a tile's sums, of M x N each, and which of them a subgroup has. It reaches them by
-// loading and storing alone. Included after gemm.glsl, and after M and N.
+// loading and storing alone. TILE is the constant that products.glsl says.
+layout(constant_id = MOE_SPEC_M) const uint M = 16;
+layout(constant_id = MOE_SPEC_N) const uint N = 16;
+layout(constant_id = MOE_SPEC_K) const uint K = 16;
 layout(constant_id = MOE_SPEC_SUBGROUPS) const uint SUBGROUPS = 4; // of the workgroup
 layout(constant_id = MOE_SPEC_PACKED_IS_N) const uint PACKED_IS_N = 0;
 
@@ -25,6 +28,12 @@ shared float sums[MOE_TILE_FULL * SUMS_STRIDE]; // (row, packed row)
 
 #define SUM_MATRIX coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
 SUM_MATRIX acc[A_OWN * B_OWN];
+
+void clear_sums()
+{
+    for (uint i = 0; i < A_OWN * B_OWN; i++)
+        acc[i] = SUM_MATRIX(0.0);
+}
 
 // Fragments before a subgroup's own ones, of the packed rows and of the tile's rows.
 uvec2 first_fragments()

@@ -9,8 +9,10 @@
 // Tensors begin at multiples of so many 32-bit words of the arena, and are told by that multiple.
 #define MOE_NET_UNIT 64
 
-#define MOE_NET_TILE_ROWS 32 // of the result of one step of net_matmul.comp and net_matmul_dw.comp
-#define MOE_NET_TILE_COLUMNS 64
+// Of the result of one step of net_matmul.comp and net_matmul_dw.comp; products by matrices are
+// written once for tiles of layers and of networks.
+#define MOE_NET_TILE_ROWS MOE_TILE_FULL
+#define MOE_NET_TILE_COLUMNS MOE_TILE_ROWS
 #define MOE_NET_COOP_SHARED 18208 // bytes of shared memory of those by cooperative matrices
 #define MOE_NET_COLUMNS 16 // that one workgroup of net_columns.comp adds up
 #define MOE_NET_CHUNK 4096 // elements that one workgroup of net_total.comp adds up
