@@ -1,11 +1,14 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Rows times matrices of groups, by cooperative matrices: the formula, the operands and the
-// dispatch are those of net_matmul.comp. Operands become f16, each row of a and each column of w
-// with a scale of its own.
+// Rows times matrices of groups, by cooperative matrices, with MOE_FLEXIBLE by those of any size:
+// the formula, the operands and the dispatch are those of net_matmul.comp. Operands become f16,
+// each row of a and each column of w with a scale of its own.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #extension GL_KHR_cooperative_matrix : require
+#ifdef MOE_FLEXIBLE
+#extension GL_NV_cooperative_matrix2 : require
+#endif
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_EXT_control_flow_attributes : require

@@ -1,11 +1,14 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Gradients of matrices of groups, by cooperative matrices: the formula, the operands and the
-// dispatch are those of net_matmul_dw.comp. Operands become f16, each column of s dy and of a with
-// a scale of its own in a group.
+// Gradients of matrices of groups, by cooperative matrices, with MOE_FLEXIBLE by those of any size:
+// the formula, the operands and the dispatch are those of net_matmul_dw.comp. Operands become f16,
+// each column of s dy and of a with a scale of its own in a group.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #extension GL_KHR_cooperative_matrix : require
+#ifdef MOE_FLEXIBLE
+#extension GL_NV_cooperative_matrix2 : require
+#endif
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_EXT_control_flow_attributes : require

@@ -275,9 +275,10 @@ typedef struct vkmoe_net_desc {
     enum vkmoe_dtype weight_type;
 
     // Vulkan: force a kernel variant of products by name or kind, as plan.variant does: "a0",
-    // "net-a0n" (the same bits without shared memory) or "net-a3" (cooperative matrices: precision
-    // HALF; "net-a3b" to "net-a3d": other shapes of them). NULL: the best that is allowed and was
-    // not found bad or slow.
+    // "net-a0n" (the same bits without shared memory), "net-a3" (cooperative matrices: precision
+    // HALF; "net-a3b" to "net-a3d": other shapes of them) or "net-a4" (the same by matrices of any
+    // size; "net-a4b": in other units). NULL: the best that is allowed and was not found bad or
+    // slow.
     const char *variant;
     // HALF lets products with the weights that weight_type speaks of, their gradients too, round
     // both operands to f16, where each row (of a matrix's gradient each column) is scaled by a

@@ -17,7 +17,30 @@ void coop_begin()
     barrier();
 }
 
-// After the last step; n_rows: those of the tile that are there.
+// After the last step: sums of n_rows rows, which are those of the tile that are there.
+#ifdef MOE_FLEXIBLE
+// tile: its rows, then `at`.
+float write_element(const in uint row, const in uint column, const in float sum,
+                    const in uvec2 first, const in uvec3 tile)
+{
+    uvec2 place = place_of(first, row, column);
+    if (place.y < tile.x)
+        write_sum(place.y, place.x, unscaled(sum, place.x, place.y), tile.yz);
+    return sum;
+}
+
+void write_sums(uint n_rows, uvec2 at)
+{
+    if (!has_products())
+        return;
+    for (uint i = 0; i < A_OWN; i++)
+        for (uint j = 0; j < B_OWN; j++) {
+            SUM_MATRIX unused;
+            coopMatPerElementNV(unused, acc[i * B_OWN + j], write_element, first_of(i, j),
+                                uvec3(n_rows, at));
+        }
+}
+#else
 void write_sums(uint n_rows, uvec2 at)
 {
     store_sums();
@@ -27,3 +50,4 @@ void write_sums(uint n_rows, uvec2 at)
         write_sum(row, column, unscaled(sums[row * SUMS_STRIDE + column], column, row), at);
     }
 }
+#endif

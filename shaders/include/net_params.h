@@ -14,6 +14,7 @@
 #define MOE_NET_TILE_ROWS MOE_TILE_FULL
 #define MOE_NET_TILE_COLUMNS MOE_TILE_ROWS
 #define MOE_NET_COOP_SHARED 18208 // bytes of shared memory of those by cooperative matrices
+#define MOE_NET_FLEX_SHARED 9504 // by those of any size
 #define MOE_NET_COLUMNS 16 // that one workgroup of net_columns.comp adds up
 #define MOE_NET_CHUNK 4096 // elements that one workgroup of net_total.comp adds up
 #define MOE_NET_SORT_ROWS MOE_LOCAL_SIZE // rows of a block of net_group.comp

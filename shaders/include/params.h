@@ -66,14 +66,14 @@
 #define MOE_COUNT_IDLE 5
 #define MOE_N_COUNTERS 6
 
-// Specialisation constants of expert_gemm_coop.comp and expert_gemm_flex.comp beside those of
-// expert_gemm.comp: a matrix of the device, or its units, and the subgroups of a workgroup.
+// Specialisation constants of kernels by matrices beside those of the same without: a matrix of the
+// device, or its units, and the subgroups of a workgroup.
 #define MOE_SPEC_M 14
 #define MOE_SPEC_N 15
 #define MOE_SPEC_K 16
 #define MOE_SPEC_SUBGROUPS 17
 #define MOE_SPEC_PACKED_IS_N 18
-#define MOE_SPEC_SCOPE 19 // of a matrix, as SPIR-V numbers it; expert_gemm_flex.comp alone
+#define MOE_SPEC_SCOPE 19 // of a matrix, as SPIR-V numbers it; where it may be of any size
 #define MOE_COOP_DEPTH 32 // values of k of a step: K divides it
 #define MOE_COOP_SHARED 17808 // bytes of shared memory
 #define MOE_FLEX_SHARED 9360

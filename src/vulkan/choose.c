@@ -138,6 +138,18 @@ struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
     return shape ? *shape : (struct moe_vk_shape){0};
 }
 
+void moe_vk_matrix_spec(const struct moe_vk_variant *variant, const struct moe_vk_shape *shape,
+                        uint32_t subgroups, uint32_t spec[MOE_VK_MAX_SPEC])
+{
+    spec[MOE_SPEC_M] = shape->m;
+    spec[MOE_SPEC_N] = shape->n;
+    spec[MOE_SPEC_K] = shape->k;
+    spec[MOE_SPEC_PACKED_IS_N] = shape->packed_is_n;
+    spec[MOE_SPEC_SUBGROUPS] = shape->workgroup ? 1 : subgroups;
+    if (variant->flexible)
+        spec[MOE_SPEC_SCOPE] = shape->workgroup ? VK_SCOPE_WORKGROUP_KHR : VK_SCOPE_SUBGROUP_KHR;
+}
+
 // What kernels take of a device, and how much of it there is. That push constants and storage
 // buffers suffice is asked of every device, see moe_vk_check_limits.
 static const struct {

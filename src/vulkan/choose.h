@@ -19,7 +19,9 @@ enum moe_vk_variant_id { // best first; the last computes everything, everywhere
     MOE_VK_A2,
     MOE_VK_A0N, // a0 without shared memory, where that is better than with it
     MOE_VK_A1,
-    MOE_VK_NET_A3, // of networks: by the device's shapes of cooperative matrices, as a3
+    MOE_VK_NET_A4, // of networks: by matrices as a4
+    MOE_VK_NET_A4_LAST = MOE_VK_NET_A4 + 1,
+    MOE_VK_NET_A3, // as a3
     MOE_VK_NET_A3_LAST = MOE_VK_NET_A3 + 3,
     MOE_VK_NET_A0N,
     MOE_VK_A0,
@@ -114,6 +116,11 @@ void moe_vk_computes(const struct moe_vk_variant *variant, char out[128]);
 // needs none, or there are none for it.
 struct moe_vk_shape moe_vk_variant_shape(const struct moe_vk_variant *variant,
                                          const struct moe_vk_caps *caps);
+
+// Sets the specialisation constants that kernels by such matrices have in common. subgroups: of a
+// workgroup.
+void moe_vk_matrix_spec(const struct moe_vk_variant *variant, const struct moe_vk_shape *shape,
+                        uint32_t subgroups, uint32_t spec[MOE_VK_MAX_SPEC]);
 
 // Why only a tune that found it faster makes a variant the choice of plans that name none on this
 // device, which may have no units for its matrices or has no instructions for its products; NULL:

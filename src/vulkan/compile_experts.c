@@ -402,16 +402,8 @@ static void add_gemm(struct moe_vk_compiler *c, const char *label, const struct 
                                       variant->id == MOE_VK_A1 && m->input_is_x,
                                       c->counters};
     set_forms(c, m, spec);
-    if (variant->shape > 0) {
-        spec[MOE_SPEC_M] = c->limits->shape.m;
-        spec[MOE_SPEC_N] = c->limits->shape.n;
-        spec[MOE_SPEC_K] = c->limits->shape.k;
-        spec[MOE_SPEC_PACKED_IS_N] = c->limits->shape.packed_is_n;
-        spec[MOE_SPEC_SUBGROUPS] = c->limits->shape.workgroup ? 1 : c->limits->subgroups;
-        if (variant->flexible)
-            spec[MOE_SPEC_SCOPE] =
-                c->limits->shape.workgroup ? VK_SCOPE_WORKGROUP_KHR : VK_SCOPE_SUBGROUP_KHR;
-    }
+    if (variant->shape > 0)
+        moe_vk_matrix_spec(variant, &c->limits->shape, c->limits->subgroups, spec);
     memcpy(d->spec, spec, sizeof spec);
     moe_vk_use(d, MOE_SLOT_WEIGHTS, part->weights, MOE_VK_READ);
     moe_vk_use(d, MOE_SLOT_INPUT, coded ? m->codes : m->input, MOE_VK_READ);

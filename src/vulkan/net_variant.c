@@ -20,13 +20,8 @@ void moe_vk_net_by_variant(const struct moe_vk_net_compiler *c, struct moe_vk_ne
         d->spv = c->bda ? variant->gemm_bda : variant->gemm;
     else
         d->spv = c->bda ? variant->dw_bda : variant->dw;
-    if (variant->shape > 0) {
-        d->spec[MOE_SPEC_M] = c->shape.m;
-        d->spec[MOE_SPEC_N] = c->shape.n;
-        d->spec[MOE_SPEC_K] = c->shape.k;
-        d->spec[MOE_SPEC_PACKED_IS_N] = c->shape.packed_is_n;
-        d->spec[MOE_SPEC_SUBGROUPS] = c->subgroups;
-    }
+    if (variant->shape > 0)
+        moe_vk_matrix_spec(variant, &c->shape, c->subgroups, d->spec);
 }
 
 static bool wants_memory(enum vkmoe_status status)

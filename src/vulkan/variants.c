@@ -75,6 +75,21 @@
         .nets = true, .dw = MOE_N_SPV, .dw_bda = MOE_SPV_NET_MATMUL_DW_COOP_BDA,                   \
     }
 
+// And by matrices of any size.
+#define NET_A4(i, name_)                                                                           \
+    {                                                                                              \
+        .id = (enum moe_vk_variant_id) (MOE_VK_NET_A4 + (i)), .name = name_, .kind = "coopmat2",   \
+        .tier = "T4 vendor", .invocations = MOE_LOCAL_SIZE, .shared = MOE_NET_FLEX_SHARED,         \
+        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_FLEXIBLE) |         \
+                 MOE_VK_BIT(MOE_VK_PER_ELEMENT),                                                   \
+        .api_version = VK_API_VERSION_1_3, .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),         \
+        .types = (1u << MOE_N_FLOAT_DTYPES) - 1, .inputs = MOE_VK_BIT(VKMOE_F32),                  \
+        .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \
+        .arithmetic = VKMOE_ARITHMETIC_F16_MATRIX, .gemm = MOE_N_SPV,                              \
+        .gemm_bda = MOE_SPV_NET_MATMUL_FLEX_BDA, .small = MOE_N_SPV, .small_bda = MOE_N_SPV,       \
+        .nets = true, .dw = MOE_N_SPV, .dw_bda = MOE_SPV_NET_MATMUL_DW_FLEX_BDA,                   \
+    }
+
 const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
     A4(0, "a4"), A4(1, "a4b"),
     A3(0, "a3"), A3(1, "a3b"), A3(2, "a3c"), A3(3, "a3d"), A3I(0, "a3i"),
@@ -141,6 +156,7 @@ const struct moe_vk_variant moe_vk_variants[MOE_VK_N_VARIANTS] = {
         .small_blocks = MOE_MATVEC_BLOCKS,
         .full_rows = MOE_TILE_WIDE,
     },
+    NET_A4(0, "net-a4"), NET_A4(1, "net-a4b"),
     NET_A3(0, "net-a3"), NET_A3(1, "net-a3b"), NET_A3(2, "net-a3c"), NET_A3(3, "net-a3d"),
     {
         .id = MOE_VK_NET_A0N, // a0 whose operands are not copied to shared memory

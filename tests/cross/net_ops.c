@@ -475,7 +475,7 @@ static void set_mode(vkmoe_context_desc *desc)
     if (strstr(mode, "descriptors"))
         desc->addressing = VKMOE_ADDRESSING_DESCRIPTORS;
     variant = strstr(mode, "net-");
-    rounds = variant && strstr(variant, "a3");
+    rounds = variant && strcmp(variant, "net-a0n") != 0;
     desc->cache_dir = ""; // no verdict of another run
 }
 

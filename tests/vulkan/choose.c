@@ -138,7 +138,10 @@ static void tiers_follow_features(void **state)
 
 // ---- cooperative matrices ----------------------------------------------------------------------
 
-enum { MATRIX_BUILT = (int) MOE_SPV_EXPERT_GEMM_COOP_BDA < (int) MOE_N_SPV };
+enum {
+    MATRIX_BUILT = (int) MOE_SPV_EXPERT_GEMM_COOP_BDA < (int) MOE_N_SPV,
+    FLEXIBLE_BUILT = (int) MOE_SPV_EXPERT_GEMM_FLEX_BDA < (int) MOE_N_SPV,
+};
 
 // A device that has all that a3 needs, and the shapes that drivers show.
 static struct moe_vk_caps matrix_caps(void)
@@ -269,13 +272,12 @@ static void what_matrices_lack_is_told(void **state)
 static void check_flexible(struct moe_vk_caps caps, int i, uint32_t m, const char *part)
 {
     const struct moe_vk_variant *a4 = &moe_vk_variants[MOE_VK_A4 + i];
-    const bool built = (int) MOE_SPV_EXPERT_GEMM_FLEX_BDA < (int) MOE_N_SPV;
     vkmoe_layer_desc layer = layer_of(VKMOE_Q4_K, VKMOE_BF16);
     struct moe_program_params params = {.precision = VKMOE_PRECISION_HALF};
     char why[160] = "";
     assert_int_equal(moe_vk_variant_shape(a4, &caps).m, m);
-    assert_int_equal(moe_vk_why_not(a4, &caps, &layer, &params, why), !built || part);
-    if (built && part && !strstr(why, part))
+    assert_int_equal(moe_vk_why_not(a4, &caps, &layer, &params, why), !FLEXIBLE_BUILT || part);
+    if (FLEXIBLE_BUILT && part && !strstr(why, part))
         fail_msg("'%s' does not say '%s'", why, part);
 }
 
@@ -332,6 +334,13 @@ static void networks_have_variants_of_their_own(void **state)
                MATRIX_BUILT ? "net-a3 net-a3b net-a3c net-a0n a0" : "net-a0n a0");
     caps.disabled = MOE_VK_BIT(MOE_VK_NET_A3) | MOE_VK_BIT(MOE_VK_NET_A0N);
     check_nets(&caps, VKMOE_PRECISION_HALF, MATRIX_BUILT ? "net-a3b net-a3c a0" : "a0");
+    caps = flexible_caps();
+    check_nets(&caps, VKMOE_PRECISION_EXACT, "net-a0n a0");
+    check_nets(&caps, VKMOE_PRECISION_HALF,
+               FLEXIBLE_BUILT ? "net-a4 net-a4b net-a3 net-a3b net-a3c net-a0n a0"
+               : MATRIX_BUILT ? "net-a3 net-a3b net-a3c net-a0n a0"
+                              : "net-a0n a0");
+    assert_true(moe_vk_variant_shape(&moe_vk_variants[MOE_VK_NET_A4], &caps).workgroup);
     caps = matrix_caps();
     assert_true(moe_vk_why_not(&moe_vk_variants[MOE_VK_NET_A0N], &caps, &layer, &params, why));
     assert_string_equal(why, "it computes networks, not layers");
@@ -347,6 +356,7 @@ static void networks_have_variants_of_their_own(void **state)
     caps.driver_id = VK_DRIVER_ID_MESA_LLVMPIPE;
     caps.subgroup_size = 16;
     assert_non_null(moe_vk_known_bad(&caps, MOE_VK_NET_A3));
+    assert_non_null(moe_vk_known_bad(&caps, MOE_VK_NET_A4));
     assert_null(moe_vk_known_bad(&caps, MOE_VK_NET_A0N));
 }
 

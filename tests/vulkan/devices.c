@@ -410,12 +410,8 @@ static void kernels_of_networks_take_what_their_row_says(void **state)
             uint32_t spec[MOE_VK_MAX_SPEC] = {0};
             if (variant->shape > 0 && (shape.m == 0 || caps.subgroup_size == 0))
                 continue;
-            spec[MOE_SPEC_M] = shape.m;
-            spec[MOE_SPEC_N] = shape.n;
-            spec[MOE_SPEC_K] = shape.k;
-            spec[MOE_SPEC_PACKED_IS_N] = shape.packed_is_n;
-            spec[MOE_SPEC_SUBGROUPS] =
-                caps.subgroup_size > 0 ? MOE_LOCAL_SIZE / caps.subgroup_size : 0;
+            if (variant->shape > 0)
+                moe_vk_matrix_spec(variant, &shape, MOE_LOCAL_SIZE / caps.subgroup_size, spec);
             const struct spirv_needs *matmul = needs_of(variant->gemm_bda, spec);
             const struct spirv_needs *dw = needs_of(variant->dw_bda, spec);
             assert_int_equal(moe_max(matmul->shared, dw->shared), variant->shared);

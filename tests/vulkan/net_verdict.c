@@ -109,19 +109,88 @@ static void found_bad(enum moe_spv_id kernel, uint32_t word, enum interpose_bug 
     assert_int_equal(interpose.n_live, 0);
 }
 
+// Words of push constants.
+enum {
+    DEPTH = (sizeof(struct net_head) + offsetof(struct net_matmul_params, depth)) / 4,
+    WIDTH = (sizeof(struct net_head) + offsetof(struct net_matmul_params, width)) / 4,
+};
+
 static void errors_of_either_kernel_are_found(void **state)
 {
     (void) state;
-    const uint32_t depth =
-        (sizeof(struct net_head) + offsetof(struct net_matmul_params, depth)) / 4;
-    const uint32_t width =
-        (sizeof(struct net_head) + offsetof(struct net_matmul_params, width)) / 4;
-    found_bad(MOE_SPV_NET_MATMUL_DIRECT_BDA, depth, INTERPOSE_SHORT, MOE_VK_WRONG,
+    found_bad(MOE_SPV_NET_MATMUL_DIRECT_BDA, DEPTH, INTERPOSE_SHORT, MOE_VK_WRONG,
               "wrong results");
-    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, width, INTERPOSE_SHORT, MOE_VK_WRONG,
+    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, WIDTH, INTERPOSE_SHORT, MOE_VK_WRONG,
               "wrong results");
     found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, 0, INTERPOSE_NO_PIPELINE, MOE_VK_NO_PIPELINE,
               "the driver did not make its pipeline");
+}
+
+// A network that names a variant by matrices, whose kernel gets a word one too small.
+static void matrices_found_bad(enum moe_vk_variant_id id, enum moe_spv_id kernel, uint32_t word)
+{
+    const struct moe_vk_variant *variant = &moe_vk_variants[id];
+    vkmoe_host host = services();
+    struct moe_vk_record record;
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    vkmoe_context *context;
+    start(word > 0 ? INTERPOSE_SHORT : INTERPOSE_NO_BUG);
+    interpose.kernel = moe_spv_table[kernel].words;
+    interpose.word = word;
+    desc.device = "vulkan";
+    desc.host = &host;
+    desc.cache_dir = "";
+    check_ok(vkmoe_context_create(&desc, &context));
+    const char *got = net_of(context, variant->name);
+    stored(&record);
+    if (word > 0) {
+        assert_null(got);
+        assert_non_null(strstr(vkmoe_error_text(), "wrong results"));
+        assert_int_equal(record.variants[id].cause, MOE_VK_WRONG);
+    } else {
+        assert_string_equal(got, variant->name);
+        assert_int_equal(record.variants[id].state, MOE_VK_GOOD);
+    }
+    vkmoe_context_destroy(context);
+    assert_int_equal(interpose.n_live, 0);
+}
+
+// Can the device have it?
+static bool has_variant(enum moe_vk_variant_id id)
+{
+    const struct moe_program_params half = {.precision = VKMOE_PRECISION_HALF};
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    vkmoe_context *context;
+    char why[160];
+    desc.device = "vulkan";
+    desc.cache_dir = "";
+    check_ok(vkmoe_context_create(&desc, &context));
+    const struct moe_vk_caps *caps = &moe_vk(context->device)->caps;
+    const bool has = !moe_vk_why_not(&moe_vk_variants[id], caps, NULL, &half, why) &&
+                     !moe_vk_known_bad(caps, id);
+    vkmoe_context_destroy(context);
+    return has;
+}
+
+// On lavapipe of Mesa 26, where there are such matrices.
+static void errors_of_matrices_are_found(void **state)
+{
+    (void) state;
+    static const enum moe_vk_variant_id ids[] = {MOE_VK_NET_A4, MOE_VK_NET_A3};
+    uint32_t n = 0;
+    of.desc.precision = VKMOE_PRECISION_HALF;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        const struct moe_vk_variant *variant = &moe_vk_variants[ids[i]];
+        if (!has_variant(ids[i]))
+            continue;
+        matrices_found_bad(ids[i], variant->gemm_bda, 0);
+        matrices_found_bad(ids[i], variant->gemm_bda, DEPTH);
+        matrices_found_bad(ids[i], variant->dw_bda, WIDTH);
+        n++;
+    }
+    of.desc.precision = VKMOE_PRECISION_EXACT;
+    if (n == 0)
+        skip();
 }
 
 // Times come of products of a network, not of a layer.
@@ -208,6 +277,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(errors_of_either_kernel_are_found),
+        cmocka_unit_test(errors_of_matrices_are_found),
         cmocka_unit_test(tune_times_it),
         cmocka_unit_test(allocations_may_fail),
         cmocka_unit_test(device_calls_may_fail),
