@@ -136,11 +136,13 @@ uint32_t moe_vk_bank_experts(const struct moe_vk_compiler *c, uint32_t bank);
 bool moe_vk_is_slotted(uint32_t bank);
 uint32_t moe_vk_bank_first(const struct moe_vk_compiler *c, uint32_t bank);
 void moe_vk_add_matmul(struct moe_vk_compiler *c, uint32_t bank, bool is_out);
-// Tiles of the plan; row blocks that a workgroup over small tiles has, of one of the matmuls.
-struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c);
+// Row blocks that a workgroup over small tiles has, of one of the matmuls.
 uint32_t moe_vk_small_blocks(const struct moe_vk_compiler *c, uint32_t bank, bool is_out);
 // What multiplying with a bank's output matrix costs for a token.
 double moe_vk_out_work(const struct moe_vk_compiler *c, uint32_t bank);
+
+// tiles.c: the tiles of the plan.
+struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c);
 
 // compile_quantise.c
 // Words of a row of d_in values as codes.

@@ -112,26 +112,6 @@ static const struct moe_vk_variant *variant_of(const struct moe_vk_compiler *c,
     return moe_vk_matmul_variant(c->variant, m->type, m->input_is_x ? c->x_type : VKMOE_F32);
 }
 
-// The most shared memory of expert_gemm.comp, that of codes: a step's weights and rows, and two
-// words a row. Others take half as much, but one layer's matrices have tiles of one width.
-static uint32_t tile_shared(uint32_t n_rows)
-{
-    return 4 * (MOE_GEMM_DEPTH * (MOE_TILE_ROWS + n_rows) + 2 * n_rows);
-}
-
-// A full tile is twice as wide where the block's experts have half as many rows again as that: most
-// tiles have more rows than a narrower one then, and weights go through shared memory less often.
-struct moe_vk_tiles moe_vk_tiles_of(const struct moe_vk_compiler *c)
-{
-    const struct moe_vk_variant *variant = c->variant ? c->variant : &moe_vk_variants[MOE_VK_A0];
-    struct moe_vk_tiles tiles = {variant->small_rows, MOE_TILE_FULL};
-    uint64_t slots = (uint64_t) c->tokens * c->desc->top_k, n_experts = c->desc->n_experts;
-    while (2 * tiles.full <= variant->full_rows && slots >= 3 * tiles.full * n_experts &&
-           tile_shared(2 * tiles.full) <= c->limits->shared)
-        tiles.full *= 2;
-    return tiles;
-}
-
 // Where the input is as codes, if it is. Few tokens are computed without.
 static uint32_t codes_of(const struct matrix *m)
 {

@@ -257,6 +257,12 @@ enum moe_vk_regime moe_vk_choose_regime(uint32_t n_tokens);
 // The most tokens that a regime of a program is for.
 uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens);
 
+// tiles.c: the most rows of a full tile in a plan that makes so many tokens at once; and the fewest
+// tokens of one whose tiles have `full` rows, if the variant has such and the device room for them.
+uint32_t moe_vk_full_rows(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
+                          const struct moe_vk_limits *limits, uint32_t tokens);
+uint32_t moe_vk_tokens_for(const vkmoe_layer_desc *layer, uint32_t full);
+
 // barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
 // barrier, wrote, or that writes what one of those read.
 void moe_vk_derive_barriers(struct moe_vk_dispatch *dispatches, uint32_t n);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One small layer computed by a0 and by a variant on the device itself, with a shared expert; then
-// by the variant once more with x in f16, if it takes that. Weights are f16, or q8_0 where a
-// variant is for blocks.
+// One small layer computed by a0 and by a variant on the device itself, with a shared expert: by
+// the variant once for each width of its tiles, with x in f16 too if it takes that. Weights are
+// f16, or q8_0 where a variant is for blocks.
 //
 // All terms of a sum have one sign: x is positive, a row of weights and its bias are all of the
 // row's sign, a gate row has the sign of its up row, and gate weights are 1. For a variant for
@@ -15,11 +15,11 @@
 //   |dy| <= |y| ((1 + u_x)^2 (1 + gamma(d_model))^2 (1 + u) (1 + u_h) (1 + gamma(d_ff))
 //               (1 + gamma(top_k + 1)) - 1)
 // u_h is one unit in f16's last place for a variant that rounds h to it, else 0.
-// The last tokens' x has too many digits for f16, and u_x is one unit in its last place. x is large
+// The first tokens' x has too many digits for f16, and u_x is a unit in its last place. x is large
 // enough for h to pass 65504, which f16 cannot hold, and W2 small enough for y not to. Where x is
-// in f16, y is too and is rounded to either neighbour; the last tokens are left out.
+// in f16, y is too and is rounded to either neighbour; the first tokens are left out.
 //
-// A variant for blocks makes codes of 8 bits. u_x is what half a code is of the least of the last
+// A variant for blocks makes codes of 8 bits. u_x is what half a code is of the least of the first
 // tokens' x; the others' x are codes. So is h, but for its scale, because its weights' rows are one
 // row times numbers that are codes: u_h is what the scale is rounded by.
 #include "vulkan/bind.h"
@@ -32,8 +32,8 @@
 #include "core/dtype.h"
 
 enum {
-    N_TOKENS = 45, // expert 0 gets all: full tiles; the others a part: full ones, or a small one
-    N_EXACT = 40,  // tokens whose x is of f16 numbers
+    N_TOKENS = 130,
+    N_ROUNDED = 5, // tokens whose x is not of f16 numbers
     N_EXPERTS = 5,
     TOP_K = 2,
     BLOCK = 32, // of x and of q8_0
@@ -42,6 +42,15 @@ enum {
     D_OUT = 37,
     N_Y = N_TOKENS * D_OUT,
 };
+
+// Expert 0 gets all tokens: more than one full tile of so many rows. The others get a part: full
+// tiles, or a small one. Each way to stage x is in one of them.
+static const struct run {
+    enum vkmoe_dtype x_type;
+    uint32_t full, n_tokens;
+} runs[] = {{VKMOE_F32, MOE_TILE_FULL, 45},
+            {VKMOE_F16, 2 * MOE_TILE_FULL, 66},
+            {VKMOE_F32, MOE_TILE_WIDE, N_TOKENS}};
 
 struct widths {
     uint32_t d_model, d_ff, d_shared_ff;
@@ -62,7 +71,7 @@ struct test {
     struct moe_graph graph;
     struct moe_packed_weights *weights;
     float x[N_TOKENS * MAX_MODEL], want[N_Y], got[N_Y];
-    uint16_t x_f16[N_EXACT * MAX_MODEL], y_f16[N_EXACT * D_OUT];
+    uint16_t x_f16[N_TOKENS * MAX_MODEL], y_f16[N_Y];
     float router[N_EXPERTS * MAX_MODEL], router_bias[N_EXPERTS];
     struct expert experts[N_EXPERTS], shared;
     uint32_t random;
@@ -133,12 +142,12 @@ static void fill_test(struct test *t)
     const uint32_t d_model = t->d.d_model;
     const float sign = t->blocks ? -1 : 1;
     t->random = 1;
-    for (uint32_t i = 0; i < N_TOKENS * d_model; i++) // between 4 and 12, or 8
-        t->x[i] = sign * (i >= N_EXACT * d_model ? 4 + (float) next(t, 1 << 20) * 0x1p-17f
-                          : t->blocks            ? code(t, i) * 0x1p-4f
-                                                 : 4 + (float) next(t, 1024) * 0x1p-7f);
-    for (uint32_t i = 0; i < N_EXACT * d_model; i++)
+    for (uint32_t i = 0; i < N_TOKENS * d_model; i++) { // between 4 and 12, or 8
+        t->x[i] = sign * (i < N_ROUNDED * d_model ? 4 + (float) next(t, 1 << 20) * 0x1p-17f
+                          : t->blocks             ? code(t, i) * 0x1p-4f
+                                                  : 4 + (float) next(t, 1024) * 0x1p-7f);
         t->x_f16[i] = moe_f32_to_f16(t->x[i]);
+    }
     // Expert 0 is selected always, then one of the others by sums of different parts of x.
     for (uint32_t i = 0; i < d_model; i++)
         t->router[(1 + i % (N_EXPERTS - 1)) * d_model + i] = sign;
@@ -205,10 +214,10 @@ fail:
 }
 
 // *cause says of a failure that it is the variant's: of its pipeline, or of its run. What a driver
-// lacks before that, it might lack for a0 too.
+// lacks before that, it might lack for a0 too. A plan for max_tokens has the tiles at hand.
 static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *variant,
-                                 enum vkmoe_dtype type, uint32_t n_tokens, const void *x, void *y,
-                                 enum moe_vk_cause *cause)
+                                 enum vkmoe_dtype type, uint32_t max_tokens, uint32_t n_tokens,
+                                 const void *x, void *y, enum moe_vk_cause *cause)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_program *program = NULL;
@@ -219,7 +228,7 @@ static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *va
     io.y = y;
     io.y_stride = (size_t) moe_dtype_size(type, D_OUT);
     const struct moe_program_params params = {
-        .max_tokens = n_tokens,
+        .max_tokens = max_tokens,
         .precision = t->blocks ? VKMOE_PRECISION_INT8 : VKMOE_PRECISION_HALF,
         .x_type = type,
         .budget_ms = 50,
@@ -255,15 +264,16 @@ static double bound_of(double u_x, double u_h)
     return (1 + u_x) * (1 + u_x) * (1 + u_h) * (1 + gamma) - 1;
 }
 
-// The first n values of got; its own rounding is u_y.
-static bool agree(const struct test *t, const struct moe_vk_variant *variant, uint32_t n,
-                  double u_y)
+// The results of n tokens from `first` on; their own rounding is u_y.
+static bool agree(const struct test *t, const struct moe_vk_variant *variant, uint32_t first,
+                  uint32_t n, double u_y)
 {
     const double unit = t->blocks ? 12.0 / 254 / 4 : 0x1p-10, exact = bound_of(0, 0);
     const double of_scale = 0x1p-20; // a quotient and products by it, 2.5 units each at most
     const double u_h = !variant->rounds_hidden ? 0 : t->blocks ? of_scale : unit;
-    for (uint32_t i = 0; i < n; i++) {
-        double of_got = (1 + bound_of(i < N_EXACT * D_OUT ? 0 : unit, u_h)) * (1 + u_y) - 1;
+    for (uint32_t i = first * D_OUT; i < (first + n) * D_OUT; i++) {
+        double u_x = i < N_ROUNDED * D_OUT ? unit : 0;
+        double of_got = (1 + bound_of(u_x, u_h)) * (1 + u_y) - 1;
         double want = t->want[i], bound = (exact + of_got) * fabs(want) / (1 - exact);
         if (!(fabs(t->got[i] - want) <= bound) || want == 0) // NaN fails
             return false;
@@ -271,23 +281,43 @@ static bool agree(const struct test *t, const struct moe_vk_variant *variant, ui
     return true;
 }
 
-static enum vkmoe_status test_f32(struct test *t, const struct moe_vk_variant *variant,
+static enum vkmoe_status test_run(struct test *t, const struct moe_vk_variant *variant,
+                                  const struct run *run, uint32_t max_tokens,
                                   enum moe_vk_cause *cause)
 {
-    enum vkmoe_status status = compute(t, variant, VKMOE_F32, N_TOKENS, t->x, t->got, cause);
-    if (status == VKMOE_OK && !agree(t, variant, N_Y, 0))
+    const bool f16 = run->x_type == VKMOE_F16;
+    const uint32_t first = f16 ? N_ROUNDED : 0, n = run->n_tokens, d_model = t->d.d_model;
+    const void *x = f16 ? (const void *) (t->x_f16 + first * d_model) : t->x;
+    void *y = f16 ? (void *) t->y_f16 : t->got;
+    enum vkmoe_status status = compute(t, variant, run->x_type, max_tokens, n, x, y, cause);
+    for (uint32_t i = 0; f16 && i < n * D_OUT; i++)
+        t->got[first * D_OUT + i] = moe_f16_to_f32(t->y_f16[i]);
+    if (status == VKMOE_OK && !agree(t, variant, first, n, f16 ? 0x1p-10 : 0))
         *cause = MOE_VK_WRONG;
     return status;
 }
 
-static enum vkmoe_status test_f16(struct test *t, const struct moe_vk_variant *variant,
-                                  enum moe_vk_cause *cause)
+// All runs whose type of x or whose tiles are none of an earlier one's, as far as they go well.
+static enum vkmoe_status test_runs(struct test *t, const struct moe_vk_variant *variant,
+                                   enum moe_vk_cause *cause)
 {
-    enum vkmoe_status status = compute(t, variant, VKMOE_F16, N_EXACT, t->x_f16, t->y_f16, cause);
-    for (uint32_t i = 0; i < N_EXACT * D_OUT; i++)
-        t->got[i] = moe_f16_to_f32(t->y_f16[i]);
-    if (status == VKMOE_OK && !agree(t, variant, N_EXACT * D_OUT, 0x1p-10))
-        *cause = MOE_VK_WRONG;
+    enum vkmoe_status status = VKMOE_OK;
+    struct moe_vk_limits limits = moe_vk_limits(t->vk, 1);
+    uint32_t types = 0, widest = 0;
+    *cause = MOE_VK_NO_CAUSE;
+    for (size_t i = 0; i < MOE_COUNT(runs) && *cause == MOE_VK_NO_CAUSE; i++) {
+        uint32_t type = MOE_VK_BIT(runs[i].x_type), tokens = runs[i].n_tokens;
+        if (runs[i].full > MOE_TILE_FULL)
+            tokens = (uint32_t) moe_max(tokens, moe_vk_tokens_for(&t->layer.desc, runs[i].full));
+        uint32_t rows = moe_vk_full_rows(variant, &t->layer.desc, &limits, tokens);
+        if (!(variant->inputs & type) || ((types & type) && rows <= widest))
+            continue;
+        TRY(test_run(t, variant, &runs[i], tokens, cause));
+        types |= type;
+        widest = (uint32_t) moe_max(widest, rows);
+    }
+
+fail:
     return status;
 }
 
@@ -304,11 +334,9 @@ enum vkmoe_status moe_vk_self_test(struct moe_vk *vk, const struct moe_vk_varian
     t->d = t->blocks ? of_blocks : of_floats;
     fill_test(t);
     TRY(make_layer(t));
-    TRY(compute(t, &moe_vk_variants[MOE_VK_A0], VKMOE_F32, N_TOKENS, t->x, t->want, cause));
-    status = test_f32(t, variant, cause);
-    if (*cause == MOE_VK_NO_CAUSE && status == VKMOE_OK &&
-        (variant->inputs & MOE_VK_BIT(VKMOE_F16)))
-        status = test_f16(t, variant, cause);
+    TRY(compute(t, &moe_vk_variants[MOE_VK_A0], VKMOE_F32, N_TOKENS, N_TOKENS, t->x, t->want,
+                cause));
+    status = test_runs(t, variant, cause);
     if (*cause != MOE_VK_NO_CAUSE)
         status = VKMOE_OK; // that is the variant's result
 
