@@ -154,7 +154,7 @@ enum vkmoe_status moe_vk_net_make(struct moe_vk *vk, const struct moe_net *net,
 // selftest_net.c: products of experts, as a network that has in FORWARD
 //   y[r, o] = sum_c a[r, c] w[g, o, c]    da[r, c] = sum_o dy[r, o] w[g, o, c]
 //   dw[g, o, c] = sum_r dy[r, o] a[r, c]
-// of as many rows as there are tokens; starts and members are the grouping.
+// with w of a type, of as many rows as there are tokens; starts and members are the grouping.
 struct moe_vk_products {
     struct moe_net *net;
     uint32_t a, w, dy, starts, members, y, da, dw; // tensors
@@ -162,7 +162,7 @@ struct moe_vk_products {
 // `out` is to be zeroed before, and destroyed after a failure too.
 enum vkmoe_status moe_vk_products_create(const vkmoe_host *host, uint32_t n_rows,
                                          uint32_t n_groups, uint32_t n_in, uint32_t n_out,
-                                         enum vkmoe_precision precision,
+                                         enum moe_net_type type, enum vkmoe_precision precision,
                                          struct moe_vk_products *out);
 
 // moe_vk_self_test of a variant for networks.

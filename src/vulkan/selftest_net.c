@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Products of a small layer of experts and their gradients, by a0 and by a variant for networks.
+// Products of a small layer of experts and their gradients, by a0 and by a variant for networks,
+// with weights of each type that it computes. a0 has them in f32.
 //
 // All numbers are positive, so the sum of the terms' magnitudes is the result's own, nothing
 // cancels, and one lost or misplaced element of some hundred shows. They are f16 numbers times
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "core/dtype.h"
 
 enum {
     N_ROWS = 45, // group 0 has more than a tile of them, the middle one none, the last some
@@ -28,8 +30,10 @@ enum {
 
 struct test {
     struct moe_vk *vk;
-    struct moe_vk_products products;
+    struct moe_vk_products of_f32, products; // products: of the type at hand
     float a[N_A], dy[N_Y], w[N_W];
+    uint32_t stored[N_W]; // w in that type,
+    float rounded[N_W];   // and what that is in f32
     int32_t starts[N_GROUPS + 1], members[N_ROWS];
     float want[N_RESULTS], got[N_RESULTS];
     uint32_t random;
@@ -58,7 +62,7 @@ static void add_op(const struct moe_vk_products *p, enum moe_net_op_kind kind, u
 
 enum vkmoe_status moe_vk_products_create(const vkmoe_host *host, uint32_t n_rows,
                                          uint32_t n_groups, uint32_t n_in, uint32_t n_out,
-                                         enum vkmoe_precision precision,
+                                         enum moe_net_type type, enum vkmoe_precision precision,
                                          struct moe_vk_products *out)
 {
     enum vkmoe_status status = VKMOE_OK;
@@ -66,7 +70,7 @@ enum vkmoe_status moe_vk_products_create(const vkmoe_host *host, uint32_t n_rows
     struct moe_net *net = out->net;
     net->precision = precision;
     out->a = add(net, MOE_NET_INPUT, MOE_NET_F32, 0, n_in);
-    out->w = add(net, MOE_NET_INPUT, MOE_NET_F32, n_groups * n_out, n_in);
+    out->w = add(net, MOE_NET_INPUT, type, n_groups * n_out, n_in);
     out->dy = add(net, MOE_NET_INPUT, MOE_NET_F32, 0, n_out);
     out->starts = add(net, MOE_NET_INPUT, MOE_NET_I32, n_groups + 1, 1);
     out->members = add(net, MOE_NET_INPUT, MOE_NET_I32, 0, 1);
@@ -129,12 +133,12 @@ static void fill(struct test *t)
 // ---- runs --------------------------------------------------------------------------------------
 
 // NaN everywhere a kernel is to write.
-static enum vkmoe_status upload(struct test *t, struct moe_device_net *net, const float *poison)
+static enum vkmoe_status upload(struct test *t, const struct moe_vk_products *p,
+                                struct moe_device_net *net, const void *w, const float *poison)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk_products *p = &t->products;
     TRY(moe_vk_net_upload(net, p->a, N_A, t->a));
-    TRY(moe_vk_net_upload(net, p->w, N_W, t->w));
+    TRY(moe_vk_net_upload(net, p->w, N_W, w));
     TRY(moe_vk_net_upload(net, p->dy, N_Y, t->dy));
     TRY(moe_vk_net_upload(net, p->starts, N_GROUPS + 1, t->starts));
     TRY(moe_vk_net_upload(net, p->members, N_ROWS, t->members));
@@ -146,13 +150,13 @@ fail:
     return status;
 }
 
-static enum vkmoe_status run(struct test *t, struct moe_device_net *net, float *out)
+static enum vkmoe_status run(struct test *t, const struct moe_vk_products *p,
+                             struct moe_device_net *net, const void *w, float *out)
 {
     enum vkmoe_status status = VKMOE_OK;
-    const struct moe_vk_products *p = &t->products;
     const struct moe_net_args args = {.n_tokens = N_ROWS, .n_examples = 1, .step = 1};
     memset(out, 0xff, N_RESULTS * sizeof *out);
-    TRY(upload(t, net, out));
+    TRY(upload(t, p, net, w, out));
     TRY(moe_vk_net_run(net, 1u << MOE_NET_FORWARD, &args));
     TRY(moe_vk_net_download(net, p->y, N_Y, out));
     TRY(moe_vk_net_download(net, p->da, N_A, out + N_Y));
@@ -163,18 +167,19 @@ fail:
 }
 
 // *cause says of a failure that it is the variant's: of its pipeline, or of its run.
-static enum vkmoe_status compute(struct test *t, const struct moe_vk_variant *variant, float *out,
+static enum vkmoe_status compute(struct test *t, const struct moe_vk_products *p,
+                                 const struct moe_vk_variant *variant, const void *w, float *out,
                                  enum moe_vk_cause *cause)
 {
     enum vkmoe_status status = VKMOE_OK;
     struct moe_device_net *net = NULL;
     bool own;
     *cause = MOE_VK_NO_CAUSE;
-    status = moe_vk_net_make(t->vk, t->products.net, variant, false, &net, &own);
+    status = moe_vk_net_make(t->vk, p->net, variant, false, &net, &own);
     if (status == VKMOE_E_DEVICE && own)
         *cause = MOE_VK_NO_PIPELINE;
     TRY(status);
-    status = run(t, net, out);
+    status = run(t, p, net, w, out);
     if (status == VKMOE_E_DEVICE || status == VKMOE_E_DEVICE_LOST)
         *cause = MOE_VK_FAILED;
 
@@ -196,27 +201,48 @@ static bool agree(const struct test *t)
     return true;
 }
 
+// *cause: the variant's failure.
+static enum vkmoe_status test_type(struct test *t, const struct moe_vk_variant *variant,
+                                   enum moe_net_type type, enum moe_vk_cause *cause)
+{
+    enum vkmoe_status status = VKMOE_OK;
+    enum moe_vk_cause of_a0;
+    const enum vkmoe_dtype dtype = moe_net_type_dtype(type);
+    moe_dtype_encode(dtype, t->w, N_W, t->stored);
+    moe_dtype_decode(dtype, t->stored, N_W, t->rounded);
+    TRY(moe_vk_products_create(t->vk->base.host, N_ROWS, N_GROUPS, N_IN, N_OUT, type,
+                               VKMOE_PRECISION_HALF, &t->products));
+    TRY(compute(t, &t->of_f32, &moe_vk_variants[MOE_VK_A0], t->rounded, t->want,
+                &of_a0));
+    TRY(compute(t, &t->products, variant, t->stored, t->got, cause));
+    if (!agree(t))
+        *cause = MOE_VK_WRONG;
+
+fail:
+    moe_net_destroy(t->products.net);
+    t->products.net = NULL;
+    return status;
+}
+
 enum vkmoe_status moe_vk_net_self_test(struct moe_vk *vk, const struct moe_vk_variant *variant,
                                        enum moe_vk_cause *cause)
 {
+    static const enum moe_net_type types[] = {MOE_NET_F32, MOE_NET_F16, MOE_NET_BF16};
     enum vkmoe_status status = VKMOE_OK;
     struct test *t = NULL;
     *cause = MOE_VK_NO_CAUSE;
     TRY(moe_try_alloc(vk->base.host, sizeof *t, "self-test", &t));
     t->vk = vk;
-    TRY(moe_vk_products_create(vk->base.host, N_ROWS, N_GROUPS, N_IN, N_OUT,
-                               VKMOE_PRECISION_HALF, &t->products));
+    TRY(moe_vk_products_create(vk->base.host, N_ROWS, N_GROUPS, N_IN, N_OUT, MOE_NET_F32,
+                               VKMOE_PRECISION_HALF, &t->of_f32));
     fill(t);
-    TRY(compute(t, &moe_vk_variants[MOE_VK_A0], t->want, cause));
-    status = compute(t, variant, t->got, cause);
-    if (status == VKMOE_OK && !agree(t))
-        *cause = MOE_VK_WRONG;
-    if (*cause != MOE_VK_NO_CAUSE)
-        status = VKMOE_OK; // that is the variant's result
+    for (size_t i = 0; i < MOE_COUNT(types) && *cause == MOE_VK_NO_CAUSE; i++)
+        if (variant->types & MOE_VK_BIT(moe_net_type_dtype(types[i])))
+            TRY(test_type(t, variant, types[i], cause));
 
 fail:
     if (t)
-        moe_net_destroy(t->products.net);
+        moe_net_destroy(t->of_f32.net);
     moe_free(vk->base.host, t);
-    return status;
+    return *cause != MOE_VK_NO_CAUSE ? VKMOE_OK : status; // that is the variant's result
 }

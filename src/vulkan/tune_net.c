@@ -113,7 +113,7 @@ enum vkmoe_status moe_vk_net_probe(struct moe_vk *vk, const struct moe_vk_varian
         p.values[i] = (float) (int32_t) random * 0x1p-31f;
     }
     TRY(moe_vk_products_create(vk->base.host, p.n_rows, N_GROUPS, p.width, p.width,
-                               VKMOE_PRECISION_HALF, &p.products));
+                               MOE_NET_F32, VKMOE_PRECISION_HALF, &p.products));
     TRY(create_side(&p, base, &p.sides[1], &made));
     if (made)
         TRY(create_side(&p, variant, &p.sides[0], &made));

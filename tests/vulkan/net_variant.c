@@ -78,7 +78,7 @@ static void compute(const struct problem *p, const char *by, struct results *out
     struct moe_device_net *net;
     const struct moe_backend *backend = device->device->backend;
     const struct moe_net_args args = {.n_tokens = N_ROWS, .n_examples = 1, .step = 1};
-    check_ok(moe_vk_products_create(moe_host_default(), N_ROWS, N_GROUPS, N_IN, N_OUT,
+    check_ok(moe_vk_products_create(moe_host_default(), N_ROWS, N_GROUPS, N_IN, N_OUT, MOE_NET_F32,
                                     rounds ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT,
                                     &products));
     products.net->variant = by;

@@ -83,13 +83,20 @@ static void the_device_decides(void **state)
     assert_int_equal(interpose.n_live, 0);
 }
 
-static void found_bad(enum moe_spv_id kernel, uint32_t word, enum interpose_bug kind,
+enum { ANY_TYPE = -1 };
+
+// type: of the weights that the kernel gets wrong.
+static void found_bad(enum moe_spv_id kernel, uint32_t word, int type, enum interpose_bug kind,
                       enum moe_vk_cause cause, const char *why)
 {
+    enum { W_TYPE = 1 }; // in shaders/net_matmul_direct.comp
     vkmoe_host host = services();
     start(kind);
     interpose.kernel = moe_spv_table[kernel].words;
     interpose.word = word;
+    interpose.by_spec = type != ANY_TYPE;
+    interpose.spec = W_TYPE;
+    interpose.value = (uint32_t) type;
     vkmoe_context *context = open_arm(&host, true);
     check_net(context, "a0");
     assert_true(interpose.n_pipelines > 0);
@@ -118,12 +125,16 @@ enum {
 static void errors_of_either_kernel_are_found(void **state)
 {
     (void) state;
-    found_bad(MOE_SPV_NET_MATMUL_DIRECT_BDA, DEPTH, INTERPOSE_SHORT, MOE_VK_WRONG,
+    static const int types[] = {ANY_TYPE, VKMOE_F32, VKMOE_F16, VKMOE_BF16};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        found_bad(MOE_SPV_NET_MATMUL_DIRECT_BDA, DEPTH, types[i], INTERPOSE_SHORT, MOE_VK_WRONG,
+                  "wrong results");
+    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, WIDTH, ANY_TYPE, INTERPOSE_SHORT, MOE_VK_WRONG,
               "wrong results");
-    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, WIDTH, INTERPOSE_SHORT, MOE_VK_WRONG,
-              "wrong results");
-    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, 0, INTERPOSE_NO_PIPELINE, MOE_VK_NO_PIPELINE,
-              "the driver did not make its pipeline");
+    found_bad(MOE_SPV_NET_MATMUL_DIRECT_BDA, 0, VKMOE_BF16, INTERPOSE_NO_PIPELINE,
+              MOE_VK_NO_PIPELINE, "the driver did not make its pipeline");
+    found_bad(MOE_SPV_NET_MATMUL_DW_DIRECT_BDA, 0, ANY_TYPE, INTERPOSE_NO_PIPELINE,
+              MOE_VK_NO_PIPELINE, "the driver did not make its pipeline");
 }
 
 // A network that names a variant by matrices, whose kernel gets a word one too small.
