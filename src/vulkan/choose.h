@@ -49,7 +49,7 @@ struct moe_vk_variant {
     enum moe_spv_id gemm, gemm_bda;   // kernel of one matmul; gemm MOE_N_SPV: by address only
     enum moe_spv_id small, small_bda; // and of small tiles
     uint32_t small_rows, small_blocks; // rows of such a tile, row blocks of a workgroup over it
-    uint32_t full_rows; // most rows of a full tile; `shared` is what MOE_TILE_FULL take
+    uint32_t full_rows; // most rows of a full tile; `shared` is for MOE_TILE_FULL, see tiles.c
     // Of networks, whose other kernel makes gradients of matrices; else of layers. The last variant
     // computes both.
     bool nets;

@@ -262,6 +262,10 @@ uint32_t moe_vk_regime_tokens(enum moe_vk_regime regime, uint32_t max_tokens);
 uint32_t moe_vk_full_rows(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
                           const struct moe_vk_limits *limits, uint32_t tokens);
 uint32_t moe_vk_tokens_for(const vkmoe_layer_desc *layer, uint32_t full);
+// Bytes of shared memory that a workgroup over a full tile of n_rows takes at most; of a0 or a1,
+// which have wide ones.
+uint32_t moe_vk_tile_shared(const struct moe_vk_variant *variant, enum vkmoe_dtype weights,
+                            uint32_t n_rows);
 
 // barrier.c: sets `barrier` of each dispatch that touches what one before it, since the last
 // barrier, wrote, or that writes what one of those read.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How many rows the full tiles of a plan have.
 #include "base/bits.h"
+#include "core/dtype.h"
 #include "vulkan/compile.h"
 
 // A full tile is twice as wide where the block's experts have half as many rows again as that: most
@@ -11,11 +12,33 @@ uint32_t moe_vk_tokens_for(const vkmoe_layer_desc *layer, uint32_t full)
     return (uint32_t) moe_min(moe_div_up(slots, layer->top_k), UINT32_MAX);
 }
 
-// The most shared memory of expert_gemm.comp, that of codes: a step's weights and rows, and two
-// words a row. Others take half as much, but one layer's matrices have tiles of one width.
-static uint32_t tile_shared(uint32_t n_rows)
+// As expert_gemm.comp has it: a step's weights and rows, and two words a row. a1's has rows twice,
+// and more than a0's where that computes a matmul of the same weights.
+uint32_t moe_vk_tile_shared(const struct moe_vk_variant *variant, enum vkmoe_dtype weights,
+                            uint32_t n_rows)
 {
-    return 4 * (MOE_GEMM_DEPTH * (MOE_TILE_ROWS + n_rows) + 2 * n_rows);
+    const bool f16 = variant->id == MOE_VK_A1 && weights == VKMOE_F16;
+    const uint32_t depth = (int) weights < MOE_N_FLOAT_DTYPES ? MOE_GEMM_DEPTH / 2 : MOE_GEMM_DEPTH;
+    const uint32_t of_weight = f16 ? 2 : 4, of_input = f16 ? 2 + 4 : 4;
+    return depth * (of_weight * MOE_TILE_ROWS + of_input * n_rows) + 8 * n_rows;
+}
+
+// For each matmul of a layer, which all have tiles of one width?
+static bool has_room(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
+                     const struct moe_vk_limits *limits, uint32_t n_rows)
+{
+    const bool shared = layer->d_shared_ff > 0;
+    const enum vkmoe_dtype types[] = {
+        layer->in_type,
+        layer->out_type,
+        shared ? layer->shared_in_type : layer->in_type,
+        shared ? layer->shared_out_type : layer->in_type,
+        layer->d_latent > 0 ? layer->latent_type : layer->in_type,
+    };
+    for (size_t i = 0; i < MOE_COUNT(types); i++)
+        if (moe_vk_tile_shared(variant, types[i], n_rows) > limits->shared)
+            return false;
+    return true;
 }
 
 uint32_t moe_vk_full_rows(const struct moe_vk_variant *variant, const vkmoe_layer_desc *layer,
@@ -23,7 +46,7 @@ uint32_t moe_vk_full_rows(const struct moe_vk_variant *variant, const vkmoe_laye
 {
     uint32_t full = MOE_TILE_FULL;
     while (2 * full <= variant->full_rows && tokens >= moe_vk_tokens_for(layer, 2 * full) &&
-           tile_shared(2 * full) <= limits->shared)
+           has_room(variant, layer, limits, 2 * full))
         full *= 2;
     return full;
 }

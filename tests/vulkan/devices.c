@@ -396,6 +396,61 @@ static void no_program_is_beyond_its_device(void **state)
     }
 }
 
+// A layer of two types, the second one of some of its matrices.
+static vkmoe_layer_desc mixed_layer(enum vkmoe_dtype type, enum vkmoe_dtype second, int of)
+{
+    vkmoe_layer_desc layer = small_layer(type);
+    layer.shared_in_type = layer.shared_out_type = layer.latent_type = type;
+    layer.d_shared_ff = of == 1 || of == 2 ? 256 : 0;
+    layer.d_latent = of == 3 ? 256 : 0;
+    enum vkmoe_dtype *const types[] = {&layer.out_type, &layer.shared_in_type,
+                                       &layer.shared_out_type, &layer.latent_type,
+                                       &layer.in_type};
+    *types[of] = second;
+    return layer;
+}
+
+// What a width takes is what its kernel has, and each device gets the widest that it has room for:
+// 16 KiB are enough for 128 rows of weights without codes, and 32 for all.
+static void tiles_are_as_wide_as_there_is_room(void **state)
+{
+    (void) state;
+    enum { TILE = 1, INPUT_IS_X = 6, KIB16 = 16384, KIB32 = 32768 };
+    const struct moe_vk_variant *a0 = &moe_vk_variants[MOE_VK_A0];
+    const struct moe_vk_variant *a1 = &moe_vk_variants[MOE_VK_A1];
+    for (uint32_t type = 0; type < MOE_N_DTYPES; type++)
+        for (uint32_t rows = MOE_TILE_FULL; rows <= MOE_TILE_WIDE; rows *= 2) {
+            uint32_t spec[MOE_VK_MAX_SPEC] = {type, rows};
+            uint32_t takes = moe_vk_tile_shared(a0, (enum vkmoe_dtype) type, rows);
+            assert_int_equal(needs_of(a0->gemm, spec)->shared, takes);
+            assert_int_equal(needs_of(a0->gemm_bda, spec)->shared, takes);
+            for (spec[INPUT_IS_X] = 0; type == VKMOE_F16 && spec[INPUT_IS_X] < 2;
+                 spec[INPUT_IS_X]++) {
+                const uint32_t of_a1 = moe_vk_tile_shared(a1, VKMOE_F16, rows);
+                assert_int_equal(needs_of(a1->gemm_bda, spec)->shared, of_a1);
+                assert_true(rows == MOE_TILE_FULL || of_a1 >= takes);
+            }
+        }
+    uint32_t n[2] = {0};
+    for (uint32_t i = 0; i < n_recorded_devices; i++) {
+        const struct moe_vk vk = {.caps = recorded_caps(&recorded_devices[i])};
+        const struct moe_vk_limits limits = moe_vk_limits(&vk, 50);
+        const bool large = limits.shared >= KIB32;
+        assert_true(large || limits.shared == KIB16);
+        n[large]++;
+        for (uint32_t type = 0; type < MOE_N_DTYPES; type++)
+            for (int of = 0; of < 5; of++) {
+                const vkmoe_layer_desc layer = mixed_layer(VKMOE_F16, (enum vkmoe_dtype) type, of);
+                const uint32_t want =
+                    large || type < MOE_N_FLOAT_DTYPES ? MOE_TILE_WIDE : MOE_TILE_FULL;
+                assert_int_equal(moe_vk_full_rows(a0, &layer, &limits, 100000), want);
+                assert_int_equal(moe_vk_full_rows(a1, &layer, &limits, 100000), want);
+                assert_int_equal(moe_vk_full_rows(a0, &layer, &limits, 16), MOE_TILE_FULL);
+            }
+    }
+    assert_true(n[0] > 2 && n[1] > 20);
+}
+
 // The same for networks, of the shapes that the recorded devices have.
 static void kernels_of_networks_take_what_their_row_says(void **state)
 {
@@ -496,6 +551,7 @@ int main(void)
         cmocka_unit_test(with_one_thing_less_a_candidate_is_dropped),
         cmocka_unit_test(a_device_below_the_least_limits_is_refused),
         cmocka_unit_test(no_program_is_beyond_its_device),
+        cmocka_unit_test(tiles_are_as_wide_as_there_is_room),
         cmocka_unit_test(kernels_of_networks_take_what_their_row_says),
         cmocka_unit_test(the_checks_find_what_is_beyond),
         cmocka_unit_test(kernels_are_few_and_small),

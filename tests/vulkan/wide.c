@@ -131,29 +131,36 @@ static void a_row_has_the_same_bits_in_each_width(void **state)
         check_widths(VKMOE_F16, true, "a1");
 }
 
-// Where the memory of a workgroup is too small for it, tiles stay as they are.
-static void little_shared_memory_keeps_tiles_narrow(void **state)
+// Tiles are as wide as the memory of a workgroup has room for: blocks take more than floats.
+static void shared_memory_bounds_the_width(void **state)
 {
     (void) state;
+    static const struct {
+        enum vkmoe_dtype type;
+        uint32_t shared, width;
+    } cases[] = {{VKMOE_F32, 16384, 128},
+                 {VKMOE_F32, 13311, 64},
+                 {VKMOE_Q8_0, 16384, 32},
+                 {VKMOE_Q8_0, 16896, 64}};
     static float x[MAX_Y], y[MAX_Y];
-    struct layer_data data;
     struct moe_vk_caps *caps = &moe_vk(device->device)->caps;
     const uint32_t shared = caps->max_shared;
-    init_data(&data, VKMOE_F32, true);
-    uint32_t n = fill_tokens(x);
-    caps->max_shared = 16384;
-    run(device, &data, NULL, max_tokens[2], 32, x, n, y);
-    caps->max_shared = 17408;
-    run(device, &data, NULL, max_tokens[2], 64, x, n, y);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct layer_data data;
+        init_data(&data, cases[i].type, true);
+        uint32_t n = fill_tokens(x);
+        caps->max_shared = cases[i].shared;
+        run(device, &data, NULL, max_tokens[2], cases[i].width, x, n, y);
+        layer_data_finish(&data);
+    }
     caps->max_shared = shared;
-    layer_data_finish(&data);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_has_the_same_bits_in_each_width),
-        cmocka_unit_test(little_shared_memory_keeps_tiles_narrow),
+        cmocka_unit_test(shared_memory_bounds_the_width),
     };
     vkmoe_context_desc desc = vkmoe_context_desc_init();
     desc.device = "reference";
