@@ -45,6 +45,10 @@ struct cpu_arrays {
     // may come twice
     void (*add_rows)(const float *v, const float *factors, float *const *sums, uint32_t n_rows,
                      uint32_t first, uint32_t n_columns);
+    // panels[p size + 16 r + c] = factors[r] rows[r][first + 16 p + c] (NULL: 1 for each), those of
+    // n_columns beginning with `first`; what their last panel has behind them is 0
+    void (*to_panels)(const float *const *rows, const float *factors, uint32_t n_rows,
+                      uint32_t first, uint32_t n_columns, float *panels, size_t size);
 };
 
 #endif

@@ -361,6 +361,25 @@ static void add_rows(const float *restrict v, const float *restrict factors, flo
     }
 }
 
+static void to_panels(const float *const *rows, const float *factors, uint32_t n_rows,
+                      uint32_t first, uint32_t n_columns, float *restrict panels, size_t size)
+{
+    enum { AHEAD = 8 }; // rows that are asked for before they are needed
+    const uint32_t n_whole = n_columns / 16, n_left = n_columns % 16;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const float *row = rows[r] + first, f = factors ? factors[r] : 1.0f;
+        const float *later = rows[r + AHEAD < n_rows ? r + AHEAD : n_rows - 1] + first;
+        float *restrict to = panels + (size_t) r * 16;
+        for (uint32_t p = 0; p < n_whole; p++) {
+            __builtin_prefetch(later + (size_t) p * 16);
+            for (uint32_t c = 0; c < 16; c++)
+                to[p * size + c] = f * row[p * 16 + c];
+        }
+        for (uint32_t c = 0; n_left > 0 && c < 16; c++)
+            to[n_whole * size + c] = c < n_left ? f * row[n_whole * 16 + c] : 0.0f;
+    }
+}
+
 static const struct cpu_arrays level_arrays = {
     .act = act_array,
     .act_backward = act_backward_array,
@@ -374,6 +393,7 @@ static const struct cpu_arrays level_arrays = {
     .step = step_array,
     .finish_rows = finish_rows,
     .add_rows = add_rows,
+    .to_panels = to_panels,
 };
 
 #undef FOR_ACT

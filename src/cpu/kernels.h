@@ -87,6 +87,24 @@ typedef void cpu_chain_fn(const float *const *x, uint32_t n_rows, uint32_t first
 typedef void cpu_steps_fn(const float *const *x, uint32_t n_rows, uint32_t first,
                           const float *panel, uint32_t k, bool more, float *out);
 
+// Memory that is read soon, which a kernel asks for while it computes: n_rows rows of n_lines
+// lines, the rows `stride` bytes apart. Each call goes on where the one before it stopped.
+struct cpu_fetch {
+    const char *row; // the first of those left
+    size_t stride;
+    uint32_t n_rows, n_lines;
+    uint32_t line; // the next of that row
+    uint32_t each; // lines for CPU_FETCH_STEPS steps of at most CPU_FETCH_ROWS rows
+};
+
+enum { CPU_LINE = 64, CPU_FETCH_STEPS = 4, CPU_FETCH_ROWS = 12 };
+
+// The same as cpu_chain_fn, with the same bits, of two panels: rows of out have 32 columns. fetch
+// may be NULL.
+typedef void cpu_chain_two_fn(const float *const *x, uint32_t n_rows, uint32_t first,
+                              const float *const *panels, uint32_t k, bool more,
+                              float *const *out, struct cpu_fetch *fetch);
+
 // out[i * stride + r] = rows[r][first + i] for r < n_rows <= 16 and i < n; the other r < 16 of
 // each i become 0. rows 4-byte aligned, out 32-byte aligned, stride a multiple of 16.
 typedef void cpu_transpose_fn(const float *const *rows, uint32_t n_rows, uint32_t first, uint32_t n,
@@ -119,6 +137,7 @@ struct cpu_kernels {
     cpu_decode_fn *decode[CPU_N_FLOATS]; // NULL for f32
     cpu_encode_fn *encode[CPU_N_FLOATS]; // likewise
     cpu_chain_fn *chain;
+    cpu_chain_two_fn *chain_two; // NULL: two are no faster at once
     cpu_transpose_fn *transpose;
     cpu_read_fn *read;
     cpu_peak_fn *peak[CPU_N_OPERANDS]; // NULL: no instructions of their own

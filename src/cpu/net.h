@@ -123,6 +123,30 @@ static inline uint64_t moe_cpu_group_row(const struct cpu_grouping *of, uint64_t
     return of->members ? (uint64_t) of->members[place] : place;
 }
 
+// ---- products --------------------------------------------------------------------------------
+
+enum { CPU_MAX_STRIP = 2 };
+
+// Panels that kernels take at once: a strip.
+static inline uint32_t moe_cpu_net_strip(const struct cpu_net *net)
+{
+    return net->kernels->chain_two ? CPU_MAX_STRIP : 1;
+}
+
+// Chains of a strip, or of what is left of one: panels of k steps from `panel` on, panel_size
+// floats apart. fetch: what is read behind it; NULL: nothing that is known.
+static inline void moe_cpu_net_chains(const struct cpu_net *net, const float *const *x,
+                                      uint32_t n_rows, uint32_t first, const float *panel,
+                                      size_t panel_size, uint32_t n_panels, uint32_t k, bool more,
+                                      float *const *out, struct cpu_fetch *fetch)
+{
+    const float *const panels[] = {panel, panel + (n_panels - 1) * panel_size};
+    if (n_panels > 1)
+        net->kernels->chain_two(x, n_rows, first, panels, k, more, out, fetch);
+    else
+        net->kernels->chain(x, n_rows, first, panel, k, more, out);
+}
+
 // ---- phases ----------------------------------------------------------------------------------
 
 // net_text.c: any op.

@@ -8,24 +8,33 @@
 
 // ---- dW_g = sum over r of s[r] dy[r]^T a[r] --------------------------------------------------
 
-// A task has BLOCK_OUT rows and BLOCK_PANELS panels of columns of one dW_g, and goes through the
+// A task has some rows and BLOCK_PANELS panels of columns of one dW_g, and goes through the
 // group's rows in blocks: dy is transposed, so that the kernel of products finds its rows, and a is
 // gathered into panels, times s. Each sum is one chain in ascending r that begins with 0, or with
 // what dW is added to.
 enum {
-    BLOCK_OUT = 96,    // a multiple of the kernel's 6
+    FEW_OUT = 96,      // rows of dW, a multiple of the kernels' 6 and 12
+    MAX_OUT = 192,     // those of a task where there are
+    MANY_TASKS = 32,
     BLOCK_PANELS = 16,
     BLOCK_ROWS = 128,  // a multiple of 16
-    AHEAD = 8,         // rows of a that are asked for before they are needed
-    PACKED_PANELS = 4, // of a, gathered at once: a row is read in pieces as wide as they
+    PACKED_PANELS = 2, // of a, gathered at once: a row is read in pieces as wide as they
 };
 
 struct gradient {
     const float *dy, *a, *s;
     uint32_t dy_div, a_div, n_out, n_in;
-    uint64_t out_blocks, panel_blocks;
+    uint64_t block_out, out_blocks, panel_blocks;
     struct cpu_grouping groups;
 };
+
+// Rows of dW_g are cut into nearly equal blocks.
+static void cut_rows(struct gradient *d, uint64_t most)
+{
+    d->out_blocks = moe_div_up(d->n_out, most);
+    d->block_out = moe_align_up(moe_div_up(d->n_out, d->out_blocks), 12);
+    d->out_blocks = moe_div_up(d->n_out, d->block_out);
+}
 
 static struct gradient gradient_of(const struct cpu_net *net)
 {
@@ -39,9 +48,11 @@ static struct gradient gradient_of(const struct cpu_net *net)
         .n_out = call->in[0].width,
         .n_in = call->in[1].width,
     };
-    d.out_blocks = moe_div_up(d.n_out, BLOCK_OUT);
     d.panel_blocks = moe_div_up(d.n_in, BLOCK_PANELS * CPU_PANEL);
     d.groups = moe_cpu_net_grouping(net, 3, call->in[0].rows * d.dy_div);
+    cut_rows(&d, MAX_OUT);
+    if (d.groups.n_groups * d.out_blocks * d.panel_blocks < MANY_TASKS)
+        cut_rows(&d, FEW_OUT);
     return d;
 }
 
@@ -82,47 +93,48 @@ static void pack_dy(const struct cpu_net *net, const struct gradient_block *bloc
 }
 
 // Columns 16 c .. of s[r] a[r], n panels of them; columns beyond a are 0.
-static void pack_a(const struct gradient *d, const struct gradient_block *block, uint32_t c,
-                   uint32_t n, float (*panels)[BLOCK_ROWS * CPU_PANEL])
+static void pack_a(const struct cpu_net *net, const struct gradient *d,
+                   const struct gradient_block *block, uint32_t c, uint32_t n,
+                   float (*panels)[BLOCK_ROWS * CPU_PANEL])
 {
-    for (uint32_t r = 0; r < block->n_rows; r++) {
-        for (uint32_t j = 0; j < n; j++) {
-            const uint32_t column = (c + j) * CPU_PANEL, left = d->n_in - column;
-            float *to = panels[j] + r * CPU_PANEL;
-            __builtin_prefetch(block->a[moe_min(r + AHEAD, block->n_rows - 1)] + column);
-            if (left >= CPU_PANEL) {
-                memcpy(to, block->a[r] + column, CPU_PANEL * sizeof *to);
-            } else {
-                memset(to, 0, CPU_PANEL * sizeof *to);
-                memcpy(to, block->a[r] + column, left * sizeof *to);
-            }
-            for (uint32_t k = 0; d->s && k < CPU_PANEL; k++)
-                to[k] *= block->s[r];
-        }
-    }
+    const uint32_t column = c * CPU_PANEL;
+    net->kernels->arrays.to_panels(block->a, d->s ? block->s : NULL, block->n_rows, column,
+                                   (uint32_t) moe_min(n * CPU_PANEL, d->n_in - column), panels[0],
+                                   BLOCK_ROWS * CPU_PANEL);
 }
 
-// Goes on with the chains of panel c of dW_g, or begins them.
-static void add_panel(const struct cpu_net *net, const struct gradient *d, float *dw,
-                      const struct gradient_block *block, const float *dy, const float *a,
-                      uint32_t c, bool more)
+// Goes on with the chains of a strip of n panels from c on of dW_g, or begins them.
+static void add_panels(const struct cpu_net *net, const struct gradient *d, float *dw,
+                       const struct gradient_block *block, const float *dy,
+                       const float *panels, uint32_t c, uint32_t n_panels, uint32_t end,
+                       bool more)
 {
-    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, d->n_in - c * CPU_PANEL);
+    const uint32_t width = n_panels * CPU_PANEL;
+    const uint32_t n = (uint32_t) moe_min(width, d->n_in - c * CPU_PANEL);
     const uint32_t n_out = (uint32_t) (block->outs.end - block->outs.begin);
     float *to = dw + block->outs.begin * d->n_in + c * CPU_PANEL;
-    const float *x[BLOCK_OUT];
-    float *sums[BLOCK_OUT], edge[BLOCK_OUT * CPU_PANEL];
+    const bool last = c + n_panels == end; // else sums of the next strip are asked for
+    struct cpu_fetch behind = {
+        .row = (const char *) (to + (last ? 0 : width)),
+        .stride = d->n_in * sizeof *to,
+        .n_rows = last ? 0 : n_out,
+        .n_lines = (uint32_t) (width * sizeof *to / CPU_LINE),
+        .each = 1,
+    };
+    const float *x[MAX_OUT];
+    float *sums[MAX_OUT], edge[MAX_OUT * CPU_MAX_STRIP * CPU_PANEL];
     for (uint32_t o = 0; o < n_out; o++) {
         x[o] = dy + o * BLOCK_ROWS;
         sums[o] = to + (size_t) o * d->n_in;
-        if (n < CPU_PANEL) {
-            sums[o] = edge + o * CPU_PANEL;
-            memset(sums[o], 0, CPU_PANEL * sizeof *edge);
+        if (n < width) {
+            sums[o] = edge + o * width;
+            memset(sums[o], 0, width * sizeof *edge);
             memcpy(sums[o], to + (size_t) o * d->n_in, n * sizeof *edge);
         }
     }
-    net->kernels->chain(x, n_out, 0, a, block->n_rows, more, sums);
-    for (uint32_t o = 0; n < CPU_PANEL && o < n_out; o++)
+    moe_cpu_net_chains(net, x, n_out, 0, panels, BLOCK_ROWS * CPU_PANEL, n_panels, block->n_rows,
+                       more, sums, &behind);
+    for (uint32_t o = 0; n < width && o < n_out; o++)
         memcpy(to + (size_t) o * d->n_in, sums[o], n * sizeof *edge);
 }
 
@@ -145,9 +157,10 @@ void moe_cpu_net_dw_task(const struct cpu_net *net, uint32_t i)
     const struct cpu_span places = moe_cpu_group_places(&d.groups, g);
     float *dw = moe_cpu_net_out(net, 0) + g * d.n_out * d.n_in;
     struct gradient_block block = {
-        .outs = moe_cpu_span(d.n_out, BLOCK_OUT, i / d.panel_blocks % d.out_blocks)};
-    _Alignas(64) float dy[BLOCK_OUT * BLOCK_ROWS], a[PACKED_PANELS][BLOCK_ROWS * CPU_PANEL];
+        .outs = moe_cpu_span(d.n_out, d.block_out, i / d.panel_blocks % d.out_blocks)};
+    _Alignas(64) float dy[MAX_OUT * BLOCK_ROWS], a[PACKED_PANELS][BLOCK_ROWS * CPU_PANEL];
 
+    const uint32_t strip = moe_cpu_net_strip(net);
     if (places.begin == places.end && !net->call.add)
         clear(&d, dw, block.outs, panels);
     for (uint64_t begin = places.begin; begin < places.end; begin += BLOCK_ROWS) {
@@ -157,9 +170,10 @@ void moe_cpu_net_dw_task(const struct cpu_net *net, uint32_t i)
         pack_dy(net, &block, dy);
         for (uint32_t c = (uint32_t) panels.begin; c < panels.end; c += PACKED_PANELS) {
             const uint32_t n = (uint32_t) moe_min(PACKED_PANELS, panels.end - c);
-            pack_a(&d, &block, c, n, a);
-            for (uint32_t j = 0; j < n; j++)
-                add_panel(net, &d, dw, &block, dy, a[j], c + j, more);
+            pack_a(net, &d, &block, c, n, a);
+            for (uint32_t j = 0; j < n; j += strip)
+                add_panels(net, &d, dw, &block, dy, a[j], c + j,
+                           (uint32_t) moe_min(strip, n - j), (uint32_t) panels.end, more);
         }
     }
 }

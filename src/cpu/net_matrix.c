@@ -6,7 +6,9 @@
 // A task has some rows of a group and some panels of 16 columns. It packs blocks of B, panels that
 // stay in the first-level cache, and uses them for all its rows: W needs no packed copy of its own,
 // and reading it is what packing costs. Several panels at once, since a row of W^T's transpose is
-// read from memory in pieces as wide as they. Each output is one chain in ascending i.
+// read from memory in pieces as wide as they, and the next block is asked for meanwhile. Each
+// output is one chain in ascending i. A W of 16 bits is packed as f32, so there is one arithmetic:
+// that of f32.
 #include "cpu/net.h"
 
 #include "base/bits.h"
@@ -15,11 +17,12 @@
 
 enum {
     TILE_ROWS = 144,    // of a task; a multiple of the kernels' 6 and 24
-    BLOCK_K = 256,      // rows of B packed at once: 16 KiB a panel
+    BLOCK_K = 192,      // rows of B packed at once: 12 KiB a panel
     BLOCK_PANELS = 4,
-    AHEAD = 8,          // rows of B that are asked for before they are needed
+    AHEAD = 8,          // rows of 16 bits that are asked for before they are needed
     TASK_MACS = 524288, // at least, where there are as many
-    MANY_TASKS = 32,    // are worth more than BLOCK_PANELS
+    TASK_PANELS = 16,   // at most: blocks but a task's first are asked for in time
+    MANY_TASKS = 32,    // are worth more than TASK_PANELS
 };
 
 struct product {
@@ -85,7 +88,7 @@ static struct grid grid_of(const struct product *p, uint64_t n_rows)
     grid.n_tiles = moe_div_up(n_rows, grid.tile_rows);
     grid.block_panels = moe_max(
         moe_div_up(TASK_MACS, grid.tile_rows * p->k * CPU_PANEL),
-        moe_min(BLOCK_PANELS, p->groups.n_groups * grid.n_tiles * n_panels / MANY_TASKS));
+        moe_min(TASK_PANELS, p->groups.n_groups * grid.n_tiles * n_panels / MANY_TASKS));
     grid.block_panels = moe_min(grid.block_panels, n_panels);
     grid.n_blocks = moe_div_up(n_panels, grid.block_panels);
     return grid;
@@ -121,6 +124,12 @@ static uint64_t group_of_task(const struct cpu_net *net, uint64_t n_groups, uint
 }
 
 // ---- tasks -----------------------------------------------------------------------------------
+
+// Columns of y that n panels from c on have.
+static uint32_t columns_of(const struct product *p, uint32_t c, uint32_t n_panels)
+{
+    return (uint32_t) moe_min(n_panels * CPU_PANEL, p->n_columns - c * CPU_PANEL);
+}
 
 // Columns 16 c .. of W_g transposed: rows of W_g.
 static void pack_transposed(const struct cpu_net *net, const struct product *p, const float *w,
@@ -182,22 +191,15 @@ static void pack(const struct cpu_net *net, const struct product *p, uint64_t g,
                  uint32_t n, uint32_t first, uint32_t n_k, float (*panels)[BLOCK_K * CPU_PANEL])
 {
     const float *w = (const float *) p->w.data + g * p->k * p->n_columns;
+    const float *rows[BLOCK_K];
     for (uint32_t j = 0; p->transposed && j < n; j++)
         pack_transposed(net, p, w, c + j, first, n_k, panels[j]);
-    for (uint32_t i = 0; !p->transposed && i < n_k; i++) {
-        const float *row = w + (uint64_t) (first + i) * p->n_columns;
-        for (uint32_t j = 0; j < n; j++) {
-            const uint32_t column = (c + j) * CPU_PANEL, left = p->n_columns - column;
-            float *to = panels[j] + i * CPU_PANEL;
-            __builtin_prefetch(row + moe_min(AHEAD, n_k - 1 - i) * p->n_columns + column);
-            if (left >= CPU_PANEL) {
-                memcpy(to, row + column, CPU_PANEL * sizeof *to);
-            } else {
-                memset(to, 0, CPU_PANEL * sizeof *to);
-                memcpy(to, row + column, left * sizeof *to);
-            }
-        }
-    }
+    if (p->transposed)
+        return;
+    for (uint32_t i = 0; i < n_k; i++)
+        rows[i] = w + (uint64_t) (first + i) * p->n_columns;
+    net->kernels->arrays.to_panels(rows, NULL, n_k, c * CPU_PANEL, columns_of(p, c, n),
+                                   panels[0], BLOCK_K * CPU_PANEL);
 }
 
 // Puts the bias where chains of a panel's n columns begin. Returns whether something is there.
@@ -211,61 +213,105 @@ static bool begin_chains(const struct product *p, uint64_t g, uint32_t column, u
     return p->add || bias;
 }
 
-// Some panels of a task: where the tile's rows of them go.
+// Some strips of a task: where the tile's rows of them go. The last one may be wider than what is
+// left of y.
 struct tile {
     const float *x[TILE_ROWS];
     uint64_t rows[TILE_ROWS];
     uint32_t n_rows;
     float *to[BLOCK_PANELS][TILE_ROWS];
     bool more[BLOCK_PANELS];
-    float edge[TILE_ROWS * CPU_PANEL]; // for a last panel that is wider than what is left of y
+    float edge[TILE_ROWS * CPU_MAX_STRIP * CPU_PANEL];
 };
 
-static void open_panel(const struct product *p, uint64_t g, uint32_t c, struct tile *tile,
-                       uint32_t slot)
+static void open_strip(const struct product *p, uint64_t g, uint32_t c, uint32_t n_panels,
+                       struct tile *tile, uint32_t slot)
 {
-    const uint32_t column = c * CPU_PANEL;
-    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
+    const uint32_t column = c * CPU_PANEL, width = n_panels * CPU_PANEL;
+    const uint32_t n = columns_of(p, c, n_panels);
     float **to = tile->to[slot];
     for (uint32_t r = 0; r < tile->n_rows; r++)
         to[r] = p->y + tile->rows[r] * p->n_columns + column;
     tile->more[slot] = begin_chains(p, g, column, n, to, tile->n_rows);
-    for (uint32_t r = 0; n < CPU_PANEL && r < tile->n_rows; r++) {
+    for (uint32_t r = 0; n < width && r < tile->n_rows; r++) {
         const float *y = to[r];
-        to[r] = tile->edge + r * CPU_PANEL;
-        memset(to[r], 0, CPU_PANEL * sizeof *y);
+        to[r] = tile->edge + r * width;
+        memset(to[r], 0, width * sizeof *y);
         memcpy(to[r], y, tile->more[slot] ? n * sizeof *y : 0);
     }
 }
 
-static void close_panel(const struct product *p, uint32_t c, const struct tile *tile)
+static void close_strip(const struct product *p, uint32_t c, uint32_t n_panels,
+                        const struct tile *tile)
 {
-    const uint32_t column = c * CPU_PANEL;
-    const uint32_t n = (uint32_t) moe_min(CPU_PANEL, p->n_columns - column);
-    for (uint32_t r = 0; n < CPU_PANEL && r < tile->n_rows; r++)
-        memcpy(p->y + tile->rows[r] * p->n_columns + column, tile->edge + r * CPU_PANEL,
+    const uint32_t column = c * CPU_PANEL, width = n_panels * CPU_PANEL;
+    const uint32_t n = columns_of(p, c, n_panels);
+    for (uint32_t r = 0; n < width && r < tile->n_rows; r++)
+        memcpy(p->y + tile->rows[r] * p->n_columns + column, tile->edge + r * width,
                n * sizeof *p->y);
+}
+
+// Where a block of B is in memory: n_k rows from `first` on of n panels from c on; for n_rows of a.
+static struct cpu_fetch fetch_of(const struct product *p, uint64_t g, uint32_t c, uint32_t n,
+                                 uint32_t first, uint32_t n_k, uint32_t n_rows)
+{
+    const size_t size = moe_net_type_is_half(p->w.type) ? sizeof(uint16_t) : sizeof(float);
+    const uint32_t n_columns = columns_of(p, c, n);
+    const uint64_t column = (uint64_t) c * CPU_PANEL;
+    const uint64_t at = p->transposed ? column * p->k + first
+                                      : (uint64_t) first * p->n_columns + column;
+    struct cpu_fetch fetch = {
+        .row = (const char *) p->w.data + (g * p->k * p->n_columns + at) * size,
+        .stride = (p->transposed ? p->k : p->n_columns) * size,
+        .n_rows = p->transposed ? n_columns : n_k,
+        .n_lines = (uint32_t) moe_div_up((p->transposed ? n_k : n_columns) * size, CPU_LINE),
+    };
+    const uint64_t n_times = moe_div_up(n_rows, CPU_FETCH_ROWS) * moe_div_up(n, CPU_MAX_STRIP) *
+                             (BLOCK_K / CPU_FETCH_STEPS);
+    fetch.each = (uint32_t) moe_div_up((uint64_t) fetch.n_rows * fetch.n_lines, n_times);
+    return fetch;
+}
+
+// What is packed behind rows first .. of n panels from c on: further rows of them, or the first
+// ones of the panels behind them, up to `end`.
+static struct cpu_fetch fetch_behind(const struct product *p, uint64_t g, uint32_t c, uint32_t n,
+                                     uint32_t end, uint32_t first, uint32_t n_rows)
+{
+    first += BLOCK_K;
+    if (first >= p->k) {
+        first = 0;
+        c += n;
+        n = (uint32_t) moe_min(BLOCK_PANELS, end - c);
+    }
+    if (n == 0)
+        return (struct cpu_fetch){0};
+    return fetch_of(p, g, c, n, first, (uint32_t) moe_min(BLOCK_K, p->k - first), n_rows);
 }
 
 // The tile's rows times n panels from c on, n <= BLOCK_PANELS.
 static void multiply(const struct cpu_net *net, const struct product *p, uint64_t g, uint32_t c,
-                     uint32_t n, struct tile *tile)
+                     uint32_t n, uint32_t end, struct tile *tile)
 {
+    const uint32_t strip = moe_cpu_net_strip(net);
     _Alignas(64) float panels[BLOCK_PANELS][BLOCK_K * CPU_PANEL];
-    for (uint32_t j = 0; j < n; j++)
-        open_panel(p, g, c + j, tile, j);
+    for (uint32_t j = 0; j < n; j += strip)
+        open_strip(p, g, c + j, (uint32_t) moe_min(strip, n - j), tile, j);
     for (uint32_t first = 0; first < p->k; first += BLOCK_K) {
         const uint32_t n_k = (uint32_t) moe_min(BLOCK_K, p->k - first);
         if (moe_net_type_is_half(p->w.type))
             pack_half(net, p, g, c, n, first, n_k, panels);
         else
             pack(net, p, g, c, n, first, n_k, panels);
-        for (uint32_t j = 0; j < n; j++)
-            net->kernels->chain(tile->x, tile->n_rows, first, panels[j], n_k,
-                                tile->more[j] || first > 0, tile->to[j]);
+        struct cpu_fetch fetch = fetch_behind(p, g, c, n, end, first, tile->n_rows);
+        for (uint32_t j = 0; j < n; j += strip) {
+            const bool more = tile->more[j] || first > 0;
+            moe_cpu_net_chains(net, tile->x, tile->n_rows, first, panels[j],
+                               BLOCK_K * CPU_PANEL, (uint32_t) moe_min(strip, n - j), n_k, more,
+                               tile->to[j], &fetch);
+        }
     }
-    for (uint32_t j = 0; j < n; j++)
-        close_panel(p, c + j, tile);
+    for (uint32_t j = 0; j < n; j += strip)
+        close_strip(p, c + j, (uint32_t) moe_min(strip, n - j), tile);
 }
 
 void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
@@ -287,7 +333,7 @@ void moe_cpu_net_matmul_task(const struct cpu_net *net, uint32_t i)
     }
     for (uint64_t c = panels.begin; c < panels.end; c += BLOCK_PANELS)
         multiply(net, &p, g, (uint32_t) c, (uint32_t) moe_min(BLOCK_PANELS, panels.end - c),
-                 &tile);
+                 (uint32_t) panels.end, &tile);
 }
 
 // ---- sums over the slots of a token ----------------------------------------------------------

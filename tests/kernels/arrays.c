@@ -56,7 +56,7 @@ static bool same(const struct arrays *a, const struct arrays *b)
 
 // ---- one call of each kernel -----------------------------------------------------------------
 
-enum { N_ACTS = VKMOE_ACT_TANH + 1 };
+enum { N_ACTS = VKMOE_ACT_TANH + 1, N_COLUMNS = 4 };
 
 typedef void run_fn(const struct cpu_arrays *k, struct arrays *a, uint32_t variant, size_t n);
 
@@ -136,6 +136,18 @@ static void run_add(const struct cpu_arrays *k, struct arrays *a, uint32_t varia
     k->add_rows(a->in[0], a->in[1], sums, n_rows, variant % 2, variant);
 }
 
+// Panels of n / 16 rows, with factors and without; rows overlap, the last one first.
+static void run_panels(const struct cpu_arrays *k, struct arrays *a, uint32_t variant, size_t n)
+{
+    static const uint32_t columns[N_COLUMNS] = {1, 16, 17, 47};
+    const float *rows[MAX_N / 16];
+    const uint32_t n_rows = (uint32_t) n / 16;
+    for (uint32_t r = 0; r < n_rows; r++)
+        rows[r] = a->in[0] + (size_t) (n_rows - 1 - r) * 16;
+    k->to_panels(rows, variant % 2 ? a->in[1] : NULL, n_rows, variant, columns[variant / 2],
+                 a->out[0], MAX_N / 16 * 16);
+}
+
 static const struct {
     const char *name;
     run_fn *run;
@@ -152,6 +164,7 @@ static const struct {
     {"step", run_step, 10, 1},
     {"finish_rows", run_finish, 4, 16},
     {"add_rows", run_add, 17, 17},
+    {"to_panels", run_panels, 2 * N_COLUMNS, 16},
 };
 
 static void levels_have_the_same_bits(void **state)

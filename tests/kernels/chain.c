@@ -118,6 +118,96 @@ static void chains_hold_their_bound(void **state)
     }
 }
 
+// ---- two panels ------------------------------------------------------------------------------
+
+enum {
+    TWO = 2 * CPU_PANEL,
+    TWO_STRIDE = TWO + 3,
+    TWO_SIZE = MAX_ROWS * TWO_STRIDE,
+    PAGE = 1024, // floats
+};
+
+// Rows that are the same distance apart, in no order, and whole pages apart.
+enum order { EVEN, SHUFFLED, PAGES, N_ORDERS };
+
+struct two_case {
+    float x[MAX_ROWS * PAGE];
+    _Alignas(64) float panels[2][MAX_K * CPU_PANEL];
+    float begin[TWO_SIZE], out[TWO_SIZE], want[TWO_SIZE];
+    const float *rows[MAX_ROWS];
+};
+
+static void fill_two(struct two_case *c, enum order order, uint64_t seed)
+{
+    for (size_t i = 0; i < MOE_COUNT(c->x); i++)
+        c->x[i] = random_value(&seed);
+    for (size_t i = 0; i < 2 * MOE_COUNT(c->panels[0]); i++)
+        c->panels[i % 2][i / 2] = random_value(&seed);
+    for (size_t i = 0; i < MOE_COUNT(c->begin); i++)
+        c->begin[i] = random_value(&seed);
+    for (uint32_t r = 0; r < MAX_ROWS; r++)
+        c->rows[r] = c->x + (size_t) (order == SHUFFLED ? r * 7 % MAX_ROWS : r) *
+                                (order == PAGES ? PAGE : X_STRIDE);
+}
+
+// Of both panels, by the kernel of one.
+static void want_two(struct two_case *c, const struct level *level, uint32_t n_rows, uint32_t k,
+                     bool more, bool swapped)
+{
+    float *to[MAX_ROWS];
+    memcpy(c->want, c->begin, sizeof c->want);
+    for (uint32_t p = 0; p < 2; p++) {
+        for (uint32_t r = 0; r < n_rows; r++)
+            to[r] = c->want + (size_t) r * TWO_STRIDE + p * CPU_PANEL;
+        level->kernels.chain(c->rows, n_rows, k % 3, c->panels[swapped ? 1 - p : p], k, more, to);
+    }
+}
+
+static void check_two(struct two_case *c, const struct level *level, uint32_t n_rows, uint32_t k,
+                      bool more)
+{
+    enum { N_LINES = 2 };
+    const float *const panels[] = {c->panels[0], c->panels[1]};
+    struct cpu_fetch fetch = {.row = (const char *) c->x, .stride = 3 * CPU_LINE, .n_rows = 3,
+                              .n_lines = N_LINES, .each = k % 4};
+    float *to[MAX_ROWS];
+    for (uint32_t r = 0; r < n_rows; r++)
+        to[r] = c->out + (size_t) r * TWO_STRIDE;
+    memcpy(c->out, c->begin, sizeof c->out);
+    level->kernels.chain_two(c->rows, n_rows, k % 3, panels, k, more, to, k % 2 ? &fetch : NULL);
+    want_two(c, level, n_rows, k, more, false);
+    if (memcmp(c->out, c->want, sizeof c->out) != 0)
+        fail_msg("%s, %u rows, k %u, more %d: not the bits of one panel after the other",
+                 moe_cpu_isa_name(level->isa), n_rows, k, more);
+    want_two(c, level, n_rows, k, more, true);
+    if (memcmp(c->out, c->want, sizeof c->out) == 0)
+        fail_msg("the check does not see which panel is which");
+    const uint64_t n_asked = (3 - fetch.n_rows) * N_LINES + fetch.line;
+    const uint64_t least = k % 2 ? moe_min(3 * N_LINES, (uint64_t) k / CPU_FETCH_STEPS * (k % 4))
+                                 : 0;
+    if (fetch.n_rows > 3 || fetch.line >= N_LINES || n_asked < least)
+        fail_msg("%s, %u rows, k %u: row %u, line %u were asked for last",
+                 moe_cpu_isa_name(level->isa), n_rows, k, 3 - fetch.n_rows, fetch.line);
+}
+
+static void two_chains_have_the_bits_of_one(void **state)
+{
+    (void) state;
+    static const uint32_t all_k[] = {1, 2, 3, 8, 31, MAX_K - 3};
+    static struct two_case c;
+    struct level levels[CPU_N_ISAS];
+    const uint32_t n = list_levels(options, levels);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t order = 0; levels[i].kernels.chain_two && order < N_ORDERS; order++) {
+            fill_two(&c, (enum order) order, options->seed + order);
+            for (uint32_t j = 0; j < MOE_COUNT(all_k) * MAX_ROWS; j++) {
+                check_two(&c, &levels[i], j % MAX_ROWS + 1, all_k[j / MAX_ROWS], false);
+                check_two(&c, &levels[i], j % MAX_ROWS + 1, all_k[j / MAX_ROWS], true);
+            }
+        }
+    }
+}
+
 // ---- transposing -----------------------------------------------------------------------------
 
 enum { MAX_N = 70, MAX_STRIDE = 48 };
@@ -160,6 +250,7 @@ int run_chain_tests(const struct kernels_options *given)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_hold_their_bound),
+        cmocka_unit_test(two_chains_have_the_bits_of_one),
         cmocka_unit_test(transposes_are_exact),
     };
     options = given;
