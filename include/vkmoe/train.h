@@ -69,8 +69,13 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 }
 
 // Runs the layer forward and backward on host memory and waits for the result: the gradients of
-// sum(dy * y) by x and by the parameters, at the weights' stored values, in f32 whatever the plan's
-// precision. Outputs of io are those of vkmoe_run.
+// sum(dy * y) by x and by the parameters, at the weights' stored values. Outputs of io are those of
+// vkmoe_run.
+// A plan of precision HALF lets products with matrices of experts, and those that make gradients of
+// them, round operands, as vkmoe_net_desc.precision says. All else is f32, and so is everything
+// for plans of EXACT or INT8. On Vulkan, where a plan names a variant, networks' own one of that
+// kind makes the gradients ("net-a0n" for "a0n", "net-a3" for "a3", "a0" for "a0"); if they have
+// none like it ("a1", "a2", "a3i") that is as if the plan named none.
 //   n_tokens  0..max_tokens; with 0 the gradients of parameters are 0
 //   io        as for vkmoe_run, but that y may be NULL too; what is not NULL is written
 //   out       no written memory may overlap with any other, in io and out together
@@ -81,7 +86,8 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 // NaN, and so have the parameters that it uses.
 //
 // On failure the outputs hold no promise; a wrong argument leaves them as they are.
-// VKMOE_E_UNSUPPORTED: weights in the caller's own Vulkan buffer, which cannot be read back.
+// VKMOE_E_UNSUPPORTED: weights in the caller's own Vulkan buffer, which cannot be read back; or
+// networks' variant like the plan's is disabled or found bad, which the text names.
 // VKMOE_E_SHAPE: n_tokens above the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned,
 // overlapping, a stride below a row, or a gradient of what the layer does not have.
 // VKMOE_E_MEMORY, VKMOE_E_DEVICE_MEMORY: the first call allocates what gradients take of max_tokens

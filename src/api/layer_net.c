@@ -136,6 +136,17 @@ static enum vkmoe_status alloc_room(struct moe_layer_net *net, uint32_t max_toke
     return status;
 }
 
+// With the plan's precision, of which networks have no int8, and its variant.
+static enum vkmoe_status create_on_device(struct moe_layer_net *net,
+                                          const struct moe_program *program)
+{
+    struct moe_net *made = net->train->net;
+    const bool half = program->precision == VKMOE_PRECISION_HALF;
+    made->precision = half ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
+    made->variant = program->net_variant;
+    return net->backend->net_create(program->device, made, &net->on_device);
+}
+
 static enum vkmoe_status create(const vkmoe_bind *bind, struct moe_layer_net **out)
 {
     enum vkmoe_status status;
@@ -151,7 +162,7 @@ static enum vkmoe_status create(const vkmoe_bind *bind, struct moe_layer_net **o
     net->layer = &program->graph.layer;
     net->backend = device->backend;
     TRY(moe_train_create_layer(device->host, &net->layer->desc, program->max_tokens, &net->train));
-    TRY(device->backend->net_create(device, net->train->net, &net->on_device));
+    TRY(create_on_device(net, program));
     TRY(alloc_room(net, program->max_tokens));
     TRY(load_weights(net, bind->bound->weights));
     *out = net;

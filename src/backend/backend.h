@@ -30,6 +30,9 @@ struct moe_program { // a compiled graph
     uint32_t max_tokens;
     enum vkmoe_precision precision;
     enum vkmoe_dtype x_type; // of x and y
+    // Static: what the variant that the plan names is called for networks; NULL: it names none, or
+    // they have none like it.
+    const char *net_variant;
 };
 
 struct moe_program_params {

@@ -377,6 +377,17 @@ const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *
     return variant && computes(variant, weights, input) ? variant : &moe_vk_variants[MOE_VK_A0];
 }
 
+const char *moe_vk_net_name(const struct moe_vk_variant *variant)
+{
+    if (variant->id == MOE_VK_A0)
+        return variant->name;
+    for (int i = 0; i < MOE_VK_N_VARIANTS; i++)
+        if (moe_vk_variants[i].nets && moe_vk_variants[i].shape == variant->shape &&
+            is_alike(moe_vk_variants[i].id, variant->id))
+            return moe_vk_variants[i].name;
+    return NULL;
+}
+
 static bool is_called(const struct moe_vk_variant *variant, const char *name, size_t size)
 {
     const char *names[] = {variant->name, variant->kind};

@@ -127,6 +127,10 @@ void moe_vk_matrix_spec(const struct moe_vk_variant *variant, const struct moe_v
 // nothing like that is known.
 const char *moe_vk_doubt(const struct moe_vk_variant *variant, const struct moe_vk_caps *caps);
 
+// The name of the variant of networks that is like one of layers: a0's, or of the same kind and the
+// same place among shapes; NULL: there is none. Pure.
+const char *moe_vk_net_name(const struct moe_vk_variant *variant);
+
 // What computes a matmul of a plan with a variant (NULL: a0): the variant where it has a kernel for
 // weights and an input of these types, else a0. So a layer's two matmuls may differ. Pure.
 const struct moe_vk_variant *moe_vk_matmul_variant(const struct moe_vk_variant *variant,

@@ -76,6 +76,8 @@ enum vkmoe_status moe_vk_program_make(struct moe_vk *vk, const struct moe_graph 
     program->base = (struct moe_program){&vk->base, *graph, params->max_tokens, params->precision,
                                          params->x_type};
     program->variant = variant;
+    if (params->variant)
+        program->base.net_variant = moe_vk_net_name(variant);
     program->budget_ms = params->budget_ms;
     program->counters = params->counters;
     struct moe_vk_limits limits = moe_vk_limits(vk, program->budget_ms);

@@ -351,6 +351,15 @@ static void networks_have_variants_of_their_own(void **state)
     assert_non_null(strstr(why, "cooperativeMatrix is not there"));
     moe_vk_caps_floor(&caps);
     check_nets(&caps, VKMOE_PRECISION_HALF, "net-a0n a0");
+    // Gradients of a layer are by what is like the variant of its plan.
+    assert_string_equal(moe_vk_net_name(&moe_vk_variants[MOE_VK_A0]), "a0");
+    assert_string_equal(moe_vk_net_name(&moe_vk_variants[MOE_VK_A0N]), "net-a0n");
+    assert_string_equal(moe_vk_net_name(&moe_vk_variants[MOE_VK_A3]), "net-a3");
+    assert_string_equal(moe_vk_net_name(&moe_vk_variants[MOE_VK_A3_LAST]), "net-a3d");
+    assert_string_equal(moe_vk_net_name(&moe_vk_variants[MOE_VK_A4]), "net-a4");
+    static const enum moe_vk_variant_id without[] = {MOE_VK_A1, MOE_VK_A2, MOE_VK_A3I};
+    for (size_t i = 0; i < MOE_COUNT(without); i++)
+        assert_null(moe_vk_net_name(&moe_vk_variants[without[i]]));
     // Drivers are bad at a kind, whatever it computes.
     caps = matrix_caps();
     caps.driver_id = VK_DRIVER_ID_MESA_LLVMPIPE;

@@ -387,6 +387,118 @@ static void what_cannot_be_is_refused(void **state)
                 "net.precision = 2: must be exact (0) or half (1)");
 }
 
+// ---- gradients of a layer ----------------------------------------------------------------------
+
+enum {
+    LAYER_TOKENS = 20,
+    LAYER_EXPERTS = 4,
+    LAYER_D = 64,
+    LAYER_X = LAYER_TOKENS * LAYER_D,
+    LAYER_W = LAYER_D * LAYER_D,
+};
+
+struct gradients {
+    float dx[LAYER_X], up[LAYER_EXPERTS][LAYER_W];
+};
+
+static const struct moe_vk_variant *of_name(const char *name)
+{
+    int v = 0;
+    while (strcmp(moe_vk_variants[v].name, name) != 0)
+        v++;
+    return &moe_vk_variants[v];
+}
+
+// Has a pipeline been made of the variant's kernel for gradients?
+static bool was_used(vkmoe_context *context)
+{
+    const struct moe_vk_pipeline *p = moe_vk(context->device)->pipelines;
+    const enum moe_spv_id kernel = of_name(variant)->dw_bda;
+    while (p && p->spv != kernel)
+        p = p->next;
+    return p;
+}
+
+// By a plan that names a variant of layers, or none.
+static enum vkmoe_status backward(vkmoe_context *context, const char *name,
+                                  enum vkmoe_precision precision, struct gradients *out)
+{
+    static float x[LAYER_X], dy[LAYER_X];
+    struct layer_data data;
+    struct stack stack = {0};
+    vkmoe_layer_desc layer = vkmoe_layer_desc_init();
+    vkmoe_plan_desc plan = vkmoe_plan_desc_init();
+    vkmoe_io io = vkmoe_io_init();
+    vkmoe_backward_io grads = vkmoe_backward_io_init();
+    vkmoe_expert_grads experts[LAYER_EXPERTS] = {{NULL}};
+    layer.n_experts = LAYER_EXPERTS;
+    layer.top_k = 2;
+    layer.d_model = layer.d_ff = layer.d_out = LAYER_D;
+    layer.gated = true;
+    layer_data_init(&data, &layer, 3);
+    fill_random(x, LAYER_X, 4);
+    fill_random(dy, LAYER_X, 5);
+    plan.layer = &data.layer;
+    plan.max_tokens = LAYER_TOKENS;
+    plan.precision = precision;
+    plan.variant = name;
+    io.x = x;
+    grads.dy = dy;
+    grads.dx = out->dx;
+    grads.experts = experts;
+    for (int e = 0; e < LAYER_EXPERTS; e++)
+        experts[e].up = out->up[e];
+    check_ok(vkmoe_weights_create(context, &data.desc, &stack.weights));
+    check_ok(vkmoe_plan_create(context, &plan, &stack.plan));
+    check_ok(vkmoe_bind_create(stack.plan, stack.weights, NULL, &stack.bind));
+    memset(out, 0xff, sizeof *out);
+    enum vkmoe_status status = vkmoe_backward(stack.bind, LAYER_TOKENS, &io, &grads);
+    stack_destroy(&stack);
+    layer_data_finish(&data);
+    return status;
+}
+
+static double distance(const struct gradients *a, const struct gradients *b)
+{
+    const float *u = (const float *) a, *v = (const float *) b;
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < sizeof *a / sizeof *u; i++) {
+        error += ((double) u[i] - v[i]) * ((double) u[i] - v[i]);
+        norm += (double) v[i] * v[i];
+    }
+    return sqrt(error / norm);
+}
+
+// A plan's precision and variant are those of its gradients: "a3" has them by "net-a3".
+static void gradients_of_a_layer_go_by_its_plan(void **state)
+{
+    (void) state;
+    static struct gradients want, got;
+    const char *of_layers = variant + strlen("net-");
+    const enum vkmoe_precision precision = rounds ? VKMOE_PRECISION_HALF : VKMOE_PRECISION_EXACT;
+    vkmoe_context *context;
+    vkmoe_context_desc desc = vkmoe_context_desc_init();
+    desc.device = "vulkan";
+    desc.cache_dir = "";
+    desc.addressing = VKMOE_ADDRESSING_BDA;
+    check_ok(vkmoe_context_create(&desc, &context));
+    check_ok(backward(context, "a0", VKMOE_PRECISION_EXACT, &want));
+    check_ok(backward(context, "a0", precision, &got));
+    assert_memory_equal(&got, &want, sizeof want);
+    assert_false(was_used(context));
+    check_ok(backward(context, of_layers, precision, &got));
+    assert_true(was_used(context));
+    if (rounds)
+        assert_in_range((uint64_t) (1e9 * distance(&got, &want)), 1000, 5000000);
+    else
+        assert_memory_equal(&got, &want, sizeof want);
+    check_ok(backward(context, NULL, VKMOE_PRECISION_EXACT, &got));
+    assert_memory_equal(&got, &want, sizeof want);
+    moe_vk(context->device)->caps.disabled |= MOE_VK_BIT(of_name(variant)->id);
+    check_fails(backward(context, of_layers, precision, &got), VKMOE_E_UNSUPPORTED, variant);
+    vkmoe_context_destroy(context);
+}
+
 static void validation_found_nothing(void **state)
 {
     (void) state;
@@ -419,6 +531,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_of_a_network_are_right),
         cmocka_unit_test(a_network_learns),
         cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(gradients_of_a_layer_go_by_its_plan),
         cmocka_unit_test(validation_found_nothing),
     };
     vkmoe_context_desc desc = vkmoe_context_desc_init();
