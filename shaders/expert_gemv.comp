@@ -22,6 +22,7 @@ layout(push_constant) uniform Push {
 #include "element.glsl"
 #include "act.glsl"
 #include "expert_act.glsl"
+#define GEMV_GATED
 #include "gemv.glsl"
 layout(constant_id = 1) const uint GATED = 0;
 layout(constant_id = 2) const uint INPUT_TYPE = 0; // of the input, enum vkmoe_dtype
@@ -46,27 +47,26 @@ void main()
         COUNT_END(false);
         return;
     }
-    uint n = panel * MOE_PANEL_ROWS + gemv_row();
-    bool live = n < p.n_out && !expert_absent(base);
-
-    uint packed = GATED != 0 ? panel * 2 * MOE_PANEL_ROWS + gemv_row() : n;
+    const uint n_matrices = GATED != 0 ? 2 : 1;
+    uint first = panel * n_matrices * MOE_PANEL_ROWS; // packed row
     uint row = slot / p.rows_per_input;
     uint from = p.input_stride != 0 ? row * p.input_stride
                                     : (head.first_token + row) * head.x_stride;
-    float v = gemv_dot(base, p.window, live, row_at(p.weight, p.weight_stride, packed), p.d_in,
-                       INPUT_TYPE, from);
-    float up = 0.0;
-    if (GATED != 0)
-        up = gemv_dot(base, p.window, live,
-                      row_at(p.weight, p.weight_stride, packed + MOE_PANEL_ROWS), p.d_in,
-                      INPUT_TYPE, from);
+    float sum[GEMV_SUMS];
+    gemv_add(base, p.window, !expert_absent(base), n_matrices,
+             row_at(p.weight, p.weight_stride, first + gemv_first_row()), p.weight_stride, p.d_in,
+             INPUT_TYPE, from, sum);
+    gemv_share(0, n_matrices, sum);
     COUNT_TILE(!expert_absent(base), 1, 1);
-    if (gemv_lane() != 0 || n >= p.n_out) {
+
+    uint own = gl_LocalInvocationID.x, n = panel * MOE_PANEL_ROWS + own, packed = first + own;
+    if (own >= MOE_PANEL_ROWS || n >= p.n_out) {
         COUNT_END(true);
         return;
     }
     float o = 0.0;
-    if (live) {
+    if (!expert_absent(base)) {
+        float v = gemv_total(0, 0, own), up = GATED != 0 ? gemv_total(0, 1, own) : 0.0;
         float factor = uintBitsToFloat(WEIGHTED != 0 ? routing(p.gates + slot) : 0);
         v = weighted_sum(v, factor,
                          row_bias(base, p.window, p.weight, p.weight_stride, packed));

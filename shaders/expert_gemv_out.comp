@@ -36,14 +36,14 @@ float gate_at(uint i)
 
 shared float outputs[MOE_PANEL_ROWS];
 
-// y of this workgroup's rows, from their first lanes; two rows a word in 16-bit types.
+// y of this workgroup's rows, from its first invocations; two rows a word in 16-bit types.
 void store(uint token, float y)
 {
     uint first = gl_WorkGroupID.x * MOE_PANEL_ROWS;
     uint word = (head.first_token + token) * head.y_stride;
     uint per_word = elements_per_word(OUTPUT_TYPE);
-    if (gemv_lane() == 0)
-        outputs[gemv_row()] = y;
+    if (gl_LocalInvocationID.x < MOE_PANEL_ROWS)
+        outputs[gl_LocalInvocationID.x] = y;
     barrier();
     uint row = gl_LocalInvocationID.x * per_word;
     if (row >= MOE_PANEL_ROWS || first + row >= p.n_out)
@@ -54,8 +54,9 @@ void store(uint token, float y)
 
 void main()
 {
-    uint token = gl_WorkGroupID.y, n = gl_WorkGroupID.x * MOE_PANEL_ROWS + gemv_row();
-    bool there = token < token_count(), inside = n < p.n_out;
+    uint token = gl_WorkGroupID.y, first = gl_WorkGroupID.x * MOE_PANEL_ROWS;
+    uint own = gl_LocalInvocationID.x, n = first + own, turn = 0;
+    bool there = token < token_count(), inside = own < MOE_PANEL_ROWS && n < p.n_out;
     float y = 0.0;
     uint k = 0;
     do { // top_k > 0; the expert of slot top_k must not be looked up, see buffers.glsl
@@ -70,13 +71,18 @@ void main()
         if (!used)
             continue;
         COUNT_TILE(!expert_absent(block), 1, 1);
-        bool live = inside && !expert_absent(block);
-        float v = gemv_dot(block, 0, live, row_at(p.weight, p.weight_stride, n), p.d_ff, TYPE_F32,
-                           slot * p.d_ff);
+        bool absent = expert_absent(block);
+        float sum[GEMV_SUMS];
+        gemv_add(block, 0, !absent, 1,
+                 row_at(p.weight, p.weight_stride, first + gemv_first_row()), p.weight_stride,
+                 p.d_ff, TYPE_F32, slot * p.d_ff, sum);
+        gemv_share(turn, 1, sum);
         float f = 0.0;
-        if (live && gemv_lane() == 0)
+        if (inside && !absent)
             f = activate(p.act, p.act_alpha,
-                         v + row_bias(block, 0, p.weight, p.weight_stride, n));
+                         gemv_total(turn, 0, own) +
+                             row_bias(block, 0, p.weight, p.weight_stride, n));
+        turn = 1 - turn;
         y = combine_slot(y, (SUM & MOE_SUM_WEIGHTED) != 0 ? 1.0 : gate_at(p.gates + slot), f);
     } while (++k < p.top_k);
     if ((SUM & MOE_SUM_BIAS) != 0 && inside)
@@ -88,14 +94,19 @@ void main()
     uvec2 base = expert_base(has_shared ? p.shared_expert : 0); // inside, see buffers.glsl
     if (has_shared) {
         COUNT_TILE(true, 1, 1);
-        float v = gemv_dot(base, 0, inside, row_at(p.shared_weight, p.shared_weight_stride, n),
-                           p.shared_d_ff, TYPE_F32, p.shared_input + token * p.shared_d_ff);
+        float sum[GEMV_SUMS];
+        gemv_add(base, 0, true, 1,
+                 row_at(p.shared_weight, p.shared_weight_stride, first + gemv_first_row()),
+                 p.shared_weight_stride, p.shared_d_ff, TYPE_F32,
+                 p.shared_input + token * p.shared_d_ff, sum);
+        gemv_share(turn, 1, sum);
         bool gated = p.shared_gate != MOE_NONE;
         float gate = gate_at(gated ? gates + (two ? 1 : 0) : 0);
         float f = 0.0;
-        if (inside && gemv_lane() == 0)
+        if (inside)
             f = activate(p.act, p.act_alpha,
-                         v + row_bias(base, 0, p.shared_weight, p.shared_weight_stride, n));
+                         gemv_total(turn, 0, own) + row_bias(base, 0, p.shared_weight,
+                                                             p.shared_weight_stride, n));
         y = combine_shared(y, p.shared_scale, gated ? gate : 1.0, f);
     }
     store(token, y);

@@ -1,49 +1,91 @@
 // SPDX-License-Identifier: MIT
-// A row of packed weights times a row of the input, shared by 8 invocations; MOE_PANEL_ROWS rows
-// a workgroup. Included after weight.glsl and element.glsl.
-const uint GEMV_LANES = MOE_LOCAL_SIZE / MOE_PANEL_ROWS;
+// Rows of a panel of packed weights times a row of the input. Each of GEMV_LANES neighbours reads
+// every GEMV_LANES-th piece of the same GEMV_ROWS rows, so what it reads of the input serves them
+// all; with GEMV_GATED those of the up panel behind it too. Included after weight.glsl and
+// element.glsl.
+const uint GEMV_LANES = HAS_CODES ? 16 : 32;
+const uint GEMV_ROWS = MOE_PANEL_ROWS * GEMV_LANES / MOE_LOCAL_SIZE;
+const uint GEMV_MOST_ROWS = 4;
+const uint GEMV_MOST_LANES = 32;
 
-shared float gemv_sums[MOE_LOCAL_SIZE];
+#ifdef GEMV_GATED
+const uint GEMV_MATRICES = 2;
+#else
+const uint GEMV_MATRICES = 1;
+#endif
+const uint GEMV_SUMS = GEMV_MATRICES * GEMV_MOST_ROWS;
+const uint GEMV_PITCH = GEMV_MATRICES * MOE_PANEL_ROWS + 1; // odd: no two lanes share a bank
 
-uint gemv_row()
-{
-    return gl_LocalInvocationID.x / GEMV_LANES;
-}
+// Of each lane. There are two, so that a barrier lies between reading one and writing it again.
+shared float gemv_sums[2 * GEMV_MOST_LANES * GEMV_PITCH];
 
 uint gemv_lane()
 {
     return gl_LocalInvocationID.x % GEMV_LANES;
 }
 
-float gemv_input(uint type, uint row, uint k)
+// The first of the invocation's rows of a panel.
+uint gemv_first_row()
 {
-    return element_from(type, input_at(row + k / elements_per_word(type)), k);
+    return gl_LocalInvocationID.x / GEMV_LANES * GEMV_ROWS;
 }
 
-// The dot product of a row's lanes, complete on lane 0 (the sum in lane order). Every invocation of
-// the workgroup calls this; those with `live` false read nothing and add 0.
-//   row              first uvec4 of the row in the expert's block
-//   type, input_row  type of the input's elements, and word where its row begins
-float gemv_dot(uvec2 base, uint window, bool live, uint row, uint d_in, uint type, uint input_row)
+// Four elements from the k-th on; those beyond d_in are 0, as their weights are.
+vec4 gemv_input(uint type, uint row, uint k, uint d_in)
 {
-    float sum = 0.0;
+    vec4 v;
+    for (uint l = 0; l < 4; l++) {
+        uint at = WHOLE_PIECES ? k + l : min(k + l, d_in - 1);
+        float x = element_from(type, input_at(row + at / elements_per_word(type)), at);
+        v[l] = WHOLE_PIECES || k + l < d_in ? x : 0.0;
+    }
+    return v;
+}
+
+// Adds up this lane's products of its rows, of each of n_matrices; 0 if not `live`. A panel is read
+// whole, also where the last one has fewer outputs.
+//   row, stride      first uvec4 of the first of them in the expert's block, and of the next
+//   type, input_row  type of the input's elements, and word where its row begins
+void gemv_add(uvec2 base, uint window, bool live, uint n_matrices, uint row, uint stride, uint d_in,
+              uint type, uint input_row, out float sum[GEMV_SUMS])
+{
+    uint panel = MOE_PANEL_ROWS * stride + MOE_PANEL_ROWS / 4;
+    for (uint s = 0; s < GEMV_SUMS; s++)
+        sum[s] = 0.0;
     uint n_pieces = (d_in + PIECE - 1) / PIECE;
     for (uint i = gemv_lane(); i < n_pieces && live; i += GEMV_LANES) {
-        weight_piece w = load_piece(base, window, row, d_in, i);
+        weight_piece w[GEMV_SUMS];
+        for (uint m = 0; m < n_matrices; m++)
+            for (uint r = 0; r < GEMV_ROWS; r++)
+                w[m * GEMV_ROWS + r] =
+                    load_piece(base, window, row + m * panel + r * stride, d_in, i);
         for (uint j = 0; j < PIECE / 4; j++) {
-            vec4 v = piece_values(w, j);
-            uint k = i * PIECE + 4 * j;
-            for (uint l = 0; l < 4; l++)
-                if (WHOLE_PIECES || k + l < d_in)
-                    sum = fma(gemv_input(type, input_row, k + l), v[l], sum);
+            vec4 x = gemv_input(type, input_row, i * PIECE + 4 * j, d_in);
+            for (uint s = 0; s < n_matrices * GEMV_ROWS; s++) {
+                vec4 v = piece_values(w[s], j);
+                for (uint l = 0; l < 4; l++)
+                    sum[s] = fma(x[l], v[l], sum[s]);
+            }
         }
     }
-    barrier(); // an earlier call's sums have been read
-    gemv_sums[gl_LocalInvocationID.x] = sum;
+}
+
+// Every invocation of the workgroup calls this, with `turn` 0 and 1 by turns; behind it
+// gemv_total(turn, ...) is the sum of a row in lane order.
+void gemv_share(uint turn, uint n_matrices, float sum[GEMV_SUMS])
+{
+    uint to = (turn * GEMV_MOST_LANES + gemv_lane()) * GEMV_PITCH + gemv_first_row();
+    for (uint m = 0; m < n_matrices; m++)
+        for (uint r = 0; r < GEMV_ROWS; r++)
+            gemv_sums[to + m * MOE_PANEL_ROWS + r] = sum[m * GEMV_ROWS + r];
     barrier();
+}
+
+float gemv_total(uint turn, uint matrix, uint row)
+{
     float total = 0.0;
-    if (gemv_lane() == 0)
-        for (uint j = 0; j < GEMV_LANES; j++)
-            total += gemv_sums[gl_LocalInvocationID.x + j];
+    for (uint lane = 0; lane < GEMV_LANES; lane++)
+        total += gemv_sums[(turn * GEMV_MOST_LANES + lane) * GEMV_PITCH + matrix * MOE_PANEL_ROWS +
+                           row];
     return total;
 }

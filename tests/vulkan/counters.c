@@ -63,12 +63,13 @@ static void model_route(const vkmoe_layer_desc *d, uint64_t n_tokens, vkmoe_coun
     c->dispatches++;
 }
 
-// n rows of input times a matrix slot by slot, 16 outputs a workgroup. Every output's rows of
-// weights (two when gated) are read once and end with a uvec4 of bias.
+// n rows of input times a matrix slot by slot, 16 outputs a workgroup. Packed rows are read once,
+// in whole panels of 16, and those of an output (two when gated) end with a uvec4 of bias.
 static void model_gemv(uint64_t n, uint32_t d_in, uint32_t n_out, bool gated,
                        enum vkmoe_dtype type, vkmoe_counters *c)
 {
-    c->weight_loads += 16 * n * n_out * (gated ? 2 : 1) * (vecs(d_in, type) + 1);
+    uint64_t loads = div_up(n_out, 16) * 16 * vecs(d_in, type) + n_out;
+    c->weight_loads += 16 * n * (gated ? 2 : 1) * loads;
     c->live_columns += n * div_up(n_out, 16);
 }
 
