@@ -24,6 +24,7 @@ layout(push_constant) uniform Push {
 #include "weight.glsl"
 #include "element.glsl"
 #include "act.glsl"
+#define GEMV_TURNS
 #include "gemv.glsl"
 #include "combine.glsl"
 layout(constant_id = 1) const uint OUTPUT_TYPE = 0; // of y, enum vkmoe_dtype

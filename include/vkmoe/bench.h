@@ -82,8 +82,8 @@ VKMOE_API enum vkmoe_status vkmoe_probe_run(vkmoe_probe *probe, uint32_t what, v
 VKMOE_API uint64_t vkmoe_context_cache_size(const vkmoe_context *context);
 
 // Threads of a CPU context, the caller's among them: as many as were asked for, else one per
-// physical core that this process may run on; after the first run, as many as the system gave.
-// 0 for other devices. Not while the context is running something.
+// physical core that this process may run on; after the first run or the first weights, as many as
+// the system gave. 0 for other devices. Not while the context runs or packs something.
 VKMOE_API uint32_t vkmoe_context_thread_count(const vkmoe_context *context);
 
 // ---- layers ------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ static inline vkmoe_backward_io vkmoe_backward_io_init(void)
 //
 // On failure the outputs hold no promise; a wrong argument leaves them as they are.
 // VKMOE_E_UNSUPPORTED: weights in the caller's own Vulkan buffer, which cannot be read back; or
-// networks' variant like the plan's is disabled or found bad, which the text names.
+// networks' variant like the plan's, which the text names, is not there, disabled or found bad.
 // VKMOE_E_SHAPE: n_tokens above the plan's max_tokens.  VKMOE_E_ARGUMENT: NULL, misaligned,
 // overlapping, a stride below a row, or a gradient of what the layer does not have.
 // VKMOE_E_MEMORY, VKMOE_E_DEVICE_MEMORY: the first call allocates what gradients take of max_tokens

@@ -193,7 +193,8 @@ VKMOE_API enum vkmoe_status vkmoe_weights_pack_expert(const vkmoe_context *conte
 
 // Packs what is not packed yet, uploads, and waits until it is there (but see vkmoe/vulkan.h for
 // contexts without a queue). Only vk_buffer is borrowed after. NaN and infinity are legal weights.
-// On the CPU the context's threads pack together, so that pages are on the NUMA nodes of those.
+// On the CPU the context's threads pack together what lies in memory, so that its pages are on
+// their NUMA nodes.
 VKMOE_API enum vkmoe_status vkmoe_weights_create(vkmoe_context *context,
                                                  const vkmoe_weights_desc *desc,
                                                  vkmoe_weights **out);

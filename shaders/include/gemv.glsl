@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Rows of a panel of packed weights times a row of the input. Each of GEMV_LANES neighbours reads
 // every GEMV_LANES-th piece of the same GEMV_ROWS rows, so what it reads of the input serves them
-// all; with GEMV_GATED those of the up panel behind it too. Included after weight.glsl and
-// element.glsl.
+// all; with GEMV_GATED those of the up panel behind it too. A kernel that shares sums more than
+// once defines GEMV_TURNS. Included after weight.glsl and element.glsl.
 const uint GEMV_LANES = HAS_CODES ? 16 : 32;
 const uint GEMV_ROWS = MOE_PANEL_ROWS * GEMV_LANES / MOE_LOCAL_SIZE;
 const uint GEMV_MOST_ROWS = 4;
@@ -16,8 +16,13 @@ const uint GEMV_MATRICES = 1;
 const uint GEMV_SUMS = GEMV_MATRICES * GEMV_MOST_ROWS;
 const uint GEMV_PITCH = GEMV_MATRICES * MOE_PANEL_ROWS + 1; // odd: no two lanes share a bank
 
-// Of each lane. There are two, so that a barrier lies between reading one and writing it again.
-shared float gemv_sums[2 * GEMV_MOST_LANES * GEMV_PITCH];
+// Of each lane; of two turns, so that a barrier lies between reading one and writing it again.
+#ifdef GEMV_TURNS
+const uint GEMV_SHARED_TURNS = 2;
+#else
+const uint GEMV_SHARED_TURNS = 1;
+#endif
+shared float gemv_sums[GEMV_SHARED_TURNS * GEMV_MOST_LANES * GEMV_PITCH];
 
 uint gemv_lane()
 {
@@ -30,14 +35,13 @@ uint gemv_first_row()
     return gl_LocalInvocationID.x / GEMV_LANES * GEMV_ROWS;
 }
 
-// Four elements from the k-th on; those beyond d_in are 0, as their weights are.
+// Four elements from the k-th on; instead of those beyond d_in the last one.
 vec4 gemv_input(uint type, uint row, uint k, uint d_in)
 {
     vec4 v;
     for (uint l = 0; l < 4; l++) {
         uint at = WHOLE_PIECES ? k + l : min(k + l, d_in - 1);
-        float x = element_from(type, input_at(row + at / elements_per_word(type)), at);
-        v[l] = WHOLE_PIECES || k + l < d_in ? x : 0.0;
+        v[l] = element_from(type, input_at(row + at / elements_per_word(type)), at);
     }
     return v;
 }
@@ -60,17 +64,19 @@ void gemv_add(uvec2 base, uint window, bool live, uint n_matrices, uint row, uin
                 w[m * GEMV_ROWS + r] =
                     load_piece(base, window, row + m * panel + r * stride, d_in, i);
         for (uint j = 0; j < PIECE / 4; j++) {
-            vec4 x = gemv_input(type, input_row, i * PIECE + 4 * j, d_in);
+            uint k = i * PIECE + 4 * j;
+            vec4 x = gemv_input(type, input_row, k, d_in);
             for (uint s = 0; s < n_matrices * GEMV_ROWS; s++) {
                 vec4 v = piece_values(w[s], j);
                 for (uint l = 0; l < 4; l++)
-                    sum[s] = fma(x[l], v[l], sum[s]);
+                    if (WHOLE_PIECES || k + l < d_in)
+                        sum[s] = fma(x[l], v[l], sum[s]);
             }
         }
     }
 }
 
-// Every invocation of the workgroup calls this, with `turn` 0 and 1 by turns; behind it
+// Every invocation of the workgroup calls this, with `turn` 0, or 0 and 1 by turns; behind it
 // gemv_total(turn, ...) is the sum of a row in lane order.
 void gemv_share(uint turn, uint n_matrices, float sum[GEMV_SUMS])
 {

@@ -16,6 +16,7 @@
 
 enum {
     WORKER_SPINS = 2000, // about 30 microseconds
+    WORKER_STACK = 1 << 20, // tasks take up to 160 KiB, sanitized ones more; some systems give 128
     CALLER_SPINS = 10000,
     CACHE_LINE = 64,
 };
@@ -106,13 +107,17 @@ static void start_workers(struct moe_pool *pool)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
     sigset_t blocked, before;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, WORKER_STACK);
     sigfillset(&blocked);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
         sigdelset(&blocked, faults[i]);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     while (pool->n_workers < pool->n_threads - 1 &&
-           pthread_create(&pool->workers[pool->n_workers], NULL, worker_main, pool) == 0)
+           pthread_create(&pool->workers[pool->n_workers], &attr, worker_main, pool) == 0)
         pool->n_workers++;
+    pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (pool->n_workers < pool->n_threads - 1)
         moe_log(pool->host, VKMOE_LOG_WARN, "the system gave %u of %u threads",

@@ -6,9 +6,9 @@
 // A task has some rows of a group and some panels of 16 columns. It packs blocks of B, panels that
 // stay in the first-level cache, and uses them for all its rows: W needs no packed copy of its own,
 // and reading it is what packing costs. Several panels at once, since a row of W^T's transpose is
-// read from memory in pieces as wide as they, and the next block is asked for meanwhile. Each
-// output is one chain in ascending i. A W of 16 bits is packed as f32, so there is one arithmetic:
-// that of f32.
+// read from memory in pieces as wide as they; kernels that take two panels ask for the next block
+// meanwhile. Each output is one chain in ascending i. A W of 16 bits is packed as f32, so there is
+// one arithmetic: that of f32.
 #include "cpu/net.h"
 
 #include "base/bits.h"

@@ -87,20 +87,16 @@ struct matrix {
     char *dst;
 };
 
-// Packs rows of k values at most in n_tasks tasks, each with room for a row as f32 and for the rows
-// of a panel, once from the tensor and once as they are stored.
+// Packs rows of k values at most in n_tasks tasks. Each has room for what the tensors need of it:
+// the rows of a panel as they are read; a row as f32, and a panel's rows converted.
 struct packing {
     struct matrix matrices[3];
     uint32_t n_matrices, n_panels, n_tasks, k;
-    uint64_t rows_size;
+    bool reads, converts;
+    uint64_t rows_size, room_size;
     char *room;
     enum vkmoe_status status; // of tensors that are read, which only a single task meets
 };
-
-static uint64_t room_size(const struct packing *p)
-{
-    return moe_align_up(p->k * sizeof(float) + 2 * p->rows_size, MOE_HOST_ALIGN);
-}
 
 static void add_matrix(struct packing *p, const struct cpu_expert_layout *l, bool in,
                        const vkmoe_tensor *tensor, char *dst)
@@ -117,6 +113,8 @@ static void add_matrix(struct packing *p, const struct cpu_expert_layout *l, boo
         .dst = dst,
     };
     p->n_panels += p->matrices[p->n_matrices - 1].n_panels;
+    p->reads |= !tensor->data;
+    p->converts |= tensor->type != p->matrices[p->n_matrices - 1].type;
 }
 
 // dst and the tensor have any alignment. Rows of another type than the stored one are f32 and are
@@ -124,8 +122,8 @@ static void add_matrix(struct packing *p, const struct cpu_expert_layout *l, boo
 static enum vkmoe_status pack_rows(const struct packing *p, const struct matrix *m, uint32_t panel,
                                    char *room)
 {
-    float *values = (float *) room;
-    char *given_room = room + p->k * sizeof(float), *converted = given_room + p->rows_size;
+    char *given_room = room, *converted = room + (p->reads ? p->rows_size : 0);
+    float *values = (float *) (converted + p->rows_size);
     const uint32_t first = panel * CPU_PANEL, n = (uint32_t) moe_min(m->n_out - first, CPU_PANEL);
     const size_t row_size = (size_t) moe_dtype_size(m->type, m->k);
     const char *given, *rows[CPU_PANEL];
@@ -155,7 +153,7 @@ static void pack_part(void *arg, uint32_t t)
     for (uint32_t i = 0, first = 0; i < p->n_matrices; first += p->matrices[i++].n_panels)
         for (; at < end && at - first < p->matrices[i].n_panels; at++) {
             enum vkmoe_status status = pack_rows(p, &p->matrices[i], at - first,
-                                                 p->room + t * room_size(p));
+                                                 p->room + t * p->room_size);
             if (status != VKMOE_OK) {
                 p->status = status;
                 return;
@@ -164,12 +162,14 @@ static void pack_part(void *arg, uint32_t t)
 }
 
 // As many tasks as threads; tensors that are read are so by the caller's, in order.
-static uint32_t count_tasks(const struct cpu_device *device, const struct packing *p)
+static void set_tasks(struct packing *p, const struct cpu_device *device)
 {
-    for (uint32_t i = 0; i < p->n_matrices; i++)
-        if (!p->matrices[i].tensor->data)
-            return 1;
-    return (uint32_t) moe_max(1, moe_min(device->n_threads, p->n_panels));
+    // Rows are never more than f32, but for fp8 where one block of it is more.
+    p->rows_size = moe_align_up(moe_rows_room(VKMOE_FP8, CPU_PANEL, p->k), sizeof(float));
+    p->room_size = moe_align_up((p->reads ? p->rows_size : 0) +
+                                (p->converts ? p->rows_size + p->k * sizeof(float) : 0),
+                                MOE_HOST_ALIGN);
+    p->n_tasks = p->reads ? 1 : (uint32_t) moe_max(1, moe_min(device->n_threads, p->n_panels));
 }
 
 static void pack_bias(const float *bias, uint32_t n, char *dst)
@@ -196,15 +196,13 @@ enum vkmoe_status moe_cpu_pack_block(const struct cpu_device *device,
 {
     const vkmoe_host *host = device->base.host;
     struct packing p = {.k = (uint32_t) moe_max(l->d_in, l->d_ff)};
-    // Rows are never more than f32, but for fp8 where one block of it is more.
-    p.rows_size = moe_rows_room(VKMOE_FP8, CPU_PANEL, p.k);
     if (l->gated)
         add_matrix(&p, l, true, &tensors->gate, block);
     add_matrix(&p, l, true, &tensors->up, block + (l->gated ? l->in_panel_size : 0));
     add_matrix(&p, l, false, &tensors->down, block + l->out_panels);
-    p.n_tasks = count_tasks(device, &p);
-    enum vkmoe_status status = moe_try_alloc(host, (size_t) (p.n_tasks * room_size(&p)),
-                                             "rows to pack", &p.room);
+    set_tasks(&p, device);
+    enum vkmoe_status status = moe_try_alloc_unset(host, (size_t) (p.n_tasks * p.room_size),
+                                                   "rows to pack", &p.room);
     if (status != VKMOE_OK)
         return status;
     moe_cpu_parallel(device, p.n_tasks, pack_part, &p);

@@ -194,8 +194,13 @@ static void chain_two(const float *const *x, uint32_t n_rows, uint32_t first,
     const uint32_t most = n_rows > FEW_ROWS && evenly_apart(x, n_rows) ? PAIR_ROWS : FEW_ROWS;
     const uint32_t n_blocks = (n_rows + most - 1) / most;
     struct cpu_fetch none = {0};
-    struct part part = {{(const char *) panels[0], (const char *) panels[1]}, {0}, first, k, 0,
-                        more, false, fetch ? fetch : &none};
+    struct part part = {
+        .panels = {(const char *) panels[0], (const char *) panels[1]},
+        .first = first,
+        .k = k,
+        .more = more,
+        .ahead = fetch ? fetch : &none,
+    };
     float *to[2][PAIR_ROWS];
     for (uint32_t i = 0, r = 0, n; i < n_blocks; i++, r += n) {
         n = (n_rows - r + n_blocks - i - 1) / (n_blocks - i);
@@ -210,7 +215,7 @@ static void chain_two(const float *const *x, uint32_t n_rows, uint32_t first,
 void moe_cpu_pairs_avx512(struct cpu_kernels *kernels)
 {
     kernels->pair[CPU_OPERAND_F32][W_F32] = pair_f32;
-    kernels->chain_two = chain_two;
     kernels->pair[CPU_OPERAND_F32][W_F16] = pair_f16;
     kernels->pair[CPU_OPERAND_F32][W_BF16] = pair_bf16;
+    kernels->chain_two = chain_two;
 }

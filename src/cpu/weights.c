@@ -174,7 +174,9 @@ static void copy_part(void *arg, uint32_t t)
 // By all threads, for the sake of what moe_cpu_pack_block says of pages.
 static void copy_block(const struct cpu_device *device, const char *src, uint64_t size, char *dst)
 {
-    struct copy c = {src, dst, size, device->n_threads};
+    enum { PART = 256 << 10 }; // less is not worth a task
+    struct copy c = {src, dst, size,
+                     (uint32_t) moe_min(device->n_threads, moe_div_up(size, PART))};
     moe_cpu_parallel(device, c.n_tasks, copy_part, &c);
 }
 

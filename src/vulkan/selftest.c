@@ -44,7 +44,7 @@ enum {
 };
 
 // Expert 0 gets all tokens: more than one full tile of so many rows. The others get a part: full
-// tiles, or a small one. Each way to stage x is in one of them.
+// tiles, or a small one. Each width is in one run, and so is each type of x.
 static const struct run {
     enum vkmoe_dtype x_type;
     uint32_t full, n_tokens;

@@ -206,7 +206,7 @@ static enum vkmoe_status test_type(struct test *t, const struct moe_vk_variant *
                                    enum moe_net_type type, enum moe_vk_cause *cause)
 {
     enum vkmoe_status status = VKMOE_OK;
-    enum moe_vk_cause of_a0;
+    enum moe_vk_cause of_a0; // nobody's concern: a0 is what there is where all else fails
     const enum vkmoe_dtype dtype = moe_net_type_dtype(type);
     moe_dtype_encode(dtype, t->w, N_W, t->stored);
     moe_dtype_decode(dtype, t->stored, N_W, t->rounded);

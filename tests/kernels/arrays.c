@@ -136,16 +136,19 @@ static void run_add(const struct cpu_arrays *k, struct arrays *a, uint32_t varia
     k->add_rows(a->in[0], a->in[1], sums, n_rows, variant % 2, variant);
 }
 
-// Panels of n / 16 rows, with factors and without; rows overlap, the last one first.
+// Panels of n / 16 rows, as far as there is room, with factors and without; rows overlap, the last
+// one first.
 static void run_panels(const struct cpu_arrays *k, struct arrays *a, uint32_t variant, size_t n)
 {
     static const uint32_t columns[N_COLUMNS] = {1, 16, 17, 47};
     const float *rows[MAX_N / 16];
-    const uint32_t n_rows = (uint32_t) n / 16;
+    const uint32_t n_columns = columns[variant / 2];
+    const uint32_t most = MAX_N / 16 / ((n_columns + 15) / 16);
+    const uint32_t n_rows = n / 16 < most ? (uint32_t) n / 16 : most;
     for (uint32_t r = 0; r < n_rows; r++)
         rows[r] = a->in[0] + (size_t) (n_rows - 1 - r) * 16;
-    k->to_panels(rows, variant % 2 ? a->in[1] : NULL, n_rows, variant, columns[variant / 2],
-                 a->out[0], MAX_N / 16 * 16);
+    k->to_panels(rows, variant % 2 ? a->in[1] : NULL, n_rows, variant, n_columns, a->out[0],
+                 (size_t) most * 16);
 }
 
 static const struct {

@@ -41,7 +41,7 @@ static void check_kernels(const struct moe_vk_variant *variant, const vkmoe_laye
     program->base.x_type = x_type;
     program->variant = variant;
     struct moe_vk_limits limits = {bda, UINT64_MAX, UINT64_MAX, {UINT32_MAX, UINT32_MAX}, 1e18,
-                                   {8, 16, 32, 1, 0}, 4, 16384};
+                                   {8, 16, 32, 1, 0}, 4, 0}; // and no room for wide tiles
     check_ok(moe_vk_compile(program, &limits));
     const struct moe_vk_sequence *sequence = &program->sequences[MOE_VK_GROUPED];
     for (uint32_t i = 0; i < sequence->n; i++) {
