@@ -302,7 +302,9 @@ static void multiply(const struct cpu_net *net, const struct product *p, uint64_
             pack_half(net, p, g, c, n, first, n_k, panels);
         else
             pack(net, p, g, c, n, first, n_k, panels);
-        struct cpu_fetch fetch = fetch_behind(p, g, c, n, end, first, tile->n_rows);
+        struct cpu_fetch fetch = {0}; // what one panel's kernel does not ask for
+        if (strip > 1)
+            fetch = fetch_behind(p, g, c, n, end, first, tile->n_rows);
         for (uint32_t j = 0; j < n; j += strip) {
             const bool more = tile->more[j] || first > 0;
             moe_cpu_net_chains(net, tile->x, tile->n_rows, first, panels[j],

@@ -12,6 +12,9 @@
     (MOE_VK_BIT(MOE_VK_BDA) | MOE_VK_BIT(MOE_VK_MEMORY_MODEL) | MOE_VK_BIT(MOE_VK_DEVICE_SCOPE) |  \
      MOE_VK_BIT(MOE_VK_SUBGROUP_SIZE) | MOE_VK_BIT(MOE_VK_FULL_SUBGROUPS) |                        \
      MOE_VK_BIT(MOE_VK_MATRIX))
+#define FLEXIBLE_NEEDS                                                                             \
+    (MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_FLEXIBLE) |                     \
+     MOE_VK_BIT(MOE_VK_PER_ELEMENT))
 #define OF_CODES                                                                                   \
     (MOE_VK_BIT(VKMOE_Q8_0) | MOE_VK_BIT(VKMOE_Q4_0) | MOE_VK_BIT(VKMOE_Q4_K) |                    \
      MOE_VK_BIT(VKMOE_Q5_K) | MOE_VK_BIT(VKMOE_Q6_K) | MOE_VK_BIT(VKMOE_Q2_K) |                    \
@@ -34,8 +37,7 @@
     {                                                                                              \
         .id = (enum moe_vk_variant_id) (MOE_VK_A4 + (i)), .name = name_, .kind = "coopmat2",       \
         .tier = "T4 vendor", .invocations = MOE_LOCAL_SIZE, .shared = MOE_FLEX_SHARED,             \
-        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_FLEXIBLE) |         \
-                 MOE_VK_BIT(MOE_VK_PER_ELEMENT),                                                   \
+        .needs = FLEXIBLE_NEEDS,                                                                   \
         .api_version = VK_API_VERSION_1_3, .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),         \
         .types = (1u << MOE_N_DTYPES) - 1, .inputs = (1u << MOE_N_FLOAT_DTYPES) - 1,               \
         .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \
@@ -80,8 +82,7 @@
     {                                                                                              \
         .id = (enum moe_vk_variant_id) (MOE_VK_NET_A4 + (i)), .name = name_, .kind = "coopmat2",   \
         .tier = "T4 vendor", .invocations = MOE_LOCAL_SIZE, .shared = MOE_NET_FLEX_SHARED,         \
-        .needs = MATRIX_NEEDS | MOE_VK_BIT(MOE_VK_FLOAT16) | MOE_VK_BIT(MOE_VK_FLEXIBLE) |         \
-                 MOE_VK_BIT(MOE_VK_PER_ELEMENT),                                                   \
+        .needs = FLEXIBLE_NEEDS,                                                                   \
         .api_version = VK_API_VERSION_1_3, .precisions = MOE_VK_BIT(VKMOE_PRECISION_HALF),         \
         .types = (1u << MOE_N_FLOAT_DTYPES) - 1, .inputs = MOE_VK_BIT(VKMOE_F32),                  \
         .rounds_x = true, .rounds_hidden = true, .shape = (i) + 1, .flexible = true,               \

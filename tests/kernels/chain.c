@@ -100,10 +100,11 @@ static void check_chain(struct chain_case *c, const struct level *level, uint32_
                  k);
 }
 
+static const uint32_t all_k[] = {1, 2, 3, 8, 31, MAX_K - 3};
+
 static void chains_hold_their_bound(void **state)
 {
     (void) state;
-    static const uint32_t all_k[] = {1, 2, 3, 8, 31, MAX_K - 3};
     static struct chain_case c;
     struct level levels[CPU_N_ISAS];
     const uint32_t n = list_levels(options, levels);
@@ -193,7 +194,6 @@ static void check_two(struct two_case *c, const struct level *level, uint32_t n_
 static void two_chains_have_the_bits_of_one(void **state)
 {
     (void) state;
-    static const uint32_t all_k[] = {1, 2, 3, 8, 31, MAX_K - 3};
     static struct two_case c;
     struct level levels[CPU_N_ISAS];
     const uint32_t n = list_levels(options, levels);
